@@ -1,0 +1,20 @@
+"""animegen: train, compare, ablate and apply neural networks for anime pictures and video."""
+
+from typing import Any
+
+__version__ = "0.1.0"
+
+__all__ = ["AnimegenError", "__version__", "load_model"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the public names when they are first used, so that ``import animegen`` stays light."""
+    if name == "load_model":
+        from animegen.core.checkpoint import load_model
+
+        return load_model
+    if name == "AnimegenError":
+        from animegen.core.errors import AnimegenError
+
+        return AnimegenError
+    raise AttributeError(f"module 'animegen' has no attribute '{name}'")

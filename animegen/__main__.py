@@ -1,0 +1,7 @@
+"""``python -m animegen`` is the same as ``animegen``."""
+
+import sys
+
+from animegen.cli import main
+
+sys.exit(main())

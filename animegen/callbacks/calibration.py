@@ -1,0 +1,109 @@
+"""Influence calibration: weights that mean the same with any feature network.
+
+Published loss weights assume the activations of one particular network (Caffe's VGG19 for the
+AnimeGAN family); with other weights the same numbers pull with other strengths. This callback
+measures how strongly each term pulls on the trained network and rescales the weights so that the
+pulls stand in configured ratios.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from animegen.core.errors import AnimegenError, did_you_mean
+from animegen.core.module import AnimeModule
+
+
+class InfluenceCalibration(pl.Callback):
+    """Measure each term's gradient on a network over some batches, then set the terms' factors.
+
+    The influence of a term is the L2 norm of the gradient of its weighted loss with respect to the
+    parameters of the trained network, averaged over the batches. After calibration the influences
+    of the named terms stand in the configured ratios and their sum is what it was before. The
+    factors are saved with the objective and shown in the run record as ``calibration``.
+
+    Args:
+        update: name of the update whose objective is calibrated.
+        ratios: term -> wanted share of influence (any positive numbers).
+        at: train step at which to measure; only terms active then can be calibrated.
+        batches: number of consecutive batches to average over; they are trained on as usual.
+    """
+
+    def __init__(self, ratios: dict[str, float], update: str = "generator", at: int = 0, batches: int = 8) -> None:
+        if not ratios or min(ratios.values()) <= 0:
+            raise AnimegenError("callbacks.calibration.ratios needs a positive number for each term that it names.")
+        if batches < 1:
+            raise AnimegenError(f"callbacks.calibration.batches must be at least 1, got {batches}.")
+        self.update, self.ratios, self.at, self.batches = update, dict(ratios), at, batches
+        self._sums: dict[str, float] = {}
+        self._count = 0
+
+    def on_fit_start(self, trainer: pl.Trainer, module: AnimeModule) -> None:
+        """Check the names before anything is trained."""
+        if self.update not in module.objectives:
+            names = list(module.objectives)
+            raise AnimegenError(f"callbacks.calibration.update={self.update}: the model has the objectives {names}.")
+        for name in self.ratios:
+            terms = list(module.objectives[self.update].terms)
+            if name not in terms:
+                raise AnimegenError(
+                    f"callbacks.calibration.ratios names '{name}', which is not a term of '{self.update}'"
+                    f" ({', '.join(terms)}).{did_you_mean(name, terms)}"
+                )
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: AnimeModule, batch: Any, batch_idx: int) -> None:
+        """Measure on the batch that is about to be trained; set the factors after the last one."""
+        if not self.at <= module.train_step < self.at + self.batches:
+            return
+        # Measuring must not move the random generators that training draws from.
+        devices = [module.device] if module.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            for name, influence in self._measure(module, batch).items():
+                self._sums[name] = self._sums.get(name, 0.0) + influence
+        self._count += 1
+        if module.train_step == self.at + self.batches - 1:
+            self._set(module)
+
+    def _measure(self, module: AnimeModule, batch: Any) -> dict[str, float]:
+        objective = module.objectives[self.update]
+        for each in module.objectives.values():
+            each.step = module.train_step
+        parameters = [p for p in module.networks()[module.trains.get(self.update, self.update)].parameters()]
+        with module.trainer.precision_plugin.forward_context():
+            evaluation = next((e for name, e in module.updates(batch) if name == self.update), None)
+            if evaluation is None:
+                raise AnimegenError(
+                    f"callbacks.calibration.at={self.at}: the model does not train '{self.update}' at that step;"
+                    " set at= to a step of the phase that does."
+                )
+            _, values = evaluation.compute()
+        found = {}
+        for name in self.ratios:
+            if name not in values:
+                raise AnimegenError(f"callbacks.calibration: the term '{name}' is not active at step {module.train_step}.")
+            gradients = torch.autograd.grad(values[name], parameters, retain_graph=True, allow_unused=True)
+            norm = nn.utils.get_total_norm([g for g in gradients if g is not None])
+            found[name] = float(norm) * abs(objective.weight(name))
+        return found
+
+    def _set(self, module: AnimeModule) -> None:
+        objective = module.objectives[self.update]
+        influence = {name: self._sums[name] / self._count for name in self.ratios}
+        silent = [name for name, value in influence.items() if value == 0]
+        if silent:
+            raise AnimegenError(f"callbacks.calibration: the term '{silent[0]}' has no gradient on '{self.update}'; leave it out.")
+        whole, shares = sum(influence.values()), sum(self.ratios.values())
+        for name, ratio in self.ratios.items():
+            objective.factors[name] *= whole * (ratio / shares) / influence[name]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sums measured so far."""
+        return {"sums": dict(self._sums), "count": self._count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over the sums measured so far."""
+        self._sums, self._count = dict(state["sums"]), int(state["count"])

@@ -1,0 +1,137 @@
+"""Checkpoints that describe themselves: read, check, and rebuild a model from one file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import get_class, instantiate
+
+from animegen.core.errors import AnimegenError
+from animegen.core.module import AnimeModule
+
+#: Parts of a model's configuration that only training needs. They are left out when a model is
+#: rebuilt for use, so that a checkpoint alone is enough: no feature weights, no optimizers.
+TRAINING_ONLY = ("optimizers", "schedulers", "objectives", "features", "ema", "compile")
+
+
+def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
+    """Return the content of a checkpoint of animegen, loaded without running code from it.
+
+    Raises:
+        AnimegenError: if the file is missing, cut off, malicious, or not one of ours.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "checkpoints" / "last.ckpt"
+    if not path.is_file():
+        raise AnimegenError(f"There is no checkpoint at '{path}': give the path of a .ckpt file or of a run folder.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise AnimegenError(
+            f"'{path}' cannot be read as a checkpoint ({_first_line(error)}): the file is damaged, cut off,"
+            " or holds more than plain data; use another checkpoint of the run."
+        ) from error
+    if not isinstance(content, dict) or "config" not in content.get("animegen", {}):
+        raise AnimegenError(f"'{path}' is not a checkpoint of animegen: it does not hold the configuration of a run.")
+    return content
+
+
+def load_model(
+    path: str | os.PathLike,
+    device: str | torch.device = "auto",
+    weights: str = "ema",
+    packages: tuple[str, ...] = ("animegen",),
+) -> AnimeModule:
+    """Rebuild a trained model from its checkpoint, ready for use (eval mode, no gradients).
+
+    Args:
+        path: a ``.ckpt`` file, or a run folder (then its last checkpoint).
+        device: ``auto`` (CUDA, else Apple's MPS, else CPU), or a torch device.
+        weights: ``ema`` takes the averaged weights if the run kept any, ``raw`` the trained ones.
+        packages: the model's classes must come from these packages, since the configuration inside
+            a checkpoint may come from anybody. Add your own package to load models of your own.
+
+    Raises:
+        AnimegenError: if the file is missing or damaged, or names classes from elsewhere.
+    """
+    if weights not in ("ema", "raw"):
+        raise AnimegenError(f"weights must be 'ema' or 'raw', not '{weights}'.")
+    content = read_checkpoint(path)
+    state = content["animegen"]
+    config = {key: value for key, value in state["config"]["model"].items() if key not in TRAINING_ONLY}
+    for target in _targets(config):
+        _check_target(target, packages, path)
+    model = instantiate(config, _convert_="all")
+    trained = {key: value for key, value in content["state_dict"].items() if not key.startswith("objectives.")}
+    if weights == "ema" and "ema" in state:
+        for network, averages in state["ema"]["averages"].items():
+            trained.update({f"{network}.{key}": value for key, value in averages.items()})
+    try:
+        model.load_state_dict(trained, strict=True)
+    except RuntimeError as error:
+        raise AnimegenError(
+            f"The weights in '{path}' do not fit the model that this version of animegen builds from its"
+            f" configuration ({_first_line(error)}); it was written by version {state.get('version', 'unknown')}."
+        ) from error
+    model.train_step = int(state.get("train_step", 0))
+    model.run_info = {key: state[key] for key in ("version", "config", "choices") if key in state}
+    model.to(pick_device(device)).eval().requires_grad_(False)
+    return model
+
+
+def pick_device(device: str | torch.device = "auto") -> torch.device:
+    """Return the device that ``device=auto|cpu|cuda|mps`` means on this machine."""
+    if isinstance(device, torch.device):
+        return device
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise AnimegenError("device=cuda: this machine has no usable CUDA device; use device=cpu, or see animegen doctor.")
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise AnimegenError("device=mps: this machine has no Apple GPU that torch can use; use device=cpu.")
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise AnimegenError(f"device={device} is not a device: use auto, cpu, cuda or mps.") from error
+
+
+def _targets(node: Any) -> Iterator[str]:
+    """Yield every ``_target_`` in a configuration."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield str(node["_target_"])
+        for value in node.values():
+            yield from _targets(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _targets(value)
+
+
+def _check_target(target: str, packages: tuple[str, ...], path: str | os.PathLike) -> None:
+    """Accept classes that are defined in the given packages, nothing else."""
+    allowed = False
+    if any(target.startswith(f"{package}.") for package in packages):
+        try:
+            found = get_class(target)
+            # Compare where the class is defined: 'animegen.x.os.system' also begins with 'animegen.'.
+            home = found.__module__.split(".")[0]
+            allowed = issubclass(found, torch.nn.Module) and home in {p.split(".")[0] for p in packages}
+        except (ImportError, ValueError, TypeError, AttributeError):
+            allowed = False
+    if not allowed:
+        raise AnimegenError(
+            f"The checkpoint '{path}' asks for '{target}', which is not a network of {', '.join(packages)}:"
+            " it was not loaded. If the model is your own, load it in Python with load_model(..., packages=...)."
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return (text[0] if text else type(error).__name__)[:160]

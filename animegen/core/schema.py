@@ -1,0 +1,85 @@
+"""The typed top level of a training configuration: a wrong type or a mistyped key is told at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+
+
+class Device(Enum):
+    """Where to compute."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+    mps = "mps"
+
+
+@dataclass
+class TrainSchema:
+    """Top-level keys of ``animegen train``; the groups below them are checked when they are built."""
+
+    seed: int = 0
+    train_steps: int = 1000
+    val_every: int = 500
+    device: Device = Device.auto
+    output: str | None = None
+    runs: str = "runs"
+    overwrite: bool = False
+    evaluate: bool = True
+    threads: int | None = None
+    resume: str | None = None
+    ablations: dict[str, bool] = field(default_factory=dict)
+    model: Any = None
+    data: Any = None
+    size: Any = None
+    features: Any = None
+    trainer: Any = None
+    precision: Any = None
+    logger: Any = None
+    callbacks: Any = None
+    debug: Any = None
+
+
+@dataclass
+class EvalSchema:
+    """Keys of ``animegen eval``."""
+
+    checkpoint: str = "???"
+    data: Any = None
+    device: Device = Device.auto
+    weights: str = "ema"
+    samples: int = 64
+    batch_size: int = 8
+    features: Any = None
+    output: str | None = None
+    overwrite: bool = False
+    seed: int = 0
+    size: Any = None
+
+
+@dataclass
+class BenchSchema:
+    """Keys of ``animegen bench``."""
+
+    model: Any = None
+    data: Any = None
+    device: Device = Device.auto
+    precision: Any = None
+    size: Any = None
+    seconds: float = 10.0
+    output: str | None = None
+    overwrite: bool = False
+    seed: int = 0
+    threads: int | None = None
+
+
+def register_schemas() -> None:
+    """Make the schemas known to Hydra under ``schema/<verb>``; calling it again changes nothing."""
+    store = ConfigStore.instance()
+    store.store(group="schema", name="train", node=TrainSchema, package="_global_")
+    store.store(group="schema", name="eval", node=EvalSchema, package="_global_")
+    store.store(group="schema", name="bench", node=BenchSchema, package="_global_")
