@@ -16,6 +16,7 @@ import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -45,10 +46,10 @@ def train(config: DictConfig, folder: Path, choices: dict[str, Any], overrides: 
         torch.set_num_threads(config.threads)
     seed_everything(config.seed)
 
-    facts = {"config": plain(config), "choices": choices, "overrides": overrides}
+    facts: dict[str, Any] = {"config": plain(config), "choices": choices, "overrides": overrides}
     data = build(config.data, "data")
     model = build(config.model, "model")
-    model.run_info = {"version": __version__, "config": facts["config"], "choices": choices}
+    model.run_info = {"version": __version__, **facts}
     record = callbacks.RunRecord(folder, facts)
     extra = {name: build(node, f"callbacks.{name}") for name, node in (config.callbacks or {}).items() if node}
     loggers = [build({**node, "save_dir": str(folder)}, f"logger.{name}") for name, node in (config.logger or {}).items() if node]
@@ -56,13 +57,7 @@ def train(config: DictConfig, folder: Path, choices: dict[str, Any], overrides: 
         progress.train_steps = config.train_steps
     # Checkpoints come last, so that they hold what every other callback did at that step.
     ordered = sorted(extra.values(), key=lambda callback: isinstance(callback, callbacks.Checkpoints))
-    trainer: pl.Trainer = build(
-        {
-            **config.trainer,
-            "default_root_dir": str(folder),
-        },
-        "trainer",
-    )
+    trainer: pl.Trainer = build({**facts["config"]["trainer"], "default_root_dir": str(folder)}, "trainer")
     trainer.callbacks.extend([callbacks.ExactResume(), record, callbacks.StopAfter(config.train_steps), *ordered])
     trainer.loggers = loggers
     for logger in loggers:
@@ -81,7 +76,7 @@ def train(config: DictConfig, folder: Path, choices: dict[str, Any], overrides: 
         raise KeyboardInterrupt
     result = None
     if config.evaluate and trainer.is_global_zero:
-        result = evaluate_model(model, data, folder, seed=config.seed)
+        result = evaluate_model(model, data, folder, overwrite=True)
     record.finish(trainer, model, result)
     return optimised(record.record)
 
@@ -125,6 +120,7 @@ def hydra_yaml(config: DictConfig) -> str:
 
 def quieten() -> None:
     """Keep tips and notices of libraries that say nothing about this run off the terminal."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
@@ -137,7 +133,21 @@ def job(config: DictConfig) -> float | None:
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     choices = {name: choice for name, choice in hydra_config.runtime.choices.items() if not name.startswith("hydra/")}
-    return train(config, folder, choices, list(hydra_config.overrides.task))
+    try:
+        return train(config, folder, choices, list(hydra_config.overrides.task))
+    except Exception as error:
+        if hydra_config.mode == RunMode.MULTIRUN:
+            raise
+        # Hydra would print a report of its own; what is no Exception it lets pass.
+        raise _Failed(error) from error
+
+
+class _Failed(BaseException):
+    """Carries an error of a single run past Hydra."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -156,6 +166,8 @@ def main(arguments: list[str] | None = None) -> int:
         sys.argv = [sys.argv[0], *options, *overrides]
         try:
             job()
+        except _Failed as failed:
+            raise failed.error from failed.error.__cause__
         except (HydraException, OmegaConfBaseException) as error:
             raise AnimegenError(explain(error, "train", overrides)) from error
 

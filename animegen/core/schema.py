@@ -49,16 +49,15 @@ class EvalSchema:
     """Keys of ``animegen eval``."""
 
     checkpoint: str = "???"
-    data: Any = None
+    runs: str = "runs"
     device: Device = Device.auto
     weights: str = "ema"
-    samples: int = 64
+    samples: int | None = None
     batch_size: int = 8
     features: Any = None
     output: str | None = None
     overwrite: bool = False
     seed: int = 0
-    size: Any = None
 
 
 @dataclass
@@ -66,10 +65,13 @@ class BenchSchema:
     """Keys of ``animegen bench``."""
 
     model: Any = None
-    data: Any = None
+    data: str = "none"
     device: Device = Device.auto
     precision: Any = None
     size: Any = None
+    features: Any = None
+    train_steps: int = 1_000_000
+    val_every: int = 1_000_000
     seconds: float = 10.0
     output: str | None = None
     overwrite: bool = False

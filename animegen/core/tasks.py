@@ -21,6 +21,11 @@ class StyliseModule(AnimeModule):
 
     generator: nn.Module
 
+    @property
+    def factor(self) -> int:
+        """By what the sides of the generator's input must be divisible."""
+        return getattr(self.generator, "factor", 1)
+
     def stylize(self, frames: Tensor, state: Any = None, style: Tensor | None = None) -> tuple[Tensor, Any]:
         """Stylise pictures of any size.
 
@@ -32,7 +37,7 @@ class StyliseModule(AnimeModule):
         Returns:
             Pictures of the same shape and range, and the state.
         """
-        return pad_and_crop(self.generator, frames, getattr(self.generator, "factor", 1)).clamp(-1, 1), state
+        return pad_and_crop(self.generator, frames, self.factor).clamp(-1, 1), state
 
     def preview(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Show photo, output, and the truth where the data have one."""
@@ -53,13 +58,13 @@ class StyliseModule(AnimeModule):
 
 
 def pad_and_crop(network: nn.Module, images: Tensor, factor: int) -> Tensor:
-    """Run a network that needs sides divisible by ``factor`` on images of any size.
+    """Run a network that needs sides divisible by ``factor`` (and twice that long) on images of any size.
 
     The images are reflected at the right and bottom edge (repeated where they are too small to
     reflect), so nothing is scaled and the result has the size of the input.
     """
     height, width = images.shape[-2:]
-    right, bottom = -width % factor, -height % factor
+    right, bottom = (max(-side % factor, 2 * factor - side) if factor > 1 else 0 for side in (width, height))
     if right == 0 and bottom == 0:
         return network(images)
     mode = "reflect" if right < width and bottom < height else "replicate"

@@ -1,0 +1,220 @@
+"""``animegen bench``: samples per second, what the framework costs, memory; as a table and as JSON."""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from animegen.callbacks import LogEvery, StopAfter
+from animegen.callbacks.run_record import machine, versions
+from animegen.cli import run
+from animegen.core.checkpoint import pick_device
+from animegen.core.config import build, compose_config
+from animegen.core.errors import AnimegenError
+from animegen.core.module import AnimeModule
+
+HELP = """animegen bench [key=value ...]
+
+  animegen bench data=toonworld                    frames per second of the generated world, one core
+  animegen bench model=toy                         what the framework costs per step over a bare torch loop
+  animegen bench model=animegan/v2 size=base       training steps on ready-made batches
+
+keys: model, size, features, precision, device, seconds, threads, seed, data=toonworld, output=<file.json>, overwrite"""
+
+
+def bench(config: DictConfig) -> dict[str, Any]:
+    """Measure what the configuration asks for; return the result with the facts of the machine."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    if config.data == "toonworld":
+        result = bench_toonworld(config.seconds)
+    elif config.data != "none":
+        raise AnimegenError(f"animegen bench data={config.data}: only data=toonworld can be measured by itself.")
+    else:
+        result = bench_model(config)
+    return {**result, "machine": machine(), "versions": versions()}
+
+
+def bench_toonworld(seconds: float) -> dict[str, Any]:
+    """Measure the drawing of the generated world at 128 and 256 pixels."""
+    from animegen.data.toonworld.bench import measure
+
+    rows = {}
+    for size in (128, 256):
+        rows.update({f"{size} px: {name}": value for name, value in measure(size, seconds / 2).items()})
+    return {"what": "toonworld", "rows": rows}
+
+
+def bench_model(config: DictConfig) -> dict[str, Any]:
+    """Measure training steps of a model inside the framework's loop and, bare, outside of it."""
+    torch.manual_seed(config.seed)
+    device = pick_device(config.device.value)
+    batch = ready_batch(config.size.batch_size, config.size.image_size, device)
+    model: AnimeModule = build(config.model, "model")
+    # Short turns of both loops alternate, so that a busy machine slows both alike.
+    turns = 5
+    inside, outside = [], []
+    probe = _framework_times(model, batch, config, steps=3)
+    steps = max(10, int(config.seconds / 2 / turns / max(probe, 1e-6)))
+    bare = BareLoop(build(config.model, "model"), device, config.precision.trainer)
+    bare.times(batch, 3)
+    for _ in range(turns):
+        outside.append(bare.times(batch, steps))
+        inside.append(_framework_times(model, batch, config, steps))
+    step, reference = statistics.median(inside), statistics.median(outside)
+    samples = config.size.batch_size
+    rows = {
+        "ms per step": 1000 * step,
+        "samples/s": samples / step,
+        "ms per step, bare loop": 1000 * reference,
+        "framework cost, ms per step": 1000 * (step - reference),
+        "peak memory of the process, MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+    if device.type == "cuda":
+        rows["peak CUDA memory, MiB"] = torch.cuda.max_memory_allocated(device) / 2**20
+    return {
+        "what": config.model._target_,
+        "rows": rows,
+        "batch": list(batch["photo"].shape),
+        "precision": config.precision.trainer,
+        "steps": steps * turns,
+        "parameters": {name: sum(p.numel() for p in n.parameters()) for name, n in model.networks().items()},
+    }
+
+
+def ready_batch(size: int, side: int, device: torch.device) -> dict[str, Tensor]:
+    """Return a batch with every image entry that a view can make, so that any stylise model can train on it."""
+    images = {name: torch.rand(size, 3, side, side, device=device) * 2 - 1 for name in ("photo", "anime", "smooth")}
+    return {**images, "sample": torch.arange(size, device=device)}
+
+
+class _Same(IterableDataset):
+    """The same batch for ever: data cost nothing, so that only the step is measured."""
+
+    def __init__(self, batch: dict[str, Tensor]) -> None:
+        self.batch = batch
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        while True:
+            yield self.batch
+
+
+class _Clock(pl.Callback):
+    """Time between the end of the first and of the last batch."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:
+        """Note the time."""
+        if module.device.type == "cuda":
+            torch.cuda.synchronize()
+        self.ends.append(time.perf_counter())
+
+
+def _framework_times(model: AnimeModule, batch: dict[str, Tensor], config: DictConfig, steps: int) -> float:
+    """Return seconds per step inside the framework's loop, everything but previews and files running."""
+    clock = _Clock()
+    model.train_step = 0
+    trainer = pl.Trainer(
+        accelerator=config.device.value if config.device.value != "auto" else "auto",
+        devices=1,
+        max_epochs=-1,
+        precision=config.precision.trainer,
+        logger=pl.loggers.logger.DummyLogger(),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        callbacks=[LogEvery(10), StopAfter(steps + 1), clock],
+    )
+    trainer.fit(model, DataLoader(_Same(batch), batch_size=None))
+    return (clock.ends[-1] - clock.ends[0]) / steps
+
+
+class BareLoop:
+    """The same updates written as a plain torch loop: no hooks, no logs, no guards."""
+
+    def __init__(self, model: AnimeModule, device: torch.device, precision: str) -> None:
+        self.model = model.to(device).train()
+        self.model.setup("validate")  # memory format only
+        self.optimizers = {}
+        for name, make in model._optimizer_factories.items():
+            self.optimizers[name] = make(list(model._network(model.trains.get(name, name)).parameters()))
+        self.networks = {name: list(network.parameters()) for name, network in model.networks().items()}
+        self.autocast = precision == "bf16-mixed"
+
+    def times(self, batch: dict[str, Tensor], steps: int) -> float:
+        """Return seconds per step."""
+        began = time.perf_counter()
+        for _ in range(steps):
+            with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.autocast):
+                for name, evaluation in self.model.updates(batch):
+                    trained = self.model.trains.get(name, name)
+                    for other, parameters in self.networks.items():
+                        for parameter in parameters:
+                            parameter.requires_grad_(other == trained)
+                    evaluation.compute()[0].backward()
+                    self.optimizers[name].step()
+                    self.optimizers[name].zero_grad(set_to_none=True)
+                    for parameters in self.networks.values():
+                        for parameter in parameters:
+                            parameter.requires_grad_(True)
+        if self.model.device.type == "cuda":
+            torch.cuda.synchronize()
+        return (time.perf_counter() - began) / steps
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print the result as a table."""
+    table = Table("measure", "value", title=str(result["what"]), title_justify="left", box=None, pad_edge=False)
+    for name, value in result["rows"].items():
+        table.add_row(name, f"{value:.3g}" if isinstance(value, float) and value < 100 else f"{value:,.0f}")
+    console = Console(highlight=False)
+    console.print(table)
+    facts = result["machine"]
+    console.print(f"{facts['cores']} cores ({facts['torch_threads']} torch threads), {', '.join(facts.get('cuda', ['no CUDA']))}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run ``animegen bench``; return the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+
+    def body() -> None:
+        if any(word in ("-h", "--help") for word in words):
+            print(HELP)
+            return
+        import logging
+        import warnings
+
+        logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", module="pytorch_lightning")
+        config = compose_config("bench", words)
+        if config.output and Path(config.output).exists() and not config.overwrite:
+            raise AnimegenError(f"'{config.output}' exists: choose another output= or set overwrite=true.")
+        result = bench(config)
+        show(result)
+        if config.output:
+            try:
+                Path(config.output).write_text(json.dumps(result, indent=2) + "\n")
+            except OSError as error:
+                raise AnimegenError(f"'{config.output}' cannot be written ({error.strerror}).") from error
+
+    return run(body)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

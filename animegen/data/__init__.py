@@ -1,0 +1,47 @@
+"""Data: sources of pictures, views that shape them into samples, and the one data module.
+
+``source -> view -> uint8 batch -> device -> augment -> [-1, 1]``. All order and chance is a function of the
+seed and of sample numbers (:mod:`animegen.data.sampler`).
+"""
+
+from animegen.data.augment import Augment
+from animegen.data.datamodule import AnimeDataModule
+from animegen.data.edge_smoothing import edge_smooth
+from animegen.data.images import list_images, read_exif, read_image, to_float, to_uint8, write_image
+from animegen.data.sampler import ResumableBatchSampler
+from animegen.data.sources import (
+    ClassicLayout,
+    Holdout,
+    ImageFolder,
+    ImageSource,
+    Matched,
+    Subset,
+    classic_source,
+    smooth_source,
+)
+from animegen.data.views import PairedView, StillView, UnpairedView, View
+
+__all__ = [
+    "AnimeDataModule",
+    "Augment",
+    "ClassicLayout",
+    "Holdout",
+    "ImageFolder",
+    "ImageSource",
+    "Matched",
+    "PairedView",
+    "ResumableBatchSampler",
+    "StillView",
+    "Subset",
+    "UnpairedView",
+    "View",
+    "classic_source",
+    "edge_smooth",
+    "list_images",
+    "read_exif",
+    "read_image",
+    "smooth_source",
+    "to_float",
+    "to_uint8",
+    "write_image",
+]

@@ -1,0 +1,239 @@
+"""The one data module: any views, for any model."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import logging
+from typing import Any
+
+import cv2
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from animegen.core.errors import AnimegenError, did_you_mean
+from animegen.data.augment import Augment, is_image
+from animegen.data.edge_smoothing import edge_smooth
+from animegen.data.images import to_float
+from animegen.data.sampler import ResumableBatchSampler, ShardedBatchSampler
+from animegen.data.views import View
+
+log = logging.getLogger(__name__)
+
+SMOOTH_MODES = ("none", "online", "disk")
+
+
+class AnimeDataModule(pl.LightningDataModule):
+    """Views in, batches on the device out: float in [-1, 1], augmented when training.
+
+    It has no state. Where a resumed training goes on follows from the ``train_step`` of the module, and
+    all chance from the sample numbers, so neither workers nor processes change what is trained on
+    (processes share out the global batch: n of them with batch size B train as one with n * B).
+
+    Args:
+        train: endless view for training, ``shuffle=True``.
+        val: finite view for validation and previews, ``shuffle=False``; ``None``: no validation, and previews show
+            training samples.
+        test: finite view for the final evaluation.
+        batch_size: samples per process and training step.
+        val_batch_size: samples per batch of validation and test; by default ``batch_size``.
+        num_workers: processes that load training data; 0 loads in the main process.
+        augment: what happens on the device; ``None`` converts to [-1, 1] only.
+        smooth: edge-smoothed anime, the entry ``smooth`` of a training batch: ``none``, ``online`` (made from the
+            augmented anime on the device) or ``disk`` (the training view reads it).
+        pin_memory: ``None`` decides by the device.
+        repeat_first_batch: train on the same batch again and again; a model that cannot learn it has a defect.
+        settings: any further plain values. They do nothing here: nested configuration nodes
+            interpolate them (``data.style``, ``data.photos``, ...), so that a user sets one short key, and
+            they are kept in :attr:`settings` for the record.
+
+    Raises:
+        AnimegenError: for wrong values, and for a setting that looks like one of the other arguments mistyped.
+    """
+
+    def __init__(
+        self,
+        train: View,
+        val: View | None = None,
+        test: View | None = None,
+        batch_size: int = 4,
+        val_batch_size: int | None = None,
+        num_workers: int = 0,
+        augment: Augment | None = None,
+        smooth: str = "none",
+        pin_memory: bool | None = None,
+        repeat_first_batch: bool = False,
+        **settings: Any,
+    ) -> None:
+        super().__init__()
+        _check_settings(settings)
+        if smooth not in SMOOTH_MODES:
+            raise AnimegenError(
+                f"data.smooth={smooth} is unknown: use {', '.join(SMOOTH_MODES)}.{did_you_mean(smooth, SMOOTH_MODES)}"
+            )
+        if batch_size < 1 or num_workers < 0 or (val_batch_size is not None and val_batch_size < 1):
+            raise AnimegenError(
+                f"data.batch_size ({batch_size}) and data.val_batch_size ({val_batch_size}) must be at least 1 and"
+                f" data.num_workers ({num_workers}) at least 0."
+            )
+        self.train, self.val, self.test = train, val, test
+        self.batch_size, self.val_batch_size = batch_size, val_batch_size or batch_size
+        self.num_workers, self.augment, self.smooth = num_workers, augment, smooth
+        self.pin_memory, self.repeat_first_batch = pin_memory, repeat_first_batch
+        self.settings = settings
+
+    def setup(self, stage: str) -> None:
+        """Prepare the views of a stage (``fit``, ``validate``, ``test``) and find mistakes before training begins."""
+        views = {
+            "fit": {"train": self.train, "val": self.val},
+            "validate": {"val": self.val},
+            "test": {"test": self.test},
+        }
+        for name, view in views.get(stage, {}).items():
+            if view is not None:
+                self._check_view(name, view)
+                view.prepare()
+        if stage == "fit":
+            self._check_smooth(self.train.sources)
+
+    def teardown(self, stage: str) -> None:
+        """Say how many broken files there were."""
+        views = [view for view in (self.train, self.val, self.test) if view is not None]
+        count = sum(view.skipped for view in views)
+        if count:
+            log.warning("%d broken picture files were skipped; each was named above.", count)
+
+    def train_dataloader(self) -> DataLoader:
+        """Return the endless loader, which begins at the batch where training stands."""
+        rank, world_size = self._place()
+        sampler = ResumableBatchSampler(
+            self.batch_size, self._train_step, rank, world_size, repeat=self.repeat_first_batch
+        )
+        return self._loader(self.train, sampler, self.num_workers)
+
+    def val_dataloader(self) -> DataLoader | list[DataLoader]:
+        """Return the loader of the validation view, or nothing without one."""
+        return self._finite(self.val)
+
+    def test_dataloader(self) -> DataLoader | list[DataLoader]:
+        """Return the loader of the test view, or nothing without one."""
+        return self._finite(self.test)
+
+    def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
+        """Finish a batch on its device: augment when training, else crop the centre; uint8 becomes [-1, 1]."""
+        trainer = self.trainer
+        training = trainer is not None and trainer.training
+        batch = self.finish_training(batch) if training else self.finish(batch)
+        # Lightning converted the floats of the batch to the precision of the run when there were none yet.
+        return batch if trainer is None else trainer.precision_plugin.convert_input(batch)
+
+    def finish_training(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return a uint8 training batch augmented, in [-1, 1], with ``smooth`` if that is made online."""
+        batch = self.augment(batch, self.train.aligned) if self.augment else _convert(batch)
+        if self.smooth == "online":
+            batch["smooth"] = edge_smooth(batch["anime"])
+        return batch
+
+    def finish(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return a uint8 batch for evaluation: the centre of each picture, in [-1, 1]."""
+        return self.augment.evaluate(batch) if self.augment else _convert(batch)
+
+    def preview_batch(self, count: int) -> dict[str, Tensor]:
+        """Return up to ``count`` fixed samples as a batch in [-1, 1] on the CPU, see :meth:`View.preview`."""
+        return self.finish((self.train if self.val is None else self.val).preview(count))
+
+    def _finite(self, view: View | None) -> DataLoader | list[DataLoader]:
+        if view is None:
+            return []
+        sampler = ShardedBatchSampler(len(view), self.val_batch_size, *self._place())
+        # No workers: between two validations they would only hold memory, and reading is little work beside it.
+        return self._loader(view, sampler, workers=0)
+
+    def _loader(self, view: View, sampler: Sampler[list[int]], workers: int) -> DataLoader:
+        # A loader draws a seed for its workers whenever an iteration begins; from a generator of its own, so
+        # that a resumed run does not draw more from the global one than an uninterrupted run.
+        generator = torch.Generator()
+        generator.manual_seed(0)
+        on_cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return DataLoader(
+            view,
+            batch_sampler=sampler,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            worker_init_fn=_one_thread,
+            pin_memory=on_cuda if self.pin_memory is None else self.pin_memory,
+            generator=generator,
+        )
+
+    def _train_step(self) -> int:
+        """Return the number of batches trained so far."""
+        module = None if self.trainer is None else self.trainer.lightning_module
+        return int(getattr(module, "train_step", 0))
+
+    def _place(self) -> tuple[int, int]:
+        """Return the number of this process and how many there are."""
+        if self.trainer is None or self.trainer.world_size == 1:
+            return 0, 1
+        if getattr(self.trainer._accelerator_connector, "use_distributed_sampler", False):
+            raise AnimegenError(
+                "animegen shares out the samples among processes itself: set trainer.use_distributed_sampler=false."
+            )
+        return self.trainer.global_rank, self.trainer.world_size
+
+    def _check_view(self, name: str, view: View) -> None:
+        if view.shuffle != (name == "train"):
+            word = "true" if name == "train" else "false"
+            raise AnimegenError(f"data.{name} must be a view with shuffle={word}: set data.{name}.shuffle={word}.")
+        if self.augment is not None and view.size < self.augment.image_size:
+            raise AnimegenError(
+                f"data.{name} makes pictures of {view.size} pixels, but {self.augment.image_size} are wanted"
+                f" (data.image_size): set data.load_size to at least {self.augment.image_size}."
+            )
+
+    def _check_smooth(self, sources: dict[str, Any]) -> None:
+        if self.smooth == "online" and "anime" not in sources:
+            raise AnimegenError(
+                f"data.smooth=online needs anime to smooth, but the training view has {', '.join(sources)}:"
+                " set data.smooth=none."
+            )
+        if ("smooth" in sources) != (self.smooth == "disk"):
+            has = "reads" if "smooth" in sources else "does not read"
+            raise AnimegenError(
+                f"data.smooth={self.smooth}, but the training view {has} smoothed pictures: set data.smooth="
+                f"{'disk' if 'smooth' in sources else 'online'}."
+            )
+
+
+def _convert(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key: to_float(value) if is_image(value) else value for key, value in batch.items()}
+
+
+def _one_thread(worker: int) -> None:
+    """Keep each worker to one core: the workers are the parallelism."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+
+
+def _check_settings(settings: dict[str, Any]) -> None:
+    known = [
+        name for name in inspect.signature(AnimeDataModule.__init__).parameters if name not in ("self", "settings")
+    ]
+    for name, value in settings.items():
+        # Stricter than did_you_mean: load_size is a setting and no mistyped batch_size.
+        if near := difflib.get_close_matches(name, known, n=1, cutoff=0.85):
+            raise AnimegenError(f"The data module has no argument '{name}'. Did you mean '{near[0]}'?")
+        if not _is_plain(value):
+            raise AnimegenError(
+                f"The setting 'data.{name}' must be a plain value (text, number, list, ...), not"
+                f" {type(value).__name__}: nodes with a _target_ belong into train, val, test or augment."
+            )
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(_is_plain(item) for item in value)
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
+    return value is None or isinstance(value, str | int | float | bool)

@@ -1,0 +1,385 @@
+"""Sources: where pictures come from. A source knows nothing of models, sizes or batches."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import ClassVar, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from animegen.core.errors import AnimegenError, did_you_mean
+from animegen.data.images import EXTENSIONS, list_images, read_image
+from animegen.data.sampler import counter_hash
+
+log = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class ImageSource(Protocol):
+    """A numbered collection of pictures: deterministic, picklable, without state in :meth:`image`.
+
+    Two more methods are used where a source has them: ``load(index)`` returns ``None`` for a picture
+    that is broken (:meth:`image` then gives the next good one), and ``prepare()`` does costly work
+    once, before workers start.
+    """
+
+    def __len__(self) -> int:
+        """Return the number of pictures."""
+        ...
+
+    def image(self, index: int) -> Tensor:
+        """Return picture ``index`` as uint8 ``(3, H, W)``, RGB; H and W may vary."""
+        ...
+
+    def name(self, index: int) -> str:
+        """Return its name: stable and unique within the source."""
+        ...
+
+
+def load(source: ImageSource, index: int) -> Tensor | None:
+    """Return a picture of any source, or ``None`` if the source skips it as broken."""
+    loader = getattr(source, "load", None)
+    return source.image(index) if loader is None else loader(index)
+
+
+def next_good(sources: Sequence[ImageSource], index: int) -> list[Tensor]:
+    """Return the pictures number ``index`` of parallel sources, or of the next number at which none is broken.
+
+    Raises:
+        AnimegenError: if there is no such number.
+    """
+    length = len(sources[0])
+    for step in range(length):
+        pictures = [load(source, (index + step) % length) for source in sources]
+        good = [picture for picture in pictures if picture is not None]
+        if len(good) == len(sources):
+            return good
+    raise AnimegenError(
+        f"None of the {length} pictures from '{sources[0].name(0)}' on can be used: see the warnings above for what is"
+        " wrong with each."
+    )
+
+
+class ImageFolder:
+    """The pictures of a folder, in natural order of their names.
+
+    The folder is listed when it is first needed, and then at least one picture must be usable.
+
+    Args:
+        path: the folder.
+        on_error: what a broken or too small file does. ``skip``: it is named once in a warning, counted in
+            :attr:`skipped`, and the next good picture takes its place; ``fail``: training stops.
+        min_size: least width and height in pixels.
+        recursive: look into the folders inside, too.
+        extensions: suffixes that count as pictures.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        on_error: str = "skip",
+        min_size: int = 16,
+        recursive: bool = True,
+        extensions: Sequence[str] = EXTENSIONS,
+    ) -> None:
+        if on_error not in ("skip", "fail"):
+            raise AnimegenError(f"on_error={on_error} for the folder '{path}' is unknown: use skip or fail.")
+        self.path = Path(path)
+        self.on_error, self.min_size, self.recursive = on_error, min_size, recursive
+        self.extensions = tuple(extensions)
+        self._files: list[Path] | None = None
+        self._names: list[str] = []
+        self._broken = torch.zeros(0, dtype=torch.bool)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @property
+    def files(self) -> list[Path]:
+        """The files, in order."""
+        if self._files is None:
+            files = list_images(self.path, self.recursive, self.extensions)
+            names = [file.relative_to(self.path).as_posix() for file in files]
+            # In shared memory: what one worker finds broken, all others and the main process know.
+            broken = torch.zeros(len(files), dtype=torch.bool).share_memory_()
+            self._files, self._names, self._broken = files, names, broken
+            if all(self.load(index) is None for index in range(len(files))):
+                self._files = None
+                raise AnimegenError(
+                    f"None of the {len(files)} pictures in '{self.path}' can be used. {self._defect(files[0])}"
+                )
+        return self._files
+
+    @property
+    def skipped(self) -> int:
+        """Number of broken files met so far, in all workers."""
+        return int(self._broken.sum())
+
+    def name(self, index: int) -> str:
+        """Return the path below the folder, with ``/`` on every system."""
+        _ = self.files
+        return self._names[index]
+
+    def image(self, index: int) -> Tensor:
+        """Return picture ``index``, or the next good one if that is broken and ``on_error`` is ``skip``."""
+        return next_good([self], index)[0]
+
+    def load(self, index: int) -> Tensor | None:
+        """Return picture ``index``, or ``None`` if it is broken and ``on_error`` is ``skip``."""
+        file = self.files[index]
+        if self._broken[index]:
+            return None
+        try:
+            return self._read(file)
+        except AnimegenError as error:
+            if self.on_error == "fail":
+                raise
+            self._broken[index] = True
+            log.warning("Skipped: %s", error)
+            return None
+
+    def _read(self, file: Path) -> Tensor:
+        picture = read_image(file)
+        height, width = picture.shape[-2:]
+        if min(height, width) < self.min_size:
+            raise AnimegenError(
+                f"The picture '{file}' has only {width}x{height} pixels, {self.min_size} are the least:"
+                " remove it or set a smaller min_size."
+            )
+        return picture
+
+    def _defect(self, file: Path) -> str:
+        try:
+            self._read(file)
+        except AnimegenError as error:
+            return str(error)
+        return ""
+
+
+class _Selection:
+    """Some pictures of another source, in another order; a broken one is replaced from the selection itself."""
+
+    def __init__(self, source: ImageSource) -> None:
+        self.source = source
+        self._indices: Sequence[int] | None = None
+
+    def _select(self) -> Sequence[int]:
+        raise NotImplementedError
+
+    @property
+    def indices(self) -> Sequence[int]:
+        """The number in the source of each picture."""
+        if self._indices is None:
+            self._indices = self._select()
+        return self._indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def skipped(self) -> int:
+        """Number of broken files met so far in the whole source."""
+        return getattr(self.source, "skipped", 0)
+
+    def name(self, index: int) -> str:
+        """Return the name that the picture has in the source."""
+        return self.source.name(self.indices[index])
+
+    def image(self, index: int) -> Tensor:
+        """Return picture ``index`` of the selection, or the next good one of the selection."""
+        return next_good([self], index)[0]
+
+    def load(self, index: int) -> Tensor | None:
+        """Return picture ``index`` of the selection, or ``None`` if it is broken."""
+        return load(self.source, self.indices[index])
+
+    def prepare(self) -> None:
+        """Let the source do its costly work."""
+        prepare = getattr(self.source, "prepare", None)
+        if prepare is not None:
+            prepare()
+
+
+class Subset(_Selection):
+    """The pictures ``start`` to ``stop`` (not included) of a source."""
+
+    def __init__(self, source: ImageSource, start: int = 0, stop: int | None = None) -> None:
+        super().__init__(source)
+        self.start, self.stop = start, stop
+
+    def _select(self) -> range:
+        chosen = range(len(self.source))[self.start : self.stop]
+        if not chosen:
+            raise AnimegenError(
+                f"Pictures {self.start} to {self.stop} of {len(self.source)} are none: correct start and stop."
+            )
+        return chosen
+
+
+class Holdout(_Selection):
+    """Part of a source, chosen by the hash of each picture's name.
+
+    A picture stays on its side when others come or go, and in every run. Names are hashed without
+    their suffix, so that paired folders are divided alike.
+
+    Args:
+        source: what to divide.
+        share: which share is held out, 0 to below 1. At least one picture is, unless the share is 0.
+        part: ``train`` or ``heldout``.
+    """
+
+    def __init__(self, source: ImageSource, share: float = 0.1, part: str = "train") -> None:
+        super().__init__(source)
+        if not 0 <= share < 1:
+            raise AnimegenError(f"A share of {share} cannot be held out: use a number from 0 to below 1.")
+        if part not in ("train", "heldout"):
+            raise AnimegenError(f"part={part} is unknown: use train or heldout.")
+        self.share, self.part = share, part
+
+    def _select(self) -> list[int]:
+        count = len(self.source)
+        places = [(_place(_stem(self.source.name(index)), "holdout"), index) for index in range(count)]
+        heldout = {index for place, index in places if place < self.share * 2**64}
+        if self.share > 0 and not heldout:
+            heldout = {min(places)[1]}
+        chosen = [index for index in range(count) if (index in heldout) == (self.part == "heldout")]
+        if not chosen:
+            remedy = (
+                "data.val=null trains without" if self.part == "heldout" else "use more pictures or a smaller share"
+            )
+            raise AnimegenError(
+                f"Holding out a share of {self.share} of {count} pictures leaves none for '{self.part}': {remedy}."
+            )
+        return chosen
+
+
+class Matched(_Selection):
+    """A source put in the order of another: picture i is the one whose name, without suffix, is that of ``like``'s i.
+
+    Raises:
+        AnimegenError: when first used, if a picture of ``like`` has no partner.
+    """
+
+    def __init__(self, source: ImageSource, like: ImageSource) -> None:
+        super().__init__(source)
+        self.like = like
+
+    def _select(self) -> list[int]:
+        places: dict[str, int] = {}
+        for index in range(len(self.source)):
+            name = self.source.name(index)
+            if places.setdefault(_stem(name), index) != index:
+                other = self.source.name(places[_stem(name)])
+                raise AnimegenError(
+                    f"'{other}' and '{name}' have the same name but for the suffix, so it is not clear which belongs to"
+                    f" the pair '{_stem(name)}': remove one."
+                )
+        wanted = [self.like.name(index) for index in range(len(self.like))]
+        missing = [name for name in wanted if _stem(name) not in places]
+        if missing:
+            raise AnimegenError(
+                f"{len(missing)} of {len(wanted)} pictures have no partner of the same name, the first is"
+                f" '{missing[0]}': give both pictures of a pair the same name.{did_you_mean(_stem(missing[0]), places)}"
+            )
+        return [places[_stem(name)] for name in wanted]
+
+
+class ClassicLayout:
+    """The folders of the AnimeGAN family: ``train_photo``, ``<Style>/style``, ``<Style>/smooth``, ``val``, ``test``.
+
+    Args:
+        root: the folder that holds them.
+        on_error: see :class:`ImageFolder`.
+    """
+
+    _FOLDERS: ClassVar = {"photo": "train_photo", "val": "val", "test": "test/test_photo", "test_hr": "test/HR_photo"}
+    PARTS = (*_FOLDERS, "style", "smooth")
+
+    def __init__(self, root: str | Path, on_error: str = "skip") -> None:
+        self.root, self.on_error = Path(root), on_error
+        if not self.root.is_dir():
+            raise AnimegenError(f"The folder '{self.root}' does not exist: give the one that holds 'train_photo'.")
+
+    def styles(self) -> list[str]:
+        """Return the names of the styles: folders with a folder ``style`` inside."""
+        return sorted(folder.parent.name for folder in self.root.glob("*/style") if folder.is_dir())
+
+    def source(self, part: str, style: str | None = None) -> ImageFolder:
+        """Return one part as a source; ``style`` and ``smooth`` need the name of a style.
+
+        Raises:
+            AnimegenError: for an unknown part or style, or a folder that is not there.
+        """
+        if part in self._FOLDERS:
+            folder = self.root / self._FOLDERS[part]
+        elif part in self.PARTS:
+            folder = self.root / self._checked(style) / part
+        else:
+            raise AnimegenError(f"part={part} is unknown: use one of {', '.join(self.PARTS)}.")
+        if not folder.is_dir():
+            remedy = {"smooth": "data.smooth=online makes these pictures while training", "val": "or set data.val=null"}
+            raise AnimegenError(
+                f"The folder '{folder}' does not exist in the classic layout of '{self.root}':"
+                f" make it{', ' + remedy[part] if part in remedy else ''}."
+            )
+        return ImageFolder(folder, on_error=self.on_error)
+
+    def _checked(self, style: str | None) -> str:
+        styles = self.styles()
+        if style not in styles:
+            found = f"found: {', '.join(styles)}" if styles else "no folder there has a folder 'style' inside"
+            raise AnimegenError(
+                f"There is no style '{style}' in '{self.root}': {found}.{did_you_mean(str(style), styles)}"
+            )
+        return str(style)
+
+
+def classic_source(root: str | Path, part: str, style: str | None = None, on_error: str = "skip") -> ImageFolder:
+    """Return one part of a :class:`ClassicLayout`: the form that a configuration needs."""
+    return ClassicLayout(root, on_error).source(part, style)
+
+
+def smooth_source(
+    mode: str,
+    folder: str | Path | None = None,
+    root: str | Path | None = None,
+    style: str | None = None,
+    on_error: str = "skip",
+) -> ImageFolder | None:
+    """Return the edge-smoothed pictures on disk, or ``None`` unless they are asked for.
+
+    Args:
+        mode: ``data.smooth``: only ``disk`` reads files (``online`` makes them from the anime).
+        folder: where they lie, or else
+        root: the root of a classic layout, and
+        style: its style.
+        on_error: see :class:`ImageFolder`.
+    """
+    if mode != "disk":
+        if folder is not None:
+            raise AnimegenError(
+                f"The folder '{folder}' of smoothed pictures is not used by smooth={mode}: set smooth=disk."
+            )
+        return None
+    if folder is not None:
+        return ImageFolder(folder, on_error=on_error)
+    if root is None:
+        raise AnimegenError("smooth=disk needs a folder of smoothed pictures: set smooth_folder, or use smooth=online.")
+    return classic_source(root, "smooth", style, on_error)
+
+
+def by_name_hash(source: ImageSource) -> list[int]:
+    """Return all numbers of a source in the order of the hashes of their names: a fixed random choice."""
+    return sorted(range(len(source)), key=lambda index: _place(source.name(index), "preview"))
+
+
+def _place(name: str, purpose: str) -> int:
+    """Return where in [0, 2**64) a name falls."""
+    return counter_hash(purpose, name) % 2**64
+
+
+def _stem(name: str) -> str:
+    return PurePosixPath(name).with_suffix("").as_posix()

@@ -1,0 +1,196 @@
+"""Views: sources shaped into the samples of a task.
+
+A view is a map-style dataset. ``view[n]`` is a pure function of the global sample number ``n``, so the
+order of training is known for ever, and nothing about it has to be saved. Pictures of different
+sizes leave it as uint8 squares of one size; everything costlier happens on the device
+(:mod:`animegen.data.augment`).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from animegen.core.errors import AnimegenError
+from animegen.data.sampler import draw_integer, stream_index
+from animegen.data.sources import ImageSource, Matched, by_name_hash, next_good
+from animegen.data.sources import load as load_picture
+
+
+class View(Dataset[dict[str, Tensor]]):
+    """What all views share.
+
+    A *stream* is a group of sources that belong together picture by picture: they share order and
+    crop. Different streams are shuffled independently. The first stream leads: it names the
+    samples and, without shuffling, counts them.
+
+    Args:
+        streams: one dict ``{batch key: source}`` per stream.
+        size: side of the squares in pixels.
+        seed: selects order and crops.
+        shuffle: ``True`` is for training: endless, in random order, cropped at random. ``False`` is for
+            evaluation: each sample of the first stream once, in order, cropped in the centre.
+    """
+
+    def __init__(self, streams: list[dict[str, ImageSource]], size: int, seed: int = 0, shuffle: bool = True) -> None:
+        if size < 1:
+            raise AnimegenError(f"Pictures of {size} pixels cannot be made: set a positive size.")
+        for key, source in ((key, source) for stream in streams for key, source in stream.items()):
+            if not isinstance(source, ImageSource):
+                raise AnimegenError(
+                    f"The entry '{key}' of a view must be an image source such as animegen.data.ImageFolder,"
+                    f" not {type(source).__name__} ({source!r})."
+                )
+        self.streams, self.size, self.seed, self.shuffle = streams, size, seed, shuffle
+
+    @property
+    def sources(self) -> dict[str, ImageSource]:
+        """All sources by batch key."""
+        return {key: source for stream in self.streams for key, source in stream.items()}
+
+    @property
+    def aligned(self) -> list[list[str]]:
+        """Groups of batch keys whose pictures show the same thing, and so must be augmented alike."""
+        return [list(stream) for stream in self.streams]
+
+    @property
+    def skipped(self) -> int:
+        """Number of broken files met so far."""
+        return sum(getattr(source, "skipped", 0) for source in self.sources.values())
+
+    def prepare(self) -> None:
+        """Let the sources do their costly work, and find mistakes, before workers start."""
+        for source in self.sources.values():
+            prepare = getattr(source, "prepare", None)
+            if prepare is not None:
+                prepare()
+        for stream in self.streams:
+            lengths = {key: len(source) for key, source in stream.items()}
+            if len(set(lengths.values())) > 1:
+                raise AnimegenError(f"Paired sources must have the same number of pictures, these have {lengths}.")
+
+    def __len__(self) -> int:
+        """Return the number of samples: for training, how many show the longest stream once."""
+        lengths = [len(next(iter(stream.values()))) for stream in self.streams]
+        return max(lengths) if self.shuffle else lengths[0]
+
+    def __getitem__(self, number: int) -> dict[str, Tensor]:
+        """Return uint8 ``(3, size, size)`` per batch key, and ``sample``: the number, int64."""
+        if number < 0 or (not self.shuffle and number >= len(self)):
+            raise IndexError(f"sample {number} of {len(self)}")
+        sample: dict[str, Tensor] = {}
+        for stream in self.streams:
+            pictures = next_good(list(stream.values()), self._index(stream, number))
+            sample |= self._squares(stream, pictures, number if self.shuffle else None)
+        return sample | {"sample": torch.tensor(number)}
+
+    def name(self, number: int) -> str:
+        """Return the name of sample ``number``: that of its first picture."""
+        stream = self.streams[0]
+        return next(iter(stream.values())).name(self._index(stream, number))
+
+    def preview(self, count: int) -> dict[str, Tensor]:
+        """Return up to ``count`` fixed samples of the first stream as one batch.
+
+        They are chosen by the hashes of their names and cropped in the centre, so that they are the same
+        for every seed, model and loader. Only the first stream is shown: next to its pictures, one of
+        an unpaired stream would pass for their truth. ``sample`` holds the numbers in the source.
+        """
+        stream = self.streams[0]
+        chosen: list[dict[str, Tensor]] = []
+        for index in by_name_hash(next(iter(stream.values()))):
+            pictures = [load_picture(source, index) for source in stream.values()]
+            good = [picture for picture in pictures if picture is not None]
+            if len(good) == len(pictures):
+                chosen.append(self._squares(stream, good, None) | {"sample": torch.tensor(index)})
+            if len(chosen) == count:
+                break
+        return {key: torch.stack([sample[key] for sample in chosen]) for key in chosen[0]}
+
+    def _index(self, stream: dict[str, ImageSource], number: int) -> int:
+        length = len(next(iter(stream.values())))
+        return stream_index(self.seed, "+".join(stream), number, length) if self.shuffle else number % length
+
+    def _squares(self, stream: dict[str, ImageSource], pictures: list[Tensor], number: int | None) -> dict[str, Tensor]:
+        """Scale and crop what belongs together alike: at random for a training sample, else in the centre."""
+        shapes = {key: tuple(picture.shape[-2:]) for key, picture in zip(stream, pictures, strict=True)}
+        if len(set(shapes.values())) > 1:
+            raise AnimegenError(f"Paired pictures must have the same height and width, these have {shapes}.")
+        scaled = [scale_short_side(picture, self.size) for picture in pictures]
+        rows, columns = (side - self.size + 1 for side in scaled[0].shape[-2:])
+        if number is None:
+            top, left = (rows - 1) // 2, (columns - 1) // 2
+        else:
+            name = "+".join(stream)
+            top = draw_integer(rows, self.seed, "top", name, number)
+            left = draw_integer(columns, self.seed, "left", name, number)
+        crops = [picture[:, top : top + self.size, left : left + self.size].contiguous() for picture in scaled]
+        return dict(zip(stream, crops, strict=True))
+
+
+class UnpairedView(View):
+    """Photos and anime that have nothing to do with each other: ``photo``, ``anime``, perhaps ``smooth``, ``sample``.
+
+    Each is shuffled by itself. ``smooth`` (edge-smoothed anime) may come from disk here, or be made by
+    the data module.
+    """
+
+    def __init__(
+        self,
+        photo: ImageSource,
+        anime: ImageSource,
+        smooth: ImageSource | None = None,
+        size: int = 256,
+        seed: int = 0,
+        shuffle: bool = True,
+    ) -> None:
+        streams = [{"photo": photo}, {"anime": anime}]
+        super().__init__(streams if smooth is None else [*streams, {"smooth": smooth}], size, seed, shuffle)
+
+
+class PairedView(View):
+    """Photos with their true anime, cropped alike: keys ``photo``, ``anime``, ``sample``.
+
+    Args:
+        photo: the photos.
+        anime: their truth, in the same order.
+        size: side of the squares in pixels.
+        seed: selects order and crops.
+        shuffle: see :class:`View`.
+        match: how pairs are found: ``index`` (same number) or ``name`` (same file name but for the suffix).
+    """
+
+    def __init__(
+        self,
+        photo: ImageSource,
+        anime: ImageSource,
+        size: int = 256,
+        seed: int = 0,
+        shuffle: bool = True,
+        match: str = "index",
+    ) -> None:
+        if match not in ("index", "name"):
+            raise AnimegenError(f"match={match} is unknown: use index or name.")
+        anime = Matched(anime, like=photo) if match == "name" else anime
+        super().__init__([{"photo": photo, "anime": anime}], size, seed, shuffle)
+
+
+class StillView(View):
+    """Single pictures: keys ``key`` and ``sample``."""
+
+    def __init__(
+        self, images: ImageSource, key: str = "photo", size: int = 256, seed: int = 0, shuffle: bool = True
+    ) -> None:
+        super().__init__([{key: images}], size, seed, shuffle)
+
+
+def scale_short_side(picture: Tensor, size: int) -> Tensor:
+    """Scale uint8 ``(3, H, W)`` so that its shorter side has ``size`` pixels (bilinear, anti-aliased)."""
+    height, width = picture.shape[-2:]
+    short = min(height, width)
+    if short == size:
+        return picture
+    shape = [max(size, round(side * size / short)) for side in (height, width)]
+    return F.interpolate(picture[None], shape, mode="bilinear", antialias=True)[0]

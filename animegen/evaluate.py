@@ -1,0 +1,164 @@
+"""``animegen eval``: score a checkpoint on its task, always beside the trivial baselines."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from animegen.cli import run
+from animegen.core.checkpoint import load_model, pick_device
+from animegen.core.config import build, compose_config, plain
+from animegen.core.errors import AnimegenError
+from animegen.core.module import AnimeModule
+from animegen.core.protocols import Stylizer
+from animegen.core.runs import resolve_checkpoint
+from animegen.data import AnimeDataModule
+from animegen.metrics.benchmark import StyliseBenchmark
+from animegen.metrics.table import markdown_table, picture_strip, rich_table, to_json
+from animegen.nn.features import FeatureExtractor
+
+HELP = """animegen eval checkpoint=<last|run folder|file> [key=value ...]
+
+  animegen eval checkpoint=last
+  animegen eval checkpoint=runs/demo data=unpaired/folders data.photos=photos data.anime=stills features=squeezenet1_1
+
+keys: checkpoint, data=... (default: what the checkpoint was trained on), device, weights=ema|raw, samples, batch_size,
+      features=random|none|squeezenet1_1|alexnet|vgg16|vgg19 (features.weights=<file>), output=<folder>, overwrite, runs"""
+
+
+def evaluate_model(
+    model: AnimeModule,
+    data: AnimeDataModule,
+    folder: Path | None = None,
+    features: FeatureExtractor | None = None,
+    samples: int | None = None,
+    batch_size: int = 8,
+    overwrite: bool = False,
+) -> dict[str, Any] | None:
+    """Score a model on the test set of its data (or else the validation set), beside the baselines.
+
+    Args:
+        model: a model whose task has a benchmark; EMA weights are used if it keeps any.
+        data: its data.
+        folder: where ``scores.json``, ``table.md`` and ``strip.png`` go; ``None`` writes nothing.
+        features: network for feature distances; by default the one that the model was trained with, else random.
+        samples: number of test samples; ``None`` takes all.
+        batch_size: samples per batch.
+        overwrite: replace results of an earlier evaluation.
+
+    Returns:
+        What ``scores.json`` holds, or ``None`` if there is no benchmark for such a model and such data.
+    """
+    if not isinstance(model, Stylizer):
+        return None
+    features = features or getattr(model, "features", None) or FeatureExtractor("vgg19", "random")
+    benchmark = stylise_benchmark(data, features, samples, batch_size)
+    if benchmark is None:
+        return None
+    methods = {"model": lambda photo: model.stylize(photo, None)[0]}
+    training = model.training
+    model.eval()
+    with torch.inference_mode(), model.ema_scope():
+        scores = benchmark.evaluate(methods, model.device)
+        headers, rows = benchmark.pictures(methods, count=6, device=model.device)
+    model.train(training)
+    result = to_json(scores, benchmark.task, benchmark.main)
+    Console(highlight=False).print(rich_table(scores, title=f"{benchmark.task}, {model.train_step} train steps"))
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "scores.json").write_text(json.dumps(result, indent=2) + "\n")
+        (folder / "table.md").write_text(markdown_table(scores))
+        picture_strip(rows, headers, folder / "strip.png", overwrite=True)
+        print(f"photo, baselines, model and truth side by side: {folder / 'strip.png'}")
+    return result
+
+
+def stylise_benchmark(
+    data: AnimeDataModule, features: FeatureExtractor | None, samples: int | None, batch_size: int
+) -> StyliseBenchmark | None:
+    """Return the benchmark of *stylise* for these data, or ``None`` if they cannot be scored."""
+    test = data.test or data.val
+    train = data.train.sources
+    if test is None or "photo" not in test.sources or not {"photo", "anime"} <= set(train):
+        return None
+    paired = "anime" in test.sources
+    stills = getattr(data, "stills", None)
+    if not paired and stills is None:
+        return None
+    for view in (test, data.train, stills):
+        if view is not None:
+            view.prepare()
+    size = data.augment.image_size if data.augment is not None else None
+    aligned = any({"photo", "anime"} <= set(group) for group in data.train.aligned)
+    truths = train["anime"] if aligned else twin(train["photo"], train["anime"])
+    return StyliseBenchmark(
+        test,
+        train["photo"],
+        train["anime"],
+        train_truths=truths,
+        stills=stills,
+        paired=paired,
+        extractor=features,
+        batch_size=batch_size,
+        limit=samples,
+    )
+
+
+def twin(photos: Any, animes: Any) -> Any | None:
+    """Return the drawings of ``photos`` in the look of ``animes``, where the source can make them (the generated world)."""
+    look, other = getattr(animes, "look", None), getattr(photos, "in_look", None)
+    return other(look) if look is not None and other is not None else None
+
+
+def data_of(checkpoint: Path, model: AnimeModule, words: list[str]) -> AnimeDataModule:
+    """Build the data of an evaluation: the checkpoint's own, or what ``data=...`` words choose."""
+    if not words:
+        return build(model.run_info["config"]["data"], "data")
+    choices = model.run_info.get("choices", {})
+    recorded = [o for o in model.run_info.get("overrides", []) if o.startswith(("data.", "size.", "seed="))]
+    group = [f"data={choices['data']}", *recorded] if not any(w.startswith("data=") for w in words) else []
+    config = compose_config("train", [f"size={choices.get('size', 'small')}", *group, *words])
+    return build(plain(config)["data"], "data")
+
+
+def evaluate(words: list[str]) -> dict[str, Any]:
+    """Run the verb."""
+    mine = [w for w in words if w.startswith(("data=", "data.", "size=", "size."))]
+    config = compose_config("eval", [w for w in words if w not in mine])
+    folder = Path(config.output) if config.output else None
+    if folder is not None and (folder / "scores.json").exists() and not config.overwrite:
+        raise AnimegenError(f"'{folder}' already holds scores: choose another output= or set overwrite=true.")
+    checkpoint = resolve_checkpoint(config.checkpoint, config.runs)
+    device = pick_device(config.device.value)
+    model = load_model(checkpoint, device, config.weights)
+    data = data_of(checkpoint, model, mine)
+    features = build(config.features, "features") or None
+    result = evaluate_model(model, data, folder, features, config.samples, config.batch_size, config.overwrite)
+    if result is None:
+        raise AnimegenError(
+            f"{type(model).__name__} cannot be scored on these data: they have neither drawings of their test photos nor"
+            " held-out stills; choose data=unpaired/toonworld, or data=unpaired/folders with both folders."
+        )
+    return result
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run ``animegen eval`` with command-line words; return the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+
+    def body() -> None:
+        if any(word in ("-h", "--help") for word in words):
+            print(HELP)
+            return
+        evaluate(words)
+
+    return run(body)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

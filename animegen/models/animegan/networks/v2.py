@@ -1,0 +1,156 @@
+"""The generators of AnimeGANv2, after its released code: the published one and the two lite forms of its history."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from animegen.models.animegan.networks.output import OutputActivation
+from animegen.models.animegan.networks.v1 import InvertedResidual
+from animegen.nn.conv import ConvNormAct, ReflectConv, Upsample, initialise, require_multiple, scale_channels
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 convolutions plus the input; the last has neither norm nor activation."""
+
+    def __init__(self, channels: int, inner: int, norm: str | None) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            ConvNormAct(channels, inner, 1, norm=norm),
+            ConvNormAct(inner, inner, norm=norm),
+            ReflectConv(inner, channels, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B,channels,H,W) to the same shape."""
+        return x + self.layers(x)
+
+
+class AnimeGANv2(nn.Module):
+    """AnimeGANv2's generator: 2,143,552 parameters.
+
+    Args:
+        width: factor on all channel counts.
+        norm: ``layer`` (as published, which removed v1's high-frequency specks), ``instance``, ``lade`` or ``None``.
+        upsample: see :class:`~animegen.nn.conv.Upsample`; ``tf1`` is what the authors' framework did.
+        output: see :class:`~animegen.models.animegan.networks.output.OutputActivation`.
+    """
+
+    factor = 4
+
+    def __init__(
+        self, width: float = 1.0, norm: str | None = "layer", upsample: str = "bilinear", output: str = "tanh"
+    ) -> None:
+        super().__init__()
+        c32, c64, c128, c256 = (scale_channels(channels, width) for channels in (32, 64, 128, 256))
+        self.layers = nn.Sequential(
+            # Full size to a quarter.
+            ConvNormAct(3, c32, 7, norm=norm),
+            ConvNormAct(c32, c64, stride=2, norm=norm),
+            ConvNormAct(c64, c64, norm=norm),
+            ConvNormAct(c64, c128, stride=2, norm=norm),
+            ConvNormAct(c128, c128, norm=norm),
+            # At a quarter.
+            ConvNormAct(c128, c128, norm=norm),
+            InvertedResidual(c128, c256, norm=norm, depthwise_bias=True),
+            *(InvertedResidual(c256, c256, norm=norm, depthwise_bias=True) for _ in range(3)),
+            ConvNormAct(c256, c128, norm=norm),
+            # Back to full size.
+            Upsample(upsample, c128),
+            ConvNormAct(c128, c128, norm=norm),
+            ConvNormAct(c128, c128, norm=norm),
+            Upsample(upsample, c128),
+            ConvNormAct(c128, c64, norm=norm),
+            ConvNormAct(c64, c64, norm=norm),
+            ConvNormAct(c64, c32, 7, norm=norm),
+        )
+        self.to_rgb = ReflectConv(c32, 3, 1)
+        self.output = OutputActivation(output)
+        initialise(self, "he")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (B,3,H,W) in [-1,1] to pictures of the same shape and range; H and W are multiples of 4."""
+        require_multiple(images, self.factor)
+        return self.output(self.to_rgb(self.layers(images)))
+
+
+class AnimeGANv2Lite(nn.Module):
+    """The lite generator of AnimeGANv2's later history, a U-Net with additive skips: 698,240 parameters.
+
+    Args: as for :class:`AnimeGANv2`.
+    """
+
+    factor = 8
+
+    def __init__(
+        self, width: float = 1.0, norm: str | None = "layer", upsample: str = "bilinear", output: str = "tanh"
+    ) -> None:
+        super().__init__()
+        c32, c64, c128 = (scale_channels(channels, width) for channels in (32, 64, 128))
+        self.stem = ConvNormAct(3, c32, 7, norm=norm)
+        self.down1 = nn.Sequential(ConvNormAct(c32, c32, stride=2, norm=norm), ConvNormAct(c32, c64, norm=norm))
+        self.down2 = nn.Sequential(ConvNormAct(c64, c64, stride=2, norm=norm), ConvNormAct(c64, c128, norm=norm))
+        self.down3 = nn.Sequential(ConvNormAct(c128, c64, stride=2, norm=norm), ConvNormAct(c64, c128, norm=norm))
+        self.body = nn.Sequential(*(Bottleneck(c128, c32, norm) for _ in range(4)))
+        self.up3 = nn.Sequential(Upsample(upsample, c128), ConvNormAct(c128, c128, norm=norm))
+        self.up2 = nn.Sequential(
+            ConvNormAct(c128, c64, norm=norm), Upsample(upsample, c64), ConvNormAct(c64, c64, norm=norm)
+        )
+        self.up1 = nn.Sequential(
+            ConvNormAct(c64, c32, norm=norm), Upsample(upsample, c32), ConvNormAct(c32, c32, norm=norm)
+        )
+        self.last = ConvNormAct(c32, c32, 7, norm=norm)
+        self.to_rgb = ReflectConv(c32, 3, 1)
+        self.output = OutputActivation(output)
+        initialise(self, "he")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (B,3,H,W) in [-1,1] to pictures of the same shape and range; H and W are multiples of 8."""
+        require_multiple(images, self.factor)
+        full = self.stem(images)
+        half = self.down1(full)
+        quarter = self.down2(half)
+        x = self.up3(self.body(self.down3(quarter)))
+        x = self.up2(x + quarter)
+        x = self.up1(x + half)
+        return self.output(self.to_rgb(self.last(x + full)))
+
+
+class AnimeGANv2LitePlain(nn.Module):
+    """The earlier lite generator, without skips: 962,368 parameters.
+
+    Args: as for :class:`AnimeGANv2`.
+    """
+
+    factor = 4
+
+    def __init__(
+        self, width: float = 1.0, norm: str | None = "layer", upsample: str = "bilinear", output: str = "tanh"
+    ) -> None:
+        super().__init__()
+        c32, c64, c128 = (scale_channels(channels, width) for channels in (32, 64, 128))
+        self.layers = nn.Sequential(
+            # Full size to a quarter.
+            ConvNormAct(3, c32, 7, norm=norm),
+            ConvNormAct(c32, c32, stride=2, norm=norm),
+            ConvNormAct(c32, c32, norm=norm),
+            ConvNormAct(c32, c64, stride=2, norm=norm),
+            ConvNormAct(c64, c64, norm=norm),
+            ConvNormAct(c64, c64, norm=norm),
+            # At a quarter.
+            *(Bottleneck(c64, c128, norm) for _ in range(4)),
+            # Back to full size.
+            Upsample(upsample, c64),
+            *(ConvNormAct(c64, c64, norm=norm) for _ in range(3)),
+            Upsample(upsample, c64),
+            ConvNormAct(c64, c32, norm=norm),
+            ConvNormAct(c32, c32, norm=norm),
+            ConvNormAct(c32, c32, 7, norm=norm),
+        )
+        self.to_rgb = ReflectConv(c32, 3, 1)
+        self.output = OutputActivation(output)
+        initialise(self, "he")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (B,3,H,W) in [-1,1] to pictures of the same shape and range; H and W are multiples of 4."""
+        require_multiple(images, self.factor)
+        return self.output(self.to_rgb(self.layers(images)))

@@ -1,0 +1,56 @@
+"""Spectral normalisation (Miyato et al. 2018) that keeps full precision under autocast.
+
+``torch.nn.utils.parametrizations.spectral_norm`` runs its matrix-vector products in half precision under CUDA
+autocast. Everything else is the same: the weight is divided by an estimate of its largest singular value, which one
+power iteration per forward pass in training mode keeps up to date.
+
+With several processes: the iteration is a deterministic function of the weights and of the saved vector, so equal
+weights stay equal on all ranks without communication, and a broadcast of buffers changes nothing. Several forward
+passes before one backward pass are safe, since the graph never holds the buffer itself, but each advances the
+iteration: join batches and run the network once per update.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+
+class SpectralNorm(nn.Module):
+    """Parametrisation that divides a weight of shape (outputs, ...) by its largest singular value.
+
+    Args:
+        weight: the weight at the start, to which the singular vector is fitted.
+        warmup: power iterations at the start.
+    """
+
+    u: Tensor
+
+    def __init__(self, weight: Tensor, warmup: int = 15) -> None:
+        super().__init__()
+        self.register_buffer("u", F.normalize(torch.randn(weight.shape[0]), dim=0))
+        with torch.no_grad():
+            for _ in range(warmup):
+                self._iterate(weight.flatten(1))
+
+    def _iterate(self, matrix: Tensor) -> None:
+        self.u.copy_(F.normalize(matrix @ F.normalize(matrix.T @ self.u, dim=0), dim=0))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return ``weight`` divided by the estimate of its largest singular value."""
+        with torch.autocast(weight.device.type, enabled=False):
+            matrix = weight.flatten(1)
+            with torch.no_grad():
+                if self.training:
+                    self._iterate(matrix)
+                u = self.u.clone()
+                v = F.normalize(matrix.T @ u, dim=0)
+            return weight / torch.dot(u, matrix @ v)
+
+
+def spectral_norm(module: nn.Conv2d) -> nn.Conv2d:
+    """Normalise the weight of ``module`` spectrally, in place, and return it. Initialise the weight before."""
+    parametrize.register_parametrization(module, "weight", SpectralNorm(module.weight.detach()))
+    return module

@@ -1,0 +1,154 @@
+import threading
+
+import pytest
+import torch
+
+from animegen.core.errors import AnimegenError
+from animegen.nn.norm import LADE, InstanceNorm, LayerNorm, make_norm, shared_statistics
+
+
+def picture(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) * 3 + 2
+
+
+def random_affine(module, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    return module
+
+
+def true_statistics(module, x, dims):
+    return x.float().mean(dims, keepdim=True), x.float().var(dims, correction=0, keepdim=True)
+
+
+def test_instance_norm_equals_torchs():
+    norm = random_affine(InstanceNorm(6))
+    x = picture(2, 6, 5, 7)
+    reference = torch.nn.functional.instance_norm(x, weight=norm.weight, bias=norm.bias)
+    torch.testing.assert_close(norm(x), reference, atol=1e-5, rtol=1e-5)
+
+
+def test_instance_norm_by_hand():
+    x = torch.tensor([[[[0.0, 2.0], [0.0, 2.0]], [[5.0, 5.0], [5.0, 5.0]]]])
+    y = InstanceNorm(2, eps=0.0625)(x)  # means 1 and 5, variances 1 and 0
+    expected = 1 / (1 + 0.0625) ** 0.5
+    torch.testing.assert_close(y[0, 0], torch.tensor([[-expected, expected], [-expected, expected]]))
+    assert y[0, 1].abs().max() == 0
+
+
+def test_layer_norm_is_joint_over_channels_and_space():
+    norm = LayerNorm(2, eps=0.0)
+    x = torch.tensor([0.0, 0.0, 0.0, 0.0, 2.0, 2.0, 2.0, 2.0]).view(1, 2, 2, 2)  # constant channels survive
+    torch.testing.assert_close(norm(x), x - 1)
+    affine = random_affine(LayerNorm(6))
+    y = picture(3, 6, 4, 5)
+    flat = torch.nn.functional.layer_norm(y, y.shape[1:])
+    expected = flat * affine.weight[:, None, None] + affine.bias[:, None, None]
+    torch.testing.assert_close(affine(y), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_lade_by_its_formula():
+    norm = random_affine(LADE(4))
+    x = picture(2, 4, 6, 5)
+    t = torch.einsum("oi,bihw->bohw", norm.project.weight[:, :, 0, 0], x)
+    mean, var = x.mean((2, 3), keepdim=True), x.var((2, 3), correction=0, keepdim=True)
+    t_mean, t_var = t.mean((2, 3), keepdim=True), t.var((2, 3), correction=0, keepdim=True)
+    expected = (x - mean) / (var + 1e-5).sqrt() * (t_var + 1e-5).sqrt() + t_mean
+    torch.testing.assert_close(norm(x), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["instance", "layer", "lade"])
+def test_true_statistics_from_outside_give_the_fast_result(kind):
+    norm = random_affine(make_norm(kind, 6))
+    x = picture(2, 6, 9, 7)
+    with shared_statistics(true_statistics):
+        slow = norm(x)
+    torch.testing.assert_close(slow, norm(x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["instance", "layer", "lade"])
+def test_tiles_with_shared_statistics_equal_the_whole(kind):
+    norm = random_affine(make_norm(kind, 4))
+    x = picture(1, 4, 8, 12)
+    asked = []
+
+    def provider(module, tile, dims):
+        asked.append((module, dims))
+        whole = x if module is not getattr(norm, "project", None) else norm.project(x)
+        return true_statistics(module, whole, dims)
+
+    with torch.no_grad(), shared_statistics(provider):
+        left, right = norm(x[..., :5]), norm(x[..., 5:])
+    torch.testing.assert_close(torch.cat([left, right], -1), norm(x).detach(), atol=1e-5, rtol=1e-5)
+    assert {dims for _, dims in asked} == {(1, 2, 3) if kind == "layer" else (2, 3)}
+    assert len({id(module) for module, _ in asked}) == (2 if kind == "lade" else 1)
+
+
+def test_shared_statistics_nest_end_and_stay_in_their_thread():
+    norm = InstanceNorm(1)
+    x = picture(1, 1, 4, 4)
+    plain = norm(x)
+    seen = {}
+
+    def no_change(module, x, dims):
+        return torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1)
+
+    def fail_inside():
+        with shared_statistics(no_change):
+            with shared_statistics(true_statistics):
+                torch.testing.assert_close(norm(x), plain)
+            torch.testing.assert_close(norm(x), x, atol=1e-4, rtol=1e-4)
+            thread = threading.Thread(target=lambda: seen.update(other=norm(x)))
+            thread.start()
+            thread.join()
+            raise RuntimeError("inside")
+
+    with pytest.raises(RuntimeError, match="inside"):
+        fail_inside()
+    assert torch.equal(seen["other"], plain)
+    assert torch.equal(norm(x), plain)
+
+
+@pytest.mark.parametrize("kind", ["instance", "layer", "lade"])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_half_precision_keeps_dtype_and_stays_close(kind, layout):
+    norm = make_norm(kind, 8)
+    x = picture(2, 8, 8, 8).to(memory_format=layout)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = norm(x.bfloat16())
+        with shared_statistics(true_statistics):
+            slow = norm(x.bfloat16())
+    assert y.dtype == slow.dtype == torch.bfloat16
+    torch.testing.assert_close(y.float(), norm(x), atol=0.08, rtol=0.02)
+    torch.testing.assert_close(slow.float(), norm(x), atol=0.08, rtol=0.02)
+
+
+@pytest.mark.parametrize("kind", ["instance", "layer", "lade"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_networks_of_another_precision(kind, dtype):
+    norm = random_affine(make_norm(kind, 4))
+    x = picture(2, 4, 6, 6)
+    expected = norm(x)
+    y = norm.to(dtype)(x.to(dtype))
+    assert y.dtype == dtype
+    tolerance = 1e-5 if dtype == torch.float64 else 0.1
+    torch.testing.assert_close(y.to(torch.float32), expected, atol=tolerance, rtol=tolerance)
+    if dtype == torch.float64:
+        with shared_statistics(lambda module, x, dims: (x.mean(dims, True), x.var(dims, correction=0, keepdim=True))):
+            torch.testing.assert_close(norm(x.double()), y, atol=1e-12, rtol=1e-12)
+
+
+def test_batch_equals_single_pictures():
+    x = picture(3, 4, 6, 6)
+    for kind in ("instance", "layer", "lade"):
+        norm = make_norm(kind, 4).train()
+        parts = torch.cat([norm(part) for part in x.split(1)])
+        torch.testing.assert_close(norm(x), parts, atol=1e-5, rtol=1e-5)
+
+
+def test_unknown_norm_is_named_with_the_nearest():
+    with pytest.raises(AnimegenError, match=r"no norm 'instanc'.*'instance'"):
+        make_norm("instanc", 4)
+    assert isinstance(make_norm(None, 4), torch.nn.Identity)
