@@ -186,7 +186,9 @@ def show(result: dict[str, Any]) -> None:
     console = Console(highlight=False)
     console.print(table)
     facts = result["machine"]
-    console.print(f"{facts['cores']} cores ({facts['torch_threads']} torch threads), {', '.join(facts.get('cuda', ['no CUDA']))}")
+    console.print(
+        f"{facts['cores']} cores ({facts['torch_threads']} torch threads), {', '.join(facts.get('cuda', ['no CUDA']))}"
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:

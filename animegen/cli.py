@@ -29,7 +29,9 @@ VERBS = {
         "animegen.stylize", "photos to anime", "animegen stylize checkpoint=last input=photos/ output=anime/"
     ),
     "bench": Verb("animegen.bench", "measure speed and memory", "animegen bench model=animegan/v2 size=base"),
-    "list": Verb("animegen.listing", "list models, experiments, ablations, data", "animegen list experiments 'animegan*'"),
+    "list": Verb(
+        "animegen.listing", "list models, experiments, ablations, data", "animegen list experiments 'animegan*'"
+    ),
     "doctor": Verb("animegen.doctor", "what this machine has and lacks", "animegen doctor"),
 }
 

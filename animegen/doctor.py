@@ -40,7 +40,9 @@ class Finding(NamedTuple):
 
 def findings() -> Iterator[Finding]:
     """Yield what there is to say about this machine."""
-    yield Finding(None, "animegen", f"{__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}")
+    yield Finding(
+        None, "animegen", f"{__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
+    )
     for package in PACKAGES:
         try:
             yield Finding(True, package, metadata.version(package))
@@ -53,20 +55,34 @@ def findings() -> Iterator[Finding]:
 
 
 def _processors() -> Iterator[Finding]:
-    yield Finding(None, "CPU", f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads; change with OMP_NUM_THREADS or threads=")
+    yield Finding(
+        None,
+        "CPU",
+        f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads; change with OMP_NUM_THREADS or threads=",
+    )
     flags = _cpu_flags()
     if flags:
         fast = [name for name in ("amx_bf16", "avx512_bf16") if name in flags]
-        text = f"{', '.join(fast)}: precision=bf16 is faster here" if fast else "none: precision=bf16 works, but fp32 is as fast on this CPU"
+        text = (
+            f"{', '.join(fast)}: precision=bf16 is faster here"
+            if fast
+            else "none: precision=bf16 works, but fp32 is as fast on this CPU"
+        )
         yield Finding(bool(fast) or None, "bf16 on the CPU", text)
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             properties = torch.cuda.get_device_properties(index)
             bf16 = "with" if torch.cuda.is_bf16_supported() else "without"
-            yield Finding(True, f"CUDA {index}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB, {bf16} bf16")
+            yield Finding(
+                True, f"CUDA {index}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB, {bf16} bf16"
+            )
     else:
         built = torch.version.cuda
-        text = f"none visible to torch (built for CUDA {built}): check the driver with nvidia-smi" if built else "this torch is a CPU build"
+        text = (
+            f"none visible to torch (built for CUDA {built}): check the driver with nvidia-smi"
+            if built
+            else "this torch is a CPU build"
+        )
         yield Finding(None, "CUDA", f"{text}; everything runs on the CPU")
     if torch.backends.mps.is_available():
         yield Finding(True, "Apple GPU", "device=mps works")
@@ -103,13 +119,17 @@ def _feature_weights() -> Iterator[Finding]:
         if (folder / file).is_file():
             yield Finding(True, f"features={name}", f"weights at {folder / file}")
         else:
-            remedy = f"downloads on first use; without a network give features.weights=<file> or put {file} into {folder}"
+            remedy = (
+                f"downloads on first use; without a network give features.weights=<file> or put {file} into {folder}"
+            )
             yield Finding(None, f"features={name}", f"no weights on this machine: {remedy}")
 
 
 def _space() -> Finding:
     free = shutil.disk_usage(Path.cwd()).free / 2**30
-    return Finding(free > 2, "disk", f"{free:.0f} GiB free here" + ("" if free > 2 else ": runs need some GiB, make room"))
+    return Finding(
+        free > 2, "disk", f"{free:.0f} GiB free here" + ("" if free > 2 else ": runs need some GiB, make room")
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:

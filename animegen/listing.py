@@ -30,7 +30,11 @@ def entries(kind: str, pattern: str = "*") -> list[tuple[str, str]]:
     found = []
     for option in list_options():
         name = option.removeprefix(f"{group}/")
-        if name != option and name != "none" and (fnmatch.fnmatch(name, pattern) or fnmatch.fnmatch(name, f"*{pattern}*")):
+        if (
+            name != option
+            and name != "none"
+            and (fnmatch.fnmatch(name, pattern) or fnmatch.fnmatch(name, f"*{pattern}*"))
+        ):
             found.append((name, description(option)))
     return found
 

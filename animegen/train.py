@@ -52,7 +52,11 @@ def train(config: DictConfig, folder: Path, choices: dict[str, Any], overrides: 
     model.run_info = {"version": __version__, **facts}
     record = callbacks.RunRecord(folder, facts)
     extra = {name: build(node, f"callbacks.{name}") for name, node in (config.callbacks or {}).items() if node}
-    loggers = [build({**node, "save_dir": str(folder)}, f"logger.{name}") for name, node in (config.logger or {}).items() if node]
+    loggers = [
+        build({**node, "save_dir": str(folder)}, f"logger.{name}")
+        for name, node in (config.logger or {}).items()
+        if node
+    ]
     if isinstance(progress := extra.get("progress"), callbacks.Progress):
         progress.train_steps = config.train_steps
     # Checkpoints come last, so that they hold what every other callback did at that step.
@@ -93,7 +97,9 @@ def prepare_folder(folder: Path, overwrite: bool) -> None:
     """Create the run folder; never train over a finished run."""
     first_process = os.environ.get("LOCAL_RANK", "0") == "0"
     if (folder / "run.json").exists() and first_process and not overwrite:
-        raise AnimegenError(f"'{folder}' already holds a run: choose another output=, resume={folder}, or overwrite=true.")
+        raise AnimegenError(
+            f"'{folder}' already holds a run: choose another output=, resume={folder}, or overwrite=true."
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config").mkdir(exist_ok=True)
@@ -101,7 +107,9 @@ def prepare_folder(folder: Path, overwrite: bool) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise AnimegenError(f"The run folder '{folder}' cannot be written ({error.strerror}): choose another output= or runs=.") from error
+        raise AnimegenError(
+            f"The run folder '{folder}' cannot be written ({error.strerror}): choose another output= or runs=."
+        ) from error
 
 
 def seed_everything(seed: int) -> None:

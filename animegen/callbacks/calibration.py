@@ -8,6 +8,7 @@ pulls stand in configured ratios.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytorch_lightning as pl
@@ -24,7 +25,8 @@ class InfluenceCalibration(pl.Callback):
     The influence of a term is the L2 norm of the gradient of its weighted loss with respect to the
     parameters of the trained network, averaged over the batches. After calibration the influences
     of the named terms stand in the configured ratios and their sum is what it was before. The
-    factors are saved with the objective and shown in the run record as ``calibration``.
+    factors are saved with the objective and shown in the run record as ``calibration``. Measuring
+    changes nothing else: neither buffers nor random generators.
 
     Args:
         update: name of the update whose objective is calibrated.
@@ -45,10 +47,10 @@ class InfluenceCalibration(pl.Callback):
     def on_fit_start(self, trainer: pl.Trainer, module: AnimeModule) -> None:
         """Check the names before anything is trained."""
         if self.update not in module.objectives:
-            names = list(module.objectives)
+            names = ", ".join(module.objectives)
             raise AnimegenError(f"callbacks.calibration.update={self.update}: the model has the objectives {names}.")
+        terms = list(module.objectives[self.update].terms)
         for name in self.ratios:
-            terms = list(module.objectives[self.update].terms)
             if name not in terms:
                 raise AnimegenError(
                     f"callbacks.calibration.ratios names '{name}', which is not a term of '{self.update}'"
@@ -59,11 +61,14 @@ class InfluenceCalibration(pl.Callback):
         """Measure on the batch that is about to be trained; set the factors after the last one."""
         if not self.at <= module.train_step < self.at + self.batches:
             return
-        # Measuring must not move the random generators that training draws from.
         devices = [module.device] if module.device.type == "cuda" else []
+        buffers = {buffer: buffer.clone() for buffer in module.buffers()}
         with torch.random.fork_rng(devices=devices):
             for name, influence in self._measure(module, batch).items():
                 self._sums[name] = self._sums.get(name, 0.0) + influence
+        with torch.no_grad():
+            for buffer, before in buffers.items():
+                buffer.copy_(before)
         self._count += 1
         if module.train_step == self.at + self.batches - 1:
             self._set(module)
@@ -72,7 +77,7 @@ class InfluenceCalibration(pl.Callback):
         objective = module.objectives[self.update]
         for each in module.objectives.values():
             each.step = module.train_step
-        parameters = [p for p in module.networks()[module.trains.get(self.update, self.update)].parameters()]
+        parameters = list(module.networks()[module.trains.get(self.update, self.update)].parameters())
         with module.trainer.precision_plugin.forward_context():
             evaluation = next((e for name, e in module.updates(batch) if name == self.update), None)
             if evaluation is None:
@@ -84,18 +89,25 @@ class InfluenceCalibration(pl.Callback):
         found = {}
         for name in self.ratios:
             if name not in values:
-                raise AnimegenError(f"callbacks.calibration: the term '{name}' is not active at step {module.train_step}.")
+                raise AnimegenError(
+                    f"callbacks.calibration: the term '{name}' is not active at step {module.train_step}."
+                )
             gradients = torch.autograd.grad(values[name], parameters, retain_graph=True, allow_unused=True)
             norm = nn.utils.get_total_norm([g for g in gradients if g is not None])
-            found[name] = float(norm) * abs(objective.weight(name))
+            # With several processes, each measures on its share of the batch.
+            mean = module.trainer.strategy.reduce(norm.detach(), reduce_op="mean")
+            found[name] = float(mean) * abs(objective.weight(name))
         return found
 
     def _set(self, module: AnimeModule) -> None:
         objective = module.objectives[self.update]
         influence = {name: self._sums[name] / self._count for name in self.ratios}
-        silent = [name for name, value in influence.items() if value == 0]
-        if silent:
-            raise AnimegenError(f"callbacks.calibration: the term '{silent[0]}' has no gradient on '{self.update}'; leave it out.")
+        for name, value in influence.items():
+            if not 0 < value < math.inf:
+                raise AnimegenError(
+                    f"callbacks.calibration: the gradient of the term '{name}' on '{self.update}' has the norm {value},"
+                    " which cannot be scaled: leave the term out of callbacks.calibration.ratios."
+                )
         whole, shares = sum(influence.values()), sum(self.ratios.values())
         for name, ratio in self.ratios.items():
             objective.factors[name] *= whole * (ratio / shares) / influence[name]

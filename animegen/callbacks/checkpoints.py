@@ -1,8 +1,12 @@
-"""Checkpoints at train steps, complete or not there at all; and the end of the run."""
+"""Checkpoints at train steps, complete or not there at all; and the two ways in which a run ends."""
 
 from __future__ import annotations
 
+import math
 import os
+import shutil
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,9 @@ from animegen.core.module import AnimeModule
 
 class Checkpoints(pl.Callback):
     """Write ``checkpoints/last.ckpt`` every so many train steps and at the end of the run.
+
+    Where a step is also validated, the checkpoint is written after that: a resumed run neither
+    repeats nor loses a validation, and the checkpoint holds its metrics.
 
     Args:
         every: train steps between checkpoints.
@@ -33,33 +40,46 @@ class Checkpoints(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: AnimeModule, *_: Any) -> None:
         """Save when the step is due."""
-        if module.train_step % self.every == 0:
+        if module.train_step % self.every == 0 and not validation_follows(trainer, module):
             self.save(trainer, module)
 
     def on_validation_end(self, trainer: pl.Trainer, module: AnimeModule) -> None:
-        """Save the best so far."""
-        value = trainer.callback_metrics.get(self.monitor) if self.monitor else None
-        if value is None:
-            return
-        score = float(value)
-        if self.best is None or (score > self.best if self.mode == "max" else score < self.best):
-            self.best = score
-            save_checkpoint(trainer, folder(trainer) / "best.ckpt")
+        """Save when the step is due, and the best so far."""
+        better = self._is_better(trainer)
+        if module.train_step % self.every == 0:
+            self.save(trainer, module)
+        if better:
+            save_checkpoint(trainer, module, folder(trainer) / "best.ckpt")
+
+    def _is_better(self, trainer: pl.Trainer) -> bool:
+        """Take over the monitored value if it is the best so far."""
+        if self.monitor is None:
+            return False
+        if self.monitor not in trainer.callback_metrics:
+            known = ", ".join(sorted(trainer.callback_metrics)) or "none for these data"
+            raise AnimegenError(
+                f"callbacks.checkpoints.monitor={self.monitor} is no value of the validation; there are: {known}."
+            )
+        score = float(trainer.callback_metrics[self.monitor])
+        sign = 1 if self.mode == "max" else -1
+        if not math.isfinite(score) or (self.best is not None and sign * score <= sign * self.best):
+            return False
+        self.best = score
+        return True
 
     def on_train_end(self, trainer: pl.Trainer, module: AnimeModule) -> None:
-        """Save the last state, also when the run was interrupted by the user."""
-        if module.train_step != self._saved_at:
-            self.save(trainer, module)
+        """Save the last state."""
+        self.save(trainer, module)
 
     def save(self, trainer: pl.Trainer, module: AnimeModule) -> None:
-        """Write the checkpoint of the present step."""
+        """Write the checkpoint of the present step, unless that was done."""
+        if module.train_step == self._saved_at:
+            return
         self._saved_at = module.train_step
-        save_checkpoint(trainer, folder(trainer) / "last.ckpt")
+        last = folder(trainer) / "last.ckpt"
+        save_checkpoint(trainer, module, last)
         if self.keep and trainer.is_global_zero:
-            name = folder(trainer) / f"step-{module.train_step:07d}.ckpt"
-            # A hard link costs nothing; last.ckpt is replaced, never written in place.
-            name.unlink(missing_ok=True)
-            os.link(folder(trainer) / "last.ckpt", name)
+            _copy(last, folder(trainer) / f"step-{module.train_step:07d}.ckpt")
             kept = sorted(folder(trainer).glob("step-*.ckpt"))
             for old in kept[: -self.keep] if self.keep > 0 else []:
                 old.unlink()
@@ -85,19 +105,91 @@ class StopAfter(pl.Callback):
             trainer.should_stop = True
 
 
+class StopOnSignal(pl.Callback):
+    """Ctrl+C, or SIGTERM from a scheduler, ends the run after the present step, with a checkpoint of it.
+
+    So nothing is lost, and the run can be resumed to the bit. A second signal ends the run at once.
+    With several processes a signal ends the run at once, since they may not agree on the step.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._before: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, module: AnimeModule) -> None:
+        """Begin to listen."""
+        if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._ask)
+
+    def _ask(self, *_: Any) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: AnimeModule, *_: Any) -> None:
+        """Leave, unless the validation of this step is still to come."""
+        if not validation_follows(trainer, module):
+            self._leave(trainer, module)
+
+    def on_validation_end(self, trainer: pl.Trainer, module: AnimeModule) -> None:
+        """Leave after the validation."""
+        self._leave(trainer, module)
+
+    def _leave(self, trainer: pl.Trainer, module: AnimeModule) -> None:
+        if not self._asked:
+            return
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Checkpoints):
+                callback.save(trainer, module)
+        raise KeyboardInterrupt
+
+    def teardown(self, trainer: pl.Trainer, module: AnimeModule, stage: str) -> None:
+        """Stop listening."""
+        while self._before:
+            signal.signal(*self._before.popitem())
+
+    def on_exception(self, trainer: pl.Trainer, module: AnimeModule, exception: BaseException) -> None:
+        """Stop listening."""
+        self.teardown(trainer, module, "fit")
+
+
+def validation_follows(trainer: pl.Trainer, module: AnimeModule) -> bool:
+    """Tell at the end of a batch whether Lightning validates before the next one."""
+    due = trainer.should_stop or module.train_step % trainer.val_check_batch == 0
+    return due and trainer.enable_validation and sum(trainer.num_val_batches) > 0
+
+
 def folder(trainer: pl.Trainer) -> Path:
     """Return the checkpoint folder of a run."""
     return Path(trainer.default_root_dir) / "checkpoints"
 
 
-def save_checkpoint(trainer: pl.Trainer, path: Path) -> None:
-    """Write a checkpoint that appears under its name only when it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def save_checkpoint(trainer: pl.Trainer, module: AnimeModule, path: Path) -> None:
+    """Write a checkpoint that appears under its name only when it is complete.
+
+    Raises:
+        AnimegenError: if it cannot be written, or if the weights are spoilt; the old file stays.
+    """
+    module.check_finite()
     unfinished = path.with_suffix(".unfinished")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         trainer.save_checkpoint(unfinished, weights_only=False)
         if trainer.is_global_zero:
             os.replace(unfinished, path)
     except OSError as error:
         unfinished.unlink(missing_ok=True)
-        raise AnimegenError(f"The checkpoint '{path}' cannot be written ({error.strerror}): make room, then resume the run.") from error
+        raise AnimegenError(
+            f"The checkpoint '{path}' cannot be written ({error.strerror or error}): make room, then resume the run."
+        ) from error
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Give a file a second name, or copy it where the file system has no hard links."""
+    # A hard link costs nothing and is safe: checkpoints are replaced, never written in place.
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -58,11 +58,8 @@ class Previews(pl.Callback):
         if self._batch is None:
             self._batch = trainer.datamodule.preview_batch(self.samples)  # type: ignore[attr-defined]
         batch = {name: value.to(module.device) for name, value in self._batch.items()}
-        training = module.training
-        module.eval()
-        with torch.inference_mode(), module.ema_scope(), trainer.precision_plugin.forward_context():
+        with module.applied(), trainer.precision_plugin.forward_context():
             pictures = {name: value.float().cpu() for name, value in module.preview(batch).items()}
-        module.train(training)
         folder = Path(trainer.default_root_dir) / "previews"
         folder.mkdir(parents=True, exist_ok=True)
         stem = folder / f"step-{module.train_step:07d}"

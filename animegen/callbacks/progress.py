@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.profilers import SimpleProfiler
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
@@ -39,10 +37,15 @@ class Progress(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, module: AnimeModule) -> None:
         """Open the bar."""
-        self._began = self._since = time.perf_counter()
-        self._first = self._at = module.train_step
+        self._since, self._at = time.perf_counter(), module.train_step
         if trainer.is_global_zero and sys.stderr.isatty():
-            columns = (TextColumn("train"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[values]}"), TimeRemainingColumn())
+            columns = (
+                TextColumn("train"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[values]}"),
+                TimeRemainingColumn(),
+            )
             self._bar = RichProgress(*columns, transient=True)
             self._bar.start()
             self._task = self._bar.add_task("train", total=self.train_steps, completed=module.train_step, values="")
@@ -78,15 +81,3 @@ class Progress(pl.Callback):
     def on_exception(self, *_: Any) -> None:
         """Close the bar, so that the message is readable."""
         self.on_train_end()
-
-
-class StepProfiler(SimpleProfiler):
-    """Lightning's simple profiler, with its table in ``profile.txt`` of the run folder."""
-
-    def summary(self) -> str:
-        """Return the table."""
-        return super().summary()
-
-    def bind(self, folder: Path) -> None:
-        """Write into this folder."""
-        self.dirpath, self.filename = str(folder), "profile"

@@ -26,7 +26,13 @@ class ExactResume(pl.Callback):
         name, keys, position, has_gauss, cached = np.random.get_state()
         return {
             "python": [version, list(words), gauss],
-            "numpy": [str(name), torch.from_numpy(np.asarray(keys, dtype=np.int64)), int(position), int(has_gauss), float(cached)],  # type: ignore[index]
+            "numpy": [
+                str(name),
+                torch.from_numpy(np.asarray(keys, dtype=np.int64)),
+                int(position),
+                int(has_gauss),
+                float(cached),
+            ],  # type: ignore[index]
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }

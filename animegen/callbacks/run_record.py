@@ -119,7 +119,11 @@ class RunRecord(pl.Callback):
             "seed": config.get("seed"),
             "train_steps": config.get("train_steps"),
         }
-        scores = {f"hp/{name.removeprefix('val/')}": v for name, v in self.record["metrics"].items() if name.startswith("val/")}
+        scores = {
+            f"hp/{name.removeprefix('val/')}": v
+            for name, v in self.record["metrics"].items()
+            if name.startswith("val/")
+        }
         for name, method in self.record.get("evaluation", {}).get("methods", {}).get("model", {}).items():
             scores[f"hp/eval/{name}"] = method["mean"]
         for logger in trainer.loggers:

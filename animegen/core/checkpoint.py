@@ -93,7 +93,9 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise AnimegenError("device=cuda: this machine has no usable CUDA device; use device=cpu, or see animegen doctor.")
+        raise AnimegenError(
+            "device=cuda: this machine has no usable CUDA device; use device=cpu, or see animegen doctor."
+        )
     if device == "mps" and not torch.backends.mps.is_available():
         raise AnimegenError("device=mps: this machine has no Apple GPU that torch can use; use device=cpu.")
     try:

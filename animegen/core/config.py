@@ -173,8 +173,12 @@ def unwrap(error: BaseException, what: str) -> BaseException:
     text = " ".join(str(cause).split())
     argument = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '([^']+)'", text)
     if argument:
-        return AnimegenError(f"{what}: {argument.group(1)} has no setting '{argument.group(2)}'; see animegen list and the docstring of {argument.group(1)}.")
+        return AnimegenError(
+            f"{what}: {argument.group(1)} has no setting '{argument.group(2)}'; see animegen list and the docstring of {argument.group(1)}."
+        )
     if isinstance(error, HydraException) and isinstance(cause, (TypeError, ImportError, ValueError)):
         key = re.search(r"full_key: (\S+)", str(error))
-        return AnimegenError(f"{what}{f' ({key.group(1)})' if key else ''} cannot be built from this configuration: {text.split(' full_key')[0]}")
+        return AnimegenError(
+            f"{what}{f' ({key.group(1)})' if key else ''} cannot be built from this configuration: {text.split(' full_key')[0]}"
+        )
     return error

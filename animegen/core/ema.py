@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from animegen.core.errors import AnimegenError
 
 class Ema:
     """Averages the parameters of some networks; buffers (running statistics, spectral-norm vectors) are copied.
@@ -21,7 +22,7 @@ class Ema:
 
     def __init__(self, networks: Mapping[str, nn.Module], decay: float = 0.999) -> None:
         if not 0 <= decay < 1:
-            raise ValueError(f"decay must lie in [0, 1), got {decay}")
+            raise AnimegenError(f"model.ema.decay must lie in [0, 1), got {decay}: 0.999 averages about 1000 steps.")
         self.decay = decay
         self.updates = 0
         self._networks = dict(networks)
@@ -88,6 +89,4 @@ class Ema:
 def _tensors(network: nn.Module) -> dict[str, Tensor]:
     """Return the parameters and persistent floating buffers of a network by their state-dict keys."""
     persistent = network.state_dict(keep_vars=True)
-    return {
-        key: value for key, value in persistent.items() if isinstance(value, Tensor) and value.is_floating_point()
-    }
+    return {key: value for key, value in persistent.items() if isinstance(value, Tensor) and value.is_floating_point()}

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from animegen.core.config import unwrap
 from animegen.core.ema import Ema
 from animegen.core.errors import AnimegenError, did_you_mean
-from animegen.core.objective import Evaluation, Objective
+from animegen.core.objective import Evaluation, Objective, Objectives
+from animegen.core.step_log import NonFinite, StepLog
 
 Updates = Iterator[tuple[str, Evaluation]]
+
+
+class _Stepped(NamedTuple):
+    """What an update steps: its optimizer (wrapped by Lightning) and its schedule."""
+
+    optimizer: Any
+    scheduler: Any
 
 
 class AnimeModule(pl.LightningModule):
@@ -63,7 +73,7 @@ class AnimeModule(pl.LightningModule):
         ema: Mapping[str, Any] | None = None,
         clip: float | Mapping[str, float] | None = None,
         accumulate: int = 1,
-        compile: list[str] | None = None,  # noqa: A002 - the word that users know from torch
+        compile: list[str] | None = None,
         channels_last: bool = False,
     ) -> None:
         super().__init__()
@@ -76,20 +86,22 @@ class AnimeModule(pl.LightningModule):
         #: Last values written to the loggers, for progress displays.
         self.shown: dict[str, float] = {}
         self.features = features or None
-        self.objectives = nn.ModuleDict(dict(objectives or {}))
+        self.objectives = Objectives({name: o for name, o in (objectives or {}).items() if o is not None})
         if accumulate < 1:
             raise AnimegenError(f"model.accumulate must be at least 1, got {accumulate}.")
         self._accumulate = accumulate
         self._clip = clip
         self._compile = list(compile or [])
         self._channels_last = channels_last
-        self._optimizer_factories = dict(optimizers or {})
+        self._optimizer_factories = {name: make for name, make in (optimizers or {}).items() if make is not None}
         self._scheduler_factories = {name: make for name, make in (schedulers or {}).items() if make is not None}
         self._ema_settings = dict(ema) if ema else None
         self._ema: Ema | None = None
         self._ema_state: dict | None = None
-        self._history: list[dict[str, Tensor]] = []
-        self._stepped: dict[str, Any] = {}
+        self._log = StepLog()
+        self._stepped: dict[str, _Stepped] = {}
+        self._network_parameters: dict[str, list[nn.Parameter]] = {}
+        self._validation: dict[str, list[Tensor]] = {}
 
     # --- what a model writes -----------------------------------------------------------------
 
@@ -112,8 +124,7 @@ class AnimeModule(pl.LightningModule):
 
     def record(self, name: str, value: Tensor) -> None:
         """Log a scalar tensor of this step as ``train/<name>`` without waiting for the device."""
-        if self._history:
-            self._history[-1][f"train/{name}"] = value.detach()
+        self._log.set(f"train/{name}", value)
 
     # --- one step ------------------------------------------------------------------------------
 
@@ -121,7 +132,7 @@ class AnimeModule(pl.LightningModule):
         """Run all updates of one batch."""
         for objective in self.objectives.values():
             objective.step = self.train_step
-        self._history.append({})
+        self._log.begin()
         if self._accumulate == 1:
             for name, evaluation in self.updates(batch):
                 self._backward(name, evaluation, share=1.0)
@@ -157,16 +168,12 @@ class AnimeModule(pl.LightningModule):
     def _backward(self, name: str, evaluation: Evaluation, share: float) -> None:
         with self._only(self._network_of(name)):
             total, terms = evaluation.compute()
-            values = self._history[-1]
-            for term, value in terms.items():
-                tag = f"train/{name}/{term}"
-                values[tag] = values.get(tag, 0) + share * value.detach()
-            tag = f"train/{name}/total"
-            values[tag] = values.get(tag, 0) + share * total.detach()
+            for term, value in {**terms, "total": total}.items():
+                self._log.add(f"train/{name}/{term}", share * value.detach())
             # Asking costs nothing on the CPU; on an accelerator it would stall every step, so
-            # there flush_log looks at all steps since the last one.
+            # there flush_log and check_finite look at all steps since the last writing.
             if total.device.type == "cpu" and not math.isfinite(total.item()):
-                self._stop_at_nonfinite([values])
+                self._stop_at(self._log.nonfinite(), self.train_step + 1)
             self.manual_backward(total * share if share != 1.0 else total)
 
     def _step(self, name: str) -> None:
@@ -177,7 +184,7 @@ class AnimeModule(pl.LightningModule):
             norm = nn.utils.get_total_norm(gradients)
             if limit:
                 nn.utils.clip_grads_with_norm_(self._parameters_of(name), float(limit), norm)
-            self._history[-1][f"train/{name}/grad_norm"] = norm.detach()
+            self._log.add(f"train/{name}/grad_norm", norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if scheduler is not None:
@@ -203,66 +210,80 @@ class AnimeModule(pl.LightningModule):
     # --- logging and the guard ---------------------------------------------------------------------
 
     def flush_log(self) -> None:
-        """Write the mean of everything recorded since the last call, at ``train_step``."""
-        history, self._history = self._history, []
-        if not history:
+        """Write the mean of everything recorded since the last call, at ``train_step``.
+
+        Raises:
+            AnimegenError: if a value became NaN or infinite.
+        """
+        row = self._log.means()
+        if not row:
             return
-        columns: dict[str, list[Tensor]] = {}
-        for values in history:
-            for tag, value in values.items():
-                columns.setdefault(tag, []).append(value)
-        means = torch.stack([torch.stack(column).float().mean() for column in columns.values()]).tolist()
-        row = dict(zip(columns, means, strict=True))
-        if not all(map(math.isfinite, means)):
-            self._stop_at_nonfinite(history)
-        for name, (optimizer, _) in self._stepped.items():
-            row[f"opt/lr/{name}"] = optimizer.param_groups[0]["lr"]
+        if not all(map(math.isfinite, row.values())):
+            self._stop_at(self._log.nonfinite(), self.train_step)
+        self._log.clear()
+        for name, stepped in self._stepped.items():
+            row[f"opt/lr/{name}"] = stepped.optimizer.param_groups[0]["lr"]
         self.write(row)
 
     def write(self, row: dict[str, float]) -> None:
         """Send scalars to all loggers at ``train_step``."""
         self.shown.update(row)
-        for logger in self._trainer_or_none().loggers if self._trainer_or_none() else []:
+        for logger in self._trainer.loggers if self._trainer is not None else []:
             logger.log_metrics(row, step=self.train_step)
 
-    def _stop_at_nonfinite(self, history: list[dict[str, Tensor]]) -> None:
-        first = self.train_step - len(history) + 1
-        for offset, values in enumerate(history):
-            for tag, value in values.items():
-                if not torch.isfinite(value):
-                    network, term = tag.removeprefix("train/").rsplit("/", 1)
-                    step = max(first + offset, 0)
-                    raise AnimegenError(
-                        f"The term '{term}' of '{network}' became {value.item()} at train step {step};"
-                        " training stopped and the last checkpoint is intact. Try a smaller learning rate,"
-                        f" model.clip=1, precision=fp32, or a smaller weight of '{term}'."
-                    )
+    def check_finite(self) -> None:
+        """Look at the losses since the last writing and at the weights; called before a checkpoint is written.
+
+        Raises:
+            AnimegenError: if any is NaN or infinite, so that a checkpoint never holds spoilt weights.
+        """
+        if not all(map(math.isfinite, self._log.means().values())):
+            self._stop_at(self._log.nonfinite(), self.train_step)
+        for name, parameters in self._network_parameters.items():
+            norm = nn.utils.get_total_norm(parameters).item()
+            if not math.isfinite(norm):
+                self._stop(f"The weights of '{name}' became {norm}", self.train_step)
+
+    def _stop_at(self, found: NonFinite | None, step: int) -> None:
+        if found is not None:
+            network, _, term = found.tag.removeprefix("train/").rpartition("/")
+            what = f"The term '{term}' of '{network}'" if network else f"'{term}'"
+            self._stop(f"{what} became {found.value}", step - found.steps_ago)
+
+    def _stop(self, what: str, step: int) -> None:
+        raise AnimegenError(
+            f"{what} in train step {step}; training stopped and the last checkpoint is intact. Try a smaller"
+            " learning rate, model.clip=1, precision=fp32, or a smaller weight of that term."
+        )
 
     # --- optimizers and networks ---------------------------------------------------------------------
 
     def configure_optimizers(self) -> Any:
         """Build the named optimizers and schedulers."""
         optimizers, schedulers = [], []
+        self._check_names("schedulers", self._scheduler_factories)
+        self._check_names("clip", self._clip if isinstance(self._clip, Mapping) else ())
         for name, make in self._optimizer_factories.items():
             parameters = list(self._network(self.trains.get(name, name)).parameters())
-            optimizer = make(parameters)
-            optimizers.append(optimizer)
+            optimizers.append(_call(make, parameters, f"model.optimizers.{name}"))
             if name in self._scheduler_factories:
-                schedulers.append(self._scheduler_factories[name](optimizer))
-        unknown = set(self._scheduler_factories) - set(self._optimizer_factories)
-        if unknown:
-            name = sorted(unknown)[0]
-            raise AnimegenError(
-                f"model.schedulers names '{name}', which has no optimizer;"
-                f" optimizers: {', '.join(self._optimizer_factories)}.{did_you_mean(name, self._optimizer_factories)}"
-            )
+                schedulers.append(_call(self._scheduler_factories[name], optimizers[-1], f"model.schedulers.{name}"))
         return optimizers, schedulers
+
+    def _check_names(self, setting: str, names: Iterable[str]) -> None:
+        for name in names:
+            if name not in self._optimizer_factories:
+                known = ", ".join(self._optimizer_factories)
+                raise AnimegenError(
+                    f"model.{setting} names '{name}', which has no optimizer; optimizers: {known}."
+                    + did_you_mean(name, self._optimizer_factories)
+                )
 
     def setup(self, stage: str) -> None:
         """Prepare memory format and compilation; called by Lightning."""
         if self._channels_last:
             # The feature network takes part, else every pass through it would convert back and forth.
-            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.to(memory_format=torch.channels_last)
         if stage == "fit":
             for name in self._compile:
                 self._network(name).compile()
@@ -275,20 +296,40 @@ class AnimeModule(pl.LightningModule):
         schedulers = schedulers if isinstance(schedulers, list) else [schedulers]
         by_optimizer = {id(scheduler.optimizer): scheduler for scheduler in schedulers}
         self._stepped = {
-            name: (optimizer, by_optimizer.get(id(optimizer.optimizer)))
+            name: _Stepped(optimizer, by_optimizer.get(id(optimizer.optimizer)))
             for name, optimizer in zip(self._optimizer_factories, optimizers, strict=True)
         }
         self._network_parameters = {name: list(network.parameters()) for name, network in self.networks().items()}
         if self._ema_settings and self._ema is None:
-            names = self._ema_settings["networks"]
-            self._ema = Ema({name: self._network(name) for name in names}, self._ema_settings.get("decay", 0.999))
+            self._ema = self._make_ema(**self._ema_settings)
         if self._ema is not None and self._ema_state is not None:
             self._ema.load_state_dict(self._ema_state)
             self._ema_state = None
 
+    def _make_ema(self, networks: Iterable[str] = (), decay: float = 0.999, **unknown: Any) -> Ema:
+        if unknown or not networks:
+            raise AnimegenError(f"model.ema has the keys networks (at least one) and decay, not {self._ema_settings}.")
+        return Ema({name: self._network(name) for name in networks}, decay)
+
     def ema_scope(self) -> contextlib.AbstractContextManager:
         """Use the averaged weights inside the ``with`` block, if the model keeps any."""
         return self._ema.scope() if self._ema is not None else contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """Be as users apply the model inside the ``with`` block: eval mode, averaged weights, no gradients."""
+        modes = {module: module.training for module in self.modules()}
+        self.eval()
+        try:
+            with torch.inference_mode(), self.ema_scope():
+                yield
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+
+    def on_train_end(self) -> None:
+        """Write what was recorded since the last writing."""
+        self.flush_log()
 
     def _network_of(self, update: str) -> str:
         if update not in self._stepped:
@@ -315,7 +356,7 @@ class AnimeModule(pl.LightningModule):
 
     def on_validation_start(self) -> None:
         """Collect metrics from scratch."""
-        self._validation: dict[str, list[Tensor]] = {}
+        self._validation = {}
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int = 0) -> None:
         """Collect what :meth:`validate` returns, computed with the averaged weights."""
@@ -329,10 +370,9 @@ class AnimeModule(pl.LightningModule):
         for name, values in self._validation.items():
             column = torch.cat(values)
             total = torch.stack([column.sum(), torch.tensor(float(len(column)), device=column.device)])
-            if self.trainer.world_size > 1:
-                total = self.trainer.strategy.reduce(total, reduce_op="sum")
+            total = self.trainer.strategy.reduce(total, reduce_op="sum")
             row[f"val/{name}"] = (total[0] / total[1]).item()
-        if row and not self.trainer.sanity_checking:
+        if row:
             self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in row.items()})
             self.write(row)
 
@@ -358,13 +398,18 @@ class AnimeModule(pl.LightningModule):
         self.train_step = int(state.get("train_step", 0))
         self._ema_state = state.get("ema")
 
-    def _trainer_or_none(self) -> pl.Trainer | None:
-        return self._trainer
-
 
 def _chunks(batch: dict[str, Tensor], count: int) -> list[tuple[dict[str, Tensor], int]]:
     """Cut every tensor of a batch into ``count`` pieces along the first axis; return (piece, samples)."""
     size = len(next(iter(batch.values())))
     bounds = [round(size * i / count) for i in range(count + 1)]
-    pairs = [(a, b) for a, b in zip(bounds[:-1], bounds[1:], strict=True) if b > a]
+    pairs = [(a, b) for a, b in itertools.pairwise(bounds) if b > a]
     return [({name: value[a:b] for name, value in batch.items()}, b - a) for a, b in pairs]
+
+
+def _call(make: Callable[[Any], Any], argument: Any, what: str) -> Any:
+    """Build an optimizer or a schedule; a wrong setting in its configuration is explained."""
+    try:
+        return make(argument)
+    except (TypeError, ValueError) as error:
+        raise unwrap(error, what) from error

@@ -10,8 +10,8 @@ network is unfrozen, so a term never leaves gradients where they do not belong.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, ItemsView, Mapping, ValuesView
+from typing import Any, cast
 
 import torch
 from hydra.utils import instantiate
@@ -130,14 +130,14 @@ class Evaluation:
         """Return the weighted total and the raw value of each active term."""
         active = self.objective.active()
         context = Context(self.entries, plan=self.objective.plan(active))
-        values = {name: self.objective.terms[name](context) for name in active}
+        values = {name: self.objective.term(name)(context) for name in active}
         if not values:
             raise AnimegenError(
-                "An objective has no active term: give it at least one term with a weight other than 0"
-                " that starts at step 0."
+                f"An objective has no active term at train step {self.objective.step}: give it a term with a weight"
+                " other than 0 that starts no later."
             )
-        total = sum(self.objective.weight(name) * value for name, value in values.items())
-        return total, values  # type: ignore[return-value]
+        weighted = [self.objective.weight(name) * value for name, value in values.items()]
+        return sum(weighted[1:], start=weighted[0]), values
 
 
 class Objective(nn.Module):
@@ -162,24 +162,28 @@ class Objective(nn.Module):
                 self.terms[name] = built
         self.factors: dict[str, float] = dict.fromkeys(self.terms, 1.0)
 
+    def term(self, name: str) -> Term:
+        """Return the term of that name."""
+        return cast(Term, self.terms[name])
+
     def active(self) -> list[str]:
         """Return the names of the terms that count at the present step."""
-        return [name for name, term in self.terms.items() if term.strength(self.step) > 0]
+        return [name for name in self.terms if self.term(name).strength(self.step) > 0]
 
     def weight(self, name: str) -> float:
         """Return the weight of a term in force at the present step."""
-        term = self.terms[name]
+        term = self.term(name)
         return term.weight * self.factors[name] * term.strength(self.step)
 
     def reads(self, entry: str) -> bool:
         """Tell whether an active term reads the context entry ``entry``."""
-        return any(entry in self.terms[name].reads.values() for name in self.active())
+        return any(entry in self.term(name).reads.values() for name in self.active())
 
     def plan(self, active: list[str]) -> dict[tuple[str, str], Layers]:
         """Return for each (extractor, entry) the union of layers that the active terms ask for."""
         plan: dict[tuple[str, str], Layers] = {}
         for name in active:
-            term = self.terms[name]
+            term = self.term(name)
             for entry in term.reads.values() if term.layers else ():
                 key = (term.extractor, entry)
                 plan[key] = tuple(dict.fromkeys(plan.get(key, ()) + term.layers))
@@ -198,6 +202,32 @@ class Objective(nn.Module):
         self.factors.update({name: float(value) for name, value in state.items() if name in self.factors})
 
 
+class Objectives(nn.ModuleDict):
+    """The objectives of a model by update name; one that is missing is explained."""
+
+    def __getitem__(self, name: str) -> Objective:
+        """Return the objective of an update.
+
+        Raises:
+            AnimegenError: if the configuration has none of that name.
+        """
+        if name not in self:
+            known = ", ".join(self) or "none"
+            raise AnimegenError(
+                f"The model needs the objective '{name}', but the configuration has {known}:"
+                f" add model.objectives.{name}.{did_you_mean(name, self)}"
+            )
+        return cast(Objective, super().__getitem__(name))
+
+    def items(self) -> ItemsView[str, Objective]:
+        """Return (update name, objective) pairs."""
+        return cast("ItemsView[str, Objective]", super().items())
+
+    def values(self) -> ValuesView[Objective]:
+        """Return the objectives."""
+        return cast("ValuesView[Objective]", super().values())
+
+
 def _build(name: str, term: Term | dict[str, Any] | None) -> Term | None:
     if term is None:
         return None
@@ -214,6 +244,8 @@ def _build(name: str, term: Term | dict[str, Any] | None) -> Term | None:
     if float(settings.get("weight", 1.0)) == 0:
         return None
     if settings.get("loss") is None:
-        raise AnimegenError(f"The loss term '{name}' has no loss: give it 'loss: {{_target_: animegen.losses.<name>}}'.")
+        raise AnimegenError(
+            f"The loss term '{name}' has no loss: give it 'loss: {{_target_: animegen.losses.<name>}}'."
+        )
     settings["loss"] = instantiate(settings["loss"], _convert_="all")
     return Term(**settings)

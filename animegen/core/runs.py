@@ -22,13 +22,17 @@ def resolve_checkpoint(path: str, runs: str = "runs", what: str | None = None) -
         below = Path(runs) / what if what else Path(runs)
         found = sorted(below.rglob("checkpoints/last.ckpt"), key=lambda p: p.stat().st_mtime)
         if not found:
-            raise AnimegenError(f"There is no checkpoint below '{below}': train first, or name a run folder or a .ckpt file.")
+            raise AnimegenError(
+                f"There is no checkpoint below '{below}': train first, or name a run folder or a .ckpt file."
+            )
         return found[-1]
     file = Path(path)
     if file.is_dir():
         inside = file / "checkpoints" / "last.ckpt"
         if not inside.is_file():
-            raise AnimegenError(f"The folder '{file}' has no checkpoints/last.ckpt: it is not a run, or was stopped too early.")
+            raise AnimegenError(
+                f"The folder '{file}' has no checkpoints/last.ckpt: it is not a run, or was stopped too early."
+            )
         return inside
     if not file.is_file():
         raise AnimegenError(f"There is no checkpoint at '{file}': give a .ckpt file, a run folder, or 'last'.")

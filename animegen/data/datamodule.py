@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import cv2
@@ -157,7 +158,7 @@ class AnimeDataModule(pl.LightningDataModule):
         generator = torch.Generator()
         generator.manual_seed(0)
         on_cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return DataLoader(
+        return _Loader(
             view,
             batch_sampler=sampler,
             num_workers=workers,
@@ -210,10 +211,40 @@ def _convert(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key: to_float(value) if is_image(value) else value for key, value in batch.items()}
 
 
+class _Loader(DataLoader):
+    """A loader whose workers may use OpenCV, and whose errors read the same with workers as without.
+
+    A forked process inherits the belief in OpenCV's threads but not the threads, and then waits for
+    them for ever, at its first large picture or when it is told to use fewer. So they are put
+    to rest while workers are forked. (The workers are the parallelism: each keeps to one thread.)
+    """
+
+    def __iter__(self) -> Any:
+        return _without_traceback(self._start())
+
+    def _start(self) -> Iterator[Any]:
+        threads = cv2.getNumThreads()
+        if self.num_workers > 0:
+            cv2.setNumThreads(1)
+        try:
+            return super().__iter__()
+        finally:
+            if self.num_workers > 0:
+                cv2.setNumThreads(threads)
+
+
+def _without_traceback(batches: Iterator[Any]) -> Iterator[Any]:
+    """Pass batches on; torch wraps a worker's error into the text of its traceback, of which the last line is ours."""
+    try:
+        yield from batches
+    except AnimegenError as error:
+        raise AnimegenError(str(error).rpartition("AnimegenError: ")[2].strip()) from error
+
+
 def _one_thread(worker: int) -> None:
-    """Keep each worker to one core: the workers are the parallelism."""
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
+    """Keep a worker that was not forked to one thread of OpenCV; torch sees to its own."""
+    if cv2.getNumThreads() != 1:
+        cv2.setNumThreads(1)
 
 
 def _check_settings(settings: dict[str, Any]) -> None:

@@ -52,14 +52,16 @@ def next_good(sources: Sequence[ImageSource], index: int) -> list[Tensor]:
         AnimegenError: if there is no such number.
     """
     length = len(sources[0])
+    if not 0 <= index < length:
+        raise IndexError(f"picture {index} of {length}")
     for step in range(length):
         pictures = [load(source, (index + step) % length) for source in sources]
         good = [picture for picture in pictures if picture is not None]
         if len(good) == len(sources):
             return good
     raise AnimegenError(
-        f"None of the {length} pictures from '{sources[0].name(0)}' on can be used: see the warnings above for what is"
-        " wrong with each."
+        f"None of the {length} pictures beginning with '{sources[0].name(0)}' can be used: the warnings above say what"
+        " is wrong with each, repair or replace them."
     )
 
 

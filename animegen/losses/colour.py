@@ -15,18 +15,23 @@ class YUVColour(nn.Module):
     Args:
         luma: factor of the Y part.
         chroma: factor of the U and V parts. Raising it is the remedy for low saturation.
+        pool: side in pixels of the squares whose mean colours are compared; 1 compares pixels, as published. A coarse
+            comparison keeps the colours without asking for the photo's texture, which the other terms are to remove.
 
     The Huber threshold is 1, which differences of U and V reach only at opposite ends of their range: in practice
     half the squared difference.
     """
 
-    def __init__(self, luma: float = 1.0, chroma: float = 1.0) -> None:
+    def __init__(self, luma: float = 1.0, chroma: float = 1.0, pool: int = 1) -> None:
         super().__init__()
         self.luma = luma
         self.chroma = chroma
+        self.pool = pool
 
     def forward(self, image: Tensor, reference: Tensor) -> Tensor:
         """Compare images (B,3,H,W)."""
+        if self.pool > 1:
+            image, reference = F.avg_pool2d(image, self.pool), F.avg_pool2d(reference, self.pool)
         y, u, v = difference(rgb_to_yuv(image), rgb_to_yuv(reference), self).unbind(1)
         return self.luma * y.abs().mean() + self.chroma * (_huber(u) + _huber(v))
 

@@ -115,13 +115,16 @@ class BestLookupTable:
         """
         source, target = sample_colours([photos, animes], self.pixels)
         weights = _trilinear_weights((source.double().numpy() + 1) / 2, self.size)
-        normal = weights.T @ weights / len(source)
-        right = weights.T @ target.double().numpy() / len(source)
-        system = normal + self.smoothing / self.size**3 * _roughness(self.size)
-        # A whisker of ridge towards 0 keeps the system regular when the pixels span less than a cell.
-        system = system + 1e-9 * sparse.eye_array(self.size**3)
-        solution = splu(system.tocsc(), permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True}).solve(right)
-        nodes = torch.from_numpy(solution.astype(np.float32)).reshape(self.size, self.size, self.size, 3)
+        roughness = self.smoothing / self.size**3 * _roughness(self.size)
+        # The unknowns are the changes to the table that changes nothing (which is not rough); a whisker of their
+        # square keeps the system regular when the pixels span less than a cell.
+        whisker = 1e-6 * self.smoothing / self.size**3 * sparse.eye_array(self.size**3)
+        system = weights.T @ weights / len(source) + roughness + whisker
+        right = weights.T @ (target - source).double().numpy() / len(source)
+        change = splu(system.tocsc()).solve(right)
+        axis = torch.linspace(-1, 1, self.size, dtype=torch.float64)
+        unchanged = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1)
+        nodes = (unchanged + torch.from_numpy(change).view_as(unchanged)).float()
         # Axes (red, green, blue, channel) -> (channel, blue, green, red): grid_sample's x is the last axis.
         self.table = nodes.permute(3, 2, 1, 0).contiguous()
         return self

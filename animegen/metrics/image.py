@@ -52,8 +52,8 @@ def psnr(output: Tensor, truth: Tensor) -> Tensor:
 def ssim(output: Tensor, truth: Tensor) -> Tensor:
     """Structural similarity in [-1, 1], higher is better, 1 = identical; mean over the three RGB channels.
 
-    Wang et al. 2004 on RGB in [0, 1] (its luminance term needs positive values): Gaussian window of 11 pixels with sigma
-    1.5, K1 = 0.01, K2 = 0.03, data range 1, averaged over all pixels of the picture, which is mirrored at its edges.
+    Wang et al. 2004 on RGB in [0, 1] (its luminance term needs positive values): Gaussian window of 11 pixels with
+    sigma 1.5, K1 = 0.01, K2 = 0.03, data range 1, averaged over all pixels of the picture, mirrored at its edges.
 
     Raises:
         AnimegenError: if a side is shorter than the window.

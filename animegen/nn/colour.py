@@ -202,6 +202,11 @@ class LinearColourTransfer(nn.Module):
         """Map images (B,3,H,W) in [-1,1] to the same shape and range."""
         return apply_colour_map(images, self.matrix, self.offset).clamp(-1, 1)
 
+    def reverse(self, images: Tensor) -> Tensor:
+        """Map images (B,3,H,W) in [-1,1] of the reference's colours to those of the source."""
+        back = torch.linalg.inv(self.matrix.double()).to(self.matrix)
+        return apply_colour_map(images, back, -back @ self.offset).clamp(-1, 1)
+
 
 def _moments_of_all_ranks(count: Tensor, mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return count, mean and covariance of the union of the sets of all processes."""

@@ -13,25 +13,13 @@ from animegen.data.toonworld.textures import Canvas, shade, texture
 
 TEXELS_PER_PIXEL = 1.25  # at zoom 1; the closest view magnifies a texel to about 1.6 pixels
 SKY_DENSITY = 0.6  # of the others': a sky is smooth
-MARGIN = 2
 SUB = 16  # fixed-point steps per texel of OpenCV's polygon rasteriser at shift 4
-
-
-def canvas_of(bounds: tuple[float, float, float, float], density: float) -> Canvas:
-    """Return the canvas that covers the bounds with a margin of two texels on each side."""
-    x0, y0, x1, y1 = bounds
-    width = int(np.ceil((x1 - x0) * density)) + 2 * MARGIN
-    height = int(np.ceil((y1 - y0) * density)) + 2 * MARGIN
-    offset = (MARGIN - 0.5) / density
-    return Canvas(x0 - offset, y0 - offset, width, height, density)
 
 
 def mask_of(part: Part, canvas: Canvas) -> np.ndarray:
     """Return the part's outline filled on its canvas: (H, W) uint8, 255 inside."""
-    mask = np.zeros((canvas.height, canvas.width), np.uint8)
-    points = [
-        np.rint((polygon - [canvas.x, canvas.y]) * canvas.density * SUB).astype(np.int32) for polygon in part.polygons
-    ]
+    mask = np.zeros(canvas.size[::-1], np.uint8)
+    points = [np.rint((polygon - canvas.origin) * canvas.density * SUB).astype(np.int32) for polygon in part.polygons]
     return cv2.fillPoly(mask, points, 255, cv2.LINE_8, 4)
 
 
@@ -62,48 +50,46 @@ class Atlas:
         self.weather = Weather(stage.stream("light"))
         self._stage, self._sky = stage, sky
         density = TEXELS_PER_PIXEL * height
-        canvases = [
-            canvas_of(part.bounds, density * (SKY_DENSITY if n == 0 else 1)) for n, part in enumerate(stage.parts)
-        ]
-        places, shape = _shelves([(c.height, c.width) for c in canvases], 8 * height)
+        densities = [density * SKY_DENSITY, *[density] * (len(stage.parts) - 1)]
+        canvases = [Canvas(part.bounds, d) for part, d in zip(stage.parts, densities, strict=True)]
+        places, shape = _shelves([canvas.size for canvas in canvases], 8 * height)
         self.image = np.zeros((*shape, 4), np.uint8)
         self.to_texel = np.zeros((len(canvases), 2, 3))
         self._sky_tile = photo_sky(canvases[0], self.weather.light, sky, stage.stream("photo-sky"))
         self._sky_canvas = canvases[0]
         self._soft_sky = cv2.GaussianBlur(self._sky_tile, (0, 0), 0.02 * canvases[0].density)
         for number, (part, canvas, (row, column)) in enumerate(zip(stage.parts, canvases, places, strict=True)):
-            target = self.image[row : row + canvas.height, column : column + canvas.width]
+            width, tall = canvas.size
+            target = self.image[row : row + tall, column : column + width]
             colour, value = self._tile(number, part, canvas)
             target[..., :3] = np.clip(np.rint(colour), 0, 255)
             target[..., 3] = np.rint(value * 255)
-            self.to_texel[number] = [
-                [canvas.density, 0, column - canvas.x * canvas.density],
-                [0, canvas.density, row - canvas.y * canvas.density],
-            ]
+            corner = np.array([column, row]) - canvas.origin * canvas.density
+            self.to_texel[number] = [[canvas.density, 0, corner[0]], [0, canvas.density, corner[1]]]
 
     def _tile(self, number: int, part: Part, canvas: Canvas) -> tuple[np.ndarray, np.ndarray]:
         """Return photo colour (H, W, 3) in levels and shade (H, W) in 0 .. 1 of one part."""
         material, weather = part.material, self.weather
         if number == 0:
-            return self._sky_tile, np.full((canvas.height, canvas.width), 0.55, np.float32)
+            return self._sky_tile, np.full(canvas.size[::-1], 0.55, np.float32)
         stream = self._stage.stream(f"texture/{part.name}")
         mask = mask_of(part, canvas)
         value = shade(material.shade, mask, canvas, material.texture, weather.direction, stream)
         if part.name == "sun":
             behind = self._sky_behind(number, canvas)
-            disc = np.broadcast_to(np.float32([255, 250, 238]), behind.shape)
+            disc = rgb("fffaee").astype(np.float32)
             soft = np.clip(cv2.distanceTransform(mask, cv2.DIST_L2, 5) / (0.012 * canvas.density), 0, 1)[..., None]
             return np.maximum(behind, behind + soft * (disc - behind)), value
         grain = texture(material.texture, canvas, stream)
         owner = self._stage.stream(f"tint/{part.name.split('/')[0]}/{part.material_name}")
         albedo = rgb(material.colours["photo"]) * owner.uniform(0.94, 1.06)
         lit = (1 + 1.5 * material.amplitude * grain) * (0.42 + 1.06 * value)
-        colour = lit[..., None] * np.float32(albedo * weather.colour)
+        colour = lit[..., None] * (albedo * weather.colour).astype(np.float32)
         if material.texture == "foliage":
-            hue = canvas.noise(stream, 7, 7)[..., None] * np.float32([1, 0.6, -0.4])
+            hue = canvas.noise(stream, 7, 7)[..., None] * np.array([1, 0.6, -0.4], np.float32)
             colour *= 1 + 0.10 * hue
         if part.haze:
-            colour += part.haze * (np.float32(rgb(weather.light.haze)) - colour)
+            colour += part.haze * (rgb(weather.light.haze).astype(np.float32) - colour)
         if material.semantic == "cloud":
             colour = self._soften_cloud(number, canvas, mask, colour, grain)
         return colour, value
@@ -113,12 +99,11 @@ class Atlas:
         middle = len(self._stage.time) // 2
         offset = self._stage.poses[number][middle, :2, 2]
         sky = self._sky_canvas
-        shift = (np.array([canvas.x, canvas.y]) + offset - [sky.x, sky.y]) * sky.density
+        shift = (canvas.origin + offset - sky.origin) * sky.density
         scale = sky.density / canvas.density
         matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        size = (canvas.width, canvas.height)
-        return cv2.warpAffine(self._soft_sky, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        return cv2.warpAffine(self._soft_sky, matrix, canvas.size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
     def _soften_cloud(
         self, number: int, canvas: Canvas, mask: np.ndarray, colour: np.ndarray, grain: np.ndarray
@@ -134,18 +119,18 @@ class Atlas:
         x, y = canvas.coordinates()
         far = np.hypot(x + place[0] - self._sky["sun_x"], y + place[1] - self._sky["sun_y"])
         near = np.clip(1.9 - far / 0.055, 0, 1).astype(np.float32)
-        colour = colour + near[..., None] * 0.7 * (np.float32([255, 248, 236]) - colour)
+        colour = colour + near[..., None] * 0.7 * (rgb("fff8ec").astype(np.float32) - colour)
         opacity = np.maximum(opacity, near)
         return colour * opacity[..., None] + self._sky_behind(number, canvas) * (1 - opacity[..., None])
 
 
 def _shelves(sizes: list[tuple[int, int]], width: int) -> tuple[list[tuple[int, int]], tuple[int, int]]:
-    """Pack (height, width) tiles on shelves, tallest first; return their corners (row, column) and the shape."""
-    width = max(width, max(size[1] for size in sizes))
+    """Pack (width, height) tiles on shelves, tallest first; return their corners (row, column) and the shape."""
+    width = max(width, max(size[0] for size in sizes))
     places: list[tuple[int, int]] = [(0, 0)] * len(sizes)
     row = column = shelf = 0
-    for number in sorted(range(len(sizes)), key=lambda n: -sizes[n][0]):
-        tall, wide = sizes[number]
+    for number in sorted(range(len(sizes)), key=lambda n: -sizes[n][1]):
+        wide, tall = sizes[number]
         if column + wide > width:
             row, column, shelf = row + shelf, 0, 0
         places[number] = (row, column)

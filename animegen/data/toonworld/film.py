@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 
@@ -53,7 +54,7 @@ class Film:
         self.starts = [0, *ends[:-1]]
         self.cuts = self.starts[1:]
         self._length = ends[-1]
-        self._scenes = [
+        self._scenes: list[dict[str, Any]] = [
             {
                 "seed": seed,
                 "split": split,

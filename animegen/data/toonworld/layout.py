@@ -137,7 +137,7 @@ def add_city(stage: Stage, half: float, horizon: float) -> None:
         if has_roof:
             rise = stream.uniform(0.03, 0.06)
             w = width / 2 + 0.012
-            roof = np.array([[-w, 0], [-w + 0.02, -rise], [w - 0.02, -rise], [w, 0]]) + [0, -high]
+            roof = np.array([(-w, -high), (0.02 - w, -high - rise), (w - 0.02, -high - rise), (w, -high)])
             stage.add(f"{name}/roof", roof, "roof", base, NEAR, haze=0.22)
         x += width + (stream.uniform(0.02, 0.20) if stream.chance(0.75) else 0.0)
         number += 1

@@ -1,8 +1,8 @@
-"""A person: a jointed figure of about thirty parts with a walk, wave or idle cycle, blinking eyes and a moving mouth."""
+"""A person: a jointed figure of about thirty parts that walks, waves or stands, blinks and speaks."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -69,10 +69,10 @@ class Action:
 
     x: np.ndarray
     bob: np.ndarray
-    hips: tuple[np.ndarray, np.ndarray]
-    knees: tuple[np.ndarray, np.ndarray]
-    shoulders: tuple[np.ndarray, np.ndarray]
-    elbows: tuple[np.ndarray, np.ndarray]
+    hips: tuple[np.ndarray, ...]
+    knees: tuple[np.ndarray, ...]
+    shoulders: tuple[np.ndarray, ...]
+    elbows: tuple[np.ndarray, ...]
     lean: np.ndarray
     head: np.ndarray
     lids: np.ndarray
@@ -82,62 +82,49 @@ class Action:
 
 
 def draw_action(stream: Stream, time: np.ndarray, speed: float, x: float) -> Action:
-    """Draw what a person does: walk (45%), wave (35%) or stand (20%); ``time`` in frames, held drawings included."""
+    """Draw what a person does: walk (45%), wave (35%) or stand (20%); ``time`` (T,) in frames, standing while held.
+
+    Positive angles turn a limb towards -x; limb 0 is the one at -x. A walker passes ``x`` at half time.
+    """
     side = 1.0 if stream.chance(0.5) else -1.0
-    phase = stream.uniform(0, 2 * np.pi)
-    beat = time * speed * (2 * np.pi / stream.uniform(15, 20)) + phase
-    kind = "walk" if stream.chance(0.45) else "wave" if stream.chance(0.64) else "idle"
-    idle = 0.05 * np.sin(beat)
+    beat = time * speed * (2 * np.pi / stream.uniform(15, 20)) + stream.uniform(0, 2 * np.pi)
+    walks, waves, raised = stream.chance(0.45), stream.chance(0.64), stream.below(2)
     blink = (time + stream.uniform(0, BLINK_PERIOD)) % BLINK_PERIOD
-    lids = 1 - 0.9 * np.exp(-(((blink - 4) / 1.3) ** 2))
-    mouth = 0.725 + 0.275 * np.sin(time * speed * 0.9 + stream.uniform(0, 6))
-    head_phase = stream.uniform(0, 6)
-    gait = np.sin(beat)
-    still = 0 * beat
-    if kind == "walk":
-        hips = (-side * 0.55 * gait, side * 0.55 * gait)
-        knees = tuple(side * np.maximum(0, 0.7 * np.sin(b + 1.1)) for b in (beat, beat + np.pi))
-        shoulders = (side * 0.8 * 0.55 * gait + 0.10, -side * 0.8 * 0.55 * gait - 0.10)
-        elbows = (-side * (0.25 + 0.15 * gait), -side * (0.25 - 0.15 * gait))
-        return Action(
-            x + side * WALK_SPEED * speed * (time - len(time) / 2),
-            0.018 * np.abs(np.cos(beat)),
-            hips,
-            knees,  # type: ignore[arg-type]
-            shoulders,
-            elbows,
-            still + side * 0.04,
-            0.07 * np.sin(beat / 2 + head_phase),
-            lids,
-            mouth,
-            0.05 * np.sin(beat - 0.8),
-            side,
-        )
-    hips, knees = (still + 0.04, still - 0.04), (still, still)
-    shoulders, elbows = (0.14 + idle, -0.14 - idle), (still - 0.1, still + 0.1)
-    if kind == "wave":
-        raised, hanging = (1, 0) if stream.chance(0.5) else (0, 1)
-        outward = 1.0 if raised == 0 else -1.0
-        arm = [shoulders[0], shoulders[1]]
-        fore = [elbows[0], elbows[1]]
-        arm[raised] = outward * (1.85 + 0.06 * np.sin(2 * beat))
-        fore[raised] = outward * (0.30 + 0.45 * np.sin(2 * beat))
-        shoulders, elbows = (arm[0], arm[1]), (fore[0], fore[1])
-        side = -outward
-    return Action(
-        x + still,
-        0.004 * (1 + np.sin(beat)),
-        hips,
-        knees,
-        shoulders,
-        elbows,
-        0.4 * idle,
-        0.07 * np.sin(beat / 2 + head_phase),
-        lids,
-        mouth,
-        0.03 * np.sin(beat - 0.8),
-        side,
+    still, breath, gait = 0 * beat, 0.05 * np.sin(beat), np.sin(beat)
+    rest = Action(
+        x=x + still,
+        bob=0.004 * (1 + gait),
+        hips=(still + 0.04, still - 0.04),
+        knees=(still, still),
+        shoulders=(0.14 + breath, -0.14 - breath),
+        elbows=(still - 0.1, still + 0.1),
+        lean=0.4 * breath,
+        head=0.07 * np.sin(beat / 2 + stream.uniform(0, 6)),
+        lids=1 - 0.9 * np.exp(-(((blink - 4) / 1.3) ** 2)),  # never below .1: the pose must have an inverse
+        mouth=0.725 + 0.275 * np.sin(time * speed * 0.9 + stream.uniform(0, 6)),
+        sway=0.03 * np.sin(beat - 0.8),
+        side=side,
     )
+    if walks:
+        return replace(
+            rest,
+            x=x + side * WALK_SPEED * speed * (time - len(time) / 2),
+            bob=0.018 * np.abs(np.cos(beat)),
+            hips=(-side * 0.55 * gait, side * 0.55 * gait),
+            # Knees bend only backwards, half a beat apart.
+            knees=(side * np.maximum(0, 0.7 * np.sin(beat + 1.1)), side * np.maximum(0, -0.7 * np.sin(beat + 1.1))),
+            shoulders=(side * 0.44 * gait + 0.10, -side * 0.44 * gait - 0.10),
+            elbows=(-side * (0.25 + 0.15 * gait), -side * (0.25 - 0.15 * gait)),
+            lean=still + side * 0.04,
+            sway=0.05 * np.sin(beat - 0.8),
+        )
+    if waves:
+        outward = 1.0 if raised == 0 else -1.0
+        upper, fore = outward * (1.85 + 0.06 * np.sin(2 * beat)), outward * (0.30 + 0.45 * np.sin(2 * beat))
+        shoulders, elbows = list(rest.shoulders), list(rest.elbows)
+        shoulders[raised], elbows[raised] = upper, fore
+        return replace(rest, shoulders=tuple(shoulders), elbows=tuple(elbows), side=-outward)
+    return rest
 
 
 def add_person(stage: Stage, name: str, x: float, foot: float) -> None:

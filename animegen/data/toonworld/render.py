@@ -6,6 +6,8 @@ centre) the truth. So looks and truth cannot disagree.
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 
@@ -114,9 +116,7 @@ def anime(
 
     ``sky`` is the style's painting (h, w, 4); ``sky_to_sample`` (2, 3) maps its texels to samples.
     """
-    index = labels.astype(np.uint16)
-    index <<= 2
-    index += cv2.LUT(shades, table.tones[None])
+    index: Any = 4 * labels.astype(np.uint16) + cv2.LUT(shades, table.tones[None])
     colour = table.colours.take(index)
     is_sky = labels == 0
     rows = np.flatnonzero(is_sky.any(1))

@@ -11,14 +11,15 @@ import numpy as np
 
 from animegen.core.errors import AnimegenError, did_you_mean
 from animegen.data.toonworld import layout, render, truth
-from animegen.data.toonworld.atlas import Atlas, canvas_of
+from animegen.data.toonworld.atlas import Atlas
 from animegen.data.toonworld.geometry import ellipse
 from animegen.data.toonworld.palettes import SEMANTIC_CLASSES, STYLES
 from animegen.data.toonworld.skies import painted_sky
 from animegen.data.toonworld.stage import MAX_PARTS, Stage
 from animegen.data.toonworld.streams import Stream
+from animegen.data.toonworld.textures import Canvas
 
-VERSION = 1  # of the drawing: raise it when any pixel changes, so that cached pictures are drawn anew
+VERSION = 2  # of the drawing: raise it when any pixel changes, so that cached pictures are drawn anew
 SPLITS = ("train", "val", "test")
 POSE_GRID = 1024  # poses are rounded to 1/1024 pixel: the last bits of another libm's sine do not matter
 KEPT_FRAMES = 3
@@ -99,7 +100,10 @@ class Scene:
         )
         self._sky_info = layout.build(self.stage)
         if len(self.stage.parts) > MAX_PARTS:
-            raise AssertionError(f"a scene has {len(self.stage.parts)} parts, more than {MAX_PARTS}")
+            raise AnimegenError(
+                f"A ToonWorld scene of {self.height}x{self.width} needs {len(self.stage.parts)} parts and at most "
+                f"{MAX_PARTS} can be numbered: choose a less wide size."
+            )
         self.camera = layout.Camera(self._stream("camera"), time, frames, self.speed)
         self._poses, self._shadow_poses = self._compute_poses()
         self._outlines = render.Outlines([part.polygons for part in self.stage.parts])
@@ -136,7 +140,7 @@ class Scene:
 
     def prepare(self, styles: tuple[str, ...] = ()) -> None:
         """Draw the atlas and the skies of the styles now, which otherwise happens on first use."""
-        assert self.atlas
+        _ = self.atlas
         for style in styles:
             self._style(style)
 
@@ -218,11 +222,12 @@ class Scene:
     def _style(self, style: str) -> tuple[render.StyleTable, np.ndarray, np.ndarray]:
         if style not in self._styles:
             check_choice("style", style, STYLES)
-            canvas = canvas_of(self.stage.parts[0].bounds, 1.5 * self.height)
+            canvas = Canvas(self.stage.parts[0].bounds, 1.5 * self.height)
             painting = painted_sky(style, canvas, self._sky_info, self._stream(f"sky/{style}"))
             rgba = np.full((*painting.shape[:2], 4), 255, np.uint8)
             rgba[..., :3] = np.clip(np.rint(painting), 0, 255)
-            to_local = np.array([[1 / canvas.density, 0, canvas.x], [0, 1 / canvas.density, canvas.y], [0, 0, 1]])
+            (x, y), step = canvas.origin, 1 / canvas.density
+            to_local = np.array([[step, 0, x], [0, step, y], [0, 0, 1]])
             self._styles[style] = render.StyleTable(style, self.stage, self.height), rgba, to_local
         return self._styles[style]
 

@@ -1,4 +1,4 @@
-"""Contact sheets and strips of the generated world, to look at: ``python -m animegen.data.toonworld.sheet sheet.png``."""
+"""Contact sheets and strips of the generated world: ``python -m animegen.data.toonworld.sheet sheet.png``."""
 
 from __future__ import annotations
 

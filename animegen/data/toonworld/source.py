@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
+import multiprocessing.context
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from torch.utils.data import get_worker_info
 
 from animegen.core.errors import AnimegenError
 from animegen.data.toonworld.palettes import LOOKS, STYLES
@@ -42,6 +44,23 @@ def _one_thread() -> None:
     cv2.setNumThreads(1)  # else each of n workers starts as many threads as there are cores
 
 
+def _one_thread_in_a_loader() -> None:
+    if get_worker_info() is not None:
+        _one_thread()
+
+
+def _context() -> multiprocessing.context.BaseContext:
+    """Return how processes start: forked from a fresh server that has imported this module once, else spawned.
+
+    A plain fork of this process would copy the locks of its threads.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
 def _draw_scenes(
     looks: Sequence[str], times: list[int], scenes: list[dict[str, Any]], workers: int, progress: Progress | None
 ) -> Iterator[dict[str, np.ndarray]]:
@@ -49,7 +68,7 @@ def _draw_scenes(
     jobs = [(tuple(looks), times, arguments) for arguments in scenes]
     # A data loader's worker may not have children of its own: it draws by itself.
     if workers > 0 and len(jobs) > 1 and not multiprocessing.current_process().daemon:
-        with multiprocessing.get_context("spawn").Pool(min(workers, len(jobs)), _one_thread) as pool:
+        with _context().Pool(min(workers, len(jobs)), _one_thread) as pool:
             for done, drawn in enumerate(pool.imap(_scene_looks, jobs), start=1):
                 yield drawn
                 if progress is not None:
@@ -115,7 +134,7 @@ class ToonWorldImages:
         first_scene: int = 0,
         seed: int = 0,
         hold: int | None = 1,
-        cache: str = "memory",
+        cache: str | Path = "memory",
         workers: int = 0,
         frames: int = 48,
         speed: float | None = None,
@@ -132,11 +151,28 @@ class ToonWorldImages:
         self.shape = (scenes * frames_per_scene, 3, *frame_shape(size))
         self.times = spread_times(frames, frames_per_scene)
         self._arguments = _scene_arguments(split, scenes, size, first_scene, seed, hold, frames, speed)
+        self._settings = {
+            "split": split,
+            "scenes": scenes,
+            "frames_per_scene": frames_per_scene,
+            "size": size,
+            "first_scene": first_scene,
+            "seed": seed,
+            "hold": hold,
+            "cache": cache,
+            "workers": workers,
+            "frames": frames,
+            "speed": speed,
+        }
         self._pictures: np.ndarray | None = None
         self._scenes: OrderedDict[int, Scene] = OrderedDict()
 
     def __len__(self) -> int:
         return self.shape[0]
+
+    def in_look(self, look: str) -> ToonWorldImages:
+        """Return the same pictures in another look: image i of both shows the same geometry."""
+        return ToonWorldImages(look, **self._settings)
 
     def _place(self, index: int) -> tuple[int, int]:
         """Return (scene position, time) of an image."""
@@ -163,6 +199,7 @@ class ToonWorldImages:
 
     def _scene(self, position: int) -> Scene:
         if position not in self._scenes:
+            _one_thread_in_a_loader()
             self._scenes[position] = Scene(**self._arguments[position])
             if len(self._scenes) > self.KEPT_SCENES:
                 self._scenes.popitem(last=False)
@@ -189,6 +226,7 @@ class ToonWorldImages:
         return Path(self.cache) / f"toonworld-{self.look}-{self.split}-{digest}.npy"
 
     def _fill(self, target: np.ndarray) -> None:
+        _one_thread_in_a_loader()
         count = len(self.times)
         drawn = _draw_scenes((self.look,), self.times, self._arguments, self.workers, self.progress)
         for position, looks in enumerate(drawn):

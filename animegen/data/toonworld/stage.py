@@ -44,8 +44,8 @@ class Part:
 class Stage:
     """Collects parts while a scene is laid out.
 
-    ``local_time`` (T,) is the time of the drawings in frames (it stands still while a drawing is held),
-    ``time`` (T,) the time of the camera. Both are already multiplied by nothing: motions apply ``speed`` themselves.
+    ``local_time`` (T,) is the time of the drawings in frames (it stands still while a drawing is held), ``time``
+    (T,) that of the camera and of what always moves on ones. Motions multiply their rates by ``speed``.
     """
 
     seed: int

@@ -17,35 +17,47 @@ from animegen.data.toonworld.streams import Stream
 CELL = 1 / 128  # unit of texture sizes, in frame heights
 
 
+MARGIN = 2  # texels round a part
+
+
 @dataclass(frozen=True)
 class Canvas:
-    """The raster of a tile: ``width`` x ``height`` texels; texel centre (i, j) lies at local origin + (i, j) / density."""
+    """The raster of a tile that covers ``bounds`` (x0, y0, x1, y1 in local units) with a margin on each side."""
 
-    x: float
-    y: float
-    width: int
-    height: int
+    bounds: tuple[float, float, float, float]
     density: float  # texels per frame height
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in texels."""
+        x0, y0, x1, y1 = self.bounds
+        return tuple(int(np.ceil(side * self.density)) + 2 * MARGIN for side in (x1 - x0, y1 - y0))  # type: ignore[return-value]
+
+    @property
+    def origin(self) -> np.ndarray:
+        """Local position (2,) of the centre of the first texel."""
+        return np.array(self.bounds[:2]) - (MARGIN - 0.5) / self.density
+
     def coordinates(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return local x (1, W) and y (H, 1) of the texel centres."""
-        x = self.x + np.arange(self.width, dtype=np.float32) / self.density
-        y = self.y + np.arange(self.height, dtype=np.float32) / self.density
-        return x[None, :], y[:, None]
+        """Return local x (1, W) and y (H, 1) float32 of the texel centres."""
+        (width, height), (x, y) = self.size, self.origin
+        columns = np.float32(x) + np.arange(width, dtype=np.float32) / np.float32(self.density)
+        rows = np.float32(y) + np.arange(height, dtype=np.float32) / np.float32(self.density)
+        return columns[None, :], rows[:, None]
 
     def noise(self, stream: Stream, cell_x: float, cell_y: float) -> np.ndarray:
-        """Return smooth noise (H, W) in about [-1, 1] with cells of ``cell_x`` x ``cell_y`` (1/128 frame height)."""
-        size_x, size_y = cell_x * CELL, cell_y * CELL
-        columns = int(np.ceil(self.width / self.density / size_x)) + 4
-        rows = int(np.ceil(self.height / self.density / size_y)) + 4
-        grid = stream.grid(rows, columns)
-        # Texel -> grid; the tile's margin depends on the resolution, so the grid hangs on the local origin
-        # rounded to whole cells and not on the tile's corner.
-        step_x, step_y = 1 / (self.density * size_x), 1 / (self.density * size_y)
-        first_x, first_y = self.x / size_x % 1 + 1.0, self.y / size_y % 1 + 1.0
-        matrix = np.array([[step_x, 0, first_x], [0, step_y, first_y]])
+        """Return smooth noise (H, W) float32 in about [-1, 1] with cells of ``cell_x`` x ``cell_y`` (1/128 height).
+
+        The grid hangs on the bounds, which do not depend on the resolution, and neither do the draws.
+        """
+        x0, y0, x1, y1 = self.bounds
+        cell = np.array([cell_x, cell_y]) * CELL
+        columns, rows = (int(np.ceil(side / c)) + 4 for side, c in zip((x1 - x0, y1 - y0), cell, strict=True))
+        step = 1 / (self.density * cell)
+        first = (self.origin - [x0, y0]) / cell + 2.0
+        matrix = np.array([[step[0], 0, first[0]], [0, step[1], first[1]]])
         flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
-        return cv2.warpAffine(grid, matrix, (self.width, self.height), flags=flags, borderMode=cv2.BORDER_REFLECT)
+        return cv2.warpAffine(stream.grid(rows, columns), matrix, self.size, flags=flags, borderMode=cv2.BORDER_REFLECT)
 
 
 def texture(kind: str, canvas: Canvas, stream: Stream) -> np.ndarray:
@@ -72,7 +84,7 @@ def texture(kind: str, canvas: Canvas, stream: Stream) -> np.ndarray:
         return _brick(x / CELL, y / CELL) + 0.35 * noise(stream, 1.2, 1.2) + 0.35 * noise(stream, 9, 9)
     if kind == "cloud":
         return noise(stream, 8, 4)
-    return np.zeros((canvas.height, canvas.width), np.float32)
+    return np.zeros((y.size, x.size), np.float32)
 
 
 def _cloth(canvas: Canvas, stream: Stream) -> np.ndarray:
@@ -95,10 +107,8 @@ def _brick(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     course = np.floor(y / 5)
     across = (x + 5 * (course % 2)) % 10
     down = y % 5
-    joint = np.maximum(
-        np.exp(-((np.minimum(across, 10 - across) / 0.7) ** 2)), np.exp(-((np.minimum(down, 5 - down) / 0.7) ** 2))
-    )
-    return 0.8 * joint - 0.25
+    joint = np.minimum(np.minimum(across, 10 - across), np.minimum(down, 5 - down))
+    return 0.8 * np.exp(-((joint / 0.7) ** 2)) - 0.25
 
 
 # Folds and clumps: cell (1/128 frame height) and amplitude (share of the rounding radius) of the height noise.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 
@@ -19,11 +21,12 @@ def affine_maps(labels: np.ndarray, tables: np.ndarray) -> tuple[np.ndarray, np.
     full[:, :, 0, : len(tables)] = tables.transpose(1, 2, 0)
     columns = np.broadcast_to(np.arange(width, dtype=np.float32), (height, width))
     rows = np.arange(height, dtype=np.float32)[:, None]
-    maps = []
+    maps: list[Any] = []
     for axis in (0, 1):
-        value = cv2.LUT(labels, full[axis, 0])
+        # In place, map by map: the fastest of several ways tried.
+        value: Any = cv2.LUT(labels, full[axis, 0])
         value *= columns
-        part = cv2.LUT(labels, full[axis, 1])
+        part: Any = cv2.LUT(labels, full[axis, 1])
         part *= rows
         value += part
         value += cv2.LUT(labels, full[axis, 2])

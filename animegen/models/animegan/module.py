@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from animegen.core.errors import AnimegenError
 from animegen.core.module import Updates
+from animegen.core.objective import Objective
 from animegen.core.tasks import StyliseModule, split_batches
+from animegen.models.animegan.degradation import PhotoDegradation
 from animegen.nn.colour import LinearColourTransfer, gray
 
 
@@ -28,6 +29,7 @@ class AnimeGAN(StyliseModule):
     ``anime_gray``          the anime picture without colour, three equal channels
     ``photo_coloured``      the photo after linear colour transfer to the anime set
     ``identity``            generator(anime), computed only if a term reads it
+    ``restored``            generator(anime degraded to look like a photo), likewise
     ``fake_logits``         discriminator(fake)
     ``real_logits``         discriminator(anime); likewise ``gray_logits`` (anime without colour)
                             and ``smooth_logits`` (edge-smoothed anime without colour)
@@ -36,6 +38,8 @@ class AnimeGAN(StyliseModule):
     Args:
         generator: maps photos to anime, see :mod:`animegen.models.animegan.networks`.
         discriminator: patch discriminator, or ``None`` for training without an adversary.
+        degradation: makes the input of ``restored``, see
+            :class:`~animegen.models.animegan.degradation.PhotoDegradation`.
         pretrain_steps: length of phase 0 in train steps.
         settings: see :class:`~animegen.core.module.AnimeModule`.
 
@@ -46,17 +50,23 @@ class AnimeGAN(StyliseModule):
     trains = {"pretrain": "generator"}  # noqa: RUF012 - read-only by contract
 
     def __init__(
-        self, generator: nn.Module, discriminator: nn.Module | None = None, pretrain_steps: int = 0, **settings: Any
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module | None = None,
+        degradation: PhotoDegradation | None = None,
+        pretrain_steps: int = 0,
+        **settings: Any,
     ) -> None:
         super().__init__(**settings)
         self.generator = generator
         self.discriminator = discriminator
+        self.degradation = degradation
         self.pretrain_steps = pretrain_steps
         self.colours = LinearColourTransfer()
         if discriminator is None and "discriminator" in self.objectives:
             raise AnimegenError(
-                "The model has no discriminator but an objective for one: delete it with"
-                " ~model.objectives.discriminator ~model.optimizers.discriminator, or use ablation=animegan/no_discriminator."
+                "The model has no discriminator but an objective for one: delete it with ~model.objectives.discriminator"
+                " ~model.optimizers.discriminator, or use ablation=animegan/no_discriminator."
             )
 
     def updates(self, batch: dict[str, Tensor]) -> Updates:
@@ -70,6 +80,7 @@ class AnimeGAN(StyliseModule):
             "anime_gray": lambda: gray(anime),
             "photo_coloured": lambda: self.colours(photo),
             "identity": lambda: self.generator(anime),
+            "restored": lambda: self._restore(anime),
             "features": self.features,
         }
         if self.train_step < self.pretrain_steps:
@@ -79,11 +90,12 @@ class AnimeGAN(StyliseModule):
             objective = self.objectives["discriminator"]
             logits = self._logits(objective, fake.detach(), batch)
             yield "discriminator", objective(**logits)
-        yield "generator", self.objectives["generator"](
-            fake=fake, fake_logits=lambda: self._discriminate(fake), **shared
+        yield (
+            "generator",
+            self.objectives["generator"](fake=fake, fake_logits=lambda: self._discriminate(fake), **shared),
         )
 
-    def _logits(self, objective: nn.Module, fake: Tensor, batch: dict[str, Tensor]) -> dict[str, Any]:
+    def _logits(self, objective: Objective, fake: Tensor, batch: dict[str, Tensor]) -> dict[str, Any]:
         """Return entries that share one forward pass over just those batches that a term reads.
 
         One pass instead of four: the same result, since the norms are per sample, faster, and the
@@ -106,16 +118,15 @@ class AnimeGAN(StyliseModule):
 
         return dict.fromkeys(("real_logits", "fake_logits", "gray_logits", "smooth_logits"), together)
 
+    def _restore(self, anime: Tensor) -> Tensor:
+        if self.degradation is None:
+            raise AnimegenError("A loss term reads 'restored', but the model has no model.degradation: set it.")
+        return self.generator(self.degradation(anime, self.colours))
+
     def _discriminate(self, images: Tensor) -> Tensor:
         if self.discriminator is None:
             raise AnimegenError("A loss term reads logits, but the model has no discriminator: delete the term.")
         return self.discriminator(images)
-
-    @torch.no_grad()
-    def on_train_start(self) -> None:
-        """Check what would otherwise fail in the middle of the run."""
-        if self.pretrain_steps and "pretrain" not in self.objectives:
-            raise AnimegenError("model.pretrain_steps is set, but there is no model.objectives.pretrain: add it or set 0.")
 
 
 def _smooth(batch: dict[str, Tensor]) -> Tensor:

@@ -15,6 +15,7 @@ from animegen.data.sampler import counter_hash
 
 def batch(numbers: list[int], side: int = 24, **more: torch.Tensor) -> dict[str, torch.Tensor]:
     """Pictures that depend on the sample number, each pixel unlike its neighbours."""
+
     def picture(number: int, channel: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(10 * number + channel)
         return torch.randint(0, 256, (3, side, side), generator=generator, dtype=torch.uint8)
@@ -27,9 +28,7 @@ def slow(images: torch.Tensor, numbers: list[int], size: int, seed: int, key: st
     """Crop and flip one sample after the other with Python's integers."""
     out = []
     for image, number in zip(images, numbers, strict=True):
-        top, left, mirror = (
-            (counter_hash(seed, "window", key, number, k) % 2**64) / 2**64 for k in range(3)
-        )
+        top, left, mirror = ((counter_hash(seed, "window", key, number, k) % 2**64) / 2**64 for k in range(3))
         y, x = int(top * (image.shape[-2] - size + 1)), int(left * (image.shape[-1] - size + 1))
         crop = image[..., y : y + size, x : x + size]
         out.append(crop.flip(-1) if mirror < 0.5 else crop)

@@ -113,17 +113,15 @@ def test_weak_edges_need_a_strong_one() -> None:
 
 
 def test_hysteresis_follows_a_long_path() -> None:
-    # A weak spiral with one strong spot at its end: it takes hundreds of steps to walk.
-    spiral = np.zeros((80, 80), np.uint8)
-    points = [
-        (40 + 0.28 * a * np.cos(a), 40 + 0.28 * a * np.sin(a)) for a in np.arange(12.0, 125.0, 0.02)
-    ]
-    for x, y in points:
-        spiral[int(y) % 80, int(x) % 80] = 30
-    spiral[40, 44] = 255
-    expected = cv2.Canny(spiral, 50, 400) > 0
-    assert expected.sum() > 500
-    assert np.array_equal(canny(torch.from_numpy(spiral)[None].int(), 50, 400)[0].numpy(), expected)
+    # A weak line in serpentines with one strong spot at its end: hundreds of pixels to walk.
+    line = np.zeros((80, 80), np.uint8)
+    turns = [(x, y) for k, y in enumerate(range(6, 76, 8)) for x in ((6, 74) if k % 2 == 0 else (74, 6))]
+    cv2.polylines(line, [np.array(turns, np.int32)], False, 30, 3)
+    assert cv2.Canny(line, 50, 400).sum() == 0
+    line[4:9, 4:9] = 255
+    expected = cv2.Canny(line, 50, 400) > 0
+    assert expected.sum() > 1000
+    assert np.array_equal(canny(torch.from_numpy(line)[None].int(), 50, 400)[0].numpy(), expected)
 
 
 def test_batch_does_not_matter() -> None:
@@ -138,5 +136,7 @@ def test_floats_find_the_same_edges_and_are_not_rounded() -> None:
     whole, fine = edge_smooth(picture), edge_smooth(to_float(picture))
     assert fine.dtype == torch.float32
     assert (fine - to_float(whole)).abs().max() <= 0.5 / 127.5 + 1e-5
-    assert torch.equal((fine != to_float(picture)).any(1), (gaussian_5x5(to_float(picture)) != to_float(picture)).any(1)
-        & dilate(canny(grey(picture)), 2))
+    assert torch.equal(
+        (fine != to_float(picture)).any(1),
+        (gaussian_5x5(to_float(picture)) != to_float(picture)).any(1) & dilate(canny(grey(picture)), 2),
+    )

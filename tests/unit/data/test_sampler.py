@@ -102,7 +102,7 @@ def test_ranks_share_out_the_global_batch() -> None:
     alone = batches(5, batch_size=6, start_step=2)
     ranks = [batches(5, batch_size=2, start_step=2, rank=rank, world_size=3) for rank in range(3)]
     for step, whole in enumerate(alone):
-        assert sum((rank[step] for rank in ranks), []) == whole
+        assert [number for rank in ranks for number in rank[step]] == whole
 
 
 def test_repeat_gives_the_first_batch_for_ever() -> None:

@@ -64,6 +64,9 @@ def test_folder(tmp_path: Path) -> None:
     assert source.image(10).shape == (3, 18, 20)
     assert levels(source) == [10 * number for number in range(12)]
     assert source.skipped == 0
+    for index in (12, -1):
+        with pytest.raises(IndexError):
+            source.image(index)
 
 
 def test_names_are_paths_below_the_folder(tmp_path: Path) -> None:
@@ -117,7 +120,7 @@ def test_a_folder_without_a_usable_picture(tmp_path: Path) -> None:
 
 
 def test_sources_can_be_pickled(tmp_path: Path) -> None:
-    source = Holdout(ImageFolder(fill(tmp_path, 6, broken=(1,))), 0.5)
+    source = Holdout(ImageFolder(fill(tmp_path, 6, broken=(1,))), 0.1)
     expected = levels(source)
     assert levels(pickle.loads(pickle.dumps(source))) == expected
 

@@ -152,8 +152,8 @@ def test_checkerboard_height_of_a_grid_in_noise(grid: Callable[[Tensor, Tensor],
     y, x = torch.meshgrid(torch.arange(256.0), torch.arange(256.0), indexing="ij")
     grey = torch.randn(1, 1, 256, 256) * 0.1
     amplitude = 0.1
-    # White noise has its variance in every bin. A wave has amplitude^2 / 4 (sum w)^2 / sum w^2 in each of its two bins, twice
-    # the amplitude in one bin if these coincide; for a Hann window of 32 x 32 that is 256^2 / 144.
+    # White noise has its variance in every bin. A wave has amplitude^2 / 4 (sum w)^2 / sum w^2 in each of its two bins,
+    # with twice the amplitude in one bin if these coincide; for a Hann window of 32 x 32 the fraction is 256^2 / 144.
     wave = grid(y, x) * amplitude
     bins = 4 if wave.square().mean() < 0.9 * amplitude**2 else 1
     expected = 10 * np.log10(1 + amplitude**2 / bins * 256**2 / 144 / 0.1**2)

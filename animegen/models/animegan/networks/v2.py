@@ -76,17 +76,24 @@ class AnimeGANv2(nn.Module):
 class AnimeGANv2Lite(nn.Module):
     """The lite generator of AnimeGANv2's later history, a U-Net with additive skips: 698,240 parameters.
 
-    Args: as for :class:`AnimeGANv2`.
+    Args: as for :class:`AnimeGANv2`, and
+        outer_kernel: side of the first and last kernel at full resolution, published as 7. With 3 the network costs
+            little more than half, which a CPU feels.
     """
 
     factor = 8
 
     def __init__(
-        self, width: float = 1.0, norm: str | None = "layer", upsample: str = "bilinear", output: str = "tanh"
+        self,
+        width: float = 1.0,
+        norm: str | None = "layer",
+        upsample: str = "bilinear",
+        output: str = "tanh",
+        outer_kernel: int = 7,
     ) -> None:
         super().__init__()
         c32, c64, c128 = (scale_channels(channels, width) for channels in (32, 64, 128))
-        self.stem = ConvNormAct(3, c32, 7, norm=norm)
+        self.stem = ConvNormAct(3, c32, outer_kernel, norm=norm)
         self.down1 = nn.Sequential(ConvNormAct(c32, c32, stride=2, norm=norm), ConvNormAct(c32, c64, norm=norm))
         self.down2 = nn.Sequential(ConvNormAct(c64, c64, stride=2, norm=norm), ConvNormAct(c64, c128, norm=norm))
         self.down3 = nn.Sequential(ConvNormAct(c128, c64, stride=2, norm=norm), ConvNormAct(c64, c128, norm=norm))
@@ -98,7 +105,7 @@ class AnimeGANv2Lite(nn.Module):
         self.up1 = nn.Sequential(
             ConvNormAct(c64, c32, norm=norm), Upsample(upsample, c32), ConvNormAct(c32, c32, norm=norm)
         )
-        self.last = ConvNormAct(c32, c32, 7, norm=norm)
+        self.last = ConvNormAct(c32, c32, outer_kernel, norm=norm)
         self.to_rgb = ReflectConv(c32, 3, 1)
         self.output = OutputActivation(output)
         initialise(self, "he")
