@@ -22,8 +22,9 @@ from torch.utils.data import DataLoader, IterableDataset
 from animegen.callbacks import LogEvery, StopAfter
 from animegen.callbacks.run_record import machine, versions
 from animegen.cli import run
+from animegen.core.build import build
 from animegen.core.checkpoint import pick_device
-from animegen.core.config import build, compose_config
+from animegen.core.config import compose_config
 from animegen.core.errors import AnimegenError
 from animegen.core.module import AnimeModule
 

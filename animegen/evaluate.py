@@ -11,8 +11,9 @@ import torch
 from rich.console import Console
 
 from animegen.cli import run
+from animegen.core.build import build
 from animegen.core.checkpoint import load_model, pick_device
-from animegen.core.config import build, compose_config, plain
+from animegen.core.config import compose_config, plain
 from animegen.core.errors import AnimegenError
 from animegen.core.module import AnimeModule
 from animegen.core.protocols import Stylizer
@@ -87,7 +88,7 @@ def stylise_benchmark(
     if test is None or "photo" not in test.sources or not {"photo", "anime"} <= set(train):
         return None
     paired = "anime" in test.sources
-    stills = getattr(data, "stills", None)
+    stills = data.stills
     if not paired and stills is None:
         return None
     for view in (test, data.train, stills):

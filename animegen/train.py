@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -17,18 +18,40 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from animegen import __version__, callbacks
 from animegen.cli import run
-from animegen.core.checkpoint import read_checkpoint
-from animegen.core.config import build, check_complete, compose_config, explain, plain, register
+from animegen.core.build import build, finish
+from animegen.core.checkpoint import pick_device, read_checkpoint
+from animegen.core.config import check_complete, compose_config, explain, list_options, plain, register, run_folder
 from animegen.core.errors import AnimegenError
 from animegen.core.runs import resumed_overrides
 from animegen.evaluate import evaluate_model
 
 log = logging.getLogger(__name__)
+
+HELP = """animegen train [key=value ...]
+
+  animegen train experiment=animegan/quickstart
+  animegen train experiment=toy/quickstart size=tiny train_steps=200 output=runs/try
+  animegen train resume=last                            go on with the newest run, exactly where it stopped
+  animegen train resume=runs/try train_steps=500        train on
+  animegen train model.optimizers.generator.lr=1e-4     change any value; ~key removes one, +key=value adds one
+  animegen train -m model=animegan/v1,animegan/v2 seed=0,1,2      one run for each combination
+  animegen train experiment=animegan/quickstart --cfg job         print the configuration and do nothing
+
+keys: seed, train_steps, val_every, device=auto|cpu|cuda|mps, threads, evaluate, output=<folder>, runs, overwrite,
+      resume=last|<run folder>|<.ckpt file>, and these groups (what each option is: animegen list):
+"""
+
+#: What a run writes into its folder, and what overwrite=true removes. Anything else there is left alone.
+RUN_FILES = (
+    *("run.json", "config", "checkpoints", "previews", "metrics.csv", "hparams.yaml", "fit-profile.txt"),
+    *("events.out.tfevents.*", "scores.json", "table.md", "strip.png"),
+)
 
 
 def train(config: DictConfig, folder: Path, choices: dict[str, Any], overrides: list[str]) -> float | None:
@@ -37,52 +60,124 @@ def train(config: DictConfig, folder: Path, choices: dict[str, Any], overrides: 
     check_complete(config)
     if config.train_steps < 1:
         raise AnimegenError(f"train_steps must be at least 1, got {config.train_steps}.")
+    pick_device(config.device.value)  # one that is not there is told now, with the remedy
+    facts: dict[str, Any] = {"config": plain(config), "choices": choices, "overrides": overrides}
     checkpoint = Path(config.resume) if config.resume else None
-    if checkpoint is None:
-        prepare_folder(folder, config.overwrite)
-    else:
-        read_checkpoint(checkpoint)  # a damaged file is told now, not after the data were prepared
+    step = resumed_step(checkpoint, facts["config"]) if checkpoint else 0
+    record = callbacks.RunRecord(folder, facts)
+    trainer = build_trainer(config, folder, record, step)
+    if trainer.is_global_zero:
+        goes_on = checkpoint is not None and run_folder(checkpoint).resolve() == folder.resolve()
+        prepare_folder(folder, config, overrides, goes_on)
+        log.info("run folder: %s", folder)
     if config.threads:
         torch.set_num_threads(config.threads)
     seed_everything(config.seed)
-
-    facts: dict[str, Any] = {"config": plain(config), "choices": choices, "overrides": overrides}
     data = build(config.data, "data")
     model = build(config.model, "model")
     model.run_info = {"version": __version__, **facts}
-    record = callbacks.RunRecord(folder, facts)
-    extra = {name: build(node, f"callbacks.{name}") for name, node in (config.callbacks or {}).items() if node}
-    loggers = [
-        build({**node, "save_dir": str(folder)}, f"logger.{name}")
-        for name, node in (config.logger or {}).items()
-        if node
-    ]
-    if isinstance(progress := extra.get("progress"), callbacks.Progress):
-        progress.train_steps = config.train_steps
-    # Checkpoints come last, so that they hold what every other callback did at that step.
-    ordered = sorted(extra.values(), key=lambda callback: isinstance(callback, callbacks.Checkpoints))
-    trainer: pl.Trainer = build({**facts["config"]["trainer"], "default_root_dir": str(folder)}, "trainer")
-    trainer.callbacks.extend([callbacks.ExactResume(), record, callbacks.StopAfter(config.train_steps), *ordered])
-    trainer.loggers = loggers
-    for logger in loggers:
-        if isinstance(logger, pl.loggers.TensorBoardLogger) and trainer.is_global_zero:
-            logger.experiment.add_text("config", f"```yaml\n{hydra_yaml(config)}\n```", 0)
-
-    if trainer.is_global_zero:
-        log.info("run folder: %s", folder)
+    show_config(trainer, config, step)
+    result = None
     try:
-        trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        fit(trainer, model, data, checkpoint)
+        if config.evaluate and trainer.is_global_zero:
+            model.to(trainer.strategy.root_device)  # Lightning leaves it on the CPU
+            result = evaluate_model(model, data, folder)
     except BaseException as error:
         record.on_exception(trainer, model, error)
+        if isinstance(error, KeyboardInterrupt) and trainer.is_global_zero:
+            log.info("stopped in train step %d; to go on: animegen train resume=%s", model.train_step, folder)
         raise
-    if trainer.interrupted:
-        record.finish(trainer, model, None)
-        raise KeyboardInterrupt
-    result = None
-    if config.evaluate and trainer.is_global_zero:
-        result = evaluate_model(model, data, folder, overwrite=True)
     record.finish(trainer, model, result)
     return optimised(record.record)
+
+
+def build_trainer(config: DictConfig, folder: Path, record: callbacks.RunRecord, step: int) -> pl.Trainer:
+    """Return the trainer with its callbacks and loggers; ``step`` is where a resumed run goes on, else 0."""
+    chosen = {name: build(node, f"callbacks.{name}") for name, node in (config.callbacks or {}).items() if node}
+    checkpoints = [callback for callback in chosen.values() if isinstance(callback, callbacks.Checkpoints)]
+    others = [callback for callback in chosen.values() if callback not in checkpoints]
+    # Checkpoints come last, so that they hold what every other callback did at that step.
+    ordered = [callbacks.ExactResume(), record, callbacks.StopAfter(config.train_steps), *others, *checkpoints]
+    ordered.append(callbacks.StopOnSignal(checkpoints))
+    loggers = []
+    for name, node in (config.logger or {}).items():
+        if node:
+            loggers.append(build({**node, "save_dir": str(folder)}, f"logger.{name}"))
+            if step and isinstance(loggers[-1], callbacks.Resumable):
+                loggers[-1].resume_at(step)
+    make = build({**plain(config)["trainer"], "_partial_": True}, "trainer")
+    trainer: pl.Trainer = finish(
+        make, "trainer", callbacks=ordered, logger=loggers or False, default_root_dir=str(folder)
+    )
+    if trainer.world_size > 1 and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise AnimegenError("A sweep (-m) with several processes per run does not work: start the runs one by one.")
+    return trainer
+
+
+def show_config(trainer: pl.Trainer, config: DictConfig, step: int) -> None:
+    """Put the configuration under TensorBoard's TEXT tab."""
+    for logger in trainer.loggers if trainer.is_global_zero else []:
+        if isinstance(logger, pl.loggers.TensorBoardLogger):
+            logger.experiment.add_text("config", f"```yaml\n{OmegaConf.to_yaml(config, resolve=True)}\n```", step)
+
+
+def fit(trainer: pl.Trainer, model: pl.LightningModule, data: pl.LightningDataModule, checkpoint: Path | None) -> None:
+    """Train; what Lightning and torch say about a user's mistake becomes one sentence."""
+    try:
+        trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit as stop:  # what Lightning makes of Ctrl+C and SIGTERM
+        raise KeyboardInterrupt from stop
+    except MisconfigurationException as error:
+        raise AnimegenError(f"Lightning refuses this configuration: {' '.join(str(error).split())}") from error
+    except torch.OutOfMemoryError as error:
+        raise AnimegenError(
+            "The memory of the device is too small: set model.accumulate=2 (same gradients, less memory), or a smaller"
+            " data.batch_size or data.image_size."
+        ) from error
+    except RuntimeError as error:
+        if checkpoint is None or "loading state_dict" not in str(error):
+            raise
+        raise AnimegenError(
+            f"The weights in '{checkpoint}' do not fit this model: resume with the model configuration of the run."
+        ) from error
+
+
+def resumed_step(checkpoint: Path, config: dict[str, Any]) -> int:
+    """Return the train step of a checkpoint, after checking that this configuration can go on with it."""
+    state = read_checkpoint(checkpoint)["animegen"]
+    if state["train_step"] >= config["train_steps"]:
+        raise AnimegenError(
+            f"'{checkpoint}' has already trained {state['train_step']} steps: give a larger train_steps= to train on,"
+            f" or score it with animegen eval checkpoint={checkpoint}."
+        )
+    if state["config"]["model"].get("optimizers") != config["model"].get("optimizers"):
+        raise AnimegenError(
+            f"resume={checkpoint} goes on with the optimizers of the checkpoint, so model.optimizers cannot change:"
+            " leave it as it was, or start a new run."
+        )
+    return state["train_step"]
+
+
+def prepare_folder(folder: Path, config: DictConfig, overrides: list[str], goes_on: bool) -> None:
+    """Create the run folder and save the configuration in it; never train over another run.
+
+    With ``overwrite=true`` the files of the old run are removed first, so that no event file or
+    preview of one run is ever shown as another's.
+    """
+    occupied = (folder / "run.json").exists() and not goes_on
+    if occupied and not config.overwrite:
+        raise AnimegenError(
+            f"'{folder}' already holds a run: choose another output=, resume={folder}, or overwrite=true."
+        )
+    try:
+        for path in [path for pattern in RUN_FILES for path in folder.glob(pattern)] if occupied else []:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        (folder / "config").mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(config, folder / "config" / "config.yaml")
+        OmegaConf.save(OmegaConf.create(overrides), folder / "config" / "overrides.yaml")
+    except OSError as error:
+        raise _unwritable(folder, error) from error
 
 
 def optimised(record: dict[str, Any]) -> float | None:
@@ -93,37 +188,11 @@ def optimised(record: dict[str, Any]) -> float | None:
     return next((value for name, value in record["metrics"].items() if name.startswith("val/")), None)
 
 
-def prepare_folder(folder: Path, overwrite: bool) -> None:
-    """Create the run folder; never train over a finished run."""
-    first_process = os.environ.get("LOCAL_RANK", "0") == "0"
-    if (folder / "run.json").exists() and first_process and not overwrite:
-        raise AnimegenError(
-            f"'{folder}' already holds a run: choose another output=, resume={folder}, or overwrite=true."
-        )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config").mkdir(exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise AnimegenError(
-            f"The run folder '{folder}' cannot be written ({error.strerror}): choose another output= or runs=."
-        ) from error
-
-
 def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and torch."""
     random.seed(seed)
-    np.random.seed(seed % 2**32)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - global state that users' losses and plugins may draw from
     torch.manual_seed(seed)
-
-
-def hydra_yaml(config: DictConfig) -> str:
-    """Return the resolved configuration as YAML."""
-    from omegaconf import OmegaConf
-
-    return OmegaConf.to_yaml(config, resolve=True)
 
 
 def quieten() -> None:
@@ -135,27 +204,34 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 
 
-@hydra.main(version_base="1.3", config_path="pkg://animegen.conf", config_name="train")
-def job(config: DictConfig) -> float | None:
-    """One job of a run or of a sweep."""
-    hydra_config = HydraConfig.get()
-    folder = Path(hydra_config.runtime.output_dir)
-    choices = {name: choice for name, choice in hydra_config.runtime.choices.items() if not name.startswith("hydra/")}
-    try:
-        return train(config, folder, choices, list(hydra_config.overrides.task))
-    except Exception as error:
-        if hydra_config.mode == RunMode.MULTIRUN:
-            raise
-        # Hydra would print a report of its own; what is no Exception it lets pass.
-        raise _Failed(error) from error
+def _unwritable(folder: Path | str, error: OSError) -> AnimegenError:
+    return AnimegenError(
+        f"The run folder '{folder}' cannot be written ({error.strerror}): choose another output= or runs=."
+    )
 
 
 class _Failed(BaseException):
-    """Carries an error of a single run past Hydra."""
+    """Carries the error of a single run past Hydra, which would print a report of its own."""
 
-    def __init__(self, error: Exception) -> None:
-        super().__init__()
-        self.error = error
+
+class _JobError(Exception):
+    """Carries the error of one run of a sweep; Hydra goes on with the other runs before it passes it on."""
+
+
+@hydra.main(version_base="1.3", config_path="pkg://animegen.conf", config_name="train")
+def job(config: DictConfig) -> float | None:
+    """One job of a run or of a sweep."""
+    settings = HydraConfig.get()
+    folder = Path(settings.runtime.output_dir)
+    choices = {name: choice for name, choice in settings.runtime.choices.items() if not name.startswith("hydra/")}
+    overrides = list(settings.overrides.task)
+    try:
+        return train(config, folder, choices, overrides)
+    except Exception as error:
+        if settings.mode != RunMode.MULTIRUN:
+            raise _Failed from error
+        log.error("job %d failed (%s): %s", settings.job.num, " ".join(overrides), error)
+        raise _JobError from error
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -164,22 +240,36 @@ def main(arguments: list[str] | None = None) -> int:
 
     def body() -> None:
         register()
-        options = [w for w in words if w.startswith("-")]
-        overrides = [w for w in words if not w.startswith("-")]
-        if not options:
-            overrides = resumed_overrides(overrides)
-            compose_config("train", overrides)  # tells mistakes in our words before Hydra does in its own
+        if any(word in ("-h", "--help") for word in words):
+            print(help_text())
+            return
+        if not any(word.startswith("-") for word in words):
+            words[:] = resumed_overrides(words)
+            compose_config("train", words)  # tells mistakes in our words before Hydra does in its own
+        elif any(word.startswith("resume=") for word in words) and {"-m", "--multirun"} & set(words):
+            raise AnimegenError("resume= goes on with one run: leave out -m.")
         # Hydra then hands us exceptions as they are.
         os.environ["HYDRA_FULL_ERROR"] = "1"
-        sys.argv = [sys.argv[0], *options, *overrides]
+        sys.argv = [sys.argv[0], *words]
         try:
             job()
-        except _Failed as failed:
-            raise failed.error from failed.error.__cause__
+        except (_Failed, _JobError) as failed:
+            raise (failed.__cause__ or failed) from None
         except (HydraException, OmegaConfBaseException) as error:
-            raise AnimegenError(explain(error, "train", overrides)) from error
+            raise AnimegenError(explain(error, "train", [w for w in words if not w.startswith("-")])) from error
+        except OSError as error:
+            raise _unwritable(error.filename, error) from error
 
     return run(body)
+
+
+def help_text() -> str:
+    """Return what ``animegen train --help`` prints."""
+    groups: dict[str, list[str]] = {}
+    for option in list_options():
+        group, _, name = option.partition("/")
+        groups.setdefault(group, []).append(name)
+    return HELP + "\n".join(f"  {group:<11} {', '.join(names)}" for group, names in groups.items())
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from animegen.callbacks.calibration import InfluenceCalibration
 from animegen.callbacks.checkpoints import Checkpoints, StopAfter, StopOnSignal
-from animegen.callbacks.loggers import CsvLogger, TensorBoardLogger
+from animegen.callbacks.loggers import CsvLogger, Resumable, TensorBoardLogger
 from animegen.callbacks.previews import Previews
 from animegen.callbacks.progress import LogEvery, Progress
 from animegen.callbacks.resume import ExactResume
@@ -16,6 +16,7 @@ __all__ = [
     "LogEvery",
     "Previews",
     "Progress",
+    "Resumable",
     "RunRecord",
     "StopAfter",
     "StopOnSignal",

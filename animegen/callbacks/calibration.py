@@ -77,7 +77,9 @@ class InfluenceCalibration(pl.Callback):
         objective = module.objectives[self.update]
         for each in module.objectives.values():
             each.step = module.train_step
-        parameters = list(module.networks()[module.trains.get(self.update, self.update)].parameters())
+        network = module.networks()[module.trains.get(self.update, self.update)]
+        # A network may hold a frozen part, such as a pretrained encoder.
+        parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
         with module.trainer.precision_plugin.forward_context():
             evaluation = next((e for name, e in module.updates(batch) if name == self.update), None)
             if evaluation is None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,9 +111,13 @@ class StopOnSignal(pl.Callback):
 
     So nothing is lost, and the run can be resumed to the bit. A second signal ends the run at once.
     With several processes a signal ends the run at once, since they may not agree on the step.
+
+    Args:
+        checkpoints: the callbacks that write the checkpoint.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, checkpoints: Sequence[Checkpoints] = ()) -> None:
+        self._checkpoints = checkpoints
         self._asked = False
         self._before: dict[int, Any] = {}
 
@@ -139,9 +144,8 @@ class StopOnSignal(pl.Callback):
     def _leave(self, trainer: pl.Trainer, module: AnimeModule) -> None:
         if not self._asked:
             return
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, Checkpoints):
-                callback.save(trainer, module)
+        for callback in self._checkpoints:
+            callback.save(trainer, module)
         raise KeyboardInterrupt
 
     def teardown(self, trainer: pl.Trainer, module: AnimeModule, stage: str) -> None:
@@ -156,7 +160,7 @@ class StopOnSignal(pl.Callback):
 
 def validation_follows(trainer: pl.Trainer, module: AnimeModule) -> bool:
     """Tell at the end of a batch whether Lightning validates before the next one."""
-    due = trainer.should_stop or module.train_step % trainer.val_check_batch == 0
+    due = trainer.should_stop or module.train_step % (trainer.val_check_batch or math.inf) == 0
     return due and trainer.enable_validation and sum(trainer.num_val_batches) > 0
 
 

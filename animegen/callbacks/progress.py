@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+from animegen.core.errors import AnimegenError
 from animegen.core.module import AnimeModule
 
 
@@ -17,7 +18,9 @@ class LogEvery(pl.Callback):
     """Write scalars every so many train steps, each the mean since the last writing."""
 
     def __init__(self, steps: int = 10) -> None:
-        self.steps = max(1, steps)
+        if steps < 1:
+            raise AnimegenError(f"callbacks.log.steps must be at least 1, got {steps}.")
+        self.steps = steps
 
     def on_fit_start(self, trainer: pl.Trainer, module: AnimeModule) -> None:
         """Tell the module, which keeps the values."""
@@ -28,11 +31,16 @@ class Progress(pl.Callback):
     """A progress bar on a terminal; otherwise one plain line every ``every`` steps.
 
     Also logs ``perf/steps_per_s`` and ``perf/samples_per_s`` at these steps.
+
+    Args:
+        every: train steps between two lines, or two updates of the bar.
+        train_steps: length of the run, if it is to be shown.
     """
 
     def __init__(self, every: int = 50, train_steps: int | None = None) -> None:
-        self.every = max(1, every)
-        self.train_steps = train_steps
+        if every < 1:
+            raise AnimegenError(f"callbacks.progress.every must be at least 1, got {every}.")
+        self.every, self.train_steps = every, train_steps
         self._bar: RichProgress | None = None
 
     def on_train_start(self, trainer: pl.Trainer, module: AnimeModule) -> None:
@@ -65,7 +73,8 @@ class Progress(pl.Callback):
         if self._bar is not None:
             self._bar.update(self._task, completed=module.train_step, values=values)
         else:
-            print(f"step {module.train_step}/{self.train_steps}  {values}", file=sys.stderr, flush=True)
+            of = f"/{self.train_steps}" if self.train_steps else ""
+            print(f"step {module.train_step}{of}  {values}", file=sys.stderr, flush=True)
 
     def _values(self, module: AnimeModule, rate: float) -> str:
         totals = {name.split("/")[1]: value for name, value in module.shown.items() if name.endswith("/total")}

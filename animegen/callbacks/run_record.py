@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -26,8 +27,9 @@ class RunRecord(pl.Callback):
     """Keep ``run.json`` in the run folder up to date.
 
     It holds the configuration, the group choices, the ablations, versions, git state, machine,
-    timings, metrics and the status: ``running``, ``finished``, ``interrupted`` or ``crashed``
-    (with the error). At the end the final metrics go to TensorBoard's HPARAMS tab.
+    timings, metrics and the status: ``running``, ``trained`` (being evaluated), ``finished``,
+    ``interrupted``, or ``crashed`` (with the error; a run that was killed stays ``running``).
+    At the end the final metrics go to TensorBoard's HPARAMS tab.
 
     Args:
         folder: the run folder.
@@ -36,12 +38,12 @@ class RunRecord(pl.Callback):
 
     def __init__(self, folder: Path, facts: dict[str, Any]) -> None:
         self.path = Path(folder) / "run.json"
-        self._began = time.time()
+        self._began = self._train_began = time.time()
         self.record: dict[str, Any] = {
             "status": "running",
             **facts,
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": " ".join(["animegen", "train", *facts.get("overrides", [])]),
+            "command": shlex.join(["animegen", "train", *facts.get("overrides", [])]),
             "versions": versions(),
             "git": git_state(),
             "machine": machine(),
@@ -72,22 +74,24 @@ class RunRecord(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, module: AnimeModule) -> None:
         """Note the end of training."""
         self.record["seconds"]["train"] = round(time.time() - self._train_began, 2)
-        self.record["status"] = "interrupted" if trainer.interrupted else "trained"
+        self.record["status"] = "trained"
         self.update(module)
         self._write(trainer.is_global_zero)
 
     def on_exception(self, trainer: pl.Trainer, module: AnimeModule, exception: BaseException) -> None:
-        """Note how the run failed."""
-        interrupted = isinstance(exception, KeyboardInterrupt)
+        """Note how the run failed; called by Lightning during training and by the verb after it."""
+        # Lightning turns Ctrl+C and SIGTERM into SystemExit.
+        interrupted = isinstance(exception, (KeyboardInterrupt, SystemExit))
         self.record["status"] = "interrupted" if interrupted else "crashed"
-        self.record["error"] = f"{type(exception).__name__}: {exception}"
+        if not interrupted:
+            self.record["error"] = f"{type(exception).__name__}: {exception}"
         self.update(module)
         self._write(trainer.is_global_zero)
 
     def update(self, module: AnimeModule) -> None:
         """Take over the newest values of the module."""
         self.record["train_step"] = module.train_step
-        self.record["metrics"].update({name: value for name, value in module.shown.items()})
+        self.record["metrics"].update(module.shown)
         factors = {
             name: {term: round(factor, 6) for term, factor in objective.factors.items() if factor != 1.0}
             for name, objective in module.objectives.items()
@@ -96,40 +100,37 @@ class RunRecord(pl.Callback):
 
     def finish(self, trainer: pl.Trainer, module: AnimeModule, evaluation: dict[str, Any] | None) -> None:
         """Add the evaluation, mark the run as finished, and write the hparams with final metrics."""
-        self.update(module)
         if evaluation is not None:
             self.record["evaluation"] = evaluation
-        if self.record["status"] != "interrupted":
-            self.record["status"] = "finished"
+        self.record["status"] = "finished"
         self.record["seconds"]["total"] = round(time.time() - self._began, 2)
         self._write(trainer.is_global_zero)
         if trainer.is_global_zero:
-            self._hparams(trainer)
+            self._hparams(trainer, module.train_step)
 
-    def _hparams(self, trainer: pl.Trainer) -> None:
-        config = self.record.get("config", {})
-        choices = self.record.get("choices", {})
+    def _hparams(self, trainer: pl.Trainer, step: int) -> None:
+        config, choices = self.record.get("config", {}), self.record.get("choices", {})
         facts = {
             "experiment": choices.get("experiment", "none"),
             "model": choices.get("model", ""),
             "data": choices.get("data", ""),
             "size": choices.get("size", ""),
             "precision": choices.get("precision", ""),
-            "ablations": "+".join(sorted(config.get("ablations") or {})) or "base",
+            "ablations": "+".join(sorted(name for name, on in (config.get("ablations") or {}).items() if on)) or "base",
             "seed": config.get("seed"),
             "train_steps": config.get("train_steps"),
         }
         scores = {
-            f"hp/{name.removeprefix('val/')}": v
-            for name, v in self.record["metrics"].items()
+            f"hp/{name.removeprefix('val/')}": value
+            for name, value in self.record["metrics"].items()
             if name.startswith("val/")
         }
         for name, method in self.record.get("evaluation", {}).get("methods", {}).get("model", {}).items():
             scores[f"hp/eval/{name}"] = method["mean"]
         for logger in trainer.loggers:
             if isinstance(logger, pl.loggers.TensorBoardLogger):
-                logger.log_hyperparams(facts, scores or {"hp/none": 0.0})
-                logger.save()
+                logger.log_hyperparams(facts, scores or {"hp/none": 0.0}, step)
+                logger.finalize("success")
 
     def _write(self, here: bool) -> None:
         if not here:

@@ -1,23 +1,22 @@
-"""Composing configurations, and answering a mistake in them with the nearest right thing."""
+"""Composing configurations, and what there is to choose from."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import hydra
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from animegen.core.errors import AnimegenError, did_you_mean
-from animegen.core.schema import register_schemas
+from animegen.core import mistakes
+from animegen.core.errors import AnimegenError
+from animegen.core.schema import register_schemas, schema_keys
 
 CONFIG_MODULE = "animegen.conf"
 
@@ -34,10 +33,10 @@ def _run_dir(
     output: str | None, resume: str | None, runs: str, experiment: str, model: str, ablations: Any, seed: int, now: str
 ) -> str:
     """Return the folder of a run: the one named or resumed, else ``runs/<what>/<ablations>/seed<k>-<time>``."""
-    if resume:
-        return str(run_folder(resume))
     if output:
         return output
+    if resume:
+        return str(run_folder(resume))
     what = experiment if experiment != "none" else model
     changes = "+".join(sorted(name for name, on in (ablations or {}).items() if on)) or "base"
     return str(Path(runs) / what / changes / f"seed{seed}-{now}")
@@ -46,7 +45,7 @@ def _run_dir(
 def run_folder(path: str | Path) -> Path:
     """Return the run folder that a path means: the folder itself, or that of a checkpoint in it."""
     path = Path(path)
-    return path.parent.parent if path.suffix == ".ckpt" else path
+    return path.absolute().parent.parent if path.suffix == ".ckpt" else path
 
 
 def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
@@ -56,82 +55,52 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
         AnimegenError: for anything wrong with the overrides, with the nearest right key or option.
     """
     register()
-    GlobalHydra.instance().clear()
+    mistakes.check_words(overrides, list_options())
     try:
-        with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
-            config = compose(name, overrides=list(overrides))
+        config = _compose(name, overrides)
+        check_complete(config, name)
     except (HydraException, OmegaConfBaseException) as error:
         raise AnimegenError(explain(error, name, overrides)) from error
-    check_complete(config)
     return config
 
 
-def check_complete(config: DictConfig) -> None:
-    """Raise if a value that the user must give (``???``) is missing."""
-    missing = sorted(key for key in OmegaConf.missing_keys(config) if not key.startswith("hydra."))
+def _compose(name: str, overrides: Sequence[str]) -> DictConfig:
+    GlobalHydra.instance().clear()
+    with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
+        return compose(name, overrides=list(overrides))
+
+
+def check_complete(config: DictConfig, name: str = "train") -> None:
+    """Raise if a value that the user must give (``???``) is missing, or if a top-level key is none of ours."""
+    values = OmegaConf.to_container(config, resolve=False)
+    missing = [key for key, value in _dotted(values) if value == "???"]
     if missing:
-        raise AnimegenError(f"Missing on the command line: {', '.join(f'{key}=...' for key in missing)}")
+        raise AnimegenError(f"Missing on the command line: {' '.join(f'{key}=...' for key in missing)}")
+    known = schema_keys(name)
+    for key in config:
+        if key not in known:
+            raise AnimegenError(mistakes.no_key(str(key), known))
+    OmegaConf.to_container(config, resolve=True)  # finds interpolations that lead nowhere
 
 
 def explain(error: BaseException, name: str, overrides: Sequence[str]) -> str:
     """Turn an error of Hydra or OmegaConf into one sentence with the nearest right key or option."""
-    text = " ".join(str(error).split())
-    override = re.search(r"Could not override '([^']+)'", text)
-    if override or "Key '" in text:
-        key = override.group(1) if override else re.search(r"Key '([^']+)'", text).group(1)  # type: ignore[union-attr]
-        given = next((o.lstrip("+~").split("=")[0] for o in overrides if o.lstrip("+~").split("=")[0] == key), key)
-        known = _known_keys(name, overrides)
-        if "full_key" in text and not override:
-            given = next((o.lstrip("+~").split("=")[0] for o in overrides if key in o.split("=")[0]), key)
-        return f"There is no key '{given}' in this configuration.{did_you_mean(given, _same_depth_first(given, known))}"
-    group = re.search(r"Could not find '([^']+)'", text) or re.search(r"In '[^']+': Could not load '([^']+)'", text)
-    if group:
-        wanted = group.group(1)
-        folder, _, option = wanted.rpartition("/")
-        options = list_options()
-        same = [o for o in options if o.startswith(folder.split("/")[0] + "/")]
-        return (
-            f"There is no option '{wanted}'.{did_you_mean(wanted, same or options)}"
-            f" Available in '{folder}': {', '.join(o[len(folder) + 1 :] for o in options if o.startswith(folder + '/'))}"
-        )
-    typed = re.search(r"Value '([^']*)' of type '[^']*' could not be converted to (\w+)", text)
-    if typed:
-        key = re.search(r"full_key: (\S+)", text)
-        return f"{key.group(1) if key else 'A value'}={typed.group(1)} has the wrong type: it must be {_article(typed.group(2))}."
-    enum = re.search(r"Invalid value '([^']*)', expected one of \[([^\]]*)\]", text)
-    if enum:
-        key = re.search(r"full_key: (\S+)", text)
-        name_ = key.group(1) if key else "A value"
-        return f"{name_}={enum.group(1)} is not possible: use one of {enum.group(2)}.{did_you_mean(enum.group(1), enum.group(2).split(', '))}"
-    return text
-
-
-def _article(kind: str) -> str:
-    return {"Integer": "an integer", "Float": "a number", "Boolean": "true or false"}.get(kind, kind)
-
-
-def _same_depth_first(word: str, keys: list[str]) -> list[str]:
-    """Offer full keys; for a bare word also keys whose last part resembles it."""
-    return [*keys, *(key for key in keys if key.rsplit(".", 1)[-1] == word.rsplit(".", 1)[-1])]
-
-
-def _known_keys(name: str, overrides: Sequence[str]) -> list[str]:
-    """Return all dotted keys of the configuration that the group choices in ``overrides`` compose."""
-    groups = [o for o in overrides if o.split("=")[0] in list_groups()]
+    groups = list_groups()
     try:
-        GlobalHydra.instance().clear()
-        with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
-            config = compose(name, overrides=groups)
+        # All that the group choices alone compose: the keys that the user can have meant.
+        config = _compose(name, [word for word in overrides if word.split("=")[0] in groups])
+        known = [key for key, _ in _dotted(OmegaConf.to_container(config, resolve=False))]
     except (HydraException, OmegaConfBaseException):
-        return []
-    return [*_dotted(OmegaConf.to_container(config, resolve=False)), *list_groups()]
+        known = []
+    return mistakes.explain(error, overrides, list(dict.fromkeys([*known, *groups])), list_options())
 
 
-def _dotted(node: Any, prefix: str = "") -> Iterator[str]:
+def _dotted(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted keys of nested dicts with their values, branches before leaves."""
     if isinstance(node, dict):
         for key, value in node.items():
             if not str(key).startswith("_"):
-                yield f"{prefix}{key}"
+                yield f"{prefix}{key}", value
                 yield from _dotted(value, f"{prefix}{key}.")
 
 
@@ -152,33 +121,3 @@ def list_groups() -> list[str]:
 def plain(config: DictConfig) -> dict[str, Any]:
     """Return a resolved configuration as plain dicts, lists and values, as checkpoints store it."""
     return OmegaConf.to_container(config, resolve=True, enum_to_str=True)  # type: ignore[return-value]
-
-
-def build(node: Any, what: str) -> Any:
-    """Instantiate a configuration node; what a user got wrong in it becomes an AnimegenError."""
-    try:
-        return hydra.utils.instantiate(node, _convert_="all")
-    except Exception as error:
-        raise unwrap(error, what) from error
-
-
-def unwrap(error: BaseException, what: str) -> BaseException:
-    """Return the AnimegenError inside an error of Hydra's instantiation, or phrase one for it."""
-    inner: BaseException | None = error
-    while inner is not None:
-        if isinstance(inner, AnimegenError):
-            return inner
-        inner = inner.__cause__
-    cause = error.__cause__ or error
-    text = " ".join(str(cause).split())
-    argument = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '([^']+)'", text)
-    if argument:
-        return AnimegenError(
-            f"{what}: {argument.group(1)} has no setting '{argument.group(2)}'; see animegen list and the docstring of {argument.group(1)}."
-        )
-    if isinstance(error, HydraException) and isinstance(cause, (TypeError, ImportError, ValueError)):
-        key = re.search(r"full_key: (\S+)", str(error))
-        return AnimegenError(
-            f"{what}{f' ({key.group(1)})' if key else ''} cannot be built from this configuration: {text.split(' full_key')[0]}"
-        )
-    return error

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from animegen.core.errors import AnimegenError
 
+
 class Ema:
     """Averages the parameters of some networks; buffers (running statistics, spectral-norm vectors) are copied.
 

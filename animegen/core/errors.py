@@ -15,9 +15,16 @@ class AnimegenError(Exception):
     """
 
 
-def did_you_mean(word: str, candidates: Iterable[str], count: int = 3) -> str:
-    """Return ``" Did you mean 'a' or 'b'?"`` for the nearest candidates, or an empty string."""
-    near = difflib.get_close_matches(word, list(candidates), n=count, cutoff=0.6)
+def did_you_mean(word: str, candidates: Iterable[str], count: int = 3, cutoff: float = 0.6) -> str:
+    """Return ``" Did you mean 'a' or 'b'?"`` for the nearest candidates, or an empty string.
+
+    Args:
+        word: what was written.
+        candidates: what could have been meant.
+        count: how many to offer at most.
+        cutoff: how alike they must be, from 0 (anything) to 1 (equal).
+    """
+    near = difflib.get_close_matches(word, list(dict.fromkeys(candidates)), n=count, cutoff=cutoff)
     if not near:
         return ""
     return " Did you mean " + " or ".join(f"'{name}'" for name in near) + "?"

@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from animegen.core.config import unwrap
+from animegen.core.build import finish
 from animegen.core.ema import Ema
 from animegen.core.errors import AnimegenError, did_you_mean
 from animegen.core.objective import Evaluation, Objective, Objectives
@@ -265,9 +265,10 @@ class AnimeModule(pl.LightningModule):
         self._check_names("clip", self._clip if isinstance(self._clip, Mapping) else ())
         for name, make in self._optimizer_factories.items():
             parameters = list(self._network(self.trains.get(name, name)).parameters())
-            optimizers.append(_call(make, parameters, f"model.optimizers.{name}"))
+            optimizers.append(finish(make, f"model.optimizers.{name}", parameters))
             if name in self._scheduler_factories:
-                schedulers.append(_call(self._scheduler_factories[name], optimizers[-1], f"model.schedulers.{name}"))
+                schedule = self._scheduler_factories[name]
+                schedulers.append(finish(schedule, f"model.schedulers.{name}", optimizers[-1]))
         return optimizers, schedulers
 
     def _check_names(self, setting: str, names: Iterable[str]) -> None:
@@ -405,11 +406,3 @@ def _chunks(batch: dict[str, Tensor], count: int) -> list[tuple[dict[str, Tensor
     bounds = [round(size * i / count) for i in range(count + 1)]
     pairs = [(a, b) for a, b in itertools.pairwise(bounds) if b > a]
     return [({name: value[a:b] for name, value in batch.items()}, b - a) for a, b in pairs]
-
-
-def _call(make: Callable[[Any], Any], argument: Any, what: str) -> Any:
-    """Build an optimizer or a schedule; a wrong setting in its configuration is explained."""
-    try:
-        return make(argument)
-    except (TypeError, ValueError) as error:
-        raise unwrap(error, what) from error

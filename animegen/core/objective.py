@@ -14,9 +14,9 @@ from collections.abc import Callable, ItemsView, Mapping, ValuesView
 from typing import Any, cast
 
 import torch
-from hydra.utils import instantiate
 from torch import Tensor, nn
 
+from animegen.core.build import build
 from animegen.core.errors import AnimegenError, did_you_mean
 
 Layers = tuple[str, ...]
@@ -247,5 +247,5 @@ def _build(name: str, term: Term | dict[str, Any] | None) -> Term | None:
         raise AnimegenError(
             f"The loss term '{name}' has no loss: give it 'loss: {{_target_: animegen.losses.<name>}}'."
         )
-    settings["loss"] = instantiate(settings["loss"], _convert_="all")
+    settings["loss"] = build(settings["loss"], f"the loss of the term '{name}'")
     return Term(**settings)

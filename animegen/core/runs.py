@@ -43,28 +43,47 @@ def read_record(folder: str | Path) -> dict[str, Any]:
     """Return the run record of a run folder."""
     path = Path(folder) / "run.json"
     try:
-        return json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise AnimegenError(f"'{folder}' has no run.json: it is not the folder of a run.") from error
-    except json.JSONDecodeError as error:
-        raise AnimegenError(f"'{path}' is damaged ({error}); start the run again.") from error
+        record = json.loads(path.read_text())
+    except OSError as error:
+        raise AnimegenError(
+            f"'{folder}' has no readable run.json: it is not the folder of a run; checkpoints lie in"
+            " <run folder>/checkpoints."
+        ) from error
+    except ValueError as error:
+        raise AnimegenError(f"'{path}' is damaged ({error}): restore it, or start the run again.") from error
+    if not isinstance(record, dict):
+        raise AnimegenError(f"'{path}' is not the record of a run: restore it, or start the run again.")
+    return record
 
 
 def resumed_overrides(overrides: list[str]) -> list[str]:
     """Return the overrides of the run that ``resume=`` names, followed by the given ones.
 
     So ``animegen train resume=last`` needs nothing else, and ``resume=last train_steps=9000``
-    trains on. Without ``resume=`` the overrides are returned as they are.
+    trains on. With ``output=`` the run goes on in another folder, and the old one stays as it is.
+    Without ``resume=`` the overrides are returned as they are.
     """
-    wanted = next((o.split("=", 1)[1] for o in overrides if o.startswith("resume=")), None)
+    values = {key: unquoted(value) for key, equals, value in (o.partition("=") for o in overrides) if equals}
+    wanted = values.get("resume")
     if wanted in (None, "null", ""):
         return overrides
-    keys = dict(o.split("=", 1) for o in overrides if "=" in o)
-    checkpoint = resolve_checkpoint(str(wanted), keys.get("runs", "runs"), keys.get("experiment"))
-    recorded = read_record(run_folder(checkpoint)).get("overrides", [])
-    # A folder named in the first command is the one we resume in anyway.
-    recorded = [o for o in recorded if not o.startswith(("resume=", "output=", "overwrite="))]
+    checkpoint = resolve_checkpoint(str(wanted), values.get("runs", "runs"), values.get("experiment"))
+    recorded = [o for o in read_record(run_folder(checkpoint)).get("overrides", []) if isinstance(o, str)]
     mine = [o for o in overrides if not o.startswith("resume=")]
-    given = {o.split("=", 1)[0] for o in mine}
-    kept = [o for o in recorded if o.split("=", 1)[0] not in given]
-    return [*kept, *mine, f"resume='{checkpoint}'"]
+    # Where the first command wrote is where we read; hydra.* belongs to the first process.
+    gone = {"resume", "output", "overwrite", *(o.split("=", 1)[0] for o in mine)}
+    kept = [o for o in recorded if o.split("=", 1)[0] not in gone and not o.startswith("hydra.")]
+    return [*kept, *mine, f"resume={quoted(checkpoint)}"]
+
+
+def quoted(value: str | Path) -> str:
+    """Return a text as Hydra's override grammar takes it literally."""
+    escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def unquoted(value: str) -> str:
+    """Return the text that a value of an override stands for."""
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+        return value[1:-1].replace(f"\\{value[0]}", value[0]).replace("\\\\", "\\")
+    return value

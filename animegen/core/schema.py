@@ -81,7 +81,10 @@ class BenchSchema:
 
 def register_schemas() -> None:
     """Make the schemas known to Hydra under ``schema/<verb>``; calling it again changes nothing."""
-    store = ConfigStore.instance()
-    store.store(group="schema", name="train", node=TrainSchema, package="_global_")
-    store.store(group="schema", name="eval", node=EvalSchema, package="_global_")
-    store.store(group="schema", name="bench", node=BenchSchema, package="_global_")
+    for name, schema in (("train", TrainSchema), ("eval", EvalSchema), ("bench", BenchSchema)):
+        ConfigStore.instance().store(group="schema", name=name, node=schema, package="_global_")
+
+
+def schema_keys(name: str) -> list[str]:
+    """Return the top-level keys of the configuration ``name``: those of its registered schema."""
+    return [str(key) for key in ConfigStore.instance().load(f"schema/{name}.yaml").node]

@@ -38,6 +38,8 @@ class AnimeDataModule(pl.LightningDataModule):
         val: finite view for validation and previews, ``shuffle=False``; ``None``: no validation, and previews show
             training samples.
         test: finite view for the final evaluation.
+        stills: finite view of pictures ``anime`` in the style, which evaluation compares outputs with as a set; the
+            only yardstick where the photos have no true anime.
         batch_size: samples per process and training step.
         val_batch_size: samples per batch of validation and test; by default ``batch_size``.
         num_workers: processes that load training data; 0 loads in the main process.
@@ -59,6 +61,7 @@ class AnimeDataModule(pl.LightningDataModule):
         train: View,
         val: View | None = None,
         test: View | None = None,
+        stills: View | None = None,
         batch_size: int = 4,
         val_batch_size: int | None = None,
         num_workers: int = 0,
@@ -79,7 +82,7 @@ class AnimeDataModule(pl.LightningDataModule):
                 f"data.batch_size ({batch_size}) and data.val_batch_size ({val_batch_size}) must be at least 1 and"
                 f" data.num_workers ({num_workers}) at least 0."
             )
-        self.train, self.val, self.test = train, val, test
+        self.train, self.val, self.test, self.stills = train, val, test, stills
         self.batch_size, self.val_batch_size = batch_size, val_batch_size or batch_size
         self.num_workers, self.augment, self.smooth = num_workers, augment, smooth
         self.pin_memory, self.repeat_first_batch = pin_memory, repeat_first_batch
@@ -101,7 +104,7 @@ class AnimeDataModule(pl.LightningDataModule):
 
     def teardown(self, stage: str) -> None:
         """Say how many broken files there were."""
-        views = [view for view in (self.train, self.val, self.test) if view is not None]
+        views = [view for view in (self.train, self.val, self.test, self.stills) if view is not None]
         count = sum(view.skipped for view in views)
         if count:
             log.warning("%d broken picture files were skipped; each was named above.", count)
@@ -258,7 +261,7 @@ def _check_settings(settings: dict[str, Any]) -> None:
         if not _is_plain(value):
             raise AnimegenError(
                 f"The setting 'data.{name}' must be a plain value (text, number, list, ...), not"
-                f" {type(value).__name__}: nodes with a _target_ belong into train, val, test or augment."
+                f" {type(value).__name__}: nodes with a _target_ belong into train, val, test, stills or augment."
             )
 
 

@@ -249,11 +249,13 @@ class Holdout(_Selection):
             heldout = {min(places)[1]}
         chosen = [index for index in range(count) if (index in heldout) == (self.part == "heldout")]
         if not chosen:
-            remedy = (
-                "data.val=null trains without" if self.part == "heldout" else "use more pictures or a smaller share"
-            )
+            remedies = {
+                "train": "use more pictures or a smaller share",
+                "heldout": "set data.val=null data.stills=null",
+            }
             raise AnimegenError(
-                f"Holding out a share of {self.share} of {count} pictures leaves none for '{self.part}': {remedy}."
+                f"Holding out a share of {self.share} of {count} pictures leaves none for '{self.part}':"
+                f" {remedies[self.part]}."
             )
         return chosen
 

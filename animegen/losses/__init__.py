@@ -2,19 +2,22 @@
 
 from animegen.losses.adversarial import GANLoss
 from animegen.losses.colour import LabColour, YUVColour
+from animegen.losses.contrastive import PatchNCE
 from animegen.losses.perceptual import LPIPS, FeatureL1
 from animegen.losses.pixel import L1, MSE, Charbonnier, TotalVariation
-from animegen.losses.style import GramStyle, gram
+from animegen.losses.style import DecentralisedGramStyle, GramStyle, gram
 
 __all__ = [
     "L1",
     "LPIPS",
     "MSE",
     "Charbonnier",
+    "DecentralisedGramStyle",
     "FeatureL1",
     "GANLoss",
     "GramStyle",
     "LabColour",
+    "PatchNCE",
     "TotalVariation",
     "YUVColour",
     "gram",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -26,12 +27,22 @@ class GANLoss(nn.Module):
             generator's form is the non-saturating one).
         target: what the logits should say, ``real`` or ``fake``. A generator's target is always ``real``.
         side: ``discriminator`` or ``generator``.
+        real_label, fake_label: what stands for 1 and for 0 in ``lsgan`` (mean (x - label)^2) and ``vanilla`` (cross
+            entropy with that probability). Labels such as 0.9 and 0.1 keep a discriminator from becoming too sure;
+            AnimeGANv3 judges its support tail with these.
 
     Raises:
-        AnimegenError: if a choice does not exist or a generator is told to be recognised.
+        AnimegenError: if a choice does not exist, a generator is told to be recognised, or labels do not apply.
     """
 
-    def __init__(self, kind: str = "lsgan", target: str = "real", side: str = "discriminator") -> None:
+    def __init__(
+        self,
+        kind: str = "lsgan",
+        target: str = "real",
+        side: str = "discriminator",
+        real_label: float = 1.0,
+        fake_label: float = 0.0,
+    ) -> None:
         super().__init__()
         for option, value in (("kind", kind), ("target", target), ("side", side)):
             if value not in _CHOICES[option]:
@@ -41,20 +52,28 @@ class GANLoss(nn.Module):
                 )
         if side == "generator" and target == "fake":
             raise AnimegenError("GANLoss with side=generator wants its pictures to pass as real: set target=real.")
+        if kind == "hinge" and (real_label, fake_label) != (1.0, 0.0):
+            raise AnimegenError("GANLoss with kind=hinge has no labels: leave out real_label and fake_label.")
+        if kind == "vanilla" and not 0 <= fake_label <= real_label <= 1:
+            raise AnimegenError(
+                f"The labels of GANLoss with kind=vanilla are probabilities, not real_label={real_label} and"
+                f" fake_label={fake_label}: choose 0 <= fake_label <= real_label <= 1."
+            )
         self.kind = kind
         self.target = target
         self.side = side
+        self.label = float(real_label if target == "real" else fake_label)
 
     def forward(self, logits: Tensor) -> Tensor:
         """Return the loss of ``logits`` of any shape, a float32 scalar."""
         x = logits.float()
-        sign = 1.0 if self.target == "real" else -1.0
         if self.kind == "lsgan":
-            return (x - 1).square().mean() if self.target == "real" else x.square().mean()
+            return (x - self.label).square().mean()
         if self.kind == "vanilla":
-            return F.softplus(-sign * x).mean()
+            return F.binary_cross_entropy_with_logits(x, torch.full_like(x, self.label))
+        sign = 1.0 if self.target == "real" else -1.0
         return -x.mean() if self.side == "generator" else F.relu(1 - sign * x).mean()
 
     def extra_repr(self) -> str:
         """Return what ``print(module)`` shows."""
-        return f"{self.kind}, target={self.target}, side={self.side}"
+        return f"{self.kind}, target={self.target} ({self.label:g}), side={self.side}"

@@ -20,15 +20,20 @@ class FeatureL1(nn.Module):
 
     Args:
         layers: names of the feature layers.
+        per_channel: divide by the number of channels once more, as AnimeGANv3 does.
     """
 
-    def __init__(self, layers: Sequence[str] = ("content",)) -> None:
+    def __init__(self, layers: Sequence[str] = ("content",), per_channel: bool = False) -> None:
         super().__init__()
         self.layers = list(layers)
+        self.per_channel = per_channel
 
     def forward(self, image: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> Tensor:
         """Compare two dicts of features (B,C,H,W)."""
-        losses = [difference(image[layer], reference[layer].detach(), self).abs().mean() for layer in self.layers]
+        losses = []
+        for layer in self.layers:
+            loss = difference(image[layer], reference[layer].detach(), self).abs().mean()
+            losses.append(loss / image[layer].shape[1] if self.per_channel else loss)
         return torch.stack(losses).mean()
 
 

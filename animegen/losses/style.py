@@ -37,3 +37,33 @@ class GramStyle(nn.Module):
         """Compare two dicts of features (B,C,H,W)."""
         losses = [(gram(image[layer]) - gram(reference[layer]).detach()).abs().mean() for layer in self.layers]
         return torch.stack(losses).mean()
+
+
+class DecentralisedGramStyle(nn.Module):
+    """AnimeGANv3's style loss: mean absolute difference of the Gram matrices of centred features, per channel.
+
+    From each channel its mean over the picture is subtracted before (hence "decentralised"): what remains is how
+    features vary together, not how strong they are, so the loss says less about brightness and palette. The mean is
+    divided by the number of channels once more, and averaged over layers. The reference gets no gradient.
+
+    Args:
+        layers: names of the feature layers. AnimeGANv3 weighs each by itself: give it a term of its own.
+    """
+
+    def __init__(self, layers: Sequence[str] = ("style",)) -> None:
+        super().__init__()
+        self.layers = list(layers)
+
+    def forward(self, image: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> Tensor:
+        """Compare two dicts of features (B,C,H,W); the two may differ in size."""
+        losses = [
+            (gram(_centred(image[layer])) - gram(_centred(reference[layer])).detach()).abs().mean()
+            / image[layer].shape[1]
+            for layer in self.layers
+        ]
+        return torch.stack(losses).mean()
+
+
+def _centred(features: Tensor) -> Tensor:
+    features = features.float()
+    return features - features.mean((2, 3), keepdim=True)

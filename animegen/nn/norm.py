@@ -40,7 +40,16 @@ def _provider() -> StatisticsProvider | None:
     return getattr(_thread, "provider", None)
 
 
-def _statistics(module: nn.Module, x: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def statistics(module: nn.Module, x: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Return mean and biased variance of ``x`` (B,C,H,W) over ``dims``, or what stands in for those of the whole picture.
+
+    Every layer that looks at the whole picture asks here and nowhere else: then it runs in tiles, too.
+
+    Args:
+        module: tells the layers apart.
+        x: the map, or the part of it that the layer sees.
+        dims: kept as dimensions of size 1.
+    """
     provider = _provider()
     if provider is not None:
         return provider(module, x, dims)
@@ -64,7 +73,7 @@ class _SampleNorm(nn.Module):
         """Normalise ``x`` (B,C,H,W); shape and dtype stay."""
         if _provider() is None:
             return self._fast(x).to(x.dtype)
-        mean, variance = _statistics(self, x, self.dims)
+        mean, variance = statistics(self, x, self.dims)
         y = (at_least_float32(x) - mean) / torch.sqrt(variance + self.eps)
         if self.weight is not None and self.bias is not None:
             y = y * self.weight[:, None, None] + self.bias[:, None, None]
@@ -120,7 +129,7 @@ class LADE(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``x`` (B,C,H,W); shape and dtype stay."""
-        mean, variance = _statistics(self.project, self.project(x), (2, 3))
+        mean, variance = statistics(self.project, self.project(x), (2, 3))
         return (at_least_float32(self.norm(x)) * torch.sqrt(variance + self.eps) + mean).to(x.dtype)
 
 

@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from animegen.nn.tape import NotTileable, Tape, record
+from animegen.nn.tape import Tape, TilingError, record
 
 
 @dataclass(frozen=True)
@@ -50,34 +51,32 @@ def measure_reach(
         dtype: autocast type; the network may take other steps under autocast.
 
     Raises:
-        NotTileable: if the network looks at the whole picture, changes the size, or computes
+        TilingError: if the network looks at the whole picture, changes the size, or computes
             with something that cannot be followed.
     """
     if not getattr(network, "tileable", True):
-        raise NotTileable("it looks at the whole picture at once")
+        raise TilingError("the network looks at the whole picture at once")
     factor = getattr(network, "factor", 1)
     # Wide enough for the padding of layers at 1/factor of the resolution.
     thickness = max(8 * factor, 64)
-    for length in (256, 1024, 4096):
-        if length > 256 and length * thickness > 2**19:
-            break
+    for length in (256, 1024):
         # Of different sizes, so that steps that depend on the size show.
         strips = [
-            _Strip(factor, max(length // factor, 16) * factor, thickness, axis=2),
-            _Strip(factor, (max(length // factor, 16) + 2) * factor, thickness + factor, axis=3),
+            _Strip(factor, max(length // factor, 16) * factor, thickness, axis=2, batch=1),
+            _Strip(factor, (max(length // factor, 16) + 2) * factor, thickness + factor, axis=3, batch=2),
         ]
         tapes = [strip.follow(network, channels, torch.device(device), dtype) for strip in strips]
         if all(strip.inside for strip in strips):
             tape = tapes[0] if tapes[0] == tapes[1] else None
             return Reach(max(strip.radius for strip in strips), tape, tapes[0].normalisations)
-    raise NotTileable(f"it looks further than {strips[0].length // 2} pixels, perhaps at the whole picture")
+    raise TilingError(f"the network looks further than {strips[0].length // 2} pixels, perhaps at the whole picture")
 
 
 class _Strip:
     """Measures the spread of NaN along one axis of a strip, from a block of ``factor`` pixels."""
 
-    def __init__(self, factor: int, length: int, thickness: int, axis: int) -> None:
-        self.factor, self.length, self.thickness, self.axis = factor, length, thickness, axis
+    def __init__(self, factor: int, length: int, thickness: int, axis: int, batch: int) -> None:
+        self.factor, self.length, self.thickness, self.axis, self.batch = factor, length, thickness, axis, batch
         self.start = length // 2 // factor * factor
         self.radius = 0
         #: Whether the spread ended before the ends of the strip.
@@ -91,26 +90,26 @@ class _Strip:
         dtype: torch.dtype | None,
     ) -> Tape:
         """Run the network on the strip."""
-        size = [1, channels, self.thickness, self.thickness]
+        size = [self.batch, channels, self.thickness, self.thickness]
         size[self.axis] = self.length
         images = torch.zeros(size, device=device)
         self.reset(images)
         with inference(device, dtype), plain_convolutions():
             tape, output = record(network, images, self.statistics)
         if output.shape[-2:] != images.shape[-2:]:
-            raise NotTileable(f"it makes {tuple(output.shape)} of {tuple(images.shape)}")
+            raise TilingError(f"the network makes {tuple(output.shape)} of {tuple(images.shape)}")
         if not output.isnan().any():
-            raise NotTileable("how far it looks cannot be measured")
+            raise TilingError("how far the network looks cannot be measured")
         self.measure(output)
         return tape
 
     def statistics(self, x: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """Stand in for the statistics of a normalisation layer."""
         self.measure(x)
-        # Any statistics do as long as deep networks do not overflow, which would be NaN, too.
-        variance = x.float().nan_to_num(0.0, 0.0, 0.0).square().mean(dims, keepdim=True)
+        # Any statistics do that one can divide by and that keep deep networks from overflowing: both make NaN, too.
+        variance = x.float().nan_to_num(0.0, 0.0, 0.0).square().mean(dims, keepdim=True).clamp_min(1.0)
         self.reset(x)
-        return torch.zeros_like(variance), variance
+        return torch.ones_like(variance), variance
 
     def measure(self, x: Tensor) -> None:
         """Take note of how far NaN has come in the map ``x``."""
@@ -137,12 +136,13 @@ def map_stride(pixels: int, length: int, factor: int) -> int:
     """Return how many pixels one position of a map stands for, given its length for a side of so many pixels.
 
     Raises:
-        NotTileable: if tiles would not fit together in the map.
+        TilingError: if tiles would not fit together in the map.
     """
     stride = max(pixels // length, 1)
     if factor % stride or length * stride != pixels:
-        raise NotTileable(
-            f"it normalises a map of {length} positions for {pixels} pixels, no divisor of its factor {factor} apart"
+        raise TilingError(
+            f"the network normalises a map of {length} positions for {pixels} pixels, which is not that size divided by"
+            f" a divisor of its factor {factor}"
         )
     return stride
 
@@ -157,7 +157,8 @@ def inference(device: torch.device, dtype: torch.dtype | None) -> Iterator[None]
 @contextmanager
 def plain_convolutions() -> Iterator[None]:
     """Switch off libraries whose convolutions compute in blocks (Winograd, FFT): NaN would fill the blocks."""
-    libraries = (torch.backends.mkldnn, torch.backends.cudnn)
+    # Any: to type checkers they are modules, whose switches they do not see.
+    libraries: list[Any] = [torch.backends.mkldnn, torch.backends.cudnn]
     before = [library.enabled for library in libraries]
     for library in libraries:
         library.enabled = False

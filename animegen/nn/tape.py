@@ -26,7 +26,7 @@ _READS = {
 } | {torch.equal, torch.allclose}
 
 
-class NotTileable(ValueError):
+class TilingError(ValueError):
     """The network cannot run in tiles with an exact result; the text says why."""
 
 
@@ -123,13 +123,13 @@ def record(network: Callable[[Tensor], Tensor], images: Tensor, provider: Provid
         the tape and the network's output.
 
     Raises:
-        NotTileable: if the network computes with something else than recorded torch functions.
+        TilingError: if the network computes with something else than recorded torch functions.
     """
     recorder = _Recorder(images, provider)
     with recorder, shared_statistics(recorder.statistics):
         output = network(images)
     if id(output) not in recorder.slots:
-        raise NotTileable("its output is not made by torch functions that can be recorded")
+        raise TilingError("the network's output is not made by torch functions that can be recorded")
     return Tape(recorder.steps, Slot(0), recorder.slots[id(output)]), output
 
 
@@ -140,7 +140,7 @@ def whole_picture(x: Tensor, dims: Sequence[int]) -> bool:
         return True
     if x.ndim == 4 and not axes & {0, 2, 3}:
         return False
-    raise NotTileable(f"it normalises a {x.ndim}-dimensional map over the dimensions {tuple(dims)}")
+    raise TilingError(f"the network normalises a {x.ndim}-dimensional map over the dimensions {tuple(dims)}")
 
 
 class _Recorder(TorchFunctionMode):
@@ -163,7 +163,7 @@ class _Recorder(TorchFunctionMode):
         if self.paused:
             return func(*args, **kwargs)
         if func in _READS and any(id(value) in self.slots for value in args):
-            raise NotTileable(f"it uses values of its activations in Python ({func.__name__})")
+            raise TilingError(f"the network uses values of its activations in Python ({func.__name__})")
         arguments, options = self._known(args), self._known(kwargs)
         result = func(*args, **kwargs)
         made = self._made(result)
@@ -178,7 +178,7 @@ class _Recorder(TorchFunctionMode):
             variance, mean = torch.var_mean(x.float(), dims, correction=0, keepdim=True)
             return mean, variance
         if id(x) not in self.slots:
-            raise NotTileable("it normalises something that is not made by recorded torch functions")
+            raise TilingError("the network normalises something that is not made by recorded torch functions")
         self.paused = True
         mean, variance = self._provider(x, dims)
         self.paused = False

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from animegen.nn.reach import Reach, inference, map_stride, measure_reach
-from animegen.nn.tape import NotTileable, Slot, Statistics, Tape, record
+from animegen.nn.tape import Call, Slot, Statistics, Tape, TilingError, record
 
 Network = Callable[[Tensor], Tensor]
 
@@ -73,8 +73,8 @@ def tiled(
     if tile > 0 and max(height, width) > tile:
         try:
             reach = tileable(network, images.shape[1], images.device, dtype)
-        except NotTileable as reason:
-            warnings.warn(f"The picture is not cut into tiles: the network is of a kind where {reason}.", stacklevel=2)
+        except TilingError as reason:
+            warnings.warn(f"The picture is not cut into tiles: {reason}.", stacklevel=2)
         else:
             margin = reach.radius if halo is None else halo
             grid = _Grid.cut(height, width, tile, math.ceil(margin / factor) * factor, factor)
@@ -91,11 +91,11 @@ def tileable(
 ) -> Reach:
     """Return how far a network looks, after a proof on a small picture that tiles give its result.
 
-    The answer is remembered for as long as the network object lives. Arguments as for
-    :func:`~animegen.nn.reach.measure_reach`.
+    The answer is remembered for as long as the network object lives; its weights may change in
+    place, but not be exchanged for others. Arguments as for :func:`~animegen.nn.reach.measure_reach`.
 
     Raises:
-        NotTileable: if it cannot run in tiles.
+        TilingError: if it cannot run in tiles.
     """
     device = torch.device(device)
     known = _known.setdefault(network, {})
@@ -104,11 +104,13 @@ def tileable(
         try:
             known[key] = measure_reach(network, channels, device, dtype)
             _prove(network, channels, device)
-        except NotTileable as reason:
+        except TilingError as reason:
             known[key] = str(reason)
+        except RuntimeError as error:
+            known[key] = f"the network fails on small pictures ({' '.join(str(error).split())[:120]})"
     found = known[key]
     if isinstance(found, str):
-        raise NotTileable(found)
+        raise TilingError(found)
     return found
 
 
@@ -137,7 +139,9 @@ def _prove(network: Network, channels: int, device: torch.device) -> None:
         sensitivity = float((network(nearly) - whole).abs().max())
     difference = float((_play(network, reach.tape, images, grid, None) - whole).abs().max())
     if not difference <= max(TOLERANCE, 10 * sensitivity):
-        raise NotTileable(f"a pixel depends on its position or on the picture's size (tiles differ by {difference:.2g})")
+        raise TilingError(
+            f"a pixel depends on its position or on the picture's size (tiles differ by {difference:.2g})"
+        )
 
 
 # --- geometry ----------------------------------------------------------------------------------------
@@ -193,7 +197,7 @@ class _Grid:
         window = self.windows[0]
         stride = map_stride(window.bottom - window.top, x.shape[-2], self.factor)
         if stride != map_stride(window.right - window.left, x.shape[-1], self.factor):
-            raise NotTileable("it scales height and width differently")
+            raise TilingError("the network scales height and width differently")
         return stride
 
 
@@ -243,7 +247,8 @@ def _play(network: Network, tape: Tape | None, images: Tensor, grid: _Grid, dtyp
 
 def _advance(tape: Tape, begin: int, end: int, values: dict[Slot, Tensor]) -> None:
     for step in tape.steps[begin:end]:
-        step.run(values)  # type: ignore[union-attr] - there are only calls between two statistics
+        assert isinstance(step, Call)
+        step.run(values)
 
 
 def _meet(step: Statistics, waiting: list[dict[Slot, Tensor]], parts: list[_Moments], grid: _Grid) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,14 +24,28 @@ class PhotoDegradation(nn.Module):
     Args:
         texture: largest strength of multiplicative texture; each picture draws its own, strong in some
             places and weak in others, from noise with grains of 1, 2, 4 and 8 pixels.
+        hue: strength of coloured texture, as a share of that of gray texture.
         shading: standard deviation of slow multiplicative changes of brightness.
+        cast: standard deviation of multiplicative changes of brightness, and of each channel by itself, that are the
+            same all over a picture: the light of another hour.
         blur: largest share of a 3x3 binomial blur.
         grain: standard deviation of additive noise per pixel and channel.
     """
 
-    def __init__(self, texture: float = 0.3, shading: float = 0.15, blur: float = 1.0, grain: float = 0.02) -> None:
+    kernel: Tensor
+
+    def __init__(
+        self,
+        texture: float = 0.7,
+        hue: float = 0.3,
+        shading: float = 0.25,
+        cast: float = 0.1,
+        blur: float = 1.0,
+        grain: float = 0.02,
+    ) -> None:
         super().__init__()
-        self.texture, self.shading, self.blur, self.grain = texture, shading, blur, grain
+        self.texture, self.hue, self.shading, self.cast = texture, hue, shading, cast
+        self.blur, self.grain = blur, grain
         kernel = torch.tensor([1.0, 2.0, 1.0]) / 4
         self.register_buffer("kernel", torch.outer(kernel, kernel).expand(3, 1, 3, 3).clone(), persistent=False)
 
@@ -43,12 +59,17 @@ class PhotoDegradation(nn.Module):
         """
         with torch.autocast(anime.device.type, enabled=False):
             image = (colours.reverse(anime.float()) + 1) / 2
-            strength = 2 * self.texture * torch.rand(len(image), 1, 1, 1, device=image.device)
-            where = self._noise(image, 4, torch.rand)
-            grains = sum(amplitude * self._noise(image, cells) for cells, amplitude in self._octaves(image))
-            image = image * (1 + strength * where * grains) * (1 + self.shading * self._noise(image, 6))
+            one, three = (len(image), 1, 1, 1), (len(image), 3, 1, 1)
+            device = image.device
+            strength = 2 * self.texture * torch.rand(one, device=device) * self._noise(image, 4, torch.rand)
+            grains = sum(
+                amplitude * (self._noise(image, cells) + self.hue * self._noise(image, cells, channels=3))
+                for cells, amplitude in self._octaves(image)
+            )
+            light = 1 + self.cast * (torch.randn(one, device=device) + torch.randn(three, device=device))
+            image = image * (1 + strength * grains) * (1 + self.shading * self._noise(image, 6)) * light
             blurred = F.conv2d(F.pad(image, (1, 1, 1, 1), mode="reflect"), self.kernel, groups=3)
-            image = torch.lerp(image, blurred, self.blur * torch.rand(len(image), 1, 1, 1, device=image.device))
+            image = torch.lerp(image, blurred, self.blur * torch.rand(one, device=device))
             image = image + self.grain * torch.randn_like(image)
         return (image.clamp(0, 1) * 2 - 1).to(anime)
 
@@ -59,10 +80,10 @@ class PhotoDegradation(nn.Module):
         return [(max(side // grain, 2), amplitude) for grain, amplitude in ((1, 0.35), (2, 0.5), (4, 0.5), (8, 0.5))]
 
     @staticmethod
-    def _noise(image: Tensor, cells: int, draw=torch.randn) -> Tensor:
-        """Return smooth noise ``(B,1,H,W)`` with about ``cells`` cells along the shorter side."""
+    def _noise(image: Tensor, cells: int, draw: Callable[..., Tensor] = torch.randn, channels: int = 1) -> Tensor:
+        """Return smooth noise ``(B,channels,H,W)`` with about ``cells`` cells along the shorter side."""
         height, width = image.shape[-2:]
         unit = min(height, width) / cells
-        shape = (len(image), 1, max(round(height / unit), 1), max(round(width / unit), 1))
+        shape = (len(image), channels, max(round(height / unit), 1), max(round(width / unit), 1))
         noise = draw(shape, device=image.device)
         return F.interpolate(noise, size=(height, width), mode="bilinear")

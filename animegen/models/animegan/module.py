@@ -28,7 +28,7 @@ class AnimeGAN(StyliseModule):
     ``fake``                generator(photo)
     ``anime_gray``          the anime picture without colour, three equal channels
     ``photo_coloured``      the photo after linear colour transfer to the anime set
-    ``identity``            generator(anime), computed only if a term reads it
+    ``identity``            generator(anime), made only if a term reads it
     ``restored``            generator(anime degraded to look like a photo), likewise
     ``fake_logits``         discriminator(fake)
     ``real_logits``         discriminator(anime); likewise ``gray_logits`` (anime without colour)
@@ -65,35 +65,45 @@ class AnimeGAN(StyliseModule):
         self.colours = LinearColourTransfer()
         if discriminator is None and "discriminator" in self.objectives:
             raise AnimegenError(
-                "The model has no discriminator but an objective for one: delete it with ~model.objectives.discriminator"
-                " ~model.optimizers.discriminator, or use ablation=animegan/no_discriminator."
+                "The model has no discriminator but an objective for one: delete it with"
+                " ~model.objectives.discriminator and ~model.optimizers.discriminator, or use ablation=animegan/no_discriminator."
             )
 
     def updates(self, batch: dict[str, Tensor]) -> Updates:
         """Yield the pre-training update, or discriminator and generator."""
         photo, anime = batch["photo"], batch["anime"]
         self.colours.observe(photo, anime)
-        fake = self.generator(photo)
+        phase = "pretrain" if self.train_step < self.pretrain_steps else "generator"
+        drawn = self._draw(self.objectives[phase], batch)
+        fake = drawn["fake"]
         shared = {
+            **drawn,
             "photo": photo,
             "anime": anime,
             "anime_gray": lambda: gray(anime),
             "photo_coloured": lambda: self.colours(photo),
-            "identity": lambda: self.generator(anime),
-            "restored": lambda: self._restore(anime),
             "features": self.features,
         }
-        if self.train_step < self.pretrain_steps:
-            yield "pretrain", self.objectives["pretrain"](fake=fake, **shared)
+        if phase == "pretrain":
+            yield "pretrain", self.objectives["pretrain"](**shared)
             return
         if self.discriminator is not None:
             objective = self.objectives["discriminator"]
-            logits = self._logits(objective, fake.detach(), batch)
-            yield "discriminator", objective(**logits)
-        yield (
-            "generator",
-            self.objectives["generator"](fake=fake, fake_logits=lambda: self._discriminate(fake), **shared),
-        )
+            yield "discriminator", objective(**self._logits(objective, fake.detach(), batch))
+        yield "generator", self.objectives["generator"](**shared, fake_logits=lambda: self._discriminate(fake))
+
+    def _draw(self, objective: Objective, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return what the generator makes of the photos, and of anime where a term reads that, in one pass."""
+        inputs = {"fake": batch["photo"]}
+        if objective.reads("identity"):
+            inputs["identity"] = batch["anime"]
+        if objective.reads("restored"):
+            if self.degradation is None:
+                raise AnimegenError("A loss term reads 'restored', but the model has no model.degradation: set it.")
+            inputs["restored"] = self.degradation(batch["anime"], self.colours)
+        joined, slices = split_batches(inputs)
+        outputs = self.generator(joined)
+        return {name: outputs[part] for name, part in slices.items()}
 
     def _logits(self, objective: Objective, fake: Tensor, batch: dict[str, Tensor]) -> dict[str, Any]:
         """Return entries that share one forward pass over just those batches that a term reads.
@@ -117,11 +127,6 @@ class AnimeGAN(StyliseModule):
             return {name: logits[part] for name, part in slices.items()}
 
         return dict.fromkeys(("real_logits", "fake_logits", "gray_logits", "smooth_logits"), together)
-
-    def _restore(self, anime: Tensor) -> Tensor:
-        if self.degradation is None:
-            raise AnimegenError("A loss term reads 'restored', but the model has no model.degradation: set it.")
-        return self.generator(self.degradation(anime, self.colours))
 
     def _discriminate(self, images: Tensor) -> Tensor:
         if self.discriminator is None:

@@ -42,7 +42,7 @@ def test_every_option_lies_in_the_package_data(option: str) -> None:
     assert text.startswith("# @package data\n")
     keys = set(OmegaConf.to_container(OmegaConf.create(text), resolve=False))  # type: ignore[arg-type]
     assert {"_target_", "_convert_", "image_size", "load_size", "batch_size", "smooth", "repeat_first_batch"} <= keys
-    assert {"train", "val", "test", "augment"} <= keys
+    assert {"train", "val", "test", "stills", "augment"} <= keys
 
 
 def test_unpaired_toonworld() -> None:
@@ -67,6 +67,9 @@ def test_unpaired_toonworld() -> None:
     assert data.train.seed == 7
     assert data.augment is not None
     assert data.augment.seed == 7
+    assert isinstance(data.stills, StillView)
+    names = [view.sources["anime"].name(0) for view in (data.test, data.stills)]
+    assert names[0].replace("0000", "0001") == names[1]
 
 
 def test_paired_toonworld() -> None:
@@ -87,6 +90,8 @@ def fill(folder: Path, count: int, shape: tuple[int, int] = (50, 40)) -> Path:
 def test_unpaired_folders(tmp_path: Path) -> None:
     photos, anime = fill(tmp_path / "photos", 20), fill(tmp_path / "anime", 3)
     data = build("unpaired/folders", f"data.photos={photos}", f"data.anime={anime}", "data.holdout=0.3")
+    assert isinstance(data.stills, StillView)
+    assert len(data.stills) + len(data.train.sources["anime"]) == 3
     assert set(step(data)) == {"photo", "anime", "smooth", "sample"}
     assert isinstance(data.val, StillView)
     parts = [view.sources["photo"] for view in (data.train, data.val)]
@@ -111,6 +116,8 @@ def test_classic(tmp_path: Path) -> None:
     assert set(step(data)) == {"photo", "anime", "smooth", "sample"}
     assert isinstance(data.val, StillView)
     assert len(data.val) == 3
+    assert isinstance(data.stills, StillView)
+    assert len(data.stills) == 3
     online = build("unpaired/classic", f"data.root={tmp_path}", "data.style=Hayao", "data.smooth=online")
     assert set(online.train.sources) == {"photo", "anime"}
     assert set(step(online)) == {"photo", "anime", "smooth", "sample"}

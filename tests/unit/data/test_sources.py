@@ -156,7 +156,7 @@ def test_holdout_of_few_and_of_none() -> None:
     assert len(Holdout(Fake(2), 0.01, "heldout")) == 1
     assert len(Holdout(Fake(2), 0.01, "train")) == 1
     assert len(Holdout(Fake(5), 0, "train")) == 5
-    with pytest.raises(AnimegenError, match=r"leaves none for 'heldout': data\.val=null"):
+    with pytest.raises(AnimegenError, match=r"leaves none for 'heldout': set data\.val=null data\.stills=null"):
         len(Holdout(Fake(5), 0, "heldout"))
     with pytest.raises(AnimegenError, match="leaves none for 'train'"):
         len(Holdout(Fake(1), 0.1, "train"))

@@ -1,0 +1,97 @@
+"""The generator of CartoonGAN (Chen, Lai, Liu, CVPR 2018), after a reimplementation that users train."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from animegen.models.animegan.networks.output import OutputActivation
+from animegen.nn.conv import ReflectConv, Upsample, initialise, require_multiple, scale_channels
+from animegen.nn.norm import make_norm
+
+
+class ResidualBlock(nn.Module):
+    """Convolution, norm, ReLU, convolution, norm, plus the input."""
+
+    def __init__(self, channels: int, norm: str | None) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            ReflectConv(channels, channels),
+            make_norm(norm, channels),
+            nn.ReLU(inplace=True),
+            ReflectConv(channels, channels),
+            make_norm(norm, channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B,channels,H,W) to the same shape."""
+        return x + self.layers(x)
+
+
+class TransposedConv(nn.ConvTranspose2d):
+    """3x3 transposed convolution of stride 2: doubles the size. Its overlaps tend to leave a checkerboard."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3, stride=2, padding=1, output_padding=1)
+        nn.init.normal_(self.weight, std=(2 / (inputs * 9 / 4)) ** 0.5)  # each pixel gets 9/4 of the 9 weights
+        nn.init.zeros_(self.bias)  # type: ignore[arg-type] - there is a bias
+
+
+class CartoonGAN(nn.Module):
+    """CartoonGAN's generator: 11,124,931 parameters.
+
+    Borders are reflected everywhere, where the reimplementation pads some layers with zeros.
+
+    Args:
+        blocks: number of residual blocks at quarter size.
+        width: factor on all channel counts.
+        norm: ``instance`` as published, ``layer``, ``lade`` or ``None``.
+        upsample: ``transposed`` as published, or resizing and a convolution with as many parameters, free of
+            checkerboards: a mode of :class:`~animegen.nn.conv.Upsample`.
+        output: see :class:`~animegen.models.animegan.networks.output.OutputActivation`.
+    """
+
+    factor = 4
+
+    def __init__(
+        self,
+        blocks: int = 8,
+        width: float = 1.0,
+        norm: str | None = "instance",
+        upsample: str = "transposed",
+        output: str = "tanh",
+    ) -> None:
+        super().__init__()
+        c64, c128, c256 = (scale_channels(channels, width) for channels in (64, 128, 256))
+
+        def widened(inputs: int, outputs: int) -> list[nn.Module]:
+            if upsample == "transposed":
+                return [TransposedConv(inputs, outputs)]
+            return [Upsample(upsample, inputs), ReflectConv(inputs, outputs, bias=True)]
+
+        def finished(channels: int) -> list[nn.Module]:
+            return [ReflectConv(channels, channels), make_norm(norm, channels), nn.ReLU(inplace=True)]
+
+        self.layers = nn.Sequential(
+            ReflectConv(3, c64, 7),
+            make_norm(norm, c64),
+            nn.ReLU(inplace=True),
+            ReflectConv(c64, c128, stride=2, bias=True),
+            *finished(c128),
+            ReflectConv(c128, c256, stride=2, bias=True),
+            *finished(c256),
+            *(ResidualBlock(c256, norm) for _ in range(blocks)),
+            *widened(c256, c128),
+            *finished(c128),
+            *widened(c128, c64),
+            *finished(c64),
+        )
+        self.to_rgb = ReflectConv(c64, 3, 7, bias=True)
+        self.output = OutputActivation(output)
+        initialise(self, "he")
+        # tanh saturates where a picture of unit variance would be: the first pictures shall be gray.
+        nn.init.normal_(self.to_rgb.weight, std=0.02)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (B,3,H,W) in [-1,1] to pictures of the same shape and range; H and W are multiples of 4."""
+        require_multiple(images, self.factor)
+        return self.output(self.to_rgb(self.layers(images)))
