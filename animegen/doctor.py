@@ -58,7 +58,7 @@ def _processors() -> Iterator[Finding]:
     yield Finding(
         None,
         "CPU",
-        f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads; change with OMP_NUM_THREADS or threads=",
+        f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads (threads= or OMP_NUM_THREADS)",
     )
     flags = _cpu_flags()
     if flags:

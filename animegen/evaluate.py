@@ -7,17 +7,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from animegen.cli import run
 from animegen.core.build import build
-from animegen.core.checkpoint import load_model, pick_device
+from animegen.core.checkpoint import check_targets, load_model, pick_device
 from animegen.core.config import compose_config, plain
 from animegen.core.errors import AnimegenError
 from animegen.core.module import AnimeModule
 from animegen.core.protocols import Stylizer
-from animegen.core.runs import resolve_checkpoint
+from animegen.core.runs import merged_overrides, resolve_checkpoint
 from animegen.data import AnimeDataModule
 from animegen.metrics.benchmark import StyliseBenchmark
 from animegen.metrics.table import markdown_table, picture_strip, rich_table, to_json
@@ -28,8 +27,9 @@ HELP = """animegen eval checkpoint=<last|run folder|file> [key=value ...]
   animegen eval checkpoint=last
   animegen eval checkpoint=runs/demo data=unpaired/folders data.photos=photos data.anime=stills features=squeezenet1_1
 
-keys: checkpoint, data=... (default: what the checkpoint was trained on), device, weights=ema|raw, samples, batch_size,
-      features=random|none|squeezenet1_1|alexnet|vgg16|vgg19 (features.weights=<file>), output=<folder>, overwrite, runs"""
+keys: checkpoint=last|<run folder>|<.ckpt file>, device, weights=ema|raw, samples, batch_size, output=<folder>,
+      overwrite, runs, data=... (default: what the checkpoint was trained on; data.<key>=... changes it),
+      features=random|none|squeezenet1_1|alexnet|vgg16|vgg19 (features.weights=<file>)"""
 
 
 def evaluate_model(
@@ -39,35 +39,29 @@ def evaluate_model(
     features: FeatureExtractor | None = None,
     samples: int | None = None,
     batch_size: int = 8,
-    overwrite: bool = False,
 ) -> dict[str, Any] | None:
     """Score a model on the test set of its data (or else the validation set), beside the baselines.
 
     Args:
         model: a model whose task has a benchmark; EMA weights are used if it keeps any.
         data: its data.
-        folder: where ``scores.json``, ``table.md`` and ``strip.png`` go; ``None`` writes nothing.
-        features: network for feature distances; by default the one that the model was trained with, else random.
+        folder: where ``scores.json``, ``table.md`` and ``strip.png`` go, replacing older ones; ``None`` writes nothing.
+        features: network for feature distances; ``None`` leaves these out.
         samples: number of test samples; ``None`` takes all.
         batch_size: samples per batch.
-        overwrite: replace results of an earlier evaluation.
 
     Returns:
         What ``scores.json`` holds, or ``None`` if there is no benchmark for such a model and such data.
     """
     if not isinstance(model, Stylizer):
         return None
-    features = features or getattr(model, "features", None) or FeatureExtractor("vgg19", "random")
     benchmark = stylise_benchmark(data, features, samples, batch_size)
     if benchmark is None:
         return None
     methods = {"model": lambda photo: model.stylize(photo, None)[0]}
-    training = model.training
-    model.eval()
-    with torch.inference_mode(), model.ema_scope():
+    with model.applied():
         scores = benchmark.evaluate(methods, model.device)
         headers, rows = benchmark.pictures(methods, count=6, device=model.device)
-    model.train(training)
     result = to_json(scores, benchmark.task, benchmark.main)
     Console(highlight=False).print(rich_table(scores, title=f"{benchmark.task}, {model.train_step} train steps"))
     if folder is not None:
@@ -94,7 +88,6 @@ def stylise_benchmark(
     for view in (test, data.train, stills):
         if view is not None:
             view.prepare()
-    size = data.augment.image_size if data.augment is not None else None
     aligned = any({"photo", "anime"} <= set(group) for group in data.train.aligned)
     truths = train["anime"] if aligned else twin(train["photo"], train["anime"])
     return StyliseBenchmark(
@@ -111,20 +104,23 @@ def stylise_benchmark(
 
 
 def twin(photos: Any, animes: Any) -> Any | None:
-    """Return the drawings of ``photos`` in the look of ``animes``, where the source can make them (the generated world)."""
+    """Return the drawings of ``photos`` in the look of ``animes`` if the source can make them (the generated world)."""
     look, other = getattr(animes, "look", None), getattr(photos, "in_look", None)
     return other(look) if look is not None and other is not None else None
 
 
 def data_of(checkpoint: Path, model: AnimeModule, words: list[str]) -> AnimeDataModule:
     """Build the data of an evaluation: the checkpoint's own, or what ``data=...`` words choose."""
+    info = model.run_info
     if not words:
-        return build(model.run_info["config"]["data"], "data")
-    choices = model.run_info.get("choices", {})
-    recorded = [o for o in model.run_info.get("overrides", []) if o.startswith(("data.", "size.", "seed="))]
-    group = [f"data={choices['data']}", *recorded] if not any(w.startswith("data=") for w in words) else []
-    config = compose_config("train", [f"size={choices.get('size', 'small')}", *group, *words])
-    return build(plain(config)["data"], "data")
+        config = info["config"]["data"]
+    elif any(word.startswith("data=") for word in words):
+        chosen = [f"size={info.get('choices', {}).get('size', 'small')}", f"seed={info['config'].get('seed', 0)}"]
+        config = plain(compose_config("train", [*chosen, *words]))["data"]
+    else:
+        config = plain(compose_config("train", merged_overrides(info.get("overrides", []), words)))["data"]
+    check_targets(config, checkpoint, packages=("animegen.data",), base=None)
+    return build(config, "data")
 
 
 def evaluate(words: list[str]) -> dict[str, Any]:
@@ -139,11 +135,11 @@ def evaluate(words: list[str]) -> dict[str, Any]:
     model = load_model(checkpoint, device, config.weights)
     data = data_of(checkpoint, model, mine)
     features = build(config.features, "features") or None
-    result = evaluate_model(model, data, folder, features, config.samples, config.batch_size, config.overwrite)
+    result = evaluate_model(model, data, folder, features, config.samples, config.batch_size)
     if result is None:
         raise AnimegenError(
-            f"{type(model).__name__} cannot be scored on these data: they have neither drawings of their test photos nor"
-            " held-out stills; choose data=unpaired/toonworld, or data=unpaired/folders with both folders."
+            f"{type(model).__name__} cannot be scored on these data: they have neither drawings of their test photos"
+            " nor held-out stills; choose data=unpaired/toonworld, or data=unpaired/folders with both folders."
         )
     return result
 

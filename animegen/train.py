@@ -30,6 +30,7 @@ from animegen.core.config import check_complete, compose_config, explain, list_o
 from animegen.core.errors import AnimegenError
 from animegen.core.runs import resumed_overrides
 from animegen.evaluate import evaluate_model
+from animegen.nn.features import FeatureExtractor
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +83,8 @@ def train(config: DictConfig, folder: Path, choices: dict[str, Any], overrides: 
         fit(trainer, model, data, checkpoint)
         if config.evaluate and trainer.is_global_zero:
             model.to(trainer.strategy.root_device)  # Lightning leaves it on the CPU
-            result = evaluate_model(model, data, folder)
+            features = model.features or FeatureExtractor("vgg19", "random")
+            result = evaluate_model(model, data, folder, features)
     except BaseException as error:
         record.on_exception(trainer, model, error)
         if isinstance(error, KeyboardInterrupt) and trainer.is_global_zero:

@@ -1,32 +1,90 @@
-"""What several tests share: running verbs as the command line does."""
+"""What several tests share: runs as small as can be, and verbs run as the command line runs them."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
 
 from animegen import train as train_verb
+from animegen.core.config import compose_config, list_options
 
 #: Overrides that make any run small enough for a test.
-TINY = ("size=tiny", "features=random", "device=cpu", "evaluate=false", "logger=none", "val_every=100", "threads=1")
+TINY = ("size=tiny", "device=cpu", "evaluate=false", "logger=none", "val_every=100", "threads=1")
+
+#: Values that are made smaller wherever the composed configuration has them.
+SMALLER = {
+    "data.scenes": "2",
+    "data.val_scenes": "2",
+    "data.test_scenes": "2",
+    "data.frames_per_scene": "1",
+    "model.pretrain_steps": "1",
+    "model.generator.iterations": "2",
+    "callbacks.previews.samples": "1",
+}
+
+
+def tiny(*overrides: str, folders: Path | None = None) -> list[str]:
+    """Return the overrides of a tiny run of whatever ``overrides`` choose; they win over what is made smaller.
+
+    Args:
+        overrides: words of the command line.
+        folders: where pictures are made for data that need the user's folders; ``None`` makes none.
+    """
+    config = compose_config("train", [*TINY, *overrides], complete=False)
+    smaller = [f"{key}={value}" for key, value in SMALLER.items() if OmegaConf.select(config, key)]
+    offline = [f"{key}=random" for key in _downloads(OmegaConf.to_container(config, resolve=False))]
+    return [*TINY, *smaller, *offline, *_user_folders(config, folders), *overrides]
+
+
+def _downloads(node: Any, prefix: str = "") -> Iterator[str]:
+    """Yield the keys of pretrained weights that would be downloaded."""
+    for key, value in node.items() if isinstance(node, dict) else ():
+        if key == "weights" and value == "torchvision":
+            yield f"{prefix}{key}"
+        yield from _downloads(value, f"{prefix}{key}.")
+
+
+def _user_folders(config: DictConfig, folder: Path | None) -> list[str]:
+    """Return values for the keys of ``data`` that the user must give, with the pictures that they name."""
+    missing = [key for key in config.data if OmegaConf.is_missing(config.data, key)]
+    if folder is None or not missing:
+        return []
+    known = {"photos": folder / "train_photo", "anime": folder / "Some/style", "root": folder, "style": "Some"}
+    if unknown := set(missing) - set(known):
+        pytest.skip(f"nobody here can give data.{' data.'.join(sorted(unknown))}")
+    for name in ("train_photo", "Some/style", "Some/smooth", "val", "test/test_photo"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for number in range(4):
+            noise = torch.randint(256, (40, 48, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(number))
+            Image.fromarray(noise.numpy()).save(folder / name / f"{number}.png")
+    return [f"data.{key}={known[key]}" for key in missing]
+
+
+def run_verb(main: Any, *words: str) -> int:
+    """Run the ``main`` of a verb in this process; return the exit code."""
+    argv = sys.argv
+    try:
+        return main(list(words))
+    finally:
+        sys.argv = argv
 
 
 def train(*overrides: str, output: Path | None = None) -> Path:
-    """Run ``animegen train`` in this process; return the run folder."""
-    words = [*overrides, *([f"output={output}"] if output else [])]
-    argv = sys.argv
-    try:
-        code = train_verb.main(words)
-    finally:
-        sys.argv = argv
+    """Run ``animegen train`` in this process, tiny unless resumed; return the run folder."""
+    resumed = next((o.split("=", 1)[1] for o in overrides if o.startswith("resume=")), None)
+    words = list(overrides) if resumed else tiny(*overrides, folders=output and output.parent / "user")
+    code = run_verb(train_verb.main, *words, *([f"output={output}"] if output else []))
     assert code == 0, f"animegen train {' '.join(words)} ended with {code}"
-    if output is not None:
-        return output
-    resumed = next(o.split("=", 1)[1] for o in overrides if o.startswith("resume="))
-    return Path(resumed)
+    return output or Path(str(resumed))
 
 
 def command(*words: str, cwd: Path | None = None, timeout: float = 300) -> subprocess.CompletedProcess[str]:
@@ -38,9 +96,44 @@ def command(*words: str, cwd: Path | None = None, timeout: float = 300) -> subpr
 
 def refused(capsys: pytest.CaptureFixture[str], code: int) -> str:
     """Check that a verb ended as a user's mistake does: exit code 2, one sentence, no traceback; return the sentence."""
-    error = capsys.readouterr().err
-    assert code == 2, error
-    assert "Traceback" not in error
-    lines = [line for line in error.splitlines() if line.startswith("animegen: ")]
-    assert len(lines) == 1, error
+    return sentence(capsys.readouterr().err, code)
+
+
+def sentence(stderr: str, code: int) -> str:
+    """Return the one sentence in what a verb wrote on stderr, after checking that there is nothing worse."""
+    assert code == 2, stderr
+    assert "Traceback" not in stderr
+    lines = [line for line in stderr.splitlines() if line.startswith("animegen: ")]
+    assert len(lines) == 1, stderr
     return lines[0]
+
+
+def assert_same_state(mine: dict[str, Any], other: dict[str, Any]) -> None:
+    """Check that two checkpoints hold the same weights, averages and optimizer states, to the bit."""
+    for part in ("state_dict", "optimizer_states", "lr_schedulers"):
+        _assert_equal(mine[part], other[part], part)
+    for part in ("train_step", "ema"):
+        _assert_equal(mine["animegen"].get(part), other["animegen"].get(part), part)
+
+
+def _assert_equal(mine: Any, other: Any, where: str) -> None:
+    assert type(mine) is type(other), where
+    if isinstance(mine, dict):
+        assert mine.keys() == other.keys(), where
+        for key in mine:
+            _assert_equal(mine[key], other[key], f"{where}.{key}")
+    elif isinstance(mine, list | tuple):
+        assert len(mine) == len(other), where
+        for number, (a, b) in enumerate(zip(mine, other, strict=True)):
+            _assert_equal(a, b, f"{where}[{number}]")
+    elif isinstance(mine, torch.Tensor):
+        assert torch.equal(mine, other), where
+    else:
+        assert mine == other, where
+
+
+@lru_cache
+def options_of(group: str) -> tuple[str, ...]:
+    """Return the options of a configuration group, without ``none``."""
+    names = (option.removeprefix(f"{group}/") for option in list_options() if option.startswith(f"{group}/"))
+    return tuple(name for name in names if name != "none")

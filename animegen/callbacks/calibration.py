@@ -30,17 +30,18 @@ class InfluenceCalibration(pl.Callback):
 
     Args:
         update: name of the update whose objective is calibrated.
-        ratios: term -> wanted share of influence (any positive numbers).
+        ratios: term -> wanted share of influence (any positive numbers); ``null`` leaves a term alone.
         at: train step at which to measure; only terms active then can be calibrated.
         batches: number of consecutive batches to average over; they are trained on as usual.
     """
 
-    def __init__(self, ratios: dict[str, float], update: str = "generator", at: int = 0, batches: int = 8) -> None:
-        if not ratios or min(ratios.values()) <= 0:
+    def __init__(self, ratios: dict[str, float | None], update: str = "generator", at: int = 0, batches: int = 8) -> None:
+        wanted = {name: ratio for name, ratio in ratios.items() if ratio is not None}
+        if not wanted or min(wanted.values()) <= 0:
             raise AnimegenError("callbacks.calibration.ratios needs a positive number for each term that it names.")
         if batches < 1:
             raise AnimegenError(f"callbacks.calibration.batches must be at least 1, got {batches}.")
-        self.update, self.ratios, self.at, self.batches = update, dict(ratios), at, batches
+        self.update, self.ratios, self.at, self.batches = update, wanted, at, batches
         self._sums: dict[str, float] = {}
         self._count = 0
 

@@ -126,7 +126,8 @@ class RunRecord(pl.Callback):
             if name.startswith("val/")
         }
         for name, method in self.record.get("evaluation", {}).get("methods", {}).get("model", {}).items():
-            scores[f"hp/eval/{name}"] = method["mean"]
+            if method["mean"] is not None:  # not finite
+                scores[f"hp/eval/{name}"] = method["mean"]
         for logger in trainer.loggers:
             if isinstance(logger, pl.loggers.TensorBoardLogger):
                 logger.log_hyperparams(facts, scores or {"hp/none": 0.0}, step)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_object
 
+from animegen.core.build import build
 from animegen.core.errors import AnimegenError
 from animegen.core.module import AnimeModule
 
@@ -30,13 +32,16 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     if not path.is_file():
         raise AnimegenError(f"There is no checkpoint at '{path}': give the path of a .ckpt file or of a run folder.")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        # Mapped into memory, so that looking at a big checkpoint's configuration does not read its weights.
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:
         raise AnimegenError(
             f"'{path}' cannot be read as a checkpoint ({_first_line(error)}): the file is damaged, cut off,"
             " or holds more than plain data; use another checkpoint of the run."
         ) from error
-    if not isinstance(content, dict) or "config" not in content.get("animegen", {}):
+    state = content.get("animegen") if isinstance(content, dict) else None
+    config = state.get("config") if isinstance(state, dict) else None
+    if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
         raise AnimegenError(f"'{path}' is not a checkpoint of animegen: it does not hold the configuration of a run.")
     return content
 
@@ -64,9 +69,10 @@ def load_model(
     content = read_checkpoint(path)
     state = content["animegen"]
     config = {key: value for key, value in state["config"]["model"].items() if key not in TRAINING_ONLY}
-    for target in _targets(config):
-        _check_target(target, packages, path)
-    model = instantiate(config, _convert_="all")
+    check_targets(config, path, packages)
+    model = build(config, f"the model of '{path}'")
+    if not isinstance(model, AnimeModule):
+        raise AnimegenError(f"The configuration in '{path}' names no model of animegen: it was not loaded.")
     trained = {key: value for key, value in content["state_dict"].items() if not key.startswith("objectives.")}
     if weights == "ema" and "ema" in state:
         for network, averages in state["ema"]["averages"].items():
@@ -79,7 +85,7 @@ def load_model(
             f" configuration ({_first_line(error)}); it was written by version {state.get('version', 'unknown')}."
         ) from error
     model.train_step = int(state.get("train_step", 0))
-    model.run_info = {key: state[key] for key in ("version", "config", "choices") if key in state}
+    model.run_info = {key: state[key] for key in ("version", "config", "choices", "overrides") if key in state}
     model.to(pick_device(device)).eval().requires_grad_(False)
     return model
 
@@ -104,33 +110,45 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
         raise AnimegenError(f"device={device} is not a device: use auto, cpu, cuda or mps.") from error
 
 
-def _targets(node: Any) -> Iterator[str]:
-    """Yield every ``_target_`` in a configuration."""
+def check_targets(
+    node: Any, path: str | os.PathLike, packages: tuple[str, ...], base: type | None = torch.nn.Module
+) -> None:
+    """Accept a configuration from a checkpoint that can do nothing but build parts of the given packages.
+
+    Args:
+        node: the configuration, plain dicts, lists and values.
+        path: the checkpoint, for messages.
+        packages: where the named classes and functions must be defined.
+        base: what the classes must be derived from; ``None`` accepts functions and any class.
+
+    Raises:
+        AnimegenError: if it names anything else.
+    """
     if isinstance(node, dict):
         if "_target_" in node:
-            yield str(node["_target_"])
-        for value in node.values():
-            yield from _targets(value)
-    elif isinstance(node, list):
+            _check_target(str(node["_target_"]), path, packages, base)
+        node = [*node.keys(), *node.values()]
+    if isinstance(node, list):
         for value in node:
-            yield from _targets(value)
+            check_targets(value, path, packages, base)
+    elif isinstance(node, str) and "${" in node:
+        # A saved configuration is resolved; an interpolation could make a node that nobody has checked.
+        raise AnimegenError(f"The checkpoint '{path}' has '{node}' in its configuration: it was not loaded.")
 
 
-def _check_target(target: str, packages: tuple[str, ...], path: str | os.PathLike) -> None:
-    """Accept classes that are defined in the given packages, nothing else."""
-    allowed = False
+def _check_target(target: str, path: str | os.PathLike, packages: tuple[str, ...], base: type | None) -> None:
+    found = None
     if any(target.startswith(f"{package}.") for package in packages):
-        try:
-            found = get_class(target)
-            # Compare where the class is defined: 'animegen.x.os.system' also begins with 'animegen.'.
-            home = found.__module__.split(".")[0]
-            allowed = issubclass(found, torch.nn.Module) and home in {p.split(".")[0] for p in packages}
-        except (ImportError, ValueError, TypeError, AttributeError):
-            allowed = False
-    if not allowed:
+        with contextlib.suppress(ImportError, ValueError):
+            found = get_object(target)
+    # Where it is defined counts, not how it is reached: 'animegen.core.runs.json.loads' begins with 'animegen.', too.
+    home = str(getattr(found, "__module__", ""))
+    inside = any(home == package or home.startswith(f"{package}.") for package in packages)
+    if not inside or (base is not None and not (isinstance(found, type) and issubclass(found, base))):
+        kind = "network" if base is not None else "part"
         raise AnimegenError(
-            f"The checkpoint '{path}' asks for '{target}', which is not a network of {', '.join(packages)}:"
-            " it was not loaded. If the model is your own, load it in Python with load_model(..., packages=...)."
+            f"The checkpoint '{path}' asks for '{target}', which is no {kind} of {', '.join(packages)}: it was not"
+            " loaded. If it is your own, load it in Python with animegen.load_model(..., packages=...)."
         )
 
 

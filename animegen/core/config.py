@@ -48,8 +48,13 @@ def run_folder(path: str | Path) -> Path:
     return path.absolute().parent.parent if path.suffix == ".ckpt" else path
 
 
-def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
+def compose_config(name: str, overrides: Sequence[str], complete: bool = True) -> DictConfig:
     """Compose ``conf/<name>.yaml`` with command-line overrides.
+
+    Args:
+        name: of the configuration: ``train``, ``eval`` ...
+        overrides: words of the command line.
+        complete: insist on every value that the user has to give (``???``).
 
     Raises:
         AnimegenError: for anything wrong with the overrides, with the nearest right key or option.
@@ -58,7 +63,8 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
     mistakes.check_words(overrides, list_options())
     try:
         config = _compose(name, overrides)
-        check_complete(config, name)
+        if complete:
+            check_complete(config, name)
     except (HydraException, OmegaConfBaseException) as error:
         raise AnimegenError(explain(error, name, overrides)) from error
     return config

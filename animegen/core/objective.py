@@ -10,6 +10,7 @@ network is unfrozen, so a term never leaves gradients where they do not belong.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, ItemsView, Mapping, ValuesView
 from typing import Any, cast
 
@@ -248,4 +249,13 @@ def _build(name: str, term: Term | dict[str, Any] | None) -> Term | None:
             f"The loss term '{name}' has no loss: give it 'loss: {{_target_: animegen.losses.<name>}}'."
         )
     settings["loss"] = build(settings["loss"], f"the loss of the term '{name}'")
-    return Term(**settings)
+    built = Term(**settings)
+    arguments = inspect.signature(built.loss.forward).parameters.values()
+    needed = [a.name for a in arguments if a.default is a.empty and a.kind is a.POSITIONAL_OR_KEYWORD]
+    wrong = [a for a in built.reads if a not in {argument.name for argument in arguments}]
+    if wrong or not set(needed) <= set(built.reads):
+        raise AnimegenError(
+            f"The loss term '{name}' must say what {type(built.loss).__name__} reads:"
+            f" 'reads: {{{', '.join(f'{argument}: <entry>' for argument in needed)}}}', not {built.reads}."
+        )
+    return built

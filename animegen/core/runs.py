@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +69,15 @@ def resumed_overrides(overrides: list[str]) -> list[str]:
     if wanted in (None, "null", ""):
         return overrides
     checkpoint = resolve_checkpoint(str(wanted), values.get("runs", "runs"), values.get("experiment"))
-    recorded = [o for o in read_record(run_folder(checkpoint)).get("overrides", []) if isinstance(o, str)]
     mine = [o for o in overrides if not o.startswith("resume=")]
-    # Where the first command wrote is where we read; hydra.* belongs to the first process.
-    gone = {"resume", "output", "overwrite", *(o.split("=", 1)[0] for o in mine)}
-    kept = [o for o in recorded if o.split("=", 1)[0] not in gone and not o.startswith("hydra.")]
-    return [*kept, *mine, f"resume={quoted(checkpoint)}"]
+    recorded = read_record(run_folder(checkpoint)).get("overrides", [])
+    return [*merged_overrides(recorded, mine), f"resume={quoted(checkpoint)}"]
+
+
+def merged_overrides(recorded: Sequence[str], given: Sequence[str]) -> list[str]:
+    """Return the overrides of an earlier run followed by new ones, without those that were about that process."""
+    gone = {"resume", "output", "overwrite", *(o.split("=", 1)[0] for o in given)}
+    return [*(o for o in recorded if o.split("=", 1)[0] not in gone and not o.startswith("hydra.")), *given]
 
 
 def quoted(value: str | Path) -> str:

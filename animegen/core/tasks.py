@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -57,7 +58,7 @@ class StyliseModule(AnimeModule):
         }
 
 
-def pad_and_crop(network: nn.Module, images: Tensor, factor: int) -> Tensor:
+def pad_and_crop(network: Callable[[Tensor], Tensor], images: Tensor, factor: int) -> Tensor:
     """Run a network that needs sides divisible by ``factor`` (and twice that long) on images of any size.
 
     The images are reflected at the right and bottom edge (repeated where they are too small to

@@ -70,17 +70,6 @@ class Augment:
                 out[key] = self._jittered(out[key], batch["sample"], key)
         return out
 
-    def evaluate(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the batch as float32 in [-1, 1], bigger pictures cropped to ``image_size`` in the centre."""
-        out = dict(batch)
-        for key, images in batch.items():
-            if is_image(images):
-                height, width = images.shape[-2:]
-                top, left = max(height - self.image_size, 0) // 2, max(width - self.image_size, 0) // 2
-                crop = images[..., top : top + self.image_size, left : left + self.image_size]
-                out[key] = to_float(crop.contiguous())
-        return out
-
     def _window(self, images: Tensor, sample: Tensor, key: str) -> tuple[Tensor, Tensor]:
         """Draw which rows and columns of each sample are kept, int64 ``(B, image_size)`` each."""
         size = self.image_size

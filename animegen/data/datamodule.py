@@ -126,7 +126,7 @@ class AnimeDataModule(pl.LightningDataModule):
         return self._finite(self.test)
 
     def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
-        """Finish a batch on its device: augment when training, else crop the centre; uint8 becomes [-1, 1]."""
+        """Finish a batch on its device: augment when training; uint8 becomes [-1, 1]."""
         trainer = self.trainer
         training = trainer is not None and trainer.training
         batch = self.finish_training(batch) if training else self.finish(batch)
@@ -141,8 +141,8 @@ class AnimeDataModule(pl.LightningDataModule):
         return batch
 
     def finish(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return a uint8 batch for evaluation: the centre of each picture, in [-1, 1]."""
-        return self.augment.evaluate(batch) if self.augment else _convert(batch)
+        """Return a uint8 batch for evaluation: whole pictures, in [-1, 1]."""
+        return _convert(batch)
 
     def preview_batch(self, count: int) -> dict[str, Tensor]:
         """Return up to ``count`` fixed samples as a batch in [-1, 1] on the CPU, see :meth:`View.preview`."""

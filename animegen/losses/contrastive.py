@@ -16,10 +16,10 @@ class PatchNCE(nn.Module):
 
     At random places the features of the output have to tell the features of the photo at the same place from those at
     the other places of the same photo: cross entropy of cosine similarities, averaged over places and layers. Unlike
-    a difference of features it does not ask for the photo's activations themselves, so it leaves the style more freedom.
+    a difference of features it does not ask for the photo's activations themselves: the style has more freedom.
 
-    CUT reads the generator's own encoder through a learned projection; this one needs no network besides the frozen one.
-    The reference gets no gradient.
+    CUT reads the generator's own encoder through a learned projection; this one needs no network besides the frozen
+    one. The reference gets no gradient.
 
     Args:
         layers: names of the feature layers.

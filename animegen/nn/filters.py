@@ -44,7 +44,10 @@ def guided_filter(image: Tensor, guide: Tensor, radius: int, eps: float) -> Tens
 
 
 def self_guided(images: Tensor, radius: int = 2, eps: float = 0.01) -> Tensor:
-    """Flatten pictures in [-1,1] by the self-guided filter; ``eps`` refers to [0,1]. Defaults: AnimeGANv3's support tail."""
+    """Flatten pictures in [-1,1] by :func:`guided_filter` with themselves as guide.
+
+    ``eps`` refers to [0,1]. The defaults are those with which AnimeGANv3 filters the output of its support tail.
+    """
     return guided_filter(images, images, radius, 4 * eps)
 
 
@@ -52,9 +55,9 @@ def self_guided(images: Tensor, radius: int = 2, eps: float = 0.01) -> Tensor:
 def l0_smooth(images: Tensor, strength: float = 0.02, kappa: float = 2.0, largest: float = 1e5) -> Tensor:
     """Make pictures piecewise constant: as near as possible with few changes of colour (Xu et al. 2011).
 
-    Minimises ``sum (S - I)^2 + strength * #{pixels where any channel of S changes}`` by half-quadratic splitting: in turn
-    the gradients of S are kept or set to 0 by a threshold, and S is fitted to image and gradients, in the frequency
-    domain, where the picture continues on its other side. No gradient.
+    Minimises ``sum (S - I)^2 + strength * #{pixels where any channel of S changes}`` by half-quadratic splitting: in
+    turn the gradients of S are kept or set to 0 by a threshold, and S is fitted to image and gradients, in the
+    frequency domain, where the picture continues on its other side. No gradient.
 
     Args:
         images: (B,C,H,W) in [-1,1]. All channels share their edges.
@@ -70,9 +73,10 @@ def l0_smooth(images: Tensor, strength: float = 0.02, kappa: float = 2.0, larges
         height, width = smooth.shape[-2:]
         fitted = torch.fft.rfft2(smooth)
         # |frequency response|^2 of the differences to the neighbours on the right and below.
-        rows = 2 - 2 * torch.cos(2 * torch.pi * torch.fft.fftfreq(height, device=images.device))
-        columns = 2 - 2 * torch.cos(2 * torch.pi * torch.fft.rfftfreq(width, device=images.device))
-        response = (rows[:, None] + columns).to(smooth.dtype)
+        home = {"dtype": smooth.dtype, "device": smooth.device}
+        rows = 2 - 2 * torch.cos(2 * torch.pi * torch.fft.fftfreq(height, **home))
+        columns = 2 - 2 * torch.cos(2 * torch.pi * torch.fft.rfftfreq(width, **home))
+        response = rows[:, None] + columns
         coupling = 2 * strength
         while coupling < largest:
             across = smooth.roll(-1, -1) - smooth

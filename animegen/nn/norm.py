@@ -41,7 +41,7 @@ def _provider() -> StatisticsProvider | None:
 
 
 def statistics(module: nn.Module, x: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Return mean and biased variance of ``x`` (B,C,H,W) over ``dims``, or what stands in for those of the whole picture.
+    """Return mean and biased variance of ``x`` (B,C,H,W) over ``dims``, or those handed in from outside.
 
     Every layer that looks at the whole picture asks here and nowhere else: then it runs in tiles, too.
 

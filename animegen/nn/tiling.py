@@ -8,8 +8,8 @@ through the list together. At each normalisation they
 1. combine the sums over their core regions to the mean and variance of the whole picture, and
 2. copy what their neighbours computed into their halos, the margins around the cores.
 
-Between two normalisations one tile computes after the other, so the workspace (padded copies,
-wide intermediate maps) is that of one tile. What waits is exactly what later steps need, and
+Between two normalisations one tile computes after the other (on a CPU, one per core at a time), so
+the workspace (padded copies, wide intermediate maps) is that of few tiles. What waits is exactly what later steps need, and
 because of 2. the halo only has to cover the reach of the layers between two normalisations, some
 pixels, not the receptive field of the network.
 
@@ -22,8 +22,11 @@ from __future__ import annotations
 import math
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -217,36 +220,73 @@ def _cut(length: int, tile: int, halo: int, factor: int) -> list[tuple[tuple[int
 
 # --- all tiles walk through the steps together -----------------------------------------------------------
 
+_Moments = tuple[int, Tensor, Tensor]
+"""Number of values, their mean, and the sum of their squared deviations from it."""
+
 
 def _play(network: Network, tape: Tape | None, images: Tensor, grid: _Grid, dtype: torch.dtype | None) -> Tensor:
     output = torch.empty_like(images)
     windows = [window.of(images, grid.picture) for window in grid.windows]
-    with inference(images.device, dtype):
+    with inference(images.device, dtype), _crew(images.device, dtype, len(windows)) as for_all:
         if tape is None:
             # Its steps depend on the size: record them for the size of our windows.
             tape, _ = record(network, windows[0], _own_statistics)
+        steps = tape.steps
         waiting: list[dict[Slot, Tensor]] = [{tape.input: window} for window in windows]
         begin = 0
-        for end, step in enumerate(tape.steps):
+        for end, step in enumerate(steps):
             if isinstance(step, Statistics):
-                parts = []
-                for i, values in enumerate(waiting):
-                    _advance(tape, begin, end, values)
-                    x = values[step.x]
-                    parts.append(_moments(grid.cores[i].of(x, grid.windows[i], grid.stride(x)), step.dims))
-                _meet(step, waiting, parts, grid)
+                _meet(step, waiting, for_all(partial(_arrive, steps[begin:end], step, waiting, grid)), grid)
                 begin = end + 1
-        for i, values in enumerate(waiting):
-            _advance(tape, begin, len(tape.steps), values)
-            result = values[tape.output]
-            values.clear()
-            core, window = grid.cores[i], grid.windows[i]
-            core.of(output, grid.picture).copy_(core.of(result, window))
+        for_all(partial(_finish, steps[begin:], tape.output, waiting, grid, output))
     return output
 
 
-def _advance(tape: Tape, begin: int, end: int, values: dict[Slot, Tensor]) -> None:
-    for step in tape.steps[begin:end]:
+@contextmanager
+def _crew(device: torch.device, dtype: torch.dtype | None, count: int) -> Iterator[Callable[[Callable], list]]:
+    """Give a function that calls ``job(i)`` for all ``count`` tiles and returns the results in order.
+
+    On a CPU every core takes one tile at a time. Sharing the single operations of a tile among
+    the cores, as torch does by itself, would make them wait for each other after each of the many
+    small operations. While the crew works, torch's number of threads is 1; afterwards as before.
+    """
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1 or count == 1:
+        yield lambda job: [job(i) for i in range(count)]
+        return
+
+    def alone(job: Callable[[int], object], i: int) -> object:
+        with inference(device, dtype):  # holds for the thread that enters it
+            return job(i)
+
+    try:
+        with ThreadPoolExecutor(min(threads, count), "tile", initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield lambda job: list(pool.map(partial(alone, job), range(count)))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _arrive(
+    steps: list[Call | Statistics], step: Statistics, waiting: list[dict[Slot, Tensor]], grid: _Grid, i: int
+) -> _Moments:
+    """Bring tile ``i`` to a normalisation; return the moments of its core."""
+    _advance(steps, waiting[i])
+    x = waiting[i][step.x]
+    return _moments(grid.cores[i].of(x, grid.windows[i], grid.stride(x)), step.dims)
+
+
+def _finish(
+    steps: list[Call | Statistics], result: Slot, waiting: list[dict[Slot, Tensor]], grid: _Grid, output: Tensor, i: int
+) -> None:
+    """Bring tile ``i`` to the end, and its core to its place in the output."""
+    _advance(steps, waiting[i])
+    core, window = grid.cores[i], grid.windows[i]
+    core.of(output, grid.picture).copy_(core.of(waiting[i][result], window))
+    waiting[i].clear()
+
+
+def _advance(steps: list[Call | Statistics], values: dict[Slot, Tensor]) -> None:
+    for step in steps:
         assert isinstance(step, Call)
         step.run(values)
 
@@ -262,10 +302,6 @@ def _meet(step: Statistics, waiting: list[dict[Slot, Tensor]], parts: list[_Mome
         values[step.mean], values[step.variance] = mean, variance
         for slot in step.frees:
             values.pop(slot, None)
-
-
-_Moments = tuple[int, Tensor, Tensor]
-"""Number of values, their mean, and the sum of their squared deviations from it."""
 
 
 def _moments(x: Tensor, dims: tuple[int, ...]) -> _Moments:

@@ -9,40 +9,50 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from animegen import load_model
+from animegen import train as train_verb
 from animegen.core.checkpoint import read_checkpoint
-from animegen.core.config import compose_config, list_options
+from animegen.core.config import compose_config
 from animegen.core.protocols import Stylizer
-from tests.support import TINY, train
+from tests.support import assert_same_state, options_of, run_verb, tiny, train
 
-EXPERIMENTS = [o.removeprefix("experiment/") for o in list_options() if o.startswith("experiment/")]
-EXPERIMENTS.remove("none")
-ABLATIONS = [o.removeprefix("ablation/") for o in list_options() if o.startswith("ablation/") and o != "ablation/none"]
-MODELS = [o.removeprefix("model/") for o in list_options() if o.startswith("model/")]
+EXPERIMENTS = options_of("experiment")
+ABLATIONS = options_of("ablation")
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_composes(experiment: str) -> None:
-    config = compose_config("train", [f"experiment={experiment}"])
+    config = compose_config("train", [f"experiment={experiment}"], complete=False)
     assert config.model._target_.startswith("animegen.models.")
     assert config.train_steps > 0
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", options_of("model"))
 def test_every_model_composes(model: str) -> None:
-    compose_config("train", [f"model={model}"])
+    config = compose_config("train", [f"model={model}"])
+    assert config.model._target_.startswith("animegen.models.")
+
+
+@pytest.mark.parametrize("group", ["data", "trainer", "precision", "features", "logger", "callbacks", "debug", "size"])
+def test_every_option_composes(group: str) -> None:
+    for option in options_of(group):
+        compose_config("train", [f"{group}={option}"], complete=False)
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_experiment_trains_and_its_checkpoint_stands_alone(experiment: str, tmp_path: Path) -> None:
-    folder = train(f"experiment={experiment}", *TINY, "train_steps=2", output=tmp_path / "run")
-    content = read_checkpoint(folder)
-    assert content["animegen"]["train_step"] == 2
+def test_every_experiment_trains_resumes_to_the_bit_and_stands_alone(experiment: str, tmp_path: Path) -> None:
+    options = ("precision=fp32", "train_steps=3", "callbacks.checkpoints.every=2", "callbacks.checkpoints.keep=-1")
+    whole = train(f"experiment={experiment}", *options, output=tmp_path / "whole")
+    resumed = train(f"resume={whole}/checkpoints/step-0000002.ckpt", output=tmp_path / "resumed")
+    content = read_checkpoint(resumed)
+    assert_same_state(read_checkpoint(whole), content)
+    assert content["animegen"]["train_step"] == 3
     assert content["animegen"]["config"]["seed"] == 0
     assert not any(key.startswith("features.") for key in content["state_dict"])
-    model = load_model(folder, device="cpu")
-    assert model.train_step == 2
+    model = load_model(resumed, device="cpu")
+    assert model.train_step == 3
     if isinstance(model, Stylizer):
         pictures = torch.rand(1, 3, 37, 50) * 2 - 1
         output, _ = model.stylize(pictures, None)
@@ -50,19 +60,19 @@ def test_every_experiment_trains_and_its_checkpoint_stands_alone(experiment: str
         assert output.abs().max() <= 1
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_experiment_resumes_to_the_bit(experiment: str, tmp_path: Path) -> None:
-    options = (f"experiment={experiment}", *TINY, "threads=1", "precision=fp32")
-    whole = train(*options, "train_steps=5", output=tmp_path / "whole")
-    part = train(*options, "train_steps=2", output=tmp_path / "part")
-    train(f"resume={part}", "train_steps=5")
-    expected, resumed = read_checkpoint(whole), read_checkpoint(part)
-    assert resumed["animegen"]["train_step"] == 5
-    assert expected["state_dict"].keys() == resumed["state_dict"].keys()
-    for key, value in expected["state_dict"].items():
-        if isinstance(value, torch.Tensor):
-            assert torch.equal(value, resumed["state_dict"][key]), key
-    for mine, other in zip(expected["optimizer_states"], resumed["optimizer_states"], strict=True):
-        for number, state in mine["state"].items():
-            for name, value in state.items():
-                assert torch.equal(torch.as_tensor(value), torch.as_tensor(other["state"][number][name]))
+@pytest.mark.parametrize("ablation", ABLATIONS)
+def test_every_ablation_changes_and_trains_an_experiment_of_its_family(ablation: str, tmp_path: Path) -> None:
+    family = ablation.split("/")[0]
+    mine = sorted((e for e in EXPERIMENTS if e.startswith(f"{family}/")), key=lambda e: (not e.endswith("/quickstart"), e))
+    refused = []
+    for experiment in mine:
+        words = [f"experiment={experiment}", f"ablation={ablation}"]
+        base, changed = (compose_config("train", words[:n], complete=False) for n in (1, 2))
+        assert [name for name, on in changed.ablations.items() if on], "an ablation names itself in 'ablations'"
+        assert OmegaConf.to_container(changed.model) != OmegaConf.to_container(base.model)
+        words = tiny(*words, "train_steps=2", folders=tmp_path / "user")
+        if run_verb(train_verb.main, *words, f"output={tmp_path / experiment}") == 0:
+            assert read_checkpoint(tmp_path / experiment)["animegen"]["train_step"] == 2
+            return
+        refused.append(experiment)
+    pytest.fail(f"ablation={ablation} works on none of {refused}")

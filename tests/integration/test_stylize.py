@@ -271,6 +271,6 @@ def test_a_checkpoint_alone_is_enough(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "1 done, 0 skipped" in done.stdout
     model = load_model(folder, "cpu")
-    drawing = model.stylize(to_float(torch.from_numpy(values).permute(2, 0, 1))[None])[0]
+    drawing = model.stylize(to_float(torch.from_numpy(values).permute(2, 0, 1))[None])[0]  # type: ignore[operator]
     difference = (read_image(tmp_path / "out" / "a.png").int() - to_uint8(drawing[0]).int()).abs()
     assert difference.max() <= 1

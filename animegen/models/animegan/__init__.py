@@ -1,5 +1,8 @@
 """AnimeGAN and its relatives: photo to anime."""
 
+from animegen.models.animegan.autoencoder import Autoencoder
+from animegen.models.animegan.dtgan import DTGAN
 from animegen.models.animegan.module import AnimeGAN
+from animegen.models.animegan.nst import NeuralStyle, PixelOptimiser
 
-__all__ = ["AnimeGAN"]
+__all__ = ["DTGAN", "AnimeGAN", "Autoencoder", "NeuralStyle", "PixelOptimiser"]

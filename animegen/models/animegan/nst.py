@@ -25,8 +25,8 @@ class PixelOptimiser(nn.Module):
 
     Adam minimises ``content_weight * J_content + style_weight * J_style``, with the costs of the original:
     ``J_content = sum (F - F_photo)^2 / (4CHW)`` at one layer, and ``J_style`` the mean over layers of
-    ``sum (G - G_style)^2 / (2CHW)^2`` with Gram matrices ``G = F F^T``. Different from it: the features of each layer are
-    divided by their root mean square on the style still, so that the weights mean the same for any network, where
+    ``sum (G - G_style)^2 / (2CHW)^2`` with Gram matrices ``G = F F^T``. Different from it: the features of each layer
+    are divided by their root mean square on the style still, so that the weights mean the same for any network, where
     the original depends on the activations of its Caffe VGG.
 
     Args:
@@ -35,8 +35,7 @@ class PixelOptimiser(nn.Module):
         content_layer: where content is compared.
         style_layers: where style is compared, all alike (0.2 each).
         content_weight, style_weight: 10 and 40, as in the course exercise that the recipe comes from.
-        learning_rate: of Adam, in levels of 255: 2 as in the exercise, the distance that a pixel moves at most per
-            iteration.
+        learning_rate: of Adam, in levels of 255: 2 as in the exercise, about what a pixel changes per iteration.
         iterations: 200 as in the exercise.
         noise: share of noise in the picture at the start, the rest is the photo.
     """

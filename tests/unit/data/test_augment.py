@@ -120,14 +120,6 @@ def test_jitter_stays_in_range() -> None:
     assert out.max() <= 1
 
 
-def test_evaluation_crops_the_centre() -> None:
-    data = batch([1, 2])
-    out = Augment(16).evaluate(data)
-    assert torch.equal(out["photo"], to_float(data["photo"][..., 4:20, 4:20]))
-    small = Augment(32).evaluate(data)["photo"]
-    assert torch.equal(small, to_float(data["photo"]))
-
-
 def test_other_entries_pass_through() -> None:
     flow, weights = torch.randn(2, 2, 24, 24), torch.tensor([1, 2], dtype=torch.uint8)
     out = Augment(16)(batch([0, 1], flow=flow, weights=weights))

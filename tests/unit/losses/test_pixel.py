@@ -25,7 +25,10 @@ def test_charbonnier_by_hand():
 def test_total_variation_by_hand():
     # Down: 1 -> .5, -1 -> 0: mean(.25, 1). Across: 1 -> -1, .5 -> 0: mean(4, .25).
     assert TotalVariation()(A).item() == pytest.approx(0.5 * (0.625 + 2.125))
+    assert TotalVariation(power=1)(A).item() == pytest.approx(0.75 + 1.25)
     assert TotalVariation()(torch.full((1, 3, 5, 4), 0.3)).item() == 0
+    with pytest.raises(AnimegenError, match="not 3"):
+        TotalVariation(power=3)
 
 
 @pytest.mark.parametrize("loss", [L1(), MSE(), Charbonnier()])

@@ -154,13 +154,8 @@ def test_reach_by_hand(network: nn.Module, radius: int, normalisations: int) -> 
 
 
 def test_reach_at_lower_resolution() -> None:
-    network = chain(
-        nn.Conv2d(3, 4, 2, stride=2),
-        conv(4, 4, 3),
-        nn.Upsample(scale_factor=2),
-    )
+    network = chain(nn.Conv2d(3, 4, 2, stride=2), conv(4, 4, 3), nn.Upsample(scale_factor=2), conv(4, 3, 1))
     network.factor = 2  # type: ignore[assignment]
-    network.append(conv(4, 3, 1))
     # One position at half resolution next to the block of two pixels.
     assert measure_reach(network).radius == 2
 

@@ -1,7 +1,23 @@
 """The generators of the AnimeGAN family."""
 
+from animegen.models.animegan.networks.autoencoder import VGGAutoencoder
+from animegen.models.animegan.networks.cartoongan import CartoonGAN
 from animegen.models.animegan.networks.output import OutputActivation
 from animegen.models.animegan.networks.v1 import AnimeGANv1
 from animegen.models.animegan.networks.v2 import AnimeGANv2, AnimeGANv2Lite, AnimeGANv2LitePlain
+from animegen.models.animegan.networks.v3 import AnimeGANv3, AnimeGANv3Discriminator, AnimeGANv3DoubleTail
+from animegen.models.animegan.networks.whitebox import WhiteBoxUNet
 
-__all__ = ["AnimeGANv1", "AnimeGANv2", "AnimeGANv2Lite", "AnimeGANv2LitePlain", "OutputActivation"]
+__all__ = [
+    "AnimeGANv1",
+    "AnimeGANv2",
+    "AnimeGANv2Lite",
+    "AnimeGANv2LitePlain",
+    "AnimeGANv3",
+    "AnimeGANv3Discriminator",
+    "AnimeGANv3DoubleTail",
+    "CartoonGAN",
+    "OutputActivation",
+    "VGGAutoencoder",
+    "WhiteBoxUNet",
+]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -60,7 +62,7 @@ class VGGAutoencoder(nn.Module):
         self.encoder = StoredFeatures(backbone, trainable=train_encoder)
         sizes = [512, *(scale_channels(channels, width) for channels in (256, 128, 64, 32, 16))]
         self.decoder = nn.Sequential(
-            *(UpConv(inputs, outputs) for inputs, outputs in zip(sizes, sizes[1:], strict=False)),
+            *(UpConv(inputs, outputs) for inputs, outputs in pairwise(sizes)),
             nn.Conv2d(sizes[-1], 3, 1),
         )
         self.output = OutputActivation(output)

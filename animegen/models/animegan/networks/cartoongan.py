@@ -33,7 +33,8 @@ class TransposedConv(nn.ConvTranspose2d):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, 3, stride=2, padding=1, output_padding=1)
         nn.init.normal_(self.weight, std=(2 / (inputs * 9 / 4)) ** 0.5)  # each pixel gets 9/4 of the 9 weights
-        nn.init.zeros_(self.bias)  # type: ignore[arg-type] - there is a bias
+        assert self.bias is not None
+        nn.init.zeros_(self.bias)
 
 
 class CartoonGAN(nn.Module):

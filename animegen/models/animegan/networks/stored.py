@@ -13,9 +13,9 @@ from animegen.nn.features import FeatureExtractor
 class StoredFeatures(nn.Module):
     """A feature network whose weights are saved with the model that needs them to draw.
 
-    A :class:`~animegen.nn.features.FeatureExtractor` of a loss is left out of checkpoints, since only training needs it.
-    This one is built with random weights, takes those of the model's ``features`` when training begins (:meth:`adopt`),
-    and is found in the checkpoint from then on: whoever applies the model needs no download.
+    A :class:`~animegen.nn.features.FeatureExtractor` of a loss is left out of checkpoints, since only training needs
+    it. This one is built with random weights, takes those of the model's ``features`` when training begins
+    (:meth:`adopt`), and is found in the checkpoint from then on: whoever applies the model needs no download.
 
     Args:
         backbone: as for :class:`~animegen.nn.features.FeatureExtractor`.

@@ -6,6 +6,8 @@ Information and Systems E107.D(1), 2024.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -35,25 +37,28 @@ class Encoder(nn.Module):
 
     def __init__(self, c32: int, c64: int, c128: int) -> None:
         super().__init__()
-        self.full = ConvLADE(3, c32, 7)
-        self.half = nn.Sequential(ConvLADE(c32, c32, stride=2), ConvLADE(c32, c64))
-        self.quarter = nn.Sequential(ConvLADE(c64, c64, stride=2), ConvLADE(c64, c128))
-        self.eighth = nn.Sequential(ConvLADE(c128, c128, stride=2), ConvLADE(c128, c128))
+        self.stem = ConvLADE(3, c32, 7)
+        self.down1 = nn.Sequential(ConvLADE(c32, c32, stride=2), ConvLADE(c32, c64))
+        self.down2 = nn.Sequential(ConvLADE(c64, c64, stride=2), ConvLADE(c64, c128))
+        self.down3 = nn.Sequential(ConvLADE(c128, c128, stride=2), ConvLADE(c128, c128))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Map (B,3,H,W) to the maps of full, half, quarter and eighth size."""
-        maps = [self.full(images)]
-        for stage in (self.half, self.quarter, self.eighth):
+        maps = [self.stem(images)]
+        for stage in (self.down1, self.down2, self.down3):
             maps.append(stage(maps[-1]))
         return maps
 
 
 class Tail(nn.Module):
-    """From the maps of the base back to a picture: external attention, then a decoder with additive skips."""
+    """From the maps of the base back to a picture: external attention, then a decoder with additive skips.
 
-    def __init__(self, c32: int, c64: int, c128: int, slots: int, upsample: str, output: str) -> None:
+    The attention's memory has as many entries as the map has channels: 128 as published.
+    """
+
+    def __init__(self, c32: int, c64: int, c128: int, upsample: str, output: str) -> None:
         super().__init__()
-        self.attention = ExternalAttention(c128, slots)
+        self.attention = ExternalAttention(c128, slots=c128)
         self.up1 = nn.Sequential(Upsample(upsample, c128), ConvLADE(c128, c128))
         self.merge1 = ConvLADE(c128, c128)
         self.up2 = nn.Sequential(Upsample(upsample, c128), ConvLADE(c128, c64))
@@ -85,15 +90,10 @@ class AnimeGANv3(nn.Module):
 
     def __init__(self, width: float = 1.0, upsample: str = "bilinear", output: str = "tanh") -> None:
         super().__init__()
-        channels = [scale_channels(channels, width) for channels in (32, 64, 128)]
-        settings = (*channels, scale_channels(128, width), upsample, output)
-        self.base = Encoder(*channels)
-        self.main = Tail(*settings)
-        self._add_tails(settings)
+        c32, c64, c128 = (scale_channels(channels, width) for channels in (32, 64, 128))
+        self.base = Encoder(c32, c64, c128)
+        self.main = Tail(c32, c64, c128, upsample, output)
         initialise(self, "xavier")
-
-    def _add_tails(self, settings: tuple) -> None:
-        """Build what training needs besides; nothing here."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (B,3,H,W) in [-1,1] to pictures of the same shape and range; H and W are multiples of 8."""
@@ -105,10 +105,15 @@ class AnimeGANv3DoubleTail(AnimeGANv3):
     """AnimeGANv3's generator as it is trained: 1,557,792 parameters, of which the support tail has 530,272.
 
     ``forward`` still runs base and main tail only.
+
+    Args: as for :class:`AnimeGANv3`.
     """
 
-    def _add_tails(self, settings: tuple) -> None:
-        self.support = Tail(*settings)
+    def __init__(self, width: float = 1.0, upsample: str = "bilinear", output: str = "tanh") -> None:
+        super().__init__(width, upsample, output)
+        c32, c64, c128 = (scale_channels(channels, width) for channels in (32, 64, 128))
+        self.support = Tail(c32, c64, c128, upsample, output)
+        initialise(self.support, "xavier")
 
     def both(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the pictures of the support and of the main tail, each as ``forward`` returns them."""
@@ -133,11 +138,11 @@ class AnimeGANv3Discriminator(nn.Module):
         super().__init__()
         sizes = [scale_channels(channels, width) for channels in (32, 64, 128, 256)]
         layers: list[nn.Module] = [nn.Conv2d(3, sizes[0], 7, padding=3, bias=False), nn.LeakyReLU(SLOPE, inplace=True)]
-        for inputs, outputs in zip(sizes, sizes[1:], strict=False):
-            for width_out, stride in ((inputs, 2), (outputs, 1)):
+        for inputs, outputs in pairwise(sizes):
+            for channels, stride in ((inputs, 2), (outputs, 1)):
                 layers += [
-                    nn.Conv2d(inputs, width_out, 3, stride, padding=1, bias=False),
-                    LADE(width_out),
+                    nn.Conv2d(inputs, channels, 3, stride, padding=1, bias=False),
+                    LADE(channels),
                     nn.LeakyReLU(SLOPE, inplace=True),
                 ]
         layers.append(nn.Conv2d(sizes[-1], 1, 1, bias=False))

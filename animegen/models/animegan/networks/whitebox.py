@@ -72,8 +72,8 @@ class WhiteBoxUNet(nn.Module):
         self.to_rgb = ReflectConv(c32, 3, 7, bias=True)
         self.output = OutputActivation(output)
         initialise(self, "he")
-        # Without norms the sums of the residual blocks and skips have grown by now.
-        nn.init.normal_(self.to_rgb.weight, std=0.02)
+        # Without norms the sums of the residual blocks and skips have grown by now, and no tanh limits the output.
+        nn.init.normal_(self.to_rgb.weight, std=0.1 / self.to_rgb.weight[0].numel() ** 0.5)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (B,3,H,W) in [-1,1] to pictures of the same shape and range; H and W are multiples of 4.

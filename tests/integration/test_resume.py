@@ -1,0 +1,166 @@
+"""A run that is killed and resumed ends with the weights of the run that was not, to the bit."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from animegen import train as train_verb
+from animegen.core.checkpoint import read_checkpoint
+from tests.support import assert_same_state, refused, run_verb, tiny, train
+
+STEPS = 6
+SWITCH = 2  # from here on the discriminator takes part
+
+#: Everything that has a state: two phases, EMA, a schedule, dropout, spectral norm, colour statistics, calibration.
+ANIMEGAN = (
+    "model=animegan/v2_lite",
+    "data=unpaired/toonworld",
+    "features=squeezenet1_1",
+    f"model.pretrain_steps={SWITCH}",
+    "model.discriminator.dropout=0.3",
+    "model.ema={networks:[generator],decay:0.9}",
+    "+model.schedulers.generator={_target_:animegen.core.schedules.flat_then_linear,_partial_:true,steps:6,flat:0.2}",
+    "model.clip=1.0",
+    "callbacks=calibrated",
+    "callbacks.calibration.batches=2",
+)
+TOY = ("experiment=toy/quickstart",)
+OFTEN = ("val_every=2", "logger=csv", "callbacks.log.steps=1", "callbacks.checkpoints.every=1")
+KILLER = "+callbacks.killer={_target_:tests.integration.test_resume.KillAt}"
+
+
+class KillAt(pl.Callback):
+    """Fails before a step is trained, in the middle of the run."""
+
+    step = -1
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:
+        if module.train_step == KillAt.step:
+            raise RuntimeError("killed")
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    """Return what the run logged, without its speed."""
+    with (folder / "metrics.csv").open() as file:
+        return [{k: v for k, v in row.items() if not k.startswith("perf/") and v} for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module", params=[TOY, ANIMEGAN], ids=["toy", "animegan"])
+def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of six steps without interruption, with a checkpoint of each step."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    words = (*request.param, *OFTEN, "callbacks.checkpoints.keep=-1", f"train_steps={STEPS}", KILLER)
+    return train(*words, output=folder)
+
+
+@pytest.mark.parametrize("step", range(1, STEPS))
+def test_resumed_from_any_step(whole: Path, step: int, tmp_path: Path) -> None:
+    resumed = train(f"resume={whole}/checkpoints/step-{step:07d}.ckpt", output=tmp_path / "run")
+    assert_same_state(read_checkpoint(whole), read_checkpoint(resumed))
+    assert rows(resumed) == [row for row in rows(whole) if int(row["step"]) > step]
+
+
+@pytest.mark.parametrize("step", [SWITCH - 1, SWITCH, SWITCH + 1, SWITCH + 2])
+def test_killed_and_resumed_in_place(whole: Path, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = read_checkpoint(whole)["animegen"]["overrides"]
+    words = [word for word in words if not word.startswith("output=")]
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
+        patch.setattr(KillAt, "step", step)
+        run_verb(train_verb.main, *words, f"output={tmp_path / 'run'}")
+    train(f"resume={tmp_path / 'run'}")
+    assert_same_state(read_checkpoint(whole), read_checkpoint(tmp_path / "run"))
+    # Validation at the same steps with the same results, and no step logged twice.
+    assert rows(tmp_path / "run") == rows(whole)
+    assert [row["step"] for row in rows(whole) if "val/psnr" in row] == ["2", "4", "6"]
+
+
+def test_all_that_has_a_state_took_part(whole: Path) -> None:
+    content = read_checkpoint(whole)
+    if "ema" not in content["animegen"]:
+        return
+    factors = content["state_dict"]["objectives.generator._extra_state"]
+    assert len({factors[name] for name in ("adversarial", "content", "style", "colour")}) == 4
+    assert content["animegen"]["ema"]["updates"] == STEPS
+    assert content["lr_schedulers"][0]["last_epoch"] == STEPS - SWITCH
+    before = read_checkpoint(whole / "checkpoints" / "step-0000002.ckpt")["optimizer_states"]
+    assert [bool(state["state"]) for state in before] == [True, False, False]  # pretrain, discriminator, generator
+
+
+def test_validation_and_previews_change_nothing(whole: Path, tmp_path: Path) -> None:
+    words = [word for word in read_checkpoint(whole)["animegen"]["overrides"] if not word.startswith("output=")]
+    words += ["val_every=100", "callbacks.previews.every=1000", f"output={tmp_path / 'run'}"]
+    assert run_verb(train_verb.main, *words) == 0
+    assert_same_state(read_checkpoint(whole), read_checkpoint(tmp_path / "run"))
+
+
+def test_killed_by_the_system_and_resumed_by_last(tmp_path: Path) -> None:
+    words = tiny(*TOY, *OFTEN, "model.ema={networks:[generator],decay:0.9}", f"runs={tmp_path}/runs")
+    command = [sys.executable, "-m", "animegen", "train", *words, "train_steps=100000"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+    end = time.time() + 120
+    while not list(tmp_path.rglob("last.ckpt")) and time.time() < end:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (last,) = tmp_path.rglob("last.ckpt")
+    steps = read_checkpoint(last)["animegen"]["train_step"] + 3
+    # An older run beside it must not be taken for the last one.
+    old = last.parent.parent.parent / "old" / "checkpoints"
+    old.mkdir(parents=True)
+    (old / "last.ckpt").write_text("older")
+    os.utime(old / "last.ckpt", (0, 0))
+    assert run_verb(train_verb.main, "resume=last", f"runs={tmp_path}/runs", f"train_steps={steps}") == 0
+    whole = train(*TOY, *OFTEN, "model.ema={networks:[generator],decay:0.9}", f"train_steps={steps}", output=tmp_path / "w")
+    assert_same_state(read_checkpoint(whole), read_checkpoint(last))
+
+
+def test_a_finished_run_says_how_to_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = train(*TOY, "train_steps=2", output=tmp_path / "run")
+    capsys.readouterr()
+    assert "give a larger train_steps=" in refused(capsys, run_verb(train_verb.main, f"resume={folder}"))
+    words = [f"resume={folder}", "train_steps=3", "model.optimizers.generator.lr=1"]
+    assert "model.optimizers cannot change" in refused(capsys, run_verb(train_verb.main, *words))
+    words = [f"resume={folder}", "train_steps=3", "model.generator.channels=4"]
+    assert "do not fit this model" in refused(capsys, run_verb(train_verb.main, *words))
+
+
+class Evil:
+    """Unpickles by creating a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return (Path.touch, (self.path,))
+
+
+@pytest.mark.parametrize("kind", ["cut", "text", "empty", "evil", "foreign"])
+def test_damaged_checkpoints_are_refused(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = train(*TOY, "train_steps=1", output=tmp_path / "run")
+    file, trap = folder / "checkpoints" / "last.ckpt", tmp_path / "trap"
+    if kind == "cut":
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    elif kind == "evil":
+        torch.save({"animegen": {"config": {"model": {}}}, "evil": Evil(trap)}, file)
+    elif kind == "foreign":
+        torch.save({"state_dict": {}}, file)
+    else:
+        file.write_text("no checkpoint" if kind == "text" else "")
+    capsys.readouterr()
+    message = refused(capsys, run_verb(train_verb.main, f"resume={folder}", "train_steps=5"))
+    assert str(file) in message
+    assert ("is not a checkpoint of animegen" if kind == "foreign" else "cannot be read as a checkpoint") in message
+    assert not trap.exists()
