@@ -48,10 +48,12 @@ keys: seed, train_steps, val_every, device=auto|cpu|cuda|mps, threads, evaluate,
       resume=last|<run folder>|<.ckpt file>, and these groups (what each option is: animegen list):
 """
 
-#: What a run writes into its folder, and what overwrite=true removes. Anything else there is left alone.
+#: What the evaluation at the end writes into the run folder; a run that goes on makes it out of date.
+EVALUATION_FILES = ("scores.json", "table.md", "strip.png")
+#: All that a run writes into its folder, and that overwrite=true removes. Anything else there is left alone.
 RUN_FILES = (
     *("run.json", "config", "checkpoints", "previews", "metrics.csv", "hparams.yaml", "fit-profile.txt"),
-    *("events.out.tfevents.*", "scores.json", "table.md", "strip.png"),
+    *("events.out.tfevents.*", *EVALUATION_FILES),
 )
 
 
@@ -81,6 +83,9 @@ def train(config: DictConfig, folder: Path, choices: dict[str, Any], overrides: 
     result = None
     try:
         fit(trainer, model, data, checkpoint)
+        if torch.distributed.is_initialized():
+            # The first process evaluates alone; metrics would wait for the others.
+            torch.distributed.destroy_process_group()
         if config.evaluate and trainer.is_global_zero:
             model.to(trainer.strategy.root_device)  # Lightning leaves it on the CPU
             features = model.features or FeatureExtractor("vgg19", "random")
@@ -167,14 +172,15 @@ def prepare_folder(folder: Path, config: DictConfig, overrides: list[str], goes_
     With ``overwrite=true`` the files of the old run are removed first, so that no event file or
     preview of one run is ever shown as another's.
     """
-    occupied = (folder / "run.json").exists() and not goes_on
-    if occupied and not config.overwrite:
+    exists = (folder / "run.json").exists()
+    if exists and not goes_on and not config.overwrite:
         raise AnimegenError(
             f"'{folder}' already holds a run: choose another output=, resume={folder}, or overwrite=true."
         )
     try:
-        for path in [path for pattern in RUN_FILES for path in folder.glob(pattern)] if occupied else []:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if exists:
+            for path in [p for pattern in (EVALUATION_FILES if goes_on else RUN_FILES) for p in folder.glob(pattern)]:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         (folder / "config").mkdir(parents=True, exist_ok=True)
         OmegaConf.save(config, folder / "config" / "config.yaml")
         OmegaConf.save(OmegaConf.create(overrides), folder / "config" / "overrides.yaml")
@@ -201,7 +207,7 @@ def quieten() -> None:
     """Keep tips and notices of libraries that say nothing about this run off the terminal."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 

@@ -1,0 +1,1 @@
+"""Blocks that several models use: convolutions, norms, features, discriminators, colour, tiles."""

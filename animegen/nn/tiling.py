@@ -9,9 +9,9 @@ through the list together. At each normalisation they
 2. copy what their neighbours computed into their halos, the margins around the cores.
 
 Between two normalisations one tile computes after the other (on a CPU, one per core at a time), so
-the workspace (padded copies, wide intermediate maps) is that of few tiles. What waits is exactly what later steps need, and
-because of 2. the halo only has to cover the reach of the layers between two normalisations, some
-pixels, not the receptive field of the network.
+the workspace (padded copies, wide intermediate maps) is that of few tiles. What waits is exactly
+what later steps need, and because of 2. the halo only has to cover the reach of the layers between
+two normalisations, some pixels, not the receptive field of the network.
 
 At the borders of the picture the windows end exactly at the border, so the network's own padding
 happens where it does without tiles. At inner borders padding is wrong, and stays in the halo.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -71,7 +72,12 @@ def test_resumed_from_any_step(whole: Path, step: int, tmp_path: Path) -> None:
     assert rows(resumed) == [row for row in rows(whole) if int(row["step"]) > step]
 
 
-@pytest.mark.parametrize("step", [SWITCH - 1, SWITCH, SWITCH + 1, SWITCH + 2])
+@pytest.mark.parametrize(
+    ("whole", "step"),
+    [(TOY, 3), *((ANIMEGAN, SWITCH + after) for after in (-1, 0, 1, 2))],
+    indirect=["whole"],
+    ids=["toy", "before", "at", "calibrating", "after"],
+)
 def test_killed_and_resumed_in_place(whole: Path, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = read_checkpoint(whole)["animegen"]["overrides"]
     words = [word for word in words if not word.startswith("output=")]
@@ -127,14 +133,34 @@ def test_killed_by_the_system_and_resumed_by_last(tmp_path: Path) -> None:
     assert_same_state(read_checkpoint(whole), read_checkpoint(last))
 
 
-def test_a_finished_run_says_how_to_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = train(*TOY, "train_steps=2", output=tmp_path / "run")
-    capsys.readouterr()
-    assert "give a larger train_steps=" in refused(capsys, run_verb(train_verb.main, f"resume={folder}"))
-    words = [f"resume={folder}", "train_steps=3", "model.optimizers.generator.lr=1"]
-    assert "model.optimizers cannot change" in refused(capsys, run_verb(train_verb.main, *words))
-    words = [f"resume={folder}", "train_steps=3", "model.generator.channels=4"]
-    assert "do not fit this model" in refused(capsys, run_verb(train_verb.main, *words))
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A toy run of one step."""
+    return train(*TOY, "train_steps=1", output=tmp_path_factory.mktemp("finished") / "run")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "give a larger train_steps="),
+        (["train_steps=3", "model.optimizers.generator.lr=1"], "model.optimizers cannot change"),
+        (["train_steps=3", "model.generator.channels=4"], "do not fit this model"),
+    ],
+)
+def test_what_cannot_go_on_says_why(
+    finished: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = read_checkpoint(finished)
+    assert message in refused(capsys, run_verb(train_verb.main, f"resume={finished}", *words))
+    assert_same_state(before, read_checkpoint(finished))
+
+
+def test_a_checkpoint_outside_of_a_run_cannot_be_resumed(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copyfile(finished / "checkpoints" / "last.ckpt", tmp_path / "copy.ckpt")
+    words = (f"resume={tmp_path / 'copy.ckpt'}", "train_steps=3")
+    assert "it is not the folder of a run" in refused(capsys, run_verb(train_verb.main, *words))
 
 
 class Evil:
@@ -148,8 +174,10 @@ class Evil:
 
 
 @pytest.mark.parametrize("kind", ["cut", "text", "empty", "evil", "foreign"])
-def test_damaged_checkpoints_are_refused(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = train(*TOY, "train_steps=1", output=tmp_path / "run")
+def test_damaged_checkpoints_are_refused(
+    kind: str, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(finished, tmp_path / "run")
     file, trap = folder / "checkpoints" / "last.ckpt", tmp_path / "trap"
     if kind == "cut":
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
@@ -159,7 +187,6 @@ def test_damaged_checkpoints_are_refused(kind: str, tmp_path: Path, capsys: pyte
         torch.save({"state_dict": {}}, file)
     else:
         file.write_text("no checkpoint" if kind == "text" else "")
-    capsys.readouterr()
     message = refused(capsys, run_verb(train_verb.main, f"resume={folder}", "train_steps=5"))
     assert str(file) in message
     assert ("is not a checkpoint of animegen" if kind == "foreign" else "cannot be read as a checkpoint") in message

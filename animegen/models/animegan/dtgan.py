@@ -62,7 +62,7 @@ class DTGAN(StyliseModule):
             published Shinkai style.
         settings: see :class:`~animegen.core.module.AnimeModule`.
 
-    Source: Liu, Chen, Chen, IEICE Transactions E107.D(1), 2024, and the released code.
+    Source: Liu, Chen, Gao, IEICE Transactions E107.D(1), 2024, and the released code.
     """
 
     trains = {"pretrain": "generator"}  # noqa: RUF012 - read-only by contract

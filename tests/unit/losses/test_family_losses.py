@@ -18,7 +18,10 @@ def noise(*shape, seed=0):
     [
         ({"target": "real", "real_label": 0.9}, (2.9**2 + 0.9**2 + 0.4**2 + 2.1**2) / 4),
         ({"target": "fake", "fake_label": 0.1}, (2.1**2 + 0.1**2 + 0.4**2 + 2.9**2) / 4),
-        ({"target": "real", "side": "generator", "real_label": 0.9, "fake_label": 0.1}, (8.41 + 0.81 + 0.16 + 4.41) / 4),
+        (
+            {"target": "real", "side": "generator", "real_label": 0.9, "fake_label": 0.1},
+            (8.41 + 0.81 + 0.16 + 4.41) / 4,
+        ),
         ({"target": "fake", "real_label": 0.9}, (4 + 0 + 0.25 + 9) / 4),
     ],
 )
@@ -59,7 +62,12 @@ def test_decentralised_gram_ignores_means_and_batch_size_and_spares_the_referenc
     assert reference["a"].grad is None
     shifted = {name: x.detach() + noise(1, x.shape[1], 1, 1, seed=4) for name, x in image.items()}
     torch.testing.assert_close(loss(shifted, reference), value)
-    single = torch.stack([loss({n: x[i : i + 1] for n, x in image.items()}, {n: x[i : i + 1] for n, x in reference.items()}) for i in range(2)])
+    single = torch.stack(
+        [
+            loss({n: x[i : i + 1] for n, x in image.items()}, {n: x[i : i + 1] for n, x in reference.items()})
+            for i in range(2)
+        ]
+    )
     torch.testing.assert_close(single.mean(), value)
     with torch.autocast("cpu", torch.bfloat16):
         assert loss({n: x.bfloat16() for n, x in image.items()}, reference).dtype == torch.float32

@@ -37,7 +37,9 @@ def test_multiscale_has_a_patchgan_per_scale():
 
 
 @pytest.mark.parametrize("side", [32, 37])
-@pytest.mark.parametrize("build", [lambda: MultiscalePatchGAN(scales=3, width=0.125), lambda: SNResNetPatch(width=0.125)])
+@pytest.mark.parametrize(
+    "build", [lambda: MultiscalePatchGAN(scales=3, width=0.125), lambda: SNResNetPatch(width=0.125)]
+)
 def test_any_size_and_joined_batches(build, side):
     network = build().eval()
     first, second = torch.randn(2, 3, side, 40), torch.randn(1, 3, side, 40)

@@ -81,7 +81,9 @@ def l0_by_matrices(image, strength, kappa, largest):
     return smooth.T.reshape(channels, height, width)
 
 
-@pytest.mark.parametrize(("shape", "strength", "kappa"), [((6, 8), 0.02, 2.0), ((7, 5), 0.005, 2.0), ((5, 6), 0.1, 3.0)])
+@pytest.mark.parametrize(
+    ("shape", "strength", "kappa"), [((6, 8), 0.02, 2.0), ((7, 5), 0.005, 2.0), ((5, 6), 0.1, 3.0)]
+)
 def test_l0_smoothing_equals_the_linear_solver(shape, strength, kappa):
     images = noise(2, 3, *shape)
     found = l0_smooth(images, strength, kappa)
@@ -92,14 +94,16 @@ def test_l0_smoothing_equals_the_linear_solver(shape, strength, kappa):
 
 def test_l0_smoothing_makes_flat_regions_and_keeps_the_edge():
     step = torch.cat([torch.full((1, 3, 16, 8), -0.6), torch.full((1, 3, 16, 8), 0.6)], -1)
-    out = l0_smooth(step + 0.1 * noise(1, 3, 16, 16).float())
+    textured = step + 0.1 * noise(1, 3, 16, 16).float()
+    out = l0_smooth(textured)
     assert out.dtype == torch.float32
     assert not out.requires_grad
     assert (out - step).abs().max() < 0.08
-    # Flat but for the edges: of 15 neighbours in a row only the pair at the middle differs.
-    changes = (out[..., 1:] - out[..., :-1]).abs().amax(1) > 0.02
-    assert changes.sum((1, 2)).item() == 16
-    assert changes[..., 7].all()
+    # Of 15 pairs of neighbours in a row almost only the one across the edge differs still.
+    before, after = ((x[..., 1:] - x[..., :-1]).abs().amax(1) > 0.02 for x in (textured, out))
+    assert before.sum().item() > 200
+    assert after.sum().item() < 30
+    assert after[..., 7].all()
 
 
 def test_l0_smoothing_leaves_a_plain_picture_alone():

@@ -1,6 +1,6 @@
 """The networks of AnimeGANv3, a double-tail generative adversarial network (DTGAN), after the released code.
 
-Liu, Chen, Chen, "A Novel Double-Tail Generative Adversarial Network for Fast Photo Animation", IEICE Transactions on
+Liu, Chen, Gao, "A Novel Double-Tail Generative Adversarial Network for Fast Photo Animation", IEICE Transactions on
 Information and Systems E107.D(1), 2024.
 """
 

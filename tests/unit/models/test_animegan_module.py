@@ -1,0 +1,160 @@
+"""The training procedure of AnimeGAN: which pictures are drawn and judged when, and by whom."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from animegen.core import AnimegenError, Objective, Term
+from animegen.losses import L1, GANLoss
+from animegen.models.animegan import AnimeGAN
+from animegen.models.animegan.degradation import PhotoDegradation
+from animegen.nn.colour import gray
+
+
+class Counting(nn.Module):
+    """A network of one factor that notes what it was shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor_ = nn.Parameter(torch.tensor(0.5))
+        self.shown: list[Tensor] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.shown.append(images)
+        return images * self.factor_
+
+
+def term(kind: str, entry: str, weight: float = 1.0) -> Term:
+    target, side = ("real", "generator") if kind == "adversarial" else (kind, "discriminator")
+    return Term(GANLoss("lsgan", target, side), weight=weight, reads={"logits": entry})
+
+
+def model(discriminator_terms: dict[str, Term], generator_terms: dict[str, Term], **settings) -> AnimeGAN:
+    made = AnimeGAN(
+        Counting(),
+        Counting(),
+        objectives={
+            "discriminator": Objective(**discriminator_terms),
+            "generator": Objective(**generator_terms),
+            "pretrain": Objective(l1=Term(L1(), reads={"image": "fake", "reference": "photo"})),
+        },
+        **settings,
+    )
+    return made.train()
+
+
+def batch() -> dict[str, Tensor]:
+    return {name: torch.rand(2, 3, 8, 8) * 2 - 1 for name in ("photo", "anime", "smooth")}
+
+
+ALL = {
+    "real": term("real", "real_logits", 1.5),
+    "fake": term("fake", "fake_logits"),
+    "gray": term("fake", "gray_logits"),
+    "smooth": term("fake", "smooth_logits", 0.1),
+}
+
+
+def test_one_discriminator_pass_over_exactly_what_terms_read() -> None:
+    data = batch()
+    made = model(ALL, {"adversarial": term("adversarial", "fake_logits")})
+    updates = made.updates(data)
+    name, evaluation = next(updates)
+    total, values = evaluation.compute()
+    assert name == "discriminator"
+    (shown,) = made.discriminator.shown
+    fake = data["photo"] * 0.5
+    expected = torch.cat([data["anime"], fake, gray(data["anime"]), gray(data["smooth"])])
+    torch.testing.assert_close(shown, expected)
+    by_hand = {
+        "real": ((data["anime"] * 0.5 - 1) ** 2).mean(),
+        "fake": ((fake * 0.5) ** 2).mean(),
+        "gray": ((gray(data["anime"]) * 0.5) ** 2).mean(),
+        "smooth": ((gray(data["smooth"]) * 0.5) ** 2).mean(),
+    }
+    torch.testing.assert_close({k: v.detach() for k, v in values.items()}, by_hand)
+    torch.testing.assert_close(
+        total.detach(), 1.5 * by_hand["real"] + by_hand["fake"] + by_hand["gray"] + 0.1 * by_hand["smooth"]
+    )
+    total.backward()
+    assert made.generator.factor_.grad is None
+
+
+def test_pictures_that_no_term_reads_are_not_judged() -> None:
+    data = batch()
+    del data["smooth"]
+    made = model({k: ALL[k] for k in ("real", "fake")}, {"adversarial": term("adversarial", "fake_logits")})
+    next(made.updates(data))[1].compute()
+    assert made.discriminator.shown[0].shape[0] == 4
+
+
+def test_both_updates_share_one_pass_of_the_generator() -> None:
+    made = model(ALL, {"adversarial": term("adversarial", "fake_logits")})
+    for _, evaluation in made.updates(batch()):
+        evaluation.compute()
+    assert len(made.generator.shown) == 1
+    assert made.generator.shown[0].shape[0] == 2
+
+
+def test_identity_and_restoration_join_the_pass_of_the_photos() -> None:
+    data = batch()
+    terms = {
+        "identity": Term(L1(), reads={"image": "identity", "reference": "anime"}),
+        "restoration": Term(L1(), reads={"image": "restored", "reference": "anime"}),
+    }
+    made = model(ALL, terms, degradation=PhotoDegradation())
+    *_, (name, evaluation) = made.updates(data)
+    _, values = evaluation.compute()
+    assert name == "generator"
+    (shown,) = made.generator.shown
+    assert shown.shape[0] == 6
+    torch.testing.assert_close(shown[2:4], data["anime"])
+    torch.testing.assert_close(values["identity"], (data["anime"] * 0.5).abs().mean())
+
+
+def test_without_an_adversarial_term_the_generator_update_never_asks_the_discriminator() -> None:
+    made = model(ALL, {"content": Term(L1(), reads={"image": "fake", "reference": "photo"})})
+    *_, (_, evaluation) = made.updates(batch())
+    evaluation.compute()
+    assert made.discriminator.shown == []
+
+
+def test_phases() -> None:
+    made = model(ALL, {"adversarial": term("adversarial", "fake_logits")}, pretrain_steps=2)
+    assert [name for name, _ in made.updates(batch())] == ["pretrain"]
+    made.train_step = 2
+    assert [name for name, _ in made.updates(batch())] == ["discriminator", "generator"]
+
+
+def test_colours_are_observed_once_per_step() -> None:
+    data = batch()
+    made = model(ALL, {"adversarial": term("adversarial", "fake_logits")})
+    list(made.updates(data))
+    assert made.colours.source_count.item() == 2 * 8 * 8
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (
+            lambda: list(
+                model(ALL, {"r": Term(L1(), reads={"image": "restored", "reference": "anime"})}).updates(batch())
+            ),
+            "degradation",
+        ),
+        (lambda: AnimeGAN(Counting(), None, objectives={"discriminator": Objective(**ALL)}), "no discriminator"),
+    ],
+)
+def test_mistakes_are_explained(make, words: str) -> None:
+    with pytest.raises(AnimegenError, match=words):
+        make()
+
+
+def test_missing_smooth_pictures_name_the_remedy() -> None:
+    data = batch()
+    del data["smooth"]
+    _, evaluation = next(model(ALL, {"adversarial": term("adversarial", "fake_logits")}).updates(data))
+    with pytest.raises(AnimegenError, match=r"data\.smooth=online"):
+        evaluation.compute()
