@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -157,11 +158,8 @@ class PhotoStylist:
         while True:
             tile = self._usable_tile(photo)
             try:
-                return pad_and_crop(
-                    lambda images, tile=tile: tiled(self._network, images, tile, dtype=self.dtype),  # type: ignore[arg-type]
-                    photo,
-                    self._network.factor,
-                )
+                network = partial(tiled, self._network, tile=tile, dtype=self.dtype)
+                return pad_and_crop(network, photo, self._network.factor)
             except (MemoryError, RuntimeError) as error:
                 if not _out_of_memory(error):
                     raise

@@ -95,12 +95,12 @@ def command(*words: str, cwd: Path | None = None, timeout: float = 300) -> subpr
 
 
 def refused(capsys: pytest.CaptureFixture[str], code: int) -> str:
-    """Check that a verb ended as a user's mistake does: exit code 2, one sentence, no traceback; return the sentence."""
+    """Return the one sentence of a verb that ended as a user's mistake does, see :func:`sentence`."""
     return sentence(capsys.readouterr().err, code)
 
 
 def sentence(stderr: str, code: int) -> str:
-    """Return the one sentence in what a verb wrote on stderr, after checking that there is nothing worse."""
+    """Return the one sentence on stderr, after checking the exit code and that there is no traceback."""
     assert code == 2, stderr
     assert "Traceback" not in stderr
     lines = [line for line in stderr.splitlines() if line.startswith("animegen: ")]

@@ -58,7 +58,7 @@ def no_key(key: str, known: Sequence[str]) -> str:
     parent, _, name = key.rpartition(".")
     siblings = [k for k in known if k.rpartition(".")[0] == parent]
     near = [f"{parent}.{n}" if parent else n for n in _near(name, [k.rpartition(".")[2] for k in siblings])]
-    near += difflib.get_close_matches(key, known, n=3, cutoff=0.75)
+    near += difflib.get_close_matches(key, known, n=3, cutoff=0.85)
     near += [k for k in known if k.rpartition(".")[2] == name]
     hint = did_you_mean(key, list(dict.fromkeys(near))[:3], cutoff=0.0)
     if not near and parent in known:

@@ -7,6 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException
+
 from animegen.core.config import run_folder
 from animegen.core.errors import AnimegenError
 
@@ -82,12 +86,13 @@ def merged_overrides(recorded: Sequence[str], given: Sequence[str]) -> list[str]
 
 def quoted(value: str | Path) -> str:
     """Return a text as Hydra's override grammar takes it literally."""
-    escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+    return QuotedString(str(value), Quote.single).with_quotes()
 
 
 def unquoted(value: str) -> str:
-    """Return the text that a value of an override stands for."""
-    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
-        return value[1:-1].replace(f"\\{value[0]}", value[0]).replace("\\\\", "\\")
-    return value
+    """Return the text that a value on the command line stands for."""
+    try:
+        read = OverridesParser.create().parse_override(f"key={value}").value()
+    except HydraException:
+        return value
+    return "null" if read is None else str(read)

@@ -58,8 +58,8 @@ def measure_reach(
         raise TilingError("the network looks at the whole picture at once")
     factor = getattr(network, "factor", 1)
     # Wide enough for the padding of layers at 1/factor of the resolution.
-    thickness = max(8 * factor, 64)
-    for length in (256, 1024):
+    thickness = max(8 * factor, 32)
+    for length in (128, 512, 1024):
         # Of different sizes, so that steps that depend on the size show.
         strips = [
             _Strip(factor, max(length // factor, 16) * factor, thickness, axis=2, batch=1),

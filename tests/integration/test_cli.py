@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
-from animegen import cli, doctor, listing
+from animegen import bench, cli, doctor, evaluate, listing
 from animegen import train as train_verb
-from tests.support import TINY, command, refused
+from tests.support import command, refused, run_verb, sentence, tiny
+
+TOY = ("experiment=toy/quickstart",)
 
 
 def test_animegen_alone_explains_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
@@ -36,6 +39,10 @@ def test_list_unknown_kind(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Did you mean 'models'?" in refused(capsys, listing.main(["modles"]))
 
 
+def test_list_without_a_match(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "No models match 'tyo'. Did you mean 'toy'?" in refused(capsys, listing.main(["models", "tyo"]))
+
+
 def test_doctor_reports_versions(capsys: pytest.CaptureFixture[str]) -> None:
     assert doctor.main([]) == 0
     text = capsys.readouterr().out
@@ -48,35 +55,66 @@ def test_doctor_reports_versions(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["train_step=5"], "no key 'train_step'.*Did you mean 'train_steps'"),
         (["model.generatr.width=1"], "no key 'model.generatr.width'.*Did you mean 'model.generator.width'"),
+        (["data.train.phot.look=1"], "no key 'data.train.phot.look'.*Did you mean 'data.train.photo.look'"),
         (["seed=abc"], "seed=abc has the wrong type"),
         (["device=gpu"], "device=gpu is not possible.*auto"),
         (["experiment=animegan/quickstrt"], "animegan/quickstrt.*Did you mean 'experiment/animegan/quickstart'"),
         (["model=animegan/v7"], "Did you mean.*animegan/v"),
+        (["toy/quickstart"], "Did you mean 'experiment=toy/quickstart'"),
         (["train_steps=0"], "train_steps must be at least 1"),
         (["resume=nowhere.ckpt"], "no checkpoint at 'nowhere.ckpt'"),
+        (["resume=last", "runs=nowhere"], "no checkpoint below 'nowhere'"),
         (["model.optimizers.generator.lrr=1"], "lrr"),
+        ([*TOY, "model.generator._target_=animegen.models.toy.networks.ToyGenerato"], "Did you mean 'ToyGenerator'"),
+        ([*TOY, "+model.generator.chanels=3"], "ToyGenerator has no setting 'chanels'. Did you mean 'channels'"),
+        ([*TOY, "+model.objectives.generator.l1.wieght=3"], "unknown key 'wieght'.*Did you mean 'weight'"),
+        ([*TOY, "data.style=noir"], "ToonWorld has no look 'noir'"),
+        ([*TOY, "+callbacks.previews.evry=3"], "Previews has no setting 'evry'. Did you mean 'every'"),
+        ([*TOY, "callbacks.checkpoints.every=0"], "callbacks.checkpoints.every must be at least 1"),
+        ([*TOY, "+logger.tensorboard.flush_sec=1"], "flush_sec"),
+        ([*TOY, "trainer.precision=half"], "trainer cannot be built from this configuration.*half"),
+        (["-m", *TOY, "resume=last"], "resume= goes on with one run: leave out -m"),
+        (["-m", "sed=0,1"], "There is no key 'sed'.*Did you mean 'seed'"),
     ],
 )
 def test_mistakes_end_in_one_sentence(
     overrides: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import re
-
-    message = refused(capsys, train_verb.main([*overrides, f"output={tmp_path / 'run'}"]))
+    words_given = [*overrides, "device=cpu"] if not any(o.startswith("device") for o in overrides) else overrides
+    message = refused(capsys, run_verb(train_verb.main, *words_given, f"output={tmp_path / 'run'}"))
     assert re.search(words, message), message
+    assert not (tmp_path / "run" / "run.json").exists()
 
 
-def test_a_finished_run_is_not_trained_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "run.json").write_text("{}")
-    message = refused(capsys, train_verb.main(["model=toy", "data=paired/toonworld", *TINY, f"output={tmp_path}"]))
-    assert "already holds a run" in message
-    assert (tmp_path / "run.json").read_text() == "{}"
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA")
+@pytest.mark.parametrize("words", [["device=cuda"], ["trainer=gpu"]])
+def test_devices_that_are_not_there(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = run_verb(train_verb.main, *TOY, *words, f"output={tmp_path / 'run'}")
+    assert re.search(r"no usable CUDA device|accelerator is not available", refused(capsys, code))
+
+
+@pytest.mark.parametrize(
+    ("verb", "given", "words"),
+    [
+        (evaluate, ["checkpoint=last", "runs=nowhere"], "no checkpoint below 'nowhere'"),
+        (evaluate, [], r"Missing on the command line: checkpoint=\.\.\."),
+        (evaluate, ["checkpont=last"], "no key 'checkpont'.*Did you mean 'checkpoint'"),
+        (bench, ["model=tyo"], "no option 'model/tyo'. Did you mean 'model/toy'"),
+        (bench, ["data=nothing"], "only data=toonworld"),
+        (bench, ["secnds=1"], "no key 'secnds'.*Did you mean 'seconds'"),
+        (doctor, ["now"], "takes no arguments"),
+        (listing, ["models", "a", "b"], "takes a kind and a pattern"),
+    ],
+)
+def test_mistakes_of_other_verbs(verb: object, given: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    message = refused(capsys, run_verb(verb.main, *given))  # type: ignore[attr-defined]
+    assert re.search(words, message), message
 
 
 def test_unwritable_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("in the way")
-    words = ["model=toy", "data=paired/toonworld", *TINY, f"output={tmp_path / 'file' / 'run'}"]
-    assert "cannot be written" in refused(capsys, train_verb.main(words))
+    words = tiny(*TOY, f"output={tmp_path / 'file' / 'run'}")
+    assert "cannot be written" in refused(capsys, run_verb(train_verb.main, *words))
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
@@ -85,8 +123,44 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert "Traceback" in done.stderr
 
 
-def test_help_of_a_verb_is_help(tmp_path: Path) -> None:
+def test_help_of_train_explains_keys_and_options(tmp_path: Path) -> None:
     done = command("train", "--help", cwd=tmp_path)
     assert done.returncode == 0
-    assert "experiment=" in done.stdout
+    assert "animegen train experiment=animegan/quickstart" in done.stdout
+    assert re.search(r"^  experiment +.*toy/quickstart", done.stdout, re.MULTILINE)
+    assert re.search(r"^  precision +bf16, fp32$", done.stdout, re.MULTILINE)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("verb", [evaluate, bench, listing, doctor])
+def test_help_of_the_other_verbs(verb: object, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_verb(verb.main, "--help") == 0  # type: ignore[attr-defined]
+    assert capsys.readouterr().out.startswith("animegen ")
+
+
+@pytest.mark.parametrize("words", [["--cfg", "job", *TOY], [*TOY, "--cfg", "job"]])
+def test_the_configuration_can_be_printed(words: list[str], tmp_path: Path) -> None:
+    done = command("train", *words, "seed=17", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "seed: 17" in done.stdout
+    assert "_target_: animegen.models.toy.Toy" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sweep_makes_a_run_for_each_value(tmp_path: Path) -> None:
+    words = tiny("model=toy", "data=paired/toonworld", "train_steps=1", "seed=0,1", "hydra/launcher=basic")
+    done = command("train", "-m", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    folders = sorted(path.parent.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("run.json"))
+    assert [re.sub(r"-\d{8}-\d{6}", "", folder) for folder in folders] == [
+        "runs/toy/base/seed0-0",
+        "runs/toy/base/seed1-1",
+    ]
+
+
+def test_a_sweep_reports_the_job_that_failed_and_runs_the_others(tmp_path: Path) -> None:
+    words = tiny("model=toy", "data=paired/toonworld", "train_steps=0,1", f"runs={tmp_path / 'runs'}")
+    done = command("train", "-m", *words, cwd=tmp_path)
+    assert "train_steps must be at least 1, got 0" in sentence(done.stderr, done.returncode)
+    assert re.search(r"job 0 failed \(.*train_steps=0.*\): train_steps must be", done.stderr)
+    assert len(list(tmp_path.rglob("run.json"))) == 1

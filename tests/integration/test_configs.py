@@ -63,7 +63,9 @@ def test_every_experiment_trains_resumes_to_the_bit_and_stands_alone(experiment:
 @pytest.mark.parametrize("ablation", ABLATIONS)
 def test_every_ablation_changes_and_trains_an_experiment_of_its_family(ablation: str, tmp_path: Path) -> None:
     family = ablation.split("/")[0]
-    mine = sorted((e for e in EXPERIMENTS if e.startswith(f"{family}/")), key=lambda e: (not e.endswith("/quickstart"), e))
+    mine = sorted(
+        (e for e in EXPERIMENTS if e.startswith(f"{family}/")), key=lambda e: (not e.endswith("/quickstart"), e)
+    )
     refused = []
     for experiment in mine:
         words = [f"experiment={experiment}", f"ablation={ablation}"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -75,7 +74,10 @@ def test_two_processes_train_as_one_with_twice_the_batch(tmp_path: Path) -> None
 def test_adversarial_training_keeps_ranks_equal_and_resumes_to_the_bit(tmp_path: Path) -> None:
     words = ("model=animegan/v2_lite", "model.pretrain_steps=1", "model.discriminator.dropout=0.3", "val_every=2")
     no_features = ("~model.objectives.generator.content", "~model.objectives.generator.style")
-    words += (*no_features, "+model.objectives.pretrain.l1={loss:{_target_:animegen.losses.L1},reads:{image:fake,reference:photo}}")
+    words += (
+        *no_features,
+        "+model.objectives.pretrain.l1={loss:{_target_:animegen.losses.L1},reads:{image:fake,reference:photo}}",
+    )
     words += ("~model.objectives.pretrain.content", "callbacks.checkpoints.every=1", "callbacks.checkpoints.keep=-1")
     first, second = distributed(*words, "train_steps=4", output=tmp_path / "whole")
     assert first["weights"] == second["weights"]
@@ -93,7 +95,3 @@ def test_a_mistake_ends_all_processes(tmp_path: Path) -> None:
     assert done.returncode == 2, done.stderr
     assert "val/nothing is no value of the validation" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_without_a_launcher_environment() -> None:
-    assert "LOCAL_RANK" not in os.environ

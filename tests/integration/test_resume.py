@@ -81,9 +81,10 @@ def test_resumed_from_any_step(whole: Path, step: int, tmp_path: Path) -> None:
 def test_killed_and_resumed_in_place(whole: Path, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = read_checkpoint(whole)["animegen"]["overrides"]
     words = [word for word in words if not word.startswith("output=")]
-    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
-        patch.setattr(KillAt, "step", step)
+    monkeypatch.setattr(KillAt, "step", step)
+    with pytest.raises(RuntimeError, match="killed"):
         run_verb(train_verb.main, *words, f"output={tmp_path / 'run'}")
+    monkeypatch.setattr(KillAt, "step", -1)
     train(f"resume={tmp_path / 'run'}")
     assert_same_state(read_checkpoint(whole), read_checkpoint(tmp_path / "run"))
     # Validation at the same steps with the same results, and no step logged twice.
@@ -129,7 +130,9 @@ def test_killed_by_the_system_and_resumed_by_last(tmp_path: Path) -> None:
     (old / "last.ckpt").write_text("older")
     os.utime(old / "last.ckpt", (0, 0))
     assert run_verb(train_verb.main, "resume=last", f"runs={tmp_path}/runs", f"train_steps={steps}") == 0
-    whole = train(*TOY, *OFTEN, "model.ema={networks:[generator],decay:0.9}", f"train_steps={steps}", output=tmp_path / "w")
+    whole = train(
+        *TOY, *OFTEN, "model.ema={networks:[generator],decay:0.9}", f"train_steps={steps}", output=tmp_path / "w"
+    )
     assert_same_state(read_checkpoint(whole), read_checkpoint(last))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import pytorch_lightning as pl
@@ -155,7 +156,7 @@ def test_the_first_bad_term_is_named_before_it_spoils_the_weights() -> None:
 
     model = adversaries(critic=Explodes())
     batches = [{"x": torch.tensor([[v]])} for v in (1.0, 1.0, -50.0, 1.0)]
-    with pytest.raises(AnimegenError, match="term 'loss' of 'critic' became nan at train step 2"):
+    with pytest.raises(AnimegenError, match="term 'loss' of 'critic' became nan in train step 3"):
         fit(model, batches)
     assert torch.isfinite(model.critic.weight).all()
 
@@ -170,5 +171,77 @@ def test_unknown_update_is_explained() -> None:
 def test_unknown_network_is_explained() -> None:
     model = adversaries()
     model._optimizer_factories["generatr"] = sgd(0.1)
-    with pytest.raises(AnimegenError, match="no network 'generatr'.*Did you mean 'generator'"):
+    with pytest.raises(AnimegenError, match=r"no network 'generatr'.*Did you mean 'generator'"):
         fit(model, [{"x": torch.ones(1, 1)}])
+
+
+def test_unknown_objective_is_explained() -> None:
+    model = adversaries()
+    del model.objectives["critic"]
+    with pytest.raises(
+        AnimegenError, match=r"needs the objective 'critic'.*has generator: add model\.objectives\.critic"
+    ):
+        fit(model, [{"x": torch.ones(1, 1)}])
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"clip": {"critc": 1.0}}, r"model\.clip names 'critc'.*Did you mean 'critic'"),
+        ({"schedulers": {"g": sgd(1)}}, r"model\.schedulers names 'g', which has no optimizer"),
+        ({"ema": {"network": ["generator"]}}, r"model\.ema has the keys networks"),
+        ({"ema": {"networks": ["generator"], "decay": 1.0}}, r"model\.ema\.decay must lie in"),
+        ({"accumulate": 0}, r"model\.accumulate must be at least 1"),
+        ({"compile": ["criti"]}, r"no network 'criti'.*Did you mean 'critic'"),
+    ],
+)
+def test_wrong_settings_are_explained(settings: dict, words: str) -> None:
+    with pytest.raises(AnimegenError, match=words):
+        fit(adversaries(**settings), [{"x": torch.ones(1, 1)}])
+
+
+def test_wrong_settings_of_an_optimizer_are_explained() -> None:
+    model = adversaries()
+    model._optimizer_factories["critic"] = partial(torch.optim.SGD, lrr=1)
+    with pytest.raises(AnimegenError, match=r"model\.optimizers\.critic: SGD has no setting 'lrr'\. Did you mean 'lr'"):
+        fit(model, [{"x": torch.ones(1, 1)}])
+
+
+def test_what_was_recorded_since_the_last_writing_is_written_at_the_end() -> None:
+    rows = fit(adversaries(), [{"x": torch.ones(1, 1)}] * 5, log_every=2).rows
+    assert [step for step, _ in rows] == [2, 4, 5]
+
+
+def test_a_model_may_record_scalars_of_its_own() -> None:
+    class Talks(Adversaries):
+        def updates(self, batch: dict[str, Tensor]) -> Iterator:
+            self.record("batch/mean", batch["x"].mean())
+            yield from super().updates(batch)
+
+    objectives = adversaries().objectives
+    model = Talks(optimizers={"critic": sgd(0.1), "generator": sgd(0.1)}, objectives=objectives)
+    rows = fit(model, [{"x": torch.full((1, 1), v)} for v in (1.0, 2.0)], log_every=2).rows
+    assert rows[0][1]["train/batch/mean"] == 1.5
+
+
+def test_where_asking_is_dear_the_guard_looks_later_but_names_the_step() -> None:
+    model = adversaries()
+    model.train_step = 10
+    for loss in (1.0, 2.0, float("inf"), float("nan")):
+        model._log.begin()
+        model._log.add("train/critic/loss", torch.tensor(loss))
+    with pytest.raises(AnimegenError, match="term 'loss' of 'critic' became inf in train step 9"):
+        model.flush_log()
+    with pytest.raises(AnimegenError, match="in train step 9"):
+        model.check_finite()
+
+
+def test_applied_restores_every_mode() -> None:
+    model = adversaries()
+    model.train()
+    model.critic.eval()
+    with model.applied():
+        assert not model.generator.training
+        assert torch.is_inference_mode_enabled()
+    assert model.generator.training
+    assert not model.critic.training

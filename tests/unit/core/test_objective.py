@@ -102,6 +102,10 @@ def test_targets_get_no_graph() -> None:
     [
         ({"a": {**config(), "wieght": 3}}, "Did you mean 'weight'"),
         ({"a": {"weight": 1}}, "has no loss"),
+        ({"a": {**config(), "reads": {"a": "x"}}}, "must say what Difference reads: 'reads: {a: <entry>, b: <entry>}'"),
+        ({"a": {**config(), "reads": {"a": "x", "b": "y", "c": "z"}}}, "must say what Difference reads"),
+        ({"a": {**config(), "loss": {"_target_": f"{__name__}.Differenc"}}}, "Did you mean 'Difference'"),
+        ({"a": {**config(), "loss": {"_target_": TARGET, "power": 2}}}, "Difference has no setting 'power'"),
     ],
 )
 def test_mistakes_in_terms_are_explained(terms: dict, words: str) -> None:
@@ -110,7 +114,7 @@ def test_mistakes_in_terms_are_explained(terms: dict, words: str) -> None:
 
 
 def test_an_unknown_entry_names_the_known_ones() -> None:
-    with pytest.raises(AnimegenError, match="reads 'y'.*provides: x"):
+    with pytest.raises(AnimegenError, match=r"reads 'y'.*provides: x"):
         Objective(a=config())(x=torch.zeros(1)).compute()
 
 

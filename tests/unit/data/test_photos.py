@@ -132,7 +132,7 @@ def test_shrink() -> None:
     assert small.alpha is not None
     assert small.alpha.shape == (20, 50)
     assert (small.pixels == 7).all()
-    assert (small.alpha == 7).all()
+    assert (small.alpha == 9).all()
     assert (small.exif, small.profile) == (b"x", b"y")
     assert shrink(photo, 100) is photo
     assert shrink(photo, 1).pixels.shape == (3, 1, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from animegen.models.animegan.networks import AnimeGANv1, AnimeGANv2, AnimeGANv2Lite
+from animegen.nn import tiling
 from animegen.nn.norm import InstanceNorm, LayerNorm, statistics
 from animegen.nn.reach import measure_reach
 from animegen.nn.tape import Statistics, TilingError, _slots
@@ -260,6 +262,45 @@ def test_errors_of_the_network_reach_the_caller() -> None:
         assert tiled(Fails().eval(), noise(1, 3, 64, 96), 48).shape == (1, 3, 64, 96)
     with pytest.raises(RuntimeError, match="shape"):
         tiled(Fails().eval(), noise(1, 3, 64, 64), 0)
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("name", ["animegan v2", "animegan v1, tf1 resizing"])
+def test_one_tile_per_core(name: str) -> None:
+    network = NETWORKS[name]().eval()
+    images = noise(1, 3, 96, 136)
+    with torch.no_grad():
+        whole = network(images)
+    first, again = tiled(network, images, 48), tiled(network, images, 48)
+    assert (first - whole).abs().max() < 1e-4
+    assert torch.equal(first, again)  # whichever core takes which tile
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_a_tile_that_fails_ends_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = AnimeGANv2(width=0.125).eval()
+    tileable(network)
+    calls = []
+
+    def fails(x: Tensor, dims: tuple[int, ...]) -> None:
+        calls.append(x)
+        if len(calls) == 20:  # in the middle of the second meeting of twelve tiles
+            raise MemoryError("no more")
+
+    monkeypatch.setattr(tiling, "_moments", lambda x, dims: fails(x, dims) or _moments(x, dims))
+    with pytest.raises(MemoryError, match="no more"):
+        tiled(network, noise(1, 3, 96, 128), 32)
+    assert len(calls) <= 24
+    assert torch.get_num_threads() == 2
 
 
 # --- parts ------------------------------------------------------------------------------------------------------
