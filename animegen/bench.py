@@ -37,14 +37,14 @@ HELP = """animegen bench [key=value ...]
 keys: model, size, features, precision, device, seconds, threads, seed, data=toonworld, output=<file.json>, overwrite"""
 
 
-def bench(config: DictConfig) -> dict[str, Any]:
-    """Measure what the configuration asks for; return the result with the facts of the machine."""
+def bench(config: DictConfig, data: str | None = None) -> dict[str, Any]:
+    """Measure the model of the configuration, or ``data``; return the result with the facts of the machine."""
     if config.threads:
         torch.set_num_threads(config.threads)
-    if config.data == "toonworld":
+    if data == "toonworld":
         result = bench_toonworld(config.seconds)
-    elif config.data != "none":
-        raise AnimegenError(f"animegen bench data={config.data}: only data=toonworld can be measured by itself.")
+    elif data is not None:
+        raise AnimegenError(f"animegen bench data={data}: only data=toonworld can be measured by itself.")
     else:
         result = bench_model(config)
     return {**result, "machine": machine(), "versions": versions()}
@@ -205,10 +205,12 @@ def main(arguments: list[str] | None = None) -> int:
 
         logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
         warnings.filterwarnings("ignore", module="pytorch_lightning")
-        config = compose_config("bench", words)
+        # Not a key of the configuration, since there is a group of that name.
+        data = [word.removeprefix("data=") for word in words if word.startswith("data=")]
+        config = compose_config("bench", [word for word in words if not word.startswith("data=")])
         if config.output and Path(config.output).exists() and not config.overwrite:
             raise AnimegenError(f"'{config.output}' exists: choose another output= or set overwrite=true.")
-        result = bench(config)
+        result = bench(config, *data[-1:])
         show(result)
         if config.output:
             try:

@@ -251,20 +251,25 @@ def main(arguments: list[str] | None = None) -> int:
         if any(word in ("-h", "--help") for word in words):
             print(help_text())
             return
+        overrides, options = words, []
         if not any(word.startswith("-") for word in words):
-            words[:] = resumed_overrides(words)
-            compose_config("train", words)  # tells mistakes in our words before Hydra does in its own
-        elif any(word.startswith("resume=") for word in words) and {"-m", "--multirun"} & set(words):
-            raise AnimegenError("resume= goes on with one run: leave out -m.")
+            overrides = resumed_overrides(words)
+            compose_config("train", overrides)  # tells mistakes in our words before Hydra does in its own
+        else:
+            # Hydra wants all overrides together.
+            overrides = [w for w in words if not w.startswith("-") and ("=" in w or w.startswith("~"))]
+            options = [w for w in words if w not in overrides]
+            if {"-m", "--multirun"} & set(options) and any(w.startswith("resume=") for w in overrides):
+                raise AnimegenError("resume= goes on with one run: leave out -m.")
         # Hydra then hands us exceptions as they are.
         os.environ["HYDRA_FULL_ERROR"] = "1"
-        sys.argv = [sys.argv[0], *words]
+        sys.argv = [sys.argv[0], *overrides, *options]
         try:
             job()
         except (_Failed, _JobError) as failed:
             raise (failed.__cause__ or failed) from None
         except (HydraException, OmegaConfBaseException) as error:
-            raise AnimegenError(explain(error, "train", [w for w in words if not w.startswith("-")])) from error
+            raise AnimegenError(explain(error, "train", overrides)) from error
         except OSError as error:
             raise _unwritable(error.filename, error) from error
 

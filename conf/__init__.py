@@ -1,0 +1,1 @@
+"""The Hydra configuration tree, shipped as ``animegen.conf``."""

@@ -35,7 +35,9 @@ class InfluenceCalibration(pl.Callback):
         batches: number of consecutive batches to average over; they are trained on as usual.
     """
 
-    def __init__(self, ratios: dict[str, float | None], update: str = "generator", at: int = 0, batches: int = 8) -> None:
+    def __init__(
+        self, ratios: dict[str, float | None], update: str = "generator", at: int = 0, batches: int = 8
+    ) -> None:
         wanted = {name: ratio for name, ratio in ratios.items() if ratio is not None}
         if not wanted or min(wanted.values()) <= 0:
             raise AnimegenError("callbacks.calibration.ratios needs a positive number for each term that it names.")

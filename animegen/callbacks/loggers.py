@@ -26,11 +26,11 @@ class TensorBoardLogger(pl.loggers.TensorBoardLogger):
 
     Args:
         save_dir: the run folder.
-        settings: of ``torch.utils.tensorboard.SummaryWriter``, such as ``flush_secs``.
+        flush_secs: seconds after which what was logged is in the file.
     """
 
-    def __init__(self, save_dir: str, **settings: Any) -> None:
-        super().__init__(save_dir, name="", version="", default_hp_metric=False, **settings)
+    def __init__(self, save_dir: str, flush_secs: int = 30) -> None:
+        super().__init__(save_dir, name="", version="", default_hp_metric=False, flush_secs=flush_secs)
 
     def resume_at(self, step: int) -> None:
         """Make TensorBoard hide what earlier event files of the run hold beyond ``step``."""

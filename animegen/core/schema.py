@@ -65,7 +65,6 @@ class BenchSchema:
     """Keys of ``animegen bench``."""
 
     model: Any = None
-    data: str = "none"
     device: Device = Device.auto
     precision: Any = None
     size: Any = None

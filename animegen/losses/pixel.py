@@ -59,7 +59,7 @@ class TotalVariation(nn.Module):
     Args:
         power: 2 is half the mean squared difference of vertical neighbours plus the same of horizontal ones, as in
             AnimeGANv2. 1 is the mean absolute difference of both (Rudin, Osher, Fatemi 1992, anisotropic form): it
-            drives small differences to exactly nothing and leaves large ones alone, so areas become flat and lines stay.
+            drives small differences to exactly nothing and leaves large ones alone: areas become flat, lines stay.
 
     Raises:
         AnimegenError: for another power.

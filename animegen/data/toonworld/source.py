@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import multiprocessing
 import multiprocessing.context
 import os
@@ -151,7 +152,7 @@ class ToonWorldImages:
         self.shape = (scenes * frames_per_scene, 3, *frame_shape(size))
         self.times = spread_times(frames, frames_per_scene)
         self._arguments = _scene_arguments(split, scenes, size, first_scene, seed, hold, frames, speed)
-        self._settings = {
+        self._settings: dict[str, Any] = {
             "split": split,
             "scenes": scenes,
             "frames_per_scene": frames_per_scene,
@@ -227,6 +228,7 @@ class ToonWorldImages:
 
     def _fill(self, target: np.ndarray) -> None:
         _one_thread_in_a_loader()
+        log.info("drawing %d pictures of the generated world (%s, %s)", len(self), self.split, self.look)
         count = len(self.times)
         drawn = _draw_scenes((self.look,), self.times, self._arguments, self.workers, self.progress)
         for position, looks in enumerate(drawn):

@@ -68,7 +68,8 @@ class AnimeGAN(StyliseModule):
         if discriminator is None and "discriminator" in self.objectives:
             raise AnimegenError(
                 "The model has no discriminator but an objective for one: delete it with"
-                " ~model.objectives.discriminator and ~model.optimizers.discriminator, or use ablation=animegan/no_discriminator."
+                " ~model.objectives.discriminator and ~model.optimizers.discriminator,"
+                " or use ablation=animegan/no_discriminator."
             )
 
     def updates(self, batch: dict[str, Tensor]) -> Updates:
