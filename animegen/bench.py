@@ -66,13 +66,14 @@ def bench_model(config: DictConfig) -> dict[str, Any]:
     device = pick_device(config.device.value)
     batch = ready_batch(config.size.batch_size, config.size.image_size, device)
     model: AnimeModule = build(config.model, "model")
-    # Short turns of both loops alternate, so that a busy machine slows both alike.
-    turns = 5
-    inside, outside = [], []
-    probe = _framework_times(model, batch, config, steps=3)
-    steps = max(10, int(config.seconds / 2 / turns / max(probe, 1e-6)))
     bare = BareLoop(build(config.model, "model"), device, config.precision.trainer)
-    bare.times(batch, 3)
+    bare.times(batch, 1)
+    probe = _framework_times(model, batch, config, steps=1)
+    # Short turns of both loops alternate, so that a busy machine slows both alike.
+    affordable = max(1, int(config.seconds / 2 / max(probe, 1e-6)))
+    turns = min(5, affordable)
+    steps = affordable // turns
+    inside, outside = [], []
     for _ in range(turns):
         outside.append(bare.times(batch, steps))
         inside.append(_framework_times(model, batch, config, steps))
@@ -83,7 +84,7 @@ def bench_model(config: DictConfig) -> dict[str, Any]:
         "samples/s": samples / step,
         "ms per step, bare loop": 1000 * reference,
         "framework cost, ms per step": 1000 * (step - reference),
-        "peak memory of the process, MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak memory of the process, MiB": peak_memory(),
     }
     if device.type == "cuda":
         rows["peak CUDA memory, MiB"] = torch.cuda.max_memory_allocated(device) / 2**20
@@ -95,6 +96,12 @@ def bench_model(config: DictConfig) -> dict[str, Any]:
         "steps": steps * turns,
         "parameters": {name: sum(p.numel() for p in n.parameters()) for name, n in model.networks().items()},
     }
+
+
+def peak_memory() -> float:
+    """Return the largest resident memory of this process so far, in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)  # the only system that counts bytes
 
 
 def ready_batch(size: int, side: int, device: torch.device) -> dict[str, Tensor]:

@@ -106,7 +106,9 @@ def test_devices_that_are_not_there(words: list[str], tmp_path: Path, capsys: py
         (listing, ["models", "a", "b"], "takes a kind and a pattern"),
     ],
 )
-def test_mistakes_of_other_verbs(verb: object, given: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_of_other_verbs(
+    verb: object, given: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     message = refused(capsys, run_verb(verb.main, *given))  # type: ignore[attr-defined]
     assert re.search(words, message), message
 

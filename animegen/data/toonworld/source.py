@@ -21,6 +21,8 @@ from animegen.core.errors import AnimegenError
 from animegen.data.toonworld.palettes import LOOKS, STYLES
 from animegen.data.toonworld.scene import SPLITS, VERSION, Scene, Size, check_choice, frame_shape
 
+log = logging.getLogger(__name__)
+
 Progress = Callable[[int, int], None]  # scenes drawn so far, scenes in all
 
 

@@ -36,10 +36,10 @@ class PhotoDegradation(nn.Module):
 
     def __init__(
         self,
-        texture: float = 0.7,
+        texture: float = 0.5,
         hue: float = 0.3,
-        shading: float = 0.25,
-        cast: float = 0.1,
+        shading: float = 0.2,
+        cast: float = 0.08,
         blur: float = 1.0,
         grain: float = 0.02,
     ) -> None:

@@ -1,0 +1,62 @@
+"""``animegen bench``: what it reports and writes. How fast anything is, no test can say."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from animegen import bench
+from animegen.core.build import build
+from animegen.core.config import compose_config
+from tests.support import refused, run_verb
+
+TINY = ("size=tiny", "device=cpu", "threads=1", "seconds=0.2")
+
+
+@pytest.mark.parametrize("model", ["toy", "animegan/v2_lite"])
+def test_a_model_beside_its_bare_loop(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "bench.json"
+    words = (f"model={model}", *TINY, "features.backbone=squeezenet1_1", f"output={output}")
+    assert run_verb(bench.main, *words) == 0
+    told = json.loads(output.read_text())
+    rows = told["rows"]
+    assert rows["framework cost, ms per step"] == pytest.approx(rows["ms per step"] - rows["ms per step, bare loop"])
+    assert rows["samples/s"] == pytest.approx(2 / rows["ms per step"] * 1000)
+    assert all(math.isfinite(value) for value in rows.values())
+    assert told["batch"] == [2, 3, 32, 32]
+    assert told["steps"] >= 1
+    assert told["parameters"]["generator"] > 100
+    assert told["machine"]["cores"] > 0
+    assert "torch" in told["versions"]
+    text = capsys.readouterr().out
+    assert "framework cost, ms per step" in text
+
+
+def test_both_loops_train_alike() -> None:
+    """The bare loop is the framework's arithmetic and nothing else, or the difference would mean little."""
+    config = compose_config("bench", ["model=animegan/v2_lite", *TINY, "features.backbone=squeezenet1_1"])
+    batch = bench.ready_batch(2, 32, torch.device("cpu"))
+    torch.manual_seed(0)
+    mine = build(config.model, "model")
+    torch.manual_seed(0)
+    bare = bench.BareLoop(build(config.model, "model"), torch.device("cpu"), "32-true")
+    bare.times(batch, 3)
+    bench._framework_times(mine, batch, config, steps=2)  # and one before the clock starts
+    for name, value in mine.state_dict().items():
+        if isinstance(value, torch.Tensor):
+            torch.testing.assert_close(bare.model.state_dict()[name], value, msg=name)
+
+
+def test_the_generated_world(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "bench.json"
+    assert run_verb(bench.main, "data=toonworld", "seconds=0.1", f"output={output}") == 0
+    rows = json.loads(output.read_text())["rows"]
+    assert {name.split(":")[0] for name in rows} == {"128 px", "256 px"}
+    assert all(value > 0 for value in rows.values())
+    capsys.readouterr()
+    words = ("data=toonworld", "seconds=0.1", f"output={output}")
+    assert "exists: choose another output=" in refused(capsys, run_verb(bench.main, *words))
