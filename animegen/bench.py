@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from animegen.callbacks import LogEvery, StopAfter
 from animegen.callbacks.run_record import machine, versions
-from animegen.cli import run
+from animegen.cli import quieten, run
 from animegen.core.build import build
 from animegen.core.checkpoint import pick_device
 from animegen.core.config import compose_config
@@ -207,11 +207,7 @@ def main(arguments: list[str] | None = None) -> int:
         if any(word in ("-h", "--help") for word in words):
             print(HELP)
             return
-        import logging
-        import warnings
-
-        logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-        warnings.filterwarnings("ignore", module="pytorch_lightning")
+        quieten()
         # Not a key of the configuration, since there is a group of that name.
         data = [word.removeprefix("data=") for word in words if word.startswith("data=")]
         config = compose_config("bench", [word for word in words if not word.startswith("data=")])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import runpy
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -86,6 +88,16 @@ def run(job: Callable[[], int | None]) -> int:
         return 130
     except BrokenPipeError:
         return 0
+
+
+def quieten() -> None:
+    """Keep tips and notices of libraries that say nothing about this run off the terminal."""
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("animegen").setLevel(logging.INFO)
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 
 
 if __name__ == "__main__":

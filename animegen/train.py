@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
-import shutil
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +21,16 @@ from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from animegen import __version__, callbacks
-from animegen.cli import run
+from animegen.cli import quieten, run
 from animegen.core.build import build, finish
-from animegen.core.checkpoint import pick_device, read_checkpoint
+from animegen.core.checkpoint import pick_device
 from animegen.core.config import check_complete, compose_config, explain, list_options, plain, register, run_folder
 from animegen.core.errors import AnimegenError
-from animegen.core.runs import resumed_overrides
+from animegen.core.runs import check_folder, prepare_folder, resumed_overrides, resumed_step, unwritable
 from animegen.evaluate import evaluate_model
 from animegen.nn.features import FeatureExtractor
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("animegen.train")  # also when this file is run as __main__
 
 HELP = """animegen train [key=value ...]
 
@@ -48,14 +46,6 @@ keys: seed, train_steps, val_every, device=auto|cpu|cuda|mps, threads, evaluate,
       resume=last|<run folder>|<.ckpt file>, and these groups (what each option is: animegen list):
 """
 
-#: What the evaluation at the end writes into the run folder; a run that goes on makes it out of date.
-EVALUATION_FILES = ("scores.json", "table.md", "strip.png")
-#: All that a run writes into its folder, and that overwrite=true removes. Anything else there is left alone.
-RUN_FILES = (
-    *("run.json", "config", "checkpoints", "previews", "metrics.csv", "hparams.yaml", "fit-profile.txt"),
-    *("events.out.tfevents.*", *EVALUATION_FILES),
-)
-
 
 def train(config: DictConfig, folder: Path, choices: dict[str, Any], overrides: list[str]) -> float | None:
     """Run one training; return the value of the metric that the experiment optimises."""
@@ -67,19 +57,23 @@ def train(config: DictConfig, folder: Path, choices: dict[str, Any], overrides: 
     facts: dict[str, Any] = {"config": plain(config), "choices": choices, "overrides": overrides}
     checkpoint = Path(config.resume) if config.resume else None
     step = resumed_step(checkpoint, facts["config"]) if checkpoint else 0
+    goes_on = checkpoint is not None and run_folder(checkpoint).resolve() == folder.resolve()
     record = callbacks.RunRecord(folder, facts)
     trainer = build_trainer(config, folder, record, step)
     if trainer.is_global_zero:
-        goes_on = checkpoint is not None and run_folder(checkpoint).resolve() == folder.resolve()
-        prepare_folder(folder, config, overrides, goes_on)
-        log.info("run folder: %s", folder)
+        check_folder(folder, goes_on or config.overwrite)
     if config.threads:
         torch.set_num_threads(config.threads)
     seed_everything(config.seed)
     data = build(config.data, "data")
     model = build(config.model, "model")
     model.run_info = {"version": __version__, **facts}
-    show_config(trainer, config, step)
+    if trainer.is_global_zero:
+        # Not before everything is built: a mistake must not cost the run that is to be replaced.
+        texts = {"config.yaml": OmegaConf.to_yaml(config), "overrides.yaml": OmegaConf.to_yaml(overrides)}
+        prepare_folder(folder, texts, goes_on)
+        show_config(trainer, config, step)
+        log.info("run folder: %s", folder)
     result = None
     try:
         fit(trainer, model, data, checkpoint)
@@ -92,7 +86,8 @@ def train(config: DictConfig, folder: Path, choices: dict[str, Any], overrides: 
             result = evaluate_model(model, data, folder, features)
     except BaseException as error:
         record.on_exception(trainer, model, error)
-        if isinstance(error, KeyboardInterrupt) and trainer.is_global_zero:
+        resumable = trainer.is_global_zero and (folder / "checkpoints" / "last.ckpt").exists()
+        if isinstance(error, KeyboardInterrupt) and resumable:
             log.info("stopped in train step %d; to go on: animegen train resume=%s", model.train_step, folder)
         raise
     record.finish(trainer, model, result)
@@ -124,7 +119,7 @@ def build_trainer(config: DictConfig, folder: Path, record: callbacks.RunRecord,
 
 def show_config(trainer: pl.Trainer, config: DictConfig, step: int) -> None:
     """Put the configuration under TensorBoard's TEXT tab."""
-    for logger in trainer.loggers if trainer.is_global_zero else []:
+    for logger in trainer.loggers:
         if isinstance(logger, pl.loggers.TensorBoardLogger):
             logger.experiment.add_text("config", f"```yaml\n{OmegaConf.to_yaml(config, resolve=True)}\n```", step)
 
@@ -150,44 +145,6 @@ def fit(trainer: pl.Trainer, model: pl.LightningModule, data: pl.LightningDataMo
         ) from error
 
 
-def resumed_step(checkpoint: Path, config: dict[str, Any]) -> int:
-    """Return the train step of a checkpoint, after checking that this configuration can go on with it."""
-    state = read_checkpoint(checkpoint)["animegen"]
-    if state["train_step"] >= config["train_steps"]:
-        raise AnimegenError(
-            f"'{checkpoint}' has already trained {state['train_step']} steps: give a larger train_steps= to train on,"
-            f" or score it with animegen eval checkpoint={checkpoint}."
-        )
-    if state["config"]["model"].get("optimizers") != config["model"].get("optimizers"):
-        raise AnimegenError(
-            f"resume={checkpoint} goes on with the optimizers of the checkpoint, so model.optimizers cannot change:"
-            " leave it as it was, or start a new run."
-        )
-    return state["train_step"]
-
-
-def prepare_folder(folder: Path, config: DictConfig, overrides: list[str], goes_on: bool) -> None:
-    """Create the run folder and save the configuration in it; never train over another run.
-
-    With ``overwrite=true`` the files of the old run are removed first, so that no event file or
-    preview of one run is ever shown as another's.
-    """
-    exists = (folder / "run.json").exists()
-    if exists and not goes_on and not config.overwrite:
-        raise AnimegenError(
-            f"'{folder}' already holds a run: choose another output=, resume={folder}, or overwrite=true."
-        )
-    try:
-        if exists:
-            for path in [p for pattern in (EVALUATION_FILES if goes_on else RUN_FILES) for p in folder.glob(pattern)]:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        (folder / "config").mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(config, folder / "config" / "config.yaml")
-        OmegaConf.save(OmegaConf.create(overrides), folder / "config" / "overrides.yaml")
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-
-
 def optimised(record: dict[str, Any]) -> float | None:
     """Return the value that a sweeper optimises: the task's main metric, else the first validation metric."""
     evaluation = record.get("evaluation")
@@ -201,21 +158,6 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - global state that users' losses and plugins may draw from
     torch.manual_seed(seed)
-
-
-def quieten() -> None:
-    """Keep tips and notices of libraries that say nothing about this run off the terminal."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="pytorch_lightning")
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-
-
-def _unwritable(folder: Path | str, error: OSError) -> AnimegenError:
-    return AnimegenError(
-        f"The run folder '{folder}' cannot be written ({error.strerror}): choose another output= or runs=."
-    )
 
 
 class _Failed(BaseException):
@@ -271,7 +213,7 @@ def main(arguments: list[str] | None = None) -> int:
         except (HydraException, OmegaConfBaseException) as error:
             raise AnimegenError(explain(error, "train", overrides)) from error
         except OSError as error:
-            raise _unwritable(error.filename, error) from error
+            raise unwritable(error.filename, error) from error
 
     return run(body)
 

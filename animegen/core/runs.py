@@ -1,9 +1,10 @@
-"""Finding runs on disk, and going on with one."""
+"""Runs on disk: their folders, finding them, and going on with one."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,52 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
+from animegen.core.checkpoint import read_checkpoint
 from animegen.core.config import run_folder
 from animegen.core.errors import AnimegenError
+
+#: What the evaluation at the end writes into the run folder; a run that goes on makes it out of date.
+EVALUATION_FILES = ("scores.json", "table.md", "strip.png")
+#: All that a run writes into its folder, and that overwrite=true removes. Anything else there is left alone.
+RUN_FILES = (
+    *("run.json", "config", "checkpoints", "previews", "metrics.csv", "hparams.yaml", "fit-profile.txt"),
+    *("events.out.tfevents.*", *EVALUATION_FILES),
+)
+
+
+def check_folder(folder: Path, may_exist: bool) -> None:
+    """Refuse a folder that holds a run, unless that is to be gone on with or replaced."""
+    if (folder / "run.json").exists() and not may_exist:
+        raise AnimegenError(
+            f"'{folder}' already holds a run: choose another output=, resume={folder}, or overwrite=true."
+        )
+
+
+def prepare_folder(folder: Path, saved: Mapping[str, str], goes_on: bool) -> None:
+    """Create a run folder, without what a run has left there that would be taken for this one's.
+
+    Args:
+        folder: the run folder.
+        saved: file name -> text, for the sub-folder ``config``.
+        goes_on: the run in it is resumed: only its evaluation goes. Else all files of a run go (and no
+            others), so that no event file or preview of one run is ever shown as another's.
+    """
+    try:
+        if (folder / "run.json").exists():
+            for path in [p for pattern in (EVALUATION_FILES if goes_on else RUN_FILES) for p in folder.glob(pattern)]:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        (folder / "config").mkdir(parents=True, exist_ok=True)
+        for name, text in saved.items():
+            (folder / "config" / name).write_text(text)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+
+
+def unwritable(folder: Path | str, error: OSError) -> AnimegenError:
+    """Return the error to raise when a run folder cannot be made or written."""
+    return AnimegenError(
+        f"The run folder '{folder}' cannot be written ({error.strerror}): choose another output= or runs=."
+    )
 
 
 def resolve_checkpoint(path: str, runs: str = "runs", what: str | None = None) -> Path:
@@ -82,6 +127,22 @@ def merged_overrides(recorded: Sequence[str], given: Sequence[str]) -> list[str]
     """Return the overrides of an earlier run followed by new ones, without those that were about that process."""
     gone = {"resume", "output", "overwrite", *(o.split("=", 1)[0] for o in given)}
     return [*(o for o in recorded if o.split("=", 1)[0] not in gone and not o.startswith("hydra.")), *given]
+
+
+def resumed_step(checkpoint: Path, config: dict[str, Any]) -> int:
+    """Return the train step of a checkpoint, after checking that this configuration can go on with it."""
+    state = read_checkpoint(checkpoint)["animegen"]
+    if state["train_step"] >= config["train_steps"]:
+        raise AnimegenError(
+            f"'{checkpoint}' has already trained {state['train_step']} steps: give a larger train_steps= to train on,"
+            f" or score it with animegen eval checkpoint={checkpoint}."
+        )
+    if state["config"]["model"].get("optimizers") != config["model"].get("optimizers"):
+        raise AnimegenError(
+            f"resume={checkpoint} goes on with the optimizers of the checkpoint, so model.optimizers cannot change:"
+            " leave it as it was, or start a new run."
+        )
+    return state["train_step"]
 
 
 def quoted(value: str | Path) -> str:

@@ -27,6 +27,11 @@ class StyliseModule(AnimeModule):
         """By what the sides of the generator's input must be divisible."""
         return getattr(self.generator, "factor", 1)
 
+    @property
+    def tileable(self) -> bool:
+        """Whether large pictures may be tried in tiles; a generator that attends to the whole picture says no."""
+        return getattr(self.generator, "tileable", True)
+
     def stylize(self, frames: Tensor, state: Any = None, style: Tensor | None = None) -> tuple[Tensor, Any]:
         """Stylise pictures of any size.
 

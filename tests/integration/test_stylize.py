@@ -197,8 +197,8 @@ def test_names_that_mean_something_to_hydra(model: Model, tmp_path: Path) -> Non
         (["tile=-3"], "tile=-3 is not possible: use auto"),
         (["tile=big"], "tile=big is not possible"),
         (["max_side=0"], "max_side=0 is not possible"),
-        (["on_error=ignore"], "on_error=ignore"),
-        (["format=gif"], "format=gif"),
+        (["on_error=ignore"], "on_error=ignore is not possible: use one of skip, fail"),
+        (["format=gif"], "format=gif is not possible"),
         (["output=~/x.mp4"], "has no suffix of a picture"),
     ],
 )
