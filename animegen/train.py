@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -51,8 +52,9 @@ def train(config: DictConfig, folder: Path, choices: dict[str, Any], overrides: 
     """Run one training; return the value of the metric that the experiment optimises."""
     quieten()
     check_complete(config)
-    if config.train_steps < 1:
-        raise AnimegenError(f"train_steps must be at least 1, got {config.train_steps}.")
+    for key in ("train_steps", "val_every"):
+        if config[key] < 1:
+            raise AnimegenError(f"{key} must be at least 1, got {config[key]}.")
     pick_device(config.device.value)  # one that is not there is told now, with the remedy
     facts: dict[str, Any] = {"config": plain(config), "choices": choices, "overrides": overrides}
     checkpoint = Path(config.resume) if config.resume else None
@@ -85,6 +87,9 @@ def train(config: DictConfig, folder: Path, choices: dict[str, Any], overrides: 
             features = model.features or FeatureExtractor("vgg19", "random")
             result = evaluate_model(model, data, folder, features)
     except BaseException as error:
+        if trainer.world_size > 1 and trainer.strategy.launcher is not None:
+            # The processes that this one started would wait for it.
+            trainer.strategy.launcher.kill(signal.SIGKILL)
         record.on_exception(trainer, model, error)
         resumable = trainer.is_global_zero and (folder / "checkpoints" / "last.ckpt").exists()
         if isinstance(error, KeyboardInterrupt) and resumable:

@@ -134,16 +134,15 @@ class StopOnSignal(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: AnimeModule, *_: Any) -> None:
         """Leave, unless the validation of this step is still to come."""
-        if not validation_follows(trainer, module):
+        if self._asked and not validation_follows(trainer, module):
             self._leave(trainer, module)
 
     def on_validation_end(self, trainer: pl.Trainer, module: AnimeModule) -> None:
         """Leave after the validation."""
-        self._leave(trainer, module)
+        if self._asked:
+            self._leave(trainer, module)
 
     def _leave(self, trainer: pl.Trainer, module: AnimeModule) -> None:
-        if not self._asked:
-            return
         for callback in self._checkpoints:
             callback.save(trainer, module)
         raise KeyboardInterrupt

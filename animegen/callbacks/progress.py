@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import pytorch_lightning as pl
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
@@ -54,7 +55,7 @@ class Progress(pl.Callback):
                 TextColumn("{task.fields[values]}"),
                 TimeRemainingColumn(),
             )
-            self._bar = RichProgress(*columns, transient=True)
+            self._bar = RichProgress(*columns, transient=True, console=Console(stderr=True))
             self._bar.start()
             self._task = self._bar.add_task("train", total=self.train_steps, completed=module.train_step, values="")
 

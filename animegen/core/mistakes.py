@@ -61,7 +61,9 @@ def no_key(key: str, known: Sequence[str]) -> str:
     near += difflib.get_close_matches(key, known, n=3, cutoff=0.85)
     near += [k for k in known if k.rpartition(".")[2] == name]
     hint = did_you_mean(key, list(dict.fromkeys(near))[:3], cutoff=0.0)
-    if not near and parent in known:
+    if not near and parent in known and not siblings:
+        hint = f" '{parent}' has no keys: set it as a whole, {parent}={{{name}: ...}}."
+    elif not near and parent in known:
         hint = f" '{parent}' has: {', '.join(k.rpartition('.')[2] for k in siblings)}; +{key}=... adds a key."
     return f"There is no key '{key}' in this configuration.{hint}"
 

@@ -62,6 +62,7 @@ def test_doctor_reports_versions(capsys: pytest.CaptureFixture[str]) -> None:
         (["model=animegan/v7"], "Did you mean.*animegan/v"),
         (["toy/quickstart"], "Did you mean 'experiment=toy/quickstart'"),
         (["train_steps=0"], "train_steps must be at least 1"),
+        (["val_every=0"], "val_every must be at least 1"),
         (["resume=nowhere.ckpt"], "no checkpoint at 'nowhere.ckpt'"),
         (["resume=last", "runs=nowhere"], "no checkpoint below 'nowhere'"),
         (["model.optimizers.generator.lrr=1"], "lrr"),

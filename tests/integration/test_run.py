@@ -94,6 +94,17 @@ def test_overwrite_replaces_the_run_and_leaves_the_rest(tmp_path: Path) -> None:
     assert not old_events & {path.name for path in folder.glob("events*")}
 
 
+def test_a_mistake_does_not_cost_the_run_that_was_to_be_replaced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = train(*TOY, "train_steps=1", output=tmp_path / "run")
+    capsys.readouterr()
+    code = go(folder, "overwrite=true", "+model.generator.chanels=3")
+    assert "Did you mean 'channels'" in refused(capsys, code)
+    assert record(folder)["status"] == "finished"
+    assert read_checkpoint(folder)["animegen"]["train_step"] == 1
+
+
 def test_a_folder_that_is_no_run_keeps_its_files(tmp_path: Path) -> None:
     (tmp_path / "config").mkdir()
     (tmp_path / "config" / "mine.yaml").write_text("a: 1")

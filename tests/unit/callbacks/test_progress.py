@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,18 @@ def test_a_plain_line_where_there_is_no_terminal(tmp_path: Path, capsys: pytest.
         "step 4/5  generator 0.7",
     ]
     assert model.shown["perf/samples_per_s"] == model.shown["perf/steps_per_s"] > 0
+
+
+def test_a_bar_on_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    progress = Progress(every=2, train_steps=5)
+    fit(Small(), tmp_path, progress, steps=5)
+    assert progress._bar is None
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "step 2/5" not in err
 
 
 @pytest.mark.parametrize("callback", [Progress, LogEvery])

@@ -25,6 +25,7 @@ TOY = ["model=toy"]
         (["callbacks.preview.every=3"], "Did you mean 'callbacks.previews.every'"),
         (["~model.nope"], "There is no key 'model.nope' in this configuration. 'model' has: schedulers, ema,"),
         (["model.nope=1"], "+model.nope=... adds a key."),
+        (["model.ema.decay=0.9"], "'model.ema' has no keys: set it as a whole, model.ema={decay: ...}."),
         (["++train_stps=5"], "There is no key 'train_stps' in this configuration. Did you mean 'train_steps'?"),
         (["+train_steps=3"], "The key 'train_steps' is there already: write it without the '+'."),
         (["seed=abc"], "seed=abc has the wrong type: it must be a whole number."),
