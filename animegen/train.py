@@ -89,7 +89,7 @@ def train(config: DictConfig, folder: Path, choices: dict[str, Any], overrides: 
     except BaseException as error:
         if trainer.world_size > 1 and trainer.strategy.launcher is not None:
             # The processes that this one started would wait for it.
-            trainer.strategy.launcher.kill(signal.SIGKILL)
+            trainer.strategy.launcher.kill(getattr(signal, "SIGKILL", signal.SIGTERM))
         record.on_exception(trainer, model, error)
         resumable = trainer.is_global_zero and (folder / "checkpoints" / "last.ckpt").exists()
         if isinstance(error, KeyboardInterrupt) and resumable:
