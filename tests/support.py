@@ -96,7 +96,9 @@ def command(*words: str, cwd: Path | None = None, timeout: float = 300) -> subpr
 
 def refused(capsys: pytest.CaptureFixture[str], code: int) -> str:
     """Return the one sentence of a verb that ended as a user's mistake does, see :func:`sentence`."""
-    return sentence(capsys.readouterr().err, code)
+    error = capsys.readouterr().err
+    assert "Error executing job" not in error, "Hydra's own report"
+    return sentence(error, code)
 
 
 def sentence(stderr: str, code: int) -> str:
