@@ -14,11 +14,11 @@ from animegen.cli import run
 from animegen.core.config import CONFIG_MODULE, list_options
 from animegen.core.errors import AnimegenError, did_you_mean
 
-KINDS = {"models": "model", "experiments": "experiment", "ablations": "ablation", "data": "data"}
+KINDS = {"models": "model", "experiments": "experiment", "ablations": "ablation", "data": "data", "losses": ""}
 
-HELP = """animegen list [models|experiments|ablations|data] [pattern]
+HELP = """animegen list [models|experiments|ablations|data|losses] [pattern]
 
-Lists the options of the configuration with a line about each. The pattern is a shell pattern:
+Lists the options of the configuration (and the loss modules) with a line about each. The pattern is a shell pattern:
   animegen list experiments 'animegan/*'"""
 
 
@@ -27,16 +27,14 @@ def entries(kind: str, pattern: str = "*") -> list[tuple[str, str]]:
     if kind not in KINDS:
         raise AnimegenError(f"animegen list knows {', '.join(KINDS)}, not '{kind}'.{did_you_mean(kind, KINDS)}")
     group = KINDS[kind]
-    found = []
-    for option in list_options():
-        name = option.removeprefix(f"{group}/")
-        if (
-            name != option
-            and name != "none"
-            and (fnmatch.fnmatch(name, pattern) or fnmatch.fnmatch(name, f"*{pattern}*"))
-        ):
-            found.append((name, description(option)))
-    return found
+    if kind == "losses":
+        from animegen import losses  # torch takes a while to import, and only this kind needs it
+
+        found = [(name, (getattr(losses, name).__doc__ or "").split("\n")[0].rstrip(".")) for name in losses.__all__]
+    else:
+        options = [option.removeprefix(f"{group}/") for option in list_options() if option.startswith(f"{group}/")]
+        found = [(name, description(f"{group}/{name}")) for name in options if name != "none"]
+    return [entry for entry in found if fnmatch.fnmatch(entry[0], pattern) or pattern in entry[0]]
 
 
 def description(option: str) -> str:

@@ -214,7 +214,8 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             job()
         except (_Failed, _JobError) as failed:
-            raise (failed.__cause__ or failed) from None
+            error = failed.__cause__ or failed
+            raise error from error.__cause__  # with its own history, which --debug shows
         except (HydraException, OmegaConfBaseException) as error:
             raise AnimegenError(explain(error, "train", overrides)) from error
         except OSError as error:

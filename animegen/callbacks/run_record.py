@@ -116,7 +116,8 @@ class RunRecord(pl.Callback):
             "data": choices.get("data", ""),
             "size": choices.get("size", ""),
             "precision": choices.get("precision", ""),
-            "ablations": "+".join(sorted(name for name, on in (config.get("ablations") or {}).items() if on)) or "base",
+            "ablations": "+".join(sorted(name for name, on in (config.get("ablations") or {}).items() if on))
+            or "plain",
             "seed": config.get("seed"),
             "train_steps": config.get("train_steps"),
         }

@@ -69,6 +69,8 @@ def explain_build(error: BaseException, what: str, called: Any = None) -> str | 
     key = place.group(1) if place else what
     if lost := re.search(r"Error locating target '([^']+)'", hydra):
         module, _, name = lost.group(1).rpartition(".")
+        if problem := _import_problem(module):
+            return f"{key}: '{module}' cannot be imported: {problem}"
         return f"{key}: there is no '{lost.group(1)}' that _target_ names.{did_you_mean(name, _names_in(module))}"
     cause = next((inner for inner in chain if not isinstance(inner, HydraException)), error)
     if not isinstance(cause, (*MISTAKES, HydraException)):
@@ -81,7 +83,10 @@ def explain_build(error: BaseException, what: str, called: Any = None) -> str | 
         known = did_you_mean(unknown.group(2), settings) or (f" It has: {', '.join(settings)}." if settings else "")
         return f"{key}: {owner or unknown.group(1)} has no setting '{unknown.group(2)}'.{known}"
     if missing := re.search(r"(\w+)(?:\.__init__)?\(\) missing \d+ required .*?arguments?: (.+)", text):
-        return f"{key}: {owner or missing.group(1)} lacks the setting {missing.group(2)}: give it a value."
+        remedy = "give it a value"
+        if "torch.optim" in str(targets) or "torch.optim" in getattr(called, "__module__", ""):
+            remedy = "an optimizer or schedule needs '_partial_: true' beside its _target_"
+        return f"{key}: {owner or missing.group(1)} lacks the setting {missing.group(2)}: {remedy}."
     return f"{key} cannot be built from this configuration: {text}"
 
 
@@ -93,6 +98,17 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(inner))
         yield inner
         inner = inner.__cause__
+
+
+def _import_problem(module: str) -> str | None:
+    """Return why a module that exists cannot be imported, or ``None``."""
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing is None or not (module == missing or module.startswith(f"{missing}.")):
+            return str(error)
+    return None
 
 
 def _names_in(module: str) -> list[str]:

@@ -38,7 +38,7 @@ def _run_dir(
     if resume:
         return str(run_folder(resume))
     what = experiment if experiment != "none" else model
-    changes = "+".join(sorted(name for name, on in (ablations or {}).items() if on)) or "base"
+    changes = "+".join(sorted(name for name, on in (ablations or {}).items() if on)) or "plain"
     return str(Path(runs) / what / changes / f"seed{seed}-{now}")
 
 

@@ -93,7 +93,13 @@ def _key(text: str, words: Sequence[str], known: Sequence[str]) -> Sentence:
     if found:
         return no_key(found.group(1), known)
     found = re.search(r"Key '([^']+)' (?:is not in struct|not in '[^']*')(?: full_key: (\S+))?", text)
-    return no_key(found.group(2) or found.group(1), known) if found else None
+    key = (found.group(2) or found.group(1)) if found else ""
+    if "@" in key or key.startswith(("experiment.", "ablation.")):
+        return (
+            f"The configuration file sets '{key}' in its own group: begin it with the line '# @package _global_', and"
+            " choose other groups with 'override /<group>: <option>' (with the slash)."
+        )
+    return no_key(key, known) if found else None
 
 
 def _value(text: str) -> Sentence:

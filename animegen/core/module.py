@@ -63,6 +63,8 @@ class AnimeModule(pl.LightningModule):
 
     #: Update name -> network name, for updates that are not named after their network.
     trains: Mapping[str, str] = {}
+    #: Whether ``anime`` of a training batch has to be the drawing of its ``photo``.
+    needs_pairs = False
 
     def __init__(
         self,
@@ -87,6 +89,8 @@ class AnimeModule(pl.LightningModule):
         self.shown: dict[str, float] = {}
         self.features = features or None
         self.objectives = Objectives({name: o for name, o in (objectives or {}).items() if o is not None})
+        for objective in self.objectives.values():
+            objective.shared["features"] = self.features
         if accumulate < 1:
             raise AnimegenError(f"model.accumulate must be at least 1, got {accumulate}.")
         self._accumulate = accumulate
@@ -290,7 +294,8 @@ class AnimeModule(pl.LightningModule):
                 self._network(name).compile()
 
     def on_fit_start(self) -> None:
-        """Resolve optimizers by name and start the EMA."""
+        """Check the data, resolve optimizers by name and start the EMA."""
+        self._check_pairs()
         optimizers = self.optimizers()
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
         schedulers = self.lr_schedulers() or []
@@ -311,6 +316,16 @@ class AnimeModule(pl.LightningModule):
         if unknown or not networks:
             raise AnimegenError(f"model.ema has the keys networks (at least one) and decay, not {self._ema_settings}.")
         return Ema({name: self._network(name) for name in networks}, decay)
+
+    def _check_pairs(self) -> None:
+        """Refuse to compare photos with the drawings of other scenes."""
+        train = getattr(getattr(self.trainer, "datamodule", None), "train", None)
+        aligned = getattr(train, "aligned", None)
+        if self.needs_pairs and aligned is not None and not any({"photo", "anime"} <= set(keys) for keys in aligned):
+            raise AnimegenError(
+                f"{type(self).__name__} learns from pairs, but these data show photos and anime of different scenes:"
+                " use data=paired/toonworld, or data=paired/folders."
+            )
 
     def ema_scope(self) -> contextlib.AbstractContextManager:
         """Use the averaged weights inside the ``with`` block, if the model keeps any."""

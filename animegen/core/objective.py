@@ -131,7 +131,12 @@ class Evaluation:
         """Return the weighted total and the raw value of each active term."""
         active = self.objective.active()
         context = Context(self.entries, plan=self.objective.plan(active))
-        values = {name: self.objective.term(name)(context) for name in active}
+        values = {}
+        for name in active:
+            try:
+                values[name] = self.objective.term(name)(context)
+            except AnimegenError as error:
+                raise AnimegenError(f"The loss term '{name}': {error}") from error
         if not values:
             raise AnimegenError(
                 f"An objective has no active term at train step {self.objective.step}: give it a term with a weight"
@@ -148,7 +153,8 @@ class Objective(nn.Module):
         terms: name -> ``{loss: {_target_: ...}, weight, reads, start, ramp}`` (or a ready
             :class:`Term`). ``None`` and terms of weight 0 are never built and cost nothing.
 
-    The configuration node needs ``_recursive_: false``, so that Hydra leaves the building to us.
+    The configuration node has ``_recursive_: false``, so that Hydra leaves the building to us and the losses of
+    deleted terms are not built.
     ``step`` is set by the module before each step. ``factors`` holds what the influence
     calibration found (1 without it) and is saved in the checkpoint.
     """
@@ -156,6 +162,8 @@ class Objective(nn.Module):
     def __init__(self, **terms: Term | dict[str, Any] | None) -> None:
         super().__init__()
         self.step = 0
+        #: Entries that every step has; the module puts its feature network here.
+        self.shared: dict[str, Any] = {}
         self.terms = nn.ModuleDict()
         for name, term in terms.items():
             built = _build(name, term)
@@ -192,7 +200,7 @@ class Objective(nn.Module):
 
     def forward(self, **entries: Tensor | Callable[[], Any] | Any) -> Evaluation:
         """Bind the values of one step; nothing is computed yet."""
-        return Evaluation(self, entries)
+        return Evaluation(self, {**self.shared, **entries})
 
     def get_extra_state(self) -> dict[str, float]:
         """Return the calibration factors for the checkpoint."""
@@ -248,7 +256,8 @@ def _build(name: str, term: Term | dict[str, Any] | None) -> Term | None:
         raise AnimegenError(
             f"The loss term '{name}' has no loss: give it 'loss: {{_target_: animegen.losses.<name>}}'."
         )
-    settings["loss"] = build(settings["loss"], f"the loss of the term '{name}'")
+    if not isinstance(settings["loss"], nn.Module):
+        settings["loss"] = build(settings["loss"], f"the loss of the term '{name}'")
     built = Term(**settings)
     arguments = inspect.signature(built.loss.forward).parameters.values()
     needed = [a.name for a in arguments if a.default is a.empty and a.kind is a.POSITIONAL_OR_KEYWORD]

@@ -79,10 +79,15 @@ def test_doctor_reports_versions(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_mistakes_end_in_one_sentence(
-    overrides: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    overrides: list[str],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    words_given = [*overrides, "device=cpu"] if not any(o.startswith("device") for o in overrides) else overrides
-    message = refused(capsys, run_verb(train_verb.main, *words_given, f"output={tmp_path / 'run'}"))
+    monkeypatch.chdir(tmp_path)
+    given = overrides if any(o.startswith("device") for o in overrides) else [*overrides, "device=cpu"]
+    message = refused(capsys, run_verb(train_verb.main, *given, f"output={tmp_path / 'run'}"))
     assert re.search(words, message), message
     assert not (tmp_path / "run" / "run.json").exists()
 
@@ -156,8 +161,8 @@ def test_a_sweep_makes_a_run_for_each_value(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     folders = sorted(path.parent.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("run.json"))
     assert [re.sub(r"-\d{8}-\d{6}", "", folder) for folder in folders] == [
-        "runs/toy/base/seed0-0",
-        "runs/toy/base/seed1-1",
+        "runs/toy/plain/seed0-0",
+        "runs/toy/plain/seed1-1",
     ]
 
 

@@ -92,7 +92,7 @@ class DTGAN(StyliseModule):
         photo, anime = batch["photo"], batch["anime"]
         unfiltered, main = self.generator.both(photo)
         support = self_guided(unfiltered)
-        shared = {"photo": photo, "anime": anime, "support": support, "main": main, "features": self.features}
+        shared = {"photo": photo, "anime": anime, "support": support, "main": main}
         if self.train_step < self.pretrain_steps:
             yield "pretrain", self.objectives["pretrain"](**shared)
             return

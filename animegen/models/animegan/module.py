@@ -85,7 +85,6 @@ class AnimeGAN(StyliseModule):
             "anime": anime,
             "anime_gray": lambda: gray(anime),
             "photo_coloured": lambda: self.colours(photo),
-            "features": self.features,
         }
         if phase == "pretrain":
             yield "pretrain", self.objectives["pretrain"](**shared)

@@ -18,6 +18,8 @@ class Toy(StyliseModule):
         settings: optimizers, objectives ..., see :class:`~animegen.core.module.AnimeModule`.
     """
 
+    needs_pairs = True
+
     def __init__(self, generator: nn.Module, **settings: Any) -> None:
         super().__init__(**settings)
         self.generator = generator
