@@ -225,9 +225,14 @@ def test_debug_profiler(tmp_path: Path) -> None:
     assert "run_training_batch" in (folder / "fit-profile.txt").read_text()
 
 
-@pytest.mark.parametrize("model", ["toy", "animegan/v2_lite"])
-def test_bf16_trains_and_keeps_weights_in_full_precision(model: str, tmp_path: Path) -> None:
-    words = (f"model={model}", "data=unpaired/toonworld", "precision=bf16", "features=squeezenet1_1")
+def test_a_model_that_needs_pairs_refuses_other_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = tiny("model=toy", "data=unpaired/toonworld", f"output={tmp_path / 'run'}", "train_steps=1")
+    assert "data=paired/toonworld" in refused(capsys, run_verb(train_verb.main, *words))
+
+
+@pytest.mark.parametrize(("model", "data"), [("toy", "paired"), ("animegan/v2_lite", "unpaired")])
+def test_bf16_trains_and_keeps_weights_in_full_precision(model: str, data: str, tmp_path: Path) -> None:
+    words = (f"model={model}", f"data={data}/toonworld", "precision=bf16", "features=squeezenet1_1")
     folder = train(*words, "train_steps=3", "callbacks.log.steps=1", output=tmp_path / "run")
     told = record(folder)
     losses = [value for name, value in told["metrics"].items() if name.endswith("/total")]
