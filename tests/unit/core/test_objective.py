@@ -130,3 +130,20 @@ def test_calibration_factors_travel_in_the_state_dict() -> None:
     second.load_state_dict(first.state_dict(), strict=False)
     assert second.weight("a") == 6.0
     assert second.weight("b") == 1.0
+
+
+def test_losses_that_hydra_already_built_are_taken() -> None:
+    objective = Objective(one={"loss": Difference(), "reads": {"a": "x", "b": "y"}})
+    total, _ = objective(x=torch.tensor([3.0]), y=torch.tensor([1.0])).compute()
+    assert total.item() == 2.0
+
+
+def test_shared_entries_need_not_be_bound() -> None:
+    objective = Objective(a=Term(FeatureMean(["l2"]), reads={"image": "x"}))
+    objective.shared["features"] = CountingFeatures()
+    assert objective(x=torch.ones(1, 1)).compute()[0].item() == 2.0
+
+
+def test_a_wrong_entry_names_the_term() -> None:
+    with pytest.raises(AnimegenError, match="The loss term 'one': .*reads 'y'"):
+        Objective(one=config())(x=torch.zeros(1)).compute()
