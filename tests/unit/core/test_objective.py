@@ -145,5 +145,5 @@ def test_shared_entries_need_not_be_bound() -> None:
 
 
 def test_a_wrong_entry_names_the_term() -> None:
-    with pytest.raises(AnimegenError, match="The loss term 'one': .*reads 'y'"):
+    with pytest.raises(AnimegenError, match=r"The loss term 'one': .*reads 'y'"):
         Objective(one=config())(x=torch.zeros(1)).compute()
