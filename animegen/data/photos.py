@@ -138,13 +138,17 @@ def shrink(photo: Photo, max_side: int) -> Photo:
     if max(height, width) <= max_side:
         return photo
     size = [max(1, round(side * max_side / max(height, width))) for side in (height, width)]
+    alpha = None if photo.alpha is None else resize(photo.alpha[None], *size)[0]
+    return replace(photo, pixels=resize(photo.pixels, *size), alpha=alpha)
 
-    def scaled(values: Tensor) -> Tensor:
-        values = F.interpolate(values[None].float(), size=size, mode="bicubic", antialias=True, align_corners=False)
-        return values[0].round_().clamp_(0, 255).to(torch.uint8)
 
-    alpha = None if photo.alpha is None else scaled(photo.alpha[None])[0]
-    return replace(photo, pixels=scaled(photo.pixels), alpha=alpha)
+def resize(pixels: Tensor, height: int, width: int) -> Tensor:
+    """Scale uint8 ``(C,H,W)`` to ``height`` and ``width``, bicubic and smoothed where it gets smaller."""
+    if tuple(pixels.shape[-2:]) == (height, width):
+        return pixels
+    size = [height, width]
+    scaled = F.interpolate(pixels[None].float(), size=size, mode="bicubic", antialias=True, align_corners=False)
+    return scaled[0].round_().clamp_(0, 255).to(torch.uint8)
 
 
 def _upright(exif: bytes) -> bytes:

@@ -209,10 +209,12 @@ def test_mistakes(words: list[str], message: str, tmp_path: Path, capsys: pytest
     assert re.search(message, text), text
 
 
-def test_a_film_is_an_error_that_names_what_is_supported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "film.mp4").write_bytes(b"x")
-    message = refused(capsys, run(f"input={tmp_path / 'film.mp4'}", f"output={tmp_path / 'out'}"))
-    assert "film.mp4' is not a picture that can be read: supported are .jpg" in message
+def test_what_is_no_picture_is_an_error_that_names_what_is_supported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text.txt").write_bytes(b"x")
+    message = refused(capsys, run(f"input={tmp_path / 'text.txt'}", f"output={tmp_path / 'out'}"))
+    assert "text.txt' is neither a picture nor a film that can be read: supported are .jpg" in message
 
 
 def test_unwritable_output(model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

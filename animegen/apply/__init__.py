@@ -1,0 +1,1 @@
+"""Models applied to files: pictures and films in, pictures and films out."""

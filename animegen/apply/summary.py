@@ -1,0 +1,31 @@
+"""What became of the files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Summary:
+    """What became of pictures and films.
+
+    Attributes:
+        done: how many were written.
+        frames: how many pictures, and frames of films, were computed for that.
+        seconds: how long it took.
+        skipped: one sentence for each that was not written: which, and why.
+        incomplete: one sentence for each film of which something is missing: which, and what.
+    """
+
+    done: int = 0
+    frames: int = 0
+    seconds: float = 0.0
+    skipped: list[str] = field(default_factory=list)
+    incomplete: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        what = "images" if self.frames == self.done else "frames"
+        rate = f", {self.frames / self.seconds:.2f} {what}/s" if self.frames and self.seconds else ""
+        lines = [f"{self.done} done, {len(self.skipped)} skipped, {self.seconds:.1f} s{rate}"]
+        lines += [f"skipped: {reason}" for reason in self.skipped]
+        return "\n".join([*lines, *(f"incomplete: {reason}" for reason in self.incomplete)])

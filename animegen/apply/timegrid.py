@@ -1,0 +1,159 @@
+"""When the frames of a film with more frames are shown, and what each shows: a drawing, or what lies between two.
+
+Everything here is about times and drawings, which are exact fractions of a second and opaque objects; nothing knows
+pixels or networks. A handful of frames are kept at a time, however long a drawing is held in the film.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Generic, TypeVar
+
+from animegen.core.errors import AnimegenError
+
+Frame = TypeVar("Frame")
+
+#: Source frames over which ``holds=smooth`` spreads the motion at most: a drawing that is held longer is a pause.
+LONGEST_HOLD = 6
+
+
+@dataclass(frozen=True)
+class Between(Generic[Frame]):
+    """One frame of the new film.
+
+    Attributes:
+        time: when it appears, in seconds.
+        first: the drawing before it.
+        last: the drawing after it; ``None`` where ``first`` is shown as it is.
+        t: where between the two, in (0, 1); 0 where ``first`` is shown as it is.
+    """
+
+    time: Fraction
+    first: Frame
+    last: Frame | None = None
+    t: Fraction = Fraction(0)
+
+
+class Grid:
+    """The times at which frames are shown.
+
+    Args:
+        factor: so many frames for each frame of the source, evenly spread over the time for which it is shown, so
+            that a variable rate stays one; or
+        fps: so many frames per second, from the time of the source's first frame on.
+
+    Raises:
+        AnimegenError: unless exactly one is given, and makes sense.
+    """
+
+    def __init__(self, factor: int | None = None, fps: Fraction | None = None) -> None:
+        if (factor is None) == (fps is None):
+            raise AnimegenError("Give either factor= (frames per frame) or fps= (frames per second), not both or none.")
+        if factor is not None and factor < 2:
+            raise AnimegenError(f"factor={factor} makes no new frame: use a whole number from 2 on.")
+        if fps is not None and not 0 < fps <= 1000:
+            raise AnimegenError(f"fps={fps} is not possible: give a number like 60, or a fraction like 60000/1001.")
+        self.factor, self.fps = factor, fps
+
+    def times(self, start: Fraction, stop: Fraction, origin: Fraction) -> list[Fraction]:
+        """Return the times t with ``start <= t < stop`` at which a frame is shown.
+
+        Args:
+            start: when a frame of the source appears.
+            stop: when the next one does.
+            origin: when the first one of the film does.
+        """
+        if self.factor is not None:
+            return [start + (stop - start) * n / self.factor for n in range(self.factor)]
+        assert self.fps is not None
+        number = -((origin - start) * self.fps // 1)  # the first k with origin + k / fps >= start
+        times = []
+        while (time := origin + number / self.fps) < stop:
+            times.append(Fraction(time))
+            number += 1
+        return times
+
+
+@dataclass
+class _Drawing(Generic[Frame]):
+    """A drawing: the frame by which it is known again, and those that show it and still wait, with their times."""
+
+    known_by: Frame
+    waiting: list[tuple[Frame, Fraction]] = field(default_factory=list)
+
+
+def between_frames(
+    frames: Iterable[tuple[Frame, Fraction]],
+    end: Callable[[], Fraction],
+    grid: Grid,
+    same: Callable[[Frame, Frame], bool],
+    cuts: Iterable[int] = (),
+    smooth: bool = False,
+    hold_last: bool = True,
+) -> Iterator[Between[Frame]]:
+    """Yield the frames of the new film in the order of their times.
+
+    A drawing that the source holds for several frames (animation on twos and threes) is not smeared: with
+    ``smooth=False`` it stays until the last moment at which the source shows it, and the motion to the next drawing
+    takes place in the last interval, as fast as it was; with ``smooth=True`` the motion takes the whole time of the
+    hold, or the last `LONGEST_HOLD` frames of a longer one. Across a cut nothing is drawn: the shot's last drawing
+    stays.
+
+    Args:
+        frames: of the source, with their times in seconds, which increase.
+        end: tells when the last frame ceases to be shown; called after the last frame.
+        grid: when frames are shown.
+        same: tells whether a frame shows the same drawing as another, the first one of a hold.
+        cuts: numbers of the frames that begin a shot.
+        smooth: spread motion over held drawings.
+        hold_last: go on showing the last drawing at the times of the grid, so that the film keeps its length; else it
+        is
+            shown once, as in a folder of pictures.
+    """
+    begins, limit = set(cuts), LONGEST_HOLD if smooth else 1
+    origin: Fraction | None = None
+    present: _Drawing[Frame] | None = None
+    for number, (frame, time) in enumerate(frames):
+        if present is None or origin is None:
+            origin, present = time, _Drawing(frame, [(frame, time)])
+        elif number in begins:
+            yield from _held(present, time, grid, origin)
+            present = _Drawing(frame, [(frame, time)])
+        elif same(present.known_by, frame):
+            present.waiting.append((frame, time))
+            if len(present.waiting) > limit:
+                # What is held for sure need not wait, so that a long hold costs no memory.
+                yield from _held(_Drawing(present.known_by, present.waiting[:1]), present.waiting[1][1], grid, origin)
+                del present.waiting[0]
+        else:
+            yield from _moving(present, frame, time, grid, origin)
+            present = _Drawing(frame, [(frame, time)])
+    if present is not None and origin is not None:
+        if hold_last:
+            yield from _held(present, end(), grid, origin)
+        else:
+            yield from (Between(time, frame) for frame, time in present.waiting)
+
+
+def _held(drawing: _Drawing[Frame], until: Fraction, grid: Grid, origin: Fraction) -> Iterator[Between[Frame]]:
+    for frame, start, stop in _intervals(drawing, until):
+        for time in grid.times(start, stop, origin):
+            yield Between(time, frame)
+
+
+def _moving(
+    drawing: _Drawing[Frame], following: Frame, until: Fraction, grid: Grid, origin: Fraction
+) -> Iterator[Between[Frame]]:
+    frame, begin = drawing.waiting[0]
+    for _, start, stop in _intervals(drawing, until):
+        for time in grid.times(start, stop, origin):
+            t = (time - begin) / (until - begin)
+            yield Between(time, frame, following if t else None, t)
+
+
+def _intervals(drawing: _Drawing[Frame], until: Fraction) -> Iterator[tuple[Frame, Fraction, Fraction]]:
+    stops = [*(time for _, time in drawing.waiting[1:]), until]
+    for (frame, start), stop in zip(drawing.waiting, stops, strict=True):
+        yield frame, start, stop

@@ -1,0 +1,1 @@
+"""Video: frames in and out of files, shots, motion."""

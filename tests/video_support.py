@@ -1,0 +1,103 @@
+"""Small films for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from av.video.frame import VideoFrame
+from torch import Tensor
+
+from animegen.data.toonworld.film import Film
+from animegen.video.encoding import Encoding
+from animegen.video.frames import Colour, VideoInfo
+from animegen.video.writer import VideoWriter
+
+FAST = Encoding(preset="ultrafast")
+#: Keeps every value.
+EXACT = Encoding("libx264rgb", crf=0, preset="ultrafast", pix_fmt="rgb24")
+
+
+def level(value: int, height: int = 16, width: int = 24) -> Tensor:
+    """Return a frame of one grey."""
+    return torch.full((3, height, width), value, dtype=torch.uint8)
+
+
+def noise(number: int, height: int = 16, width: int = 24) -> Tensor:
+    """Return a frame of its own."""
+    generator = torch.Generator().manual_seed(number)
+    return torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8)
+
+
+def write_film(
+    path: Path,
+    frames: Iterable[Tensor],
+    times: Sequence[Fraction] | None = None,
+    fps: Fraction = Fraction(24),
+    encoding: Encoding = FAST,
+    time_base: Fraction | None = None,
+    colour: Colour | None = None,
+    copy_from: Path | None = None,
+    end: Fraction | None = None,
+) -> Path:
+    """Write a film of these frames."""
+    frames = list(frames)
+    _, height, width = frames[0].shape
+    colour = colour or Colour()
+    info = VideoInfo(width, height, fps, time_base or 1 / fps, colour=colour)
+    with VideoWriter(path, info, encoding, copy_from) as writer:
+        for number, pixels in enumerate(frames):
+            writer.write(pixels, times[number] if times else number / fps)
+        writer.close(end)
+    return path
+
+
+def with_sound(path: Path, seconds: float = 1.0, subtitles: str | None = None) -> Path:
+    """Write a file with a tone, and without pictures; ``subtitles`` is a codec, two lines of which are added."""
+    rate = 16000
+    film = Film(shots=(max(1, round(seconds * 24)),), size=64)
+    tone = film.audio(rate)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=rate, layout="mono")
+        text = None
+        if subtitles:
+            text = container.add_stream(subtitles)
+            text.time_base = Fraction(1, 1000)
+        for begin in range(0, len(tone) - 1023, 1024):
+            frame = av.AudioFrame.from_ndarray(tone[None, begin : begin + 1024].copy(), "fltp", "mono")
+            frame.sample_rate, frame.pts, frame.time_base = rate, begin, Fraction(1, rate)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def other_packets(path: Path, kind: str = "audio") -> list[tuple[bytes, Fraction]]:
+    """Return contents and time of all packets of the streams of a kind."""
+    with av.open(str(path)) as container:
+        return [
+            (bytes(packet), packet.pts * packet.time_base)
+            for packet in container.demux()
+            if packet.stream.type == kind and packet.size
+        ]
+
+
+def raw_film(path: Path, rotation: float | None = None, mirrored: bool = False, frames: int = 2) -> np.ndarray:
+    """Write a film with a display matrix, as a camera does; return the stored frame, (16,24,3)."""
+    stored = np.zeros((16, 24, 3), np.uint8)
+    stored[:8, :12] = (255, 0, 0)
+    stored[8:, :12] = (0, 255, 0)
+    stored[:8, 12:] = (0, 0, 255)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264rgb", rate=24, width=24, height=16, pix_fmt="rgb24", options={"crf": "0"})
+        if rotation is not None:
+            stream.set_display_rotation(rotation, hflip=mirrored)
+        for number in range(frames):
+            frame = VideoFrame.from_ndarray(stored, "rgb24")
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return stored
