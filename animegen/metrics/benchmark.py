@@ -21,6 +21,7 @@ from animegen.metrics import image
 from animegen.metrics.baselines import Baseline, BestLookupTable, Identity, LinearColourTransfer
 from animegen.metrics.distribution import SetDistance, fid, kid, pool
 from animegen.metrics.perceptual import LPIPS, PerceptualDistance
+from animegen.metrics.registry import PRIVILEGED
 from animegen.nn.features import FeatureExtractor
 
 Score = dict[str, float | int | None]
@@ -64,14 +65,20 @@ class Benchmark(ABC):
     Attributes:
         task: name of the task.
         main: the metric by which runs are ranked; it may be better when lower (see `registry.metric_info`).
+        privileged: names of baselines that know more than a model does: yardsticks that no contest counts.
     """
 
     task: str
     main: str
+    privileged: frozenset[str] = PRIVILEGED
 
     def __init__(self) -> None:
         self._baselines: dict[str, Method] | None = None
         self._baseline_scores: Scores = {}
+
+    def method_of(self, model: Any) -> Method:
+        """Return how a model (`Stylizer`) is applied to what `apply` hands to methods: picture by picture."""
+        return lambda photo: model.stylize(photo, None)[0]
 
     @abstractmethod
     def fit_baselines(self) -> dict[str, Method]:
@@ -175,7 +182,7 @@ class Benchmark(ABC):
                     kept[name].append(measured.kept.index_fill(0, (~finite).nonzero()[:, 0], torch.nan))
         scores: Scores = {}
         for name in methods:
-            scores[name] = {metric: _summary(torch.cat(parts)) for metric, parts in values[name].items()}
+            scores[name] = {metric: summary(torch.cat(parts)) for metric, parts in values[name].items()}
             if kept[name]:
                 scores[name].update(self._score_sets(torch.cat(kept[name])))
         return scores
@@ -190,7 +197,7 @@ class Benchmark(ABC):
         return scores
 
 
-def _summary(values: Tensor) -> Score:
+def summary(values: Tensor) -> Score:
     """Return mean, standard deviation (of the sample; None for a single image) and number of values (N,)."""
     spread = float(values.std()) if len(values) > 1 else None
     return {"mean": float(values.mean()), "std": spread, "n": len(values)}

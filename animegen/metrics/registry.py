@@ -7,8 +7,9 @@ from typing import Literal
 
 from animegen.metrics.baselines import BestLookupTable
 
-PRIVILEGED = frozenset({BestLookupTable.name})
-"""Names of baselines that were fitted to the truth of their training pictures, which an unpaired model never sees."""
+PRIVILEGED = frozenset({BestLookupTable.name, "nearest_key", "flow_key", "truth"})
+"""Names of baselines that are made with true drawings (of training pictures, or of the very clip: key frames, the truth
+itself), which an unpaired model never sees."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,9 @@ METRICS: dict[str, MetricInfo] = {
     "psnr": MetricInfo("dB", "higher", "peak signal-to-noise ratio against the truth", 2),
     "ssim": MetricInfo("", "higher", "structural similarity to the truth"),
     "edge_f": MetricInfo("", "higher", "F-score of Canny edges against the truth's"),
+    "chamfer": MetricInfo(
+        "1e-5", "lower", "Chamfer distance between the lines of output and truth, over the diagonal", 1
+    ),
     "flatness": MetricInfo("", "none", "share of neighbouring pixels of equal colour"),
     "flatness_gap": MetricInfo("", "lower", "distance of the flatness from the drawings'"),
     "colour_distance": MetricInfo("Delta E", "lower", "mean CIE Lab distance from the truth", 1),
@@ -47,6 +51,18 @@ METRICS: dict[str, MetricInfo] = {
     "high_frequency_ratio": MetricInfo("", "none", "energy of fine detail over the photo's; far above 1 is noise", 2),
     "checkerboard": MetricInfo("dB", "lower", "spectral peak at a period of 2 or 4 px; above 6 is a grid", 1),
     "saturation": MetricInfo("", "lower", "share of channel values at the end of the range"),
+    "gain_over_": MetricInfo("dB", "higher", "PSNR above that of the named baseline", 2),
+    "strength": MetricInfo("", "none", "1 - SSIM of the luma against the photo: how much the look was changed"),
+    "warp_error_": MetricInfo("levels", "none", "warping error over 1 (short) or 10 (long) frames, named flow", 2),
+    "warp_gap_": MetricInfo("levels", "lower", "distance of the warping error from the truth's own", 2),
+    "flicker_": MetricInfo("levels", "none", "distance of frames from the mean of their neighbours along the flow", 2),
+    "flicker_gap_": MetricInfo("levels", "lower", "distance of the flicker from the truth's own", 2),
+    "tof_": MetricInfo("px", "lower", "difference of the motion between frames from the truth's, by the named flow"),
+    "tlp_": MetricInfo("", "lower", "100 x difference of the change between frames from the truth's, named features"),
+    "static_flicker": MetricInfo("levels", "lower", "change from frame to frame on a still picture", 2),
+    "noise_gain": MetricInfo("", "lower", "deviation over time of the output over that of a noisy still input", 2),
+    "ping_pong": MetricInfo("levels", "lower", "difference of the outputs on the way there and back", 2),
+    "cut_leak": MetricInfo("levels", "lower", "change of a shot's first frames by the shot before an untold cut", 2),
 }
 """How to read every metric. A key that ends in "_" stands for all names that begin so and end in a network's name."""
 

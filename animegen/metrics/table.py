@@ -20,7 +20,7 @@ from animegen.metrics.benchmark import Scores
 from animegen.metrics.registry import PRIVILEGED, metric_info
 
 _ARROWS = {"higher": "↑", "lower": "↓", "none": ""}
-_NOTE = "fitted to pairs of photo and drawing: a yardstick, not a rival"
+_NOTE = "made with true drawings of photos: a yardstick, not a rival"
 
 
 def best_methods(scores: Scores, metric: str, privileged: Collection[str] = PRIVILEGED) -> set[str]:

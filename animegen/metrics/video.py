@@ -1,0 +1,209 @@
+"""How steady a clip is: measures of clips, and of stylisers that are fed with chosen clips.
+
+Clips are float (T, 3, H, W) in [-1, 1]. Errors are in levels of 255. What is measured along a flow, or in features of a
+network, carries the name of that flow or network, since values of different ones do not compare.
+
+No figure of steadiness stands alone: blur and doing nothing win most of them. Read them beside the truth's own value
+(thin ink lines do not survive bilinear warping, so the truth's warping error is not 0: look at the `excess` in
+both directions) and beside `stylisation_strength`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from animegen.core.errors import AnimegenError
+from animegen.metrics.image import ssim
+from animegen.nn.colour import gray, luma, rgb_to_yuv
+from animegen.nn.warp import backward_warp
+from animegen.video.flow import ClipMotion, FlowEstimator
+
+LEVELS = 127.5
+"""Levels of 255 per unit of pictures in [-1, 1]."""
+
+SHORT, LONG = 1, 10
+"""Frame intervals of the short-term and the long-term warping error (those of the tables of ReReVST and CCPL)."""
+
+ClipMethod = Callable[[Tensor], Tensor]
+"""A styliser of clips (B, T, 3, H, W) in [-1, 1] -> the same, frame by frame from a fresh start."""
+
+PairDistance = Callable[[Tensor, Tensor], Tensor]
+"""A distance of pictures (B, 3, H, W) -> (B,), such as `PerceptualDistance` or `LPIPS`, with a `name`."""
+
+
+def warp_errors(clip: Tensor, motion: ClipMotion, interval: int = SHORT) -> Tensor:
+    """Warping error of each frame against the one `interval` frames before, in levels: (T - interval,).
+
+    Frame t - interval is warped to frame t along the motion of the *input* clip, and the root of the mean squared
+    difference is taken over the pixels that are seen in both frames and over the channels. (Lai et al. 2018 average the
+    squares, in [0, 1]; the root and the intervals 1 and 10 are ReReVST's.) NaN for a frame without such pixels.
+
+    Raises:
+        AnimegenError: if the clip has no two frames that far apart.
+    """
+    if not 1 <= interval < len(clip):
+        raise AnimegenError(
+            f"A warping error over {interval} frames needs a clip of more than {interval} frames, not {len(clip)}."
+        )
+    errors = []
+    for t in range(interval, len(clip)):
+        there, valid = motion.between(t, t - interval)
+        warped = backward_warp(clip[t - interval : t - interval + 1], there.to(clip.device))
+        errors.append(_masked_mean((clip[t : t + 1] - warped).square(), valid).sqrt())
+    return torch.stack(errors) * LEVELS
+
+
+def flicker(clip: Tensor, motion: ClipMotion) -> Tensor:
+    """Flicker of each inner frame in levels, (T - 2,): how far it lies off its neighbours, followed along the motion.
+
+    Mean over the pixels that both neighbours see of ``|O_t - (W(O_{t-1}) + W(O_{t+1})) / 2|``: what alternates
+    by +-d on still pictures has 2d, what changes evenly has 0, unlike in a warping error.
+    """
+    if len(clip) < 3:
+        raise AnimegenError(f"Flicker needs a clip of at least 3 frames, not {len(clip)}.")
+    values = []
+    for t in range(1, len(clip) - 1):
+        sides = [motion.between(t, t - 1), motion.between(t, t + 1)]
+        around = [
+            backward_warp(clip[n : n + 1], side.flow.to(clip.device))
+            for n, side in zip((t - 1, t + 1), sides, strict=True)
+        ]
+        off = (clip[t : t + 1] - (around[0] + around[1]) / 2).abs()
+        values.append(_masked_mean(off, sides[0].valid & sides[1].valid))
+    return torch.stack(values) * LEVELS
+
+
+def excess(value: Tensor, truth: Tensor) -> float:
+    """Return by how much a clip's mean (of `warp_errors` or `flicker`) lies above the truth's own; negative = smoothed.
+
+    Frames that cannot be measured (NaN) are left out of both means.
+    """
+    return float(value.nanmean() - truth.nanmean())
+
+
+def tof(output: Tensor, reference: Tensor, estimator: FlowEstimator) -> Tensor:
+    """Difference of motion tOF (Chu et al. 2020, TecoGAN) per pair of frames in pixels, (T - 1,), lower is better.
+
+    Mean over the pixels of the length of ``flow(o_{t-1}, o_t) - flow(g_{t-1}, g_t)``. TecoGAN takes Farneback's flow
+    and leaves out a margin; here the flow is the named estimator's, over the whole picture.
+    """
+    _check_pair(output, reference)
+    flows = [estimator(clip[:-1], clip[1:]) for clip in (output, reference)]
+    return (flows[0] - flows[1]).norm(dim=1).mean((1, 2))
+
+
+def tlp(output: Tensor, reference: Tensor, distance: PairDistance) -> Tensor:
+    """Difference of perceptual change tLP (Chu et al. 2020) per pair of frames, x 100, (T - 1,), lower is better.
+
+    ``100 |d(g_{t-1}, g_t) - d(o_{t-1}, o_t)|`` with LPIPS, or with another distance of features whose name the
+    metric then bears.
+    """
+    _check_pair(output, reference)
+    changes = [
+        torch.cat([distance(a, b) for a, b in zip(clip[:-1].split(8), clip[1:].split(8), strict=True)])
+        for clip in (output, reference)
+    ]
+    return 100 * (changes[0] - changes[1]).abs()
+
+
+def stylisation_strength(output: Tensor, photo: Tensor) -> Tensor:
+    """How much the look was changed, per frame: 1 - SSIM of the luma against the photo, (T,); 0 = nothing was done.
+
+    To be read beside every figure of steadiness, all of which fall when less is done.
+    """
+    _check_pair(output, photo)
+    return 1 - ssim(gray(output.float()), gray(photo.float()))
+
+
+def static_flicker(method: ClipMethod, frame: Tensor, frames: int = 16, warm_up: int = 8) -> dict[str, float]:
+    """Flicker of a styliser that is shown one still picture again and again, in levels.
+
+    Args:
+        method: the styliser.
+        frame: the picture (3, H, W).
+        frames: how often the picture is shown and measured.
+        warm_up: how often it is shown before, for a memory to settle.
+
+    Returns:
+        ``mean`` and ``peak`` of the mean change from frame to frame; both 0 for any model without memory or chance.
+    """
+    output = method(frame.expand(1, warm_up + frames, -1, -1, -1))[0, warm_up:]
+    change = (output[1:] - output[:-1]).abs().flatten(1).mean(1) * LEVELS
+    return {"mean": float(change.mean()), "peak": float(change.max())}
+
+
+def noise_gain(method: ClipMethod, frame: Tensor, level: float = 2.0, frames: int = 16, seed: int = 0) -> float:
+    """By what factor a styliser amplifies the noise of a camera that stands still; 1 = as in the input.
+
+    The picture (3, H, W) is shown `frames` times, each time with other normal noise of `level` levels; the deviation of
+    the output over time (root of the mean variance) is divided by that of the input.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn((1, frames, *frame.shape), generator=generator).to(frame.device)
+    noisy = (frame + noise * level / LEVELS).clamp(-1, 1)
+
+    def deviation(clip: Tensor) -> Tensor:
+        return clip[0].float().var(0).mean().sqrt()
+
+    return float(deviation(method(noisy)) / deviation(noisy).clamp_min(1e-12))
+
+
+def drift_slope(clip: Tensor) -> dict[str, float]:
+    """By how much a clip drifts per 100 frames: slopes of least squares through the frames' means.
+
+    Meant for the output on a still or a looped input, where all change is the model's own.
+
+    Returns:
+        ``y``, ``u``, ``v``: slopes of mean luma and chroma in levels; ``detail``: that of the mean absolute Laplacian
+        of the luma in levels (falling = blurring).
+    """
+    if len(clip) < 2:
+        raise AnimegenError("Drift needs a clip of at least 2 frames.")
+    colours = rgb_to_yuv(clip.float()).flatten(2).mean(2) * 255  # YUV is that of [0, 1]
+    kernel = clip.new_tensor([[0, 1, 0], [1, -4, 1], [0, 1, 0]]).view(1, 1, 3, 3)
+    detail = F.conv2d(luma(clip.float()), kernel).abs().flatten(1).mean(1, keepdim=True) * LEVELS
+    series = torch.cat([colours, detail], 1).double()
+    time = torch.arange(len(clip), dtype=torch.float64, device=clip.device)
+    time = time - time.mean()
+    slopes = 100 * (time[:, None] * series).sum(0) / time.square().sum()
+    return dict(zip(("y", "u", "v", "detail"), slopes.tolist(), strict=True))
+
+
+def ping_pong(method: ClipMethod, clip: Tensor) -> float:
+    """How far the outputs on the way there and back differ, in levels: what a memory's past leaves behind.
+
+    The clip (T, 3, H, W) is played forward and back, 2T - 1 frames, and the two outputs of each frame but the last are
+    compared (mean absolute difference; TecoGAN trains with this as a loss). 0 for a model without memory.
+    """
+    there_and_back = torch.cat([clip, clip[:-1].flip(0)])
+    output = method(there_and_back[None])[0]
+    return float((output[: len(clip) - 1] - output[len(clip) :].flip(0)).abs().mean()) * LEVELS
+
+
+def cut_leak(method: ClipMethod, first: Tensor, second: Tensor, frames: int = 8) -> float:
+    """How much of one shot shows in the next one, in levels: the mean change of its first frames by what came before.
+
+    `second` (T, 3, H, W) is stylised by itself and after `first`, and its first `frames` frames are compared. 0 for
+    a model without memory, and for one that `method` resets at cuts.
+    """
+    joined = method(torch.cat([first, second])[None])[0, len(first) :]
+    alone = method(second[None])[0]
+    return float((joined - alone)[:frames].abs().mean()) * LEVELS
+
+
+def _masked_mean(values: Tensor, valid: Tensor) -> Tensor:
+    """Return the mean (scalar) of (1, C, H, W) over the pixels of a mask (1, 1, H, W); NaN where there is none."""
+    mask = valid.to(values.device).expand_as(values)
+    return values[mask].float().mean()
+
+
+def _check_pair(output: Tensor, reference: Tensor) -> None:
+    if output.shape != reference.shape or output.ndim != 4:
+        raise AnimegenError(
+            f"Clips of shapes {tuple(output.shape)} and {tuple(reference.shape)} cannot be compared: give two of one"
+            " shape (T, 3, H, W)."
+        )
