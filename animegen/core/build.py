@@ -77,7 +77,7 @@ def explain_build(error: BaseException, what: str, called: Any = None) -> str | 
         return None
     text = " ".join(str(cause).split())
     targets = re.findall(r"Error in call to target '([^']+)'", hydra)
-    called = _locate(targets[-1]) if targets else called
+    called = locate(targets[-1]) if targets else called
     settings, owner = _settings(called), getattr(called, "__name__", None)
     if unknown := re.search(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '([^']+)'", text):
         known = did_you_mean(unknown.group(2), settings) or (f" It has: {', '.join(settings)}." if settings else "")
@@ -121,7 +121,7 @@ def _names_in(module: str) -> list[str]:
     return []
 
 
-def _locate(target: str) -> Any:
+def locate(target: str) -> Any:
     """Return the class or function of that dotted name, or ``None``."""
     module, _, name = target.rpartition(".")
     try:

@@ -138,7 +138,11 @@ class AnimeModule(pl.LightningModule):
             objective.step = self.train_step
         self._log.begin()
         if self._accumulate == 1:
+            done: set[str] = set()
             for name, evaluation in self.updates(batch):
+                if name in done:
+                    self._log.restart(f"train/{name}/")
+                done.add(name)
                 self._backward(name, evaluation, share=1.0)
                 self._step(name)
         else:
@@ -154,6 +158,7 @@ class AnimeModule(pl.LightningModule):
         chunks = _chunks(batch, self._accumulate)
         total = sum(size for _, size in chunks)
         position = 0
+        done: set[str] = set()
         while True:
             name = None
             for number, (chunk, size) in enumerate(chunks):
@@ -161,11 +166,14 @@ class AnimeModule(pl.LightningModule):
                 if step is None:
                     break
                 name, evaluation = step
+                if number == 0 and name in done:
+                    self._log.restart(f"train/{name}/")
                 last = number == len(chunks) - 1
                 with contextlib.nullcontext() if last else self._without_sync():
                     self._backward(name, evaluation, share=size / total)
             if name is None:
                 return
+            done.add(name)
             self._step(name)
             position += 1
 

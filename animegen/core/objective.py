@@ -81,10 +81,17 @@ class Term(nn.Module):
         reads: argument name of ``loss.forward`` -> name of the context entry.
         start: ``train_step`` from which the term is active.
         ramp: number of steps over which the weight grows linearly from 0 after ``start``.
+        every: the term is active only on every so many steps, counted from ``start``.
     """
 
     def __init__(
-        self, loss: nn.Module, weight: float = 1.0, reads: dict[str, str] | None = None, start: int = 0, ramp: int = 0
+        self,
+        loss: nn.Module,
+        weight: float = 1.0,
+        reads: dict[str, str] | None = None,
+        start: int = 0,
+        ramp: int = 0,
+        every: int = 1,
     ) -> None:
         super().__init__()
         self.loss = loss
@@ -92,6 +99,9 @@ class Term(nn.Module):
         self.reads = dict(reads or {})
         self.start = int(start)
         self.ramp = int(ramp)
+        self.every = int(every)
+        if self.every < 1:
+            raise AnimegenError(f"A loss term has every={every}: it must be at least 1, which means on every step.")
 
     @property
     def layers(self) -> Layers:
@@ -104,8 +114,8 @@ class Term(nn.Module):
         return getattr(self.loss, "extractor", "features")
 
     def strength(self, step: int) -> float:
-        """Return the share of the weight in force at ``step``: 0 before ``start``, 1 after the ramp."""
-        if step < self.start:
+        """Return the share of the weight in force at ``step``: 0 before ``start`` and between turns, then up to 1."""
+        if step < self.start or (step - self.start) % self.every:
             return 0.0
         return 1.0 if self.ramp == 0 else min(1.0, (step - self.start + 1) / self.ramp)
 
@@ -150,7 +160,7 @@ class Objective(nn.Module):
     """A dict of terms from the configuration.
 
     Args:
-        terms: name -> ``{loss: {_target_: ...}, weight, reads, start, ramp}`` (or a ready
+        terms: name -> ``{loss: {_target_: ...}, weight, reads, start, ramp, every}`` (or a ready
             :class:`Term`). ``None`` and terms of weight 0 are never built and cost nothing.
 
     The configuration node has ``_recursive_: false``, so that Hydra leaves the building to us and the losses of
@@ -243,12 +253,13 @@ def _build(name: str, term: Term | dict[str, Any] | None) -> Term | None:
     if isinstance(term, Term):
         return term if term.weight != 0 else None
     settings = dict(term)
-    unknown = set(settings) - {"loss", "weight", "reads", "start", "ramp"}
+    keys = ("loss", "weight", "reads", "start", "ramp", "every")
+    unknown = set(settings) - set(keys)
     if unknown:
         word = sorted(unknown)[0]
         raise AnimegenError(
-            f"The loss term '{name}' has an unknown key '{word}'; a term has loss, weight, reads, start and ramp."
-            + did_you_mean(word, ["loss", "weight", "reads", "start", "ramp"])
+            f"The loss term '{name}' has an unknown key '{word}'; a term has {', '.join(keys)}."
+            + did_you_mean(word, keys)
         )
     if float(settings.get("weight", 1.0)) == 0:
         return None

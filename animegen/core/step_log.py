@@ -38,6 +38,11 @@ class StepLog:
         if self._steps:
             self._steps[-1][tag] = value.detach()
 
+    def restart(self, prefix: str) -> None:
+        """Forget the tags of the open step that begin with ``prefix``: of several equal updates, the last counts."""
+        if self._steps:
+            self._steps[-1] = {tag: value for tag, value in self._steps[-1].items() if not tag.startswith(prefix)}
+
     def means(self) -> dict[str, float]:
         """Return the mean of each tag over the steps that recorded it."""
         columns: dict[str, list[Tensor]] = {}

@@ -8,6 +8,8 @@ from animegen.data.augment import Augment
 from animegen.data.datamodule import AnimeDataModule
 from animegen.data.edge_smoothing import edge_smooth
 from animegen.data.images import list_images, read_exif, read_image, to_float, to_uint8, write_image
+from animegen.data.memory import InMemory
+from animegen.data.regions import regions_source
 from animegen.data.sampler import ResumableBatchSampler
 from animegen.data.sources import (
     ClassicLayout,
@@ -28,6 +30,7 @@ __all__ = [
     "Holdout",
     "ImageFolder",
     "ImageSource",
+    "InMemory",
     "Matched",
     "PairedView",
     "ResumableBatchSampler",
@@ -40,6 +43,7 @@ __all__ = [
     "list_images",
     "read_exif",
     "read_image",
+    "regions_source",
     "smooth_source",
     "to_float",
     "to_uint8",

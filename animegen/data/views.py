@@ -134,7 +134,7 @@ class UnpairedView(View):
     """Photos and anime that have nothing to do with each other: ``photo``, ``anime``, perhaps ``smooth``, ``sample``.
 
     Each is shuffled by itself. ``smooth`` (edge-smoothed anime) may come from disk here, or be made by
-    the data module.
+    the data module. ``regions`` (photos made piecewise constant, in the order of the photos) are cropped like them.
     """
 
     def __init__(
@@ -145,8 +145,10 @@ class UnpairedView(View):
         size: int = 256,
         seed: int = 0,
         shuffle: bool = True,
+        regions: ImageSource | None = None,
     ) -> None:
-        streams = [{"photo": photo}, {"anime": anime}]
+        photos = {"photo": photo} if regions is None else {"photo": photo, "regions": regions}
+        streams = [photos, {"anime": anime}]
         super().__init__(streams if smooth is None else [*streams, {"smooth": smooth}], size, seed, shuffle)
 
 

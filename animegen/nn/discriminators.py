@@ -34,6 +34,8 @@ class PatchGAN(nn.Module):
         dropout: probability with which whole channels are dropped after each activation but the first and last.
         width: factor on all channel counts.
         bias: of the convolutions; CartoonGAN's discriminator is this one with biases and without spectral norm.
+        noise: standard deviation of the Gaussian noise that is added to all pictures in training, per pixel and
+            channel ("instance noise": Sonderby et al. 2017), so that real and made pictures are harder to tell apart.
 
     Source: the released code of AnimeGAN and AnimeGANv2 (``n_dis=3`` there counts the first convolution).
     """
@@ -47,9 +49,11 @@ class PatchGAN(nn.Module):
         dropout: float = 0.0,
         width: float = 1.0,
         bias: bool = False,
+        noise: float = 0.0,
     ) -> None:
         super().__init__()
         self.factor = 2**downs
+        self.noise = noise
         sizes = [scale_channels(channels * 2**level / 2, width) for level in range(downs + 2)]
         layers: OrderedDict[str, nn.Module] = OrderedDict()
 
@@ -79,6 +83,8 @@ class PatchGAN(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (B,3,H,W) in [-1,1] to logits (B,1,H/2^downs,W/2^downs), rounded up; higher = more real."""
+        if self.noise and self.training:
+            images = images + self.noise * torch.randn_like(images)
         return self.layers(images)
 
 

@@ -74,28 +74,30 @@ class FeatureExtractor(Frozen):
         weights: ``torchvision`` (its cached file, downloaded if it is not there), the path of a file with a state
             dict in torchvision's key names (``features.*``, the rest is ignored), or ``random``: always the same
             random weights, good for tests; distances in them mean little.
+        standardise: give the network ImageNet's mean and deviation, as it was trained. ``False`` gives it [-1, 1], as
+            the code of some papers does.
 
     Layers of the VGGs: ``conv4_4`` before and ``relu4_4`` after the ReLU. AlexNet: ``conv1`` to ``conv5``, ``relu1`` to
     ``relu5``. SqueezeNet: ``conv1``, ``relu1``, ``fire2`` to ``fire9`` (after the ReLU; numbered as in the paper). The
     aliases ``content`` and ``style`` name each backbone's layer for these losses.
 
-    ``name`` tells what was used: ``vgg19``, ``vgg19_random`` or ``vgg19_file``.
+    ``name`` tells what was used: ``vgg19``, ``vgg19_random`` or ``vgg19_file``, and ``_raw`` if not standardised.
 
     Raises:
         AnimegenError: if the backbone is unknown or the weights cannot be had or do not fit.
     """
 
-    def __init__(self, backbone: str = "vgg19", weights: str = "torchvision") -> None:
+    def __init__(self, backbone: str = "vgg19", weights: str = "torchvision", standardise: bool = True) -> None:
         if backbone not in _BACKBONES:
             raise AnimegenError(
                 f"There is no feature backbone '{backbone}': choose one of {', '.join(BACKBONES)}."
                 + did_you_mean(backbone, BACKBONES)
             )
-        super().__init__(_Backbone(backbone, weights))
+        super().__init__(_Backbone(backbone, weights, standardise))
         self.backbone = backbone
         self.weights = str(weights)
         suffix = {"torchvision": "", "random": "_random"}.get(self.weights, "_file")
-        self.name = backbone + suffix
+        self.name = backbone + suffix + ("" if standardise else "_raw")
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -132,7 +134,7 @@ class _Backbone(nn.Module):
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, backbone: str, weights: str) -> None:
+    def __init__(self, backbone: str, weights: str, standardise: bool = True) -> None:
         super().__init__()
         # No memory and no random numbers for weights that are replaced, nor for the classifier, which is dropped.
         with torch.device("meta"):
@@ -151,8 +153,8 @@ class _Backbone(nn.Module):
         # ImageNet standardisation of [0,1], written for [-1,1].
         mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
         deviation = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
-        self.register_buffer("scale", 0.5 / deviation)
-        self.register_buffer("shift", (0.5 - mean) / deviation)
+        self.register_buffer("scale", 0.5 / deviation if standardise else torch.ones_like(mean))
+        self.register_buffer("shift", (0.5 - mean) / deviation if standardise else torch.zeros_like(mean))
 
     def forward(self, images: Tensor, names: set[str]) -> dict[str, Tensor]:
         wanted = {self.names[name]: name for name in names}

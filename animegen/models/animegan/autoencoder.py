@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from animegen.models.animegan.module import AnimeGAN
 from animegen.models.animegan.networks.autoencoder import VGGAutoencoder
 
@@ -14,8 +12,10 @@ class Autoencoder(AnimeGAN):
     Args: as for :class:`~animegen.models.animegan.module.AnimeGAN`.
     """
 
+    generator: VGGAutoencoder
+
     def setup(self, stage: str) -> None:
         """Hand the pretrained weights over; a resumed run then replaces them by those of its checkpoint."""
         if stage == "fit":
-            cast(VGGAutoencoder, self.generator).adopt(self.features)
+            self.generator.adopt(self.features)
         super().setup(stage)

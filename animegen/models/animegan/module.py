@@ -20,7 +20,8 @@ class AnimeGAN(StyliseModule):
 
     Phase 0, for ``pretrain_steps``: the generator learns to reproduce the photo (``pretrain``
     objective, optimizer and Adam state of its own). Phase 1: per step one discriminator update,
-    then one generator update that shares the generator's forward pass. Both phases are one run.
+    then one generator update that shares the generator's forward pass (other ratios on request). Both phases are
+    one run.
 
     Context entries that loss terms may read (all images in [-1,1]):
 
@@ -35,6 +36,8 @@ class AnimeGAN(StyliseModule):
     ``real_logits``         discriminator(anime); likewise ``gray_logits`` (anime without colour)
                             ``smooth_logits`` (edge-smoothed anime without colour) and
                             ``smooth_colour_logits`` (with colour, as in CartoonGAN)
+    ``photo_logits``        discriminator(photo) (discriminator only)
+    ``fake_gray_logits``    discriminator(fake without colour)
     ======================  ==================================================================
 
     Args:
@@ -43,6 +46,9 @@ class AnimeGAN(StyliseModule):
         degradation: makes the input of ``restored``, see
             :class:`~animegen.models.animegan.degradation.PhotoDegradation`.
         pretrain_steps: length of phase 0 in train steps.
+        discriminator_every: the discriminator is updated on every so many steps of phase 1, from the first on; the
+            generator on each.
+        discriminator_updates: number of discriminator updates on such a step, all on its pictures.
         settings: see :class:`~animegen.core.module.AnimeModule`.
 
     Source: Chen, Liu, Chen, "AnimeGAN: A Novel Lightweight GAN for Photo Animation", ISICA 2019,
@@ -57,6 +63,8 @@ class AnimeGAN(StyliseModule):
         discriminator: nn.Module | None = None,
         degradation: PhotoDegradation | None = None,
         pretrain_steps: int = 0,
+        discriminator_every: int = 1,
+        discriminator_updates: int = 1,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
@@ -64,6 +72,17 @@ class AnimeGAN(StyliseModule):
         self.discriminator = discriminator
         self.degradation = degradation
         self.pretrain_steps = pretrain_steps
+        self.discriminator_every, self.discriminator_updates = discriminator_every, discriminator_updates
+        if min(discriminator_every, discriminator_updates) < 1:
+            raise AnimegenError(
+                f"model.discriminator_every ({discriminator_every}) and model.discriminator_updates"
+                f" ({discriminator_updates}) must be at least 1."
+            )
+        if discriminator is None and max(discriminator_every, discriminator_updates) > 1:
+            raise AnimegenError(
+                "The model has no discriminator whose updates model.discriminator_every or model.discriminator_updates"
+                " could count: leave both at 1."
+            )
         self.colours = LinearColourTransfer()
         if discriminator is None and "discriminator" in self.objectives:
             raise AnimegenError(
@@ -89,7 +108,8 @@ class AnimeGAN(StyliseModule):
         if phase == "pretrain":
             yield "pretrain", self.objectives["pretrain"](**shared)
             return
-        if self.discriminator is not None:
+        turn = (self.train_step - self.pretrain_steps) % self.discriminator_every == 0
+        if self.discriminator is not None and turn:
             objective = self.objectives["discriminator"]
             pictures: dict[str, Make] = {
                 "real_logits": lambda: anime,
@@ -97,9 +117,19 @@ class AnimeGAN(StyliseModule):
                 "gray_logits": lambda: gray(anime),
                 "smooth_logits": lambda: gray(smooth_of(batch)),
                 "smooth_colour_logits": lambda: smooth_of(batch),
+                "photo_logits": lambda: photo,
+                "fake_gray_logits": lambda: gray(fake.detach()),
             }
-            yield "discriminator", objective(**joint_logits(objective, self.discriminator, pictures))
-        yield "generator", self.objectives["generator"](**shared, fake_logits=lambda: self._discriminate(fake))
+            for _ in range(self.discriminator_updates):
+                yield "discriminator", objective(**joint_logits(objective, self.discriminator, pictures))
+        yield (
+            "generator",
+            self.objectives["generator"](
+                **shared,
+                fake_logits=lambda: self._discriminate(fake),
+                fake_gray_logits=lambda: self._discriminate(gray(fake)),
+            ),
+        )
 
     def _draw(self, objective: Objective, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return what the generator makes of the photos, and of anime where a term reads that, in one pass."""

@@ -2,11 +2,13 @@
 
 from animegen.models.animegan.networks.autoencoder import VGGAutoencoder
 from animegen.models.animegan.networks.cartoongan import CartoonGAN
+from animegen.models.animegan.networks.compact import CompactUNet
 from animegen.models.animegan.networks.output import OutputActivation
+from animegen.models.animegan.networks.seed import SeedGenerator
 from animegen.models.animegan.networks.v1 import AnimeGANv1
 from animegen.models.animegan.networks.v2 import AnimeGANv2, AnimeGANv2Lite, AnimeGANv2LitePlain
 from animegen.models.animegan.networks.v3 import AnimeGANv3, AnimeGANv3Discriminator, AnimeGANv3DoubleTail
-from animegen.models.animegan.networks.whitebox import WhiteBoxUNet
+from animegen.models.animegan.networks.whitebox import WhiteBoxDiscriminator, WhiteBoxUNet
 
 __all__ = [
     "AnimeGANv1",
@@ -17,7 +19,10 @@ __all__ = [
     "AnimeGANv3Discriminator",
     "AnimeGANv3DoubleTail",
     "CartoonGAN",
+    "CompactUNet",
     "OutputActivation",
+    "SeedGenerator",
     "VGGAutoencoder",
+    "WhiteBoxDiscriminator",
     "WhiteBoxUNet",
 ]

@@ -30,15 +30,23 @@ class AnimeGANv2(nn.Module):
 
     Args:
         width: factor on all channel counts.
+        blocks: number of residual blocks at the smallest size, published as 4.
         norm: ``layer`` (as published, which removed v1's high-frequency specks), ``instance``, ``lade`` or ``None``.
         upsample: see :class:`~animegen.nn.conv.Upsample`; ``tf1`` is what the authors' framework did.
         output: see :class:`~animegen.models.animegan.networks.output.OutputActivation`.
+        output_bias: bias of the last convolution; the published network has none, a PyTorch port has one.
     """
 
     factor = 4
 
     def __init__(
-        self, width: float = 1.0, norm: str | None = "layer", upsample: str = "bilinear", output: str = "tanh"
+        self,
+        width: float = 1.0,
+        blocks: int = 4,
+        norm: str | None = "layer",
+        upsample: str = "bilinear",
+        output: str = "tanh",
+        output_bias: bool = False,
     ) -> None:
         super().__init__()
         c32, c64, c128, c256 = (scale_channels(channels, width) for channels in (32, 64, 128, 256))
@@ -52,7 +60,7 @@ class AnimeGANv2(nn.Module):
             # At a quarter.
             ConvNormAct(c128, c128, norm=norm),
             InvertedResidual(c128, c256, norm=norm, depthwise_bias=True),
-            *(InvertedResidual(c256, c256, norm=norm, depthwise_bias=True) for _ in range(3)),
+            *(InvertedResidual(c256, c256, norm=norm, depthwise_bias=True) for _ in range(blocks - 1)),
             ConvNormAct(c256, c128, norm=norm),
             # Back to full size.
             Upsample(upsample, c128),
@@ -63,7 +71,7 @@ class AnimeGANv2(nn.Module):
             ConvNormAct(c64, c64, norm=norm),
             ConvNormAct(c64, c32, 7, norm=norm),
         )
-        self.to_rgb = ReflectConv(c32, 3, 1)
+        self.to_rgb = ReflectConv(c32, 3, 1, bias=output_bias)
         self.output = OutputActivation(output)
         initialise(self, "he")
 
@@ -86,6 +94,7 @@ class AnimeGANv2Lite(nn.Module):
     def __init__(
         self,
         width: float = 1.0,
+        blocks: int = 4,
         norm: str | None = "layer",
         upsample: str = "bilinear",
         output: str = "tanh",
@@ -97,7 +106,7 @@ class AnimeGANv2Lite(nn.Module):
         self.down1 = nn.Sequential(ConvNormAct(c32, c32, stride=2, norm=norm), ConvNormAct(c32, c64, norm=norm))
         self.down2 = nn.Sequential(ConvNormAct(c64, c64, stride=2, norm=norm), ConvNormAct(c64, c128, norm=norm))
         self.down3 = nn.Sequential(ConvNormAct(c128, c64, stride=2, norm=norm), ConvNormAct(c64, c128, norm=norm))
-        self.body = nn.Sequential(*(Bottleneck(c128, c32, norm) for _ in range(4)))
+        self.body = nn.Sequential(*(Bottleneck(c128, c32, norm) for _ in range(blocks)))
         self.up3 = nn.Sequential(Upsample(upsample, c128), ConvNormAct(c128, c128, norm=norm))
         self.up2 = nn.Sequential(
             ConvNormAct(c128, c64, norm=norm), Upsample(upsample, c64), ConvNormAct(c64, c64, norm=norm)
@@ -131,7 +140,12 @@ class AnimeGANv2LitePlain(nn.Module):
     factor = 4
 
     def __init__(
-        self, width: float = 1.0, norm: str | None = "layer", upsample: str = "bilinear", output: str = "tanh"
+        self,
+        width: float = 1.0,
+        blocks: int = 4,
+        norm: str | None = "layer",
+        upsample: str = "bilinear",
+        output: str = "tanh",
     ) -> None:
         super().__init__()
         c32, c64, c128 = (scale_channels(channels, width) for channels in (32, 64, 128))
@@ -144,7 +158,7 @@ class AnimeGANv2LitePlain(nn.Module):
             ConvNormAct(c64, c64, norm=norm),
             ConvNormAct(c64, c64, norm=norm),
             # At a quarter.
-            *(Bottleneck(c64, c128, norm) for _ in range(4)),
+            *(Bottleneck(c64, c128, norm) for _ in range(blocks)),
             # Back to full size.
             Upsample(upsample, c64),
             *(ConvNormAct(c64, c64, norm=norm) for _ in range(3)),

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from animegen.models.animegan.networks.output import OutputActivation
 from animegen.nn.conv import SLOPE, ReflectConv, Upsample, initialise, require_multiple, scale_channels
 from animegen.nn.filters import guided_filter
+from animegen.nn.spectral import spectral_norm
 
 
 class ConvAct(nn.Module):
@@ -89,3 +90,37 @@ class WhiteBoxUNet(nn.Module):
         if self.radius:
             x = guided_filter(x, images, self.radius, self.eps)
         return self.output(x)
+
+
+class WhiteBoxDiscriminator(nn.Module):
+    """White-box cartoonization's patch discriminator: spectral norm and no other, logits of 1/8 of the sides.
+
+    Three times a 3x3 convolution of stride 2 and one of stride 1, with 32, 64 and 128 channels, biases and leaky ReLU,
+    then 1x1. Zero padding, weights N(0, 0.02).
+
+    Args:
+        channels: of the first level.
+        width: factor on all channel counts.
+    """
+
+    factor = 8
+
+    def __init__(self, channels: int = 32, width: float = 1.0) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        inputs = 3
+        for level in range(3):
+            outputs = scale_channels(channels * 2**level, width)
+            for stride in (2, 1):
+                layers += [nn.Conv2d(inputs, outputs, 3, stride, padding=1), nn.LeakyReLU(SLOPE, inplace=True)]
+                inputs = outputs
+        layers.append(nn.Conv2d(inputs, 1, 1))
+        self.layers = nn.Sequential(*layers)
+        initialise(self, "normal")
+        for layer in self.layers:
+            if isinstance(layer, nn.Conv2d):
+                spectral_norm(layer)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (B,3,H,W) in [-1,1] to logits (B,1,H/8,W/8), rounded up; higher = more real."""
+        return self.layers(images)

@@ -1,0 +1,67 @@
+"""A source that keeps its pictures in memory, scaled to what the view needs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from animegen.data.sources import ImageSource, load, next_good
+from animegen.data.views import scale_short_side
+
+
+class InMemory:
+    """Keep the pictures of another source, so that each is decoded and scaled once and not in every epoch.
+
+    What it returns is what a view of the same ``size`` would have made of the source's pictures, so training does not
+    change, to the bit. Each worker process keeps pictures of its own.
+
+    Args:
+        source: what to keep.
+        size: the shorter side of the kept pictures; the ``size`` of the view.
+        megabytes: how much to keep; pictures beyond that are read each time. 0 keeps nothing.
+    """
+
+    def __init__(self, source: ImageSource, size: int, megabytes: int = 1024) -> None:
+        self.source, self.size, self.megabytes = source, size, megabytes
+        self._kept: dict[int, Tensor | None] = {}
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the pictures behind when it is sent to a worker."""
+        return {**self.__dict__, "_kept": {}, "_bytes": 0}
+
+    @property
+    def skipped(self) -> int:
+        """Number of broken files met so far in the source."""
+        return getattr(self.source, "skipped", 0)
+
+    def name(self, index: int) -> str:
+        """Return the name that the picture has in the source."""
+        return self.source.name(index)
+
+    def image(self, index: int) -> Tensor:
+        """Return picture ``index``, or the next good one, uint8 with a shorter side of ``size``."""
+        return next_good([self], index)[0]
+
+    def load(self, index: int) -> Tensor | None:
+        """Return picture ``index``, or ``None`` if it is broken."""
+        if index in self._kept:
+            return self._kept[index]
+        picture = load(self.source, index)
+        if picture is not None:
+            picture = scale_short_side(picture, self.size)
+        size = 0 if picture is None else picture.numel()
+        if self._bytes + size <= self.megabytes * 2**20:
+            self._kept[index] = picture
+            self._bytes += size
+        return picture
+
+    def prepare(self) -> None:
+        """Let the source do its costly work."""
+        prepare = getattr(self.source, "prepare", None)
+        if prepare is not None:
+            prepare()

@@ -1,0 +1,29 @@
+"""Ready-made pictures of the photos' regions, such as superpixels filled with their mean colour."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from animegen.data.memory import InMemory
+from animegen.data.sources import ImageFolder, ImageSource, Matched
+
+
+def regions_source(
+    folder: str | Path | None,
+    photos: ImageSource,
+    on_error: str = "skip",
+    size: int | None = None,
+    megabytes: int = 0,
+) -> ImageSource | None:
+    """Return pictures of regions in the order of their photos, or ``None`` if there is no folder of them.
+
+    Args:
+        folder: where they lie, named like the photos but for the suffix and as big.
+        photos: those that are trained on.
+        on_error: see :class:`~animegen.data.sources.ImageFolder`.
+        size, megabytes: as of the photos' :class:`~animegen.data.memory.InMemory`; ``None`` for photos without one.
+    """
+    if folder is None:
+        return None
+    regions = Matched(ImageFolder(folder, on_error=on_error), like=photos)
+    return regions if size is None else InMemory(regions, size, megabytes)
