@@ -1,0 +1,1 @@
+"""What many runs say together: tables, plots, picture strips, pages."""

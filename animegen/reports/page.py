@@ -1,0 +1,169 @@
+"""The report as one HTML file: everything is inside it, nothing is loaded from elsewhere, no script."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any
+
+from animegen.reports.runs import RunFolder
+from animegen.reports.summary import Summary
+from animegen.reports.tables import heading, label, notes, parts, short
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1200px; margin: 2em auto; padding: 0 1em;
+       color: #222; background: #fff; }
+h1 { font-size: 1.6em; margin-bottom: 0.2em; } h2 { font-size: 1.25em; margin-top: 2em; }
+h3 { font-size: 1.05em; margin-top: 1.6em; } p.question { font-size: 1.1em; color: #444; margin-top: 0; }
+code { background: #f2f2f2; padding: 0.1em 0.3em; border-radius: 3px; font-size: 0.9em; overflow-wrap: anywhere; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: 0.92em; }
+th, td { padding: 0.3em 0.8em; text-align: right; border-bottom: 1px solid #e4e4e4; white-space: nowrap; }
+th:first-child, td:first-child, table.text th, table.text td { text-align: left; }
+thead th { border-bottom: 2px solid #999; } tr.trivial { color: #777; } td b { color: #00568a; }
+table.text td { vertical-align: top; white-space: normal; overflow-wrap: anywhere; min-width: 6em; }
+small { color: #777; } .bad { color: #b00020; } .absent { color: #999; }
+img { max-width: 100%; height: auto; } figure { margin: 1em 0; } figcaption { color: #666; font-size: 0.9em; }
+.gallery figure { display: inline-block; margin: 0.5em 1em 0.5em 0; vertical-align: top; }
+"""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture in the page: its bytes, its kind (``png``, ``jpeg``, ``gif``) and what it shows."""
+
+    data: bytes
+    kind: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """All that is told about runs with the same benchmark.
+
+    Attributes:
+        title: its heading.
+        summary: the figures.
+        differing: in which keys the configurations of the rows differ, see :func:`animegen.reports.differences`.
+        pictures: plots and picture strips by file name.
+    """
+
+    title: str
+    summary: Summary
+    differing: Mapping[str, Mapping[str, Any]]
+    pictures: dict[str, Picture] = field(default_factory=dict)
+
+
+def page(
+    title: str,
+    question: str,
+    commands: Sequence[str],
+    sections: Sequence[Section],
+    runs: Mapping[str, Sequence[RunFolder]],
+    gallery: Sequence[Picture] = (),
+) -> str:
+    """Return the report.
+
+    Args:
+        title: of the report.
+        question: what was to be found out; may be empty.
+        commands: what made the runs.
+        sections: one for each benchmark.
+        runs: all runs by row, also those without scores.
+        gallery: more pictures, for the report of one run.
+    """
+    body = [f"<h1>{escape(title)}</h1>"]
+    if question:
+        body.append(f'<p class="question">{escape(question)}</p>')
+    body += [f"<p><code>{escape(command)}</code></p>" for command in commands]
+    for section in sections:
+        body += _section(section)
+    if gallery:
+        body += ['<h2>On the way</h2><div class="gallery">', *map(_figure, gallery), "</div>"]
+    body += ["<h2>Runs</h2>", _runs(runs)]
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        + "\n".join(body)
+        + "\n</body>\n</html>\n"
+    )
+
+
+def _section(section: Section) -> list[str]:
+    summary = section.summary
+    body = [f"<h2>{escape(section.title)}</h2>", _scores(summary)]
+    body.append(f"<p><small>{escape(' '.join(notes(summary)))}</small></p>")
+    body += [_figure(picture) for picture in section.pictures.values()]
+    if section.differing:
+        names = [row.name for row in summary.trained()]
+        body += ["<h3>What differs in the configurations</h3>", _differences(section.differing, names)]
+    items = "".join(
+        f"<li><b>{escape(heading(name, info))}</b>: {escape(info.description)}</li>"
+        for name, info in summary.metrics.items()
+    )
+    body.append(f"<details><summary>What the metrics mean</summary><ul>{items}</ul></details>")
+    return body
+
+
+def _scores(summary: Summary) -> str:
+    head = "".join(f"<th>{escape(heading(name, info))}</th>" for name, info in summary.metrics.items())
+    lines = []
+    for row in summary.rows:
+        cells = []
+        for metric in summary.metrics:
+            mean, spread, difference = (escape(part) for part in parts(summary, row, metric))
+            best = not row.trivial and summary.best(metric) == row.name
+            second = f"<br><small>{difference}</small>" if difference else ""
+            cells.append(f"<td>{f'<b>{mean}</b>' if best else mean} <small>{spread}</small>{second}</td>")
+        kind = ' class="trivial"' if row.trivial else ""
+        lines.append(f"<tr{kind}><td>{escape(label(row))}</td>{''.join(cells)}</tr>")
+    return _table(f"<th></th>{head}", lines)
+
+
+def _differences(differing: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> str:
+    lines = []
+    for key, values in differing.items():
+        cells = [
+            f"<td>{escape(short(values[name]))}</td>" if name in values else '<td class="absent">absent</td>'
+            for name in names
+        ]
+        lines.append(f"<tr><td><code>{escape(key)}</code></td>{''.join(cells)}</tr>")
+    return _table("<th>key</th>" + "".join(f"<th>{escape(name)}</th>" for name in names), lines, "text")
+
+
+def _runs(rows: Mapping[str, Sequence[RunFolder]]) -> str:
+    lines = []
+    for name, runs in rows.items():
+        for run in runs:
+            record = run.record
+            good = run.status == "finished"
+            seconds = (record.get("seconds") or {}).get("total")
+            commit = ((record.get("git") or {}).get("commit") or "")[:9]
+            cells = [
+                f"<td>{escape(name)}</td><td>{escape(str(run.seed if run.seed is not None else ''))}</td>",
+                f"<td>{escape(run.status)}</td>" if good else f'<td class="bad">{escape(run.status)}</td>',
+                f"<td>{escape(str(record.get('train_step', '')))}</td>",
+                f"<td>{'' if seconds is None else f'{seconds:.0f} s'}</td><td><code>{escape(commit)}</code></td>",
+                f"<td><code>{escape(str(run.folder))}</code></td>",
+                f'<td class="bad">{escape(short(record.get("error", ""), 200))}</td>',
+            ]
+            lines.append(f"<tr>{''.join(cells)}</tr>")
+    heads = ("row", "seed", "status", "train step", "time", "commit", "folder", "error")
+    return _table("".join(f"<th>{head}</th>" for head in heads), lines, "text")
+
+
+def _table(head: str, lines: Sequence[str], kind: str = "") -> str:
+    opening = f'<table class="{kind}">' if kind else "<table>"
+    body = "\n".join(lines)
+    return f'<div class="scroll">{opening}<thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
+
+
+def _figure(picture: Picture) -> str:
+    data = base64.b64encode(picture.data).decode()
+    return (
+        f'<figure><img alt="{escape(picture.caption)}" src="data:image/{picture.kind};base64,{data}">'
+        f"<figcaption>{escape(picture.caption)}</figcaption></figure>"
+    )
