@@ -1,0 +1,24 @@
+"""Key-frame projects: a clip and the drawings of a few of its frames, for few-shot training.
+
+``project -> clip (filtered, with guides) -> patches cut on the device``.
+"""
+
+from animegen.data.keyframes.datamodule import KeyframeData
+from animegen.data.keyframes.folder import folder_project
+from animegen.data.keyframes.guides import CoordinateGuide, EdgeGuide, FileGuide, GaussGuide, Guide, Guides
+from animegen.data.keyframes.prefilter import BilateralFilter
+from animegen.data.keyframes.project import KeyframeProject, toonworld_project
+
+__all__ = [
+    "BilateralFilter",
+    "CoordinateGuide",
+    "EdgeGuide",
+    "FileGuide",
+    "GaussGuide",
+    "Guide",
+    "Guides",
+    "KeyframeData",
+    "KeyframeProject",
+    "folder_project",
+    "toonworld_project",
+]

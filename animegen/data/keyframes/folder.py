@@ -1,0 +1,373 @@
+"""Key-frame projects in a folder: read, and checked so strictly that nothing wrong is ever learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from PIL import Image
+from torch import Tensor
+from yaml import YAMLError
+
+from animegen.core.errors import AnimegenError, did_you_mean
+from animegen.data.images import EXTENSIONS, list_images, natural_key, read_image
+from animegen.data.keyframes.patches import erode
+from animegen.data.keyframes.project import FrameFiles, KeyframeProject, resized
+
+MANIFEST = "project.yaml"
+KEYS = ("clip", "range", "hold_out", "resize", "guides")
+FILM_SUFFIXES = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v", ".gif")
+FORMATS = {"JPEG": (".jpg", ".jpeg"), "PNG": (".png",), "WEBP": (".webp",), "BMP": (".bmp",), "TIFF": (".tif", ".tiff")}
+LISTED = 30
+"""Problems that a message lists before it says how many more there are."""
+
+_CHANNELS = {"1": 1, "L": 1, "I": 1, "F": 1, "I;16": 1, "LA": 2, "RGBA": 4}
+
+
+@dataclass
+class Report:
+    """What was found in a project's folder.
+
+    Attributes:
+        root: the folder.
+        problems: a sentence for each thing that is wrong.
+        facts: name -> what there is, for people.
+    """
+
+    root: Path
+    problems: list[str] = field(default_factory=list)
+    facts: dict[str, str] = field(default_factory=dict)
+
+    def raise_if_bad(self) -> None:
+        """Raise an error that lists all problems.
+
+        Raises:
+            AnimegenError: if there are any.
+        """
+        if not self.problems:
+            return
+        count = len(self.problems)
+        shown = self.problems[:LISTED]
+        if count > LISTED:
+            shown.append(f"... and {count - LISTED} more.")
+        word = "problem" if count == 1 else "problems"
+        raise AnimegenError(f"The project '{self.root}' has {count} {word}:" + "".join(f"\n  - {p}" for p in shown))
+
+
+class GuideFiles:
+    """The pictures of a guide, read with as many channels as they have."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.files = list(files)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, number: int) -> Tensor:
+        return read_channels(self.files[number])
+
+
+def read_channels(path: Path) -> Tensor:
+    """Return a picture as uint8 (C, H, W) with the channels that it has: 1, 2 (grey and alpha), 3 or 4."""
+    with Image.open(path) as picture:
+        if picture.mode in ("L", "LA", "RGB", "RGBA"):
+            values = torch.from_numpy(np.array(picture)).view(picture.height, picture.width, -1)
+            return values.permute(2, 0, 1).contiguous()
+        # The rest (palettes, 16 bits, CMYK) as any other picture is read.
+        return read_image(path)[: _CHANNELS.get(picture.mode, 3)]
+
+
+def folder_project(
+    path: str | Path,
+    clip: str | Path | None = None,
+    hold_out: int | Sequence[str] | None = None,
+    resize: bool | None = None,
+    guides: dict[str, int] | None = None,
+) -> KeyframeProject:
+    """Read a project from a folder.
+
+    ::
+
+        project.yaml         optional: clip, range, hold_out, resize, guides
+        frames/000001.png    or a film, clip.mp4: every frame, without drawing
+        keys/000001.png      drawings of a few frames, under their frames' names (a film's frames are 0, 1, 2 ...)
+        masks/000001.png     optional: white where the drawing is to be learnt
+        guides/<name>/...    optional: a picture per frame for each guide, of any number of channels
+
+    Args:
+        path: the folder.
+        clip: the folder of frames or the film, if it does not lie in the project.
+        hold_out: keys that are kept from training, to score what was learnt: their names, or how many.
+        resize: scale drawings and masks to their frames instead of refusing them.
+        guides: name -> number of channels that a guide must have.
+            (These four win over ``project.yaml``.)
+
+    Raises:
+        AnimegenError: lists everything that is wrong with the project.
+    """
+    given = {"clip": clip, "hold_out": hold_out, "resize": resize, "guides": guides}
+    project, report = inspect(path, {key: value for key, value in given.items() if value is not None})
+    report.raise_if_bad()
+    assert project is not None
+    return project
+
+
+def inspect(path: str | Path, settings: dict[str, Any] | None = None) -> tuple[KeyframeProject | None, Report]:
+    """Look at a project's folder; return the project, ``None`` if anything is wrong, and the report.
+
+    Raises:
+        AnimegenError: if there is no such folder, or no clip in it.
+    """
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        near = did_you_mean(root.name, [p.name for p in root.parent.iterdir()] if root.parent.is_dir() else [])
+        raise AnimegenError(f"There is no project folder '{root}': name the one that holds 'keys'.{near}")
+    report = Report(root)
+    settings = {**_manifest(root, report), **(settings or {})}
+    return _Inspection(root, settings, report).run(), report
+
+
+class _Inspection:
+    """One walk through a project's folder."""
+
+    def __init__(self, root: Path, settings: dict[str, Any], report: Report) -> None:
+        self.root, self.settings, self.report = root, settings, report
+        self.resize = bool(settings.get("resize", False))
+        self.size: tuple[int, int] | None = None
+
+    def problem(self, text: str) -> None:
+        self.report.problems.append(text)
+
+    def run(self) -> KeyframeProject | None:
+        photo, names = self._clip()
+        keys = self._matched("keys", names, "drawing")
+        if not keys:
+            self.problem(f"there are no drawings of frames in '{self.root / 'keys'}': put at least one there.")
+        masks = self._matched("masks", names, "mask") if (self.root / "masks").is_dir() else {}
+        drawings = {n: self._drawing(file, names[n]) for n, file in keys.items()}
+        areas: dict[int, Tensor] = {}
+        for n, file in masks.items():
+            if n not in keys:
+                self.problem(f"the mask '{file.name}' belongs to no key frame: remove it, or draw that frame.")
+            elif (area := self._mask(file)) is not None:
+                areas[n] = area
+        guides = self._guides(names)
+        held = self._held(keys, names)
+        self.report.facts |= {
+            "clip": f"{len(names)} frames" + (f" of {self.size[1]}x{self.size[0]}" if self.size else ""),
+            "keys": ", ".join(names[n] for n in sorted(keys)) or "none",
+            "held out": ", ".join(names[n] for n in held) or "none",
+            "masks": str(len(areas)) if masks else "none (everything is learnt)",
+            "guides": ", ".join(guides) or "none",
+        }
+        if self.report.problems:
+            return None
+        good = {n: drawing for n, drawing in drawings.items() if drawing is not None}
+        return KeyframeProject(photo, good, areas, guides, names=names, held=held)
+
+    def _clip(self) -> tuple[Any, list[str]]:
+        """Return the frames and their names."""
+        given = self.settings.get("clip")
+        place = Path(given).expanduser() if given else None
+        if place is not None and not place.is_absolute():
+            place = next((base / place for base in (self.root, Path()) if (base / place).exists()), self.root / place)
+        if place is None:
+            films = [f for f in sorted(self.root.iterdir()) if f.suffix.lower() in FILM_SUFFIXES]
+            place = self.root / "frames" if (self.root / "frames").is_dir() else (films[0] if films else None)
+            if len(films) > 1 and place in films:
+                self.problem(f"there are {len(films)} films, '{films[0].name}' first: name one as 'clip'.")
+        if place is None or not place.exists():
+            what = f"'{place}' does not exist" if place else "it has neither 'frames' nor a film"
+            raise AnimegenError(
+                f"The project '{self.root}' has no clip: {what}; put the frames into '{self.root / 'frames'}', or set"
+                " clip= to a folder or a film."
+            )
+        if place.is_dir():
+            files = list_images(place, recursive=False)
+            names = [file.stem for file in files]
+            for name in sorted({name for name in names if names.count(name) > 1}, key=natural_key):
+                self.problem(f"several frames are called '{name}': keep one.")
+            first, last = self._range(len(files))
+            files, names = files[first:last], names[first:last]
+            for file in files:
+                self._look(file, "frame")
+            return FrameFiles(files), names
+        frames = self._film(place)
+        first, last = self._range(len(frames))
+        self.size = (int(frames.shape[-2]), int(frames.shape[-1]))
+        return frames[first:last], [str(n) for n in range(first, last)]
+
+    def _film(self, place: Path) -> Tensor:
+        """Return all frames of a film (T, 3, H, W) uint8."""
+        from animegen.video.opening import open_video  # on demand: most clips are folders
+
+        frames = [pixels for pixels, _ in open_video(place)]
+        if not frames:
+            raise AnimegenError(f"The film '{place}' has no frame that can be read: choose another clip.")
+        return torch.stack(frames)
+
+    def _range(self, count: int) -> tuple[int, int]:
+        """Return the first frame and the one after the last."""
+        given = self.settings.get("range")
+        if given is None:
+            return 0, count
+        if len(given) != 2 or not 0 <= given[0] < given[1] <= count:
+            self.problem(f"range {given} does not fit a clip of {count} frames: give [first, one after the last].")
+            return 0, count
+        return int(given[0]), int(given[1])
+
+    def _look(self, file: Path, what: str, scaled: bool = False) -> None:
+        """Check a picture by its header: format, transparency, size."""
+        try:
+            with Image.open(file) as picture:
+                suffixes = FORMATS.get(str(picture.format))
+                if suffixes and file.suffix.lower() not in suffixes:
+                    self.problem(
+                        f"the {what} '{file.name}' is {picture.format} data under the suffix {file.suffix}, so it has"
+                        f" been through a lossy or another format: export it again, or call it {suffixes[0]}."
+                    )
+                if picture.has_transparency_data and np.asarray(picture.convert("RGBA"))[..., 3].min() < 255:
+                    self.problem(f"the {what} '{file.name}' is transparent in places: put it on a background.")
+                size = (picture.height, picture.width)
+        except Exception as error:  # Pillow's plug-ins raise nearly every kind of exception
+            self.problem(f"the {what} '{file.name}' cannot be read ({type(error).__name__}): replace it.")
+            return
+        if self.size is None:
+            self.size = size
+        elif size != self.size and not scaled:
+            more = " or set resize=true" if what in ("drawing", "mask") else ""
+            self.problem(
+                f"the {what} '{file.name}' has {size[1]}x{size[0]} pixels, the frames have"
+                f" {self.size[1]}x{self.size[0]}: scale it{more}."
+            )
+
+    def _matched(self, folder: str, names: list[str], what: str) -> dict[int, Path]:
+        """Return frame number -> file of the pictures of a folder, each called as its frame."""
+        place = self.root / folder
+        if not place.is_dir():
+            return {}
+        numbers = {name: n for n, name in enumerate(names)}
+        # A film's frames have no names but their numbers: 000012 is 12.
+        plain = {str(int(name)): n for name, n in numbers.items() if name.isdigit()}
+        found: dict[int, Path] = {}
+        for file in sorted(place.iterdir(), key=lambda f: natural_key(f.name)):
+            if file.suffix.lower() not in EXTENSIONS or file.name.startswith("."):
+                continue
+            stem = str(int(file.stem)) if file.stem.isdigit() else file.stem
+            number = numbers.get(file.stem, plain.get(stem))
+            if number is None:
+                self.problem(
+                    f"the {what} '{file.name}' has no frame of that name: rename it.{did_you_mean(file.stem, names)}"
+                )
+            elif number in found:
+                self.problem(f"'{found[number].name}' and '{file.name}' are both the {what} of one frame: keep one.")
+            else:
+                found[number] = file
+        return found
+
+    def _drawing(self, file: Path, name: str) -> Tensor | None:
+        before = len(self.report.problems)
+        self._look(file, "drawing", scaled=self.resize)
+        if len(self.report.problems) > before or self.size is None:
+            return None
+        return resized(read_image(file), self.size)
+
+    def _mask(self, file: Path) -> Tensor | None:
+        before = len(self.report.problems)
+        self._look(file, "mask", scaled=self.resize)
+        if len(self.report.problems) > before or self.size is None:
+            return None
+        # The middle of the grey range is the limit, as in the released code of Texler et al. 2020.
+        area = resized(read_image(file), self.size).float().mean(0) > 128
+        if not bool(erode(area[None]).any()):
+            self.problem(f"the mask '{file.name}' leaves no place for a patch: make its white part larger.")
+            return None
+        return area
+
+    def _guides(self, names: list[str]) -> dict[str, GuideFiles]:
+        root = self.root / "guides"
+        folders = sorted(f for f in root.iterdir() if f.is_dir()) if root.is_dir() else []
+        wanted = dict(self.settings.get("guides") or {})
+        guides = {}
+        for folder in folders:
+            files = self._matched(f"guides/{folder.name}", names, f"picture of the guide '{folder.name}'")
+            missing = [name for n, name in enumerate(names) if n not in files]
+            if missing:
+                self.problem(
+                    f"the guide '{folder.name}' lacks {len(missing)} of {len(names)} frames, '{missing[0]}' first: a"
+                    " guide needs a picture for every frame."
+                )
+            counts: dict[int, str] = {}
+            for file in files.values():
+                self._look_guide(file, folder.name, counts)
+            if len(counts) > 1:
+                told = " and ".join(f"{count} ('{name}')" for count, name in sorted(counts.items()))
+                self.problem(f"the pictures of the guide '{folder.name}' differ in their channels: {told}.")
+            asked = wanted.pop(folder.name, None)
+            if asked is not None and counts and set(counts) != {asked}:
+                self.problem(
+                    f"the guide '{folder.name}' has {next(iter(counts))} channels, not {asked}: export it anew."
+                )
+            guides[folder.name] = GuideFiles([files[n] for n in sorted(files)])
+        for name in wanted:
+            self.problem(f"the guide '{name}' is asked for, but there is no folder 'guides/{name}'.")
+        return guides
+
+    def _look_guide(self, file: Path, name: str, counts: dict[int, str]) -> None:
+        try:
+            with Image.open(file) as picture:
+                counts.setdefault(_CHANNELS.get(picture.mode, 3), file.name)
+                size = (picture.height, picture.width)
+        except Exception as error:
+            self.problem(f"'{file.name}' of the guide '{name}' cannot be read ({type(error).__name__}): replace it.")
+            return
+        if self.size is not None and size != self.size:
+            self.problem(
+                f"'{file.name}' of the guide '{name}' has {size[1]}x{size[0]} pixels, the frames have"
+                f" {self.size[1]}x{self.size[0]}: scale it."
+            )
+
+    def _held(self, keys: dict[int, Path], names: list[str]) -> list[int]:
+        """Return the numbers of the keys to hold out."""
+        given = self.settings.get("hold_out") or []
+        numbers = sorted(keys)
+        if isinstance(given, int):
+            if given >= max(len(numbers), 1):
+                self.problem(f"{given} of {len(numbers)} keys cannot be held out: one must be left to train on.")
+                return []
+            # Inner keys first: beyond the outer ones there is nothing to learn from.
+            inner = numbers[1:-1] if len(numbers) - 2 >= given else numbers[1:]
+            return [inner[(2 * k + 1) * len(inner) // (2 * given)] for k in range(given)]
+        stems = {file.stem: n for n, file in keys.items()}
+        for stem in given:
+            if str(stem) not in stems:
+                self.problem(f"hold_out names '{stem}', which is no key.{did_you_mean(str(stem), stems)}")
+        held = [stems[str(stem)] for stem in given if str(stem) in stems]
+        if keys and len(held) == len(keys):
+            self.problem("all keys are held out: one must be left to train on.")
+        return sorted(held)
+
+
+def _manifest(root: Path, report: Report) -> dict[str, Any]:
+    """Return what project.yaml says."""
+    file = root / MANIFEST
+    if not file.is_file():
+        return {}
+    try:
+        content: Any = OmegaConf.to_container(OmegaConf.load(file))
+    except (YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
+        report.problems.append(f"'{MANIFEST}' is no YAML ({' '.join(str(error).split())[:100]}).")
+        return {}
+    if not isinstance(content, dict):
+        report.problems.append(f"'{MANIFEST}' must hold keys and values: {', '.join(KEYS)}.")
+        return {}
+    for key in [key for key in content if key not in KEYS]:
+        report.problems.append(f"'{MANIFEST}' has the unknown key '{key}'.{did_you_mean(str(key), KEYS)}")
+        del content[key]
+    return content

@@ -1,0 +1,131 @@
+"""Projects of other programs, brought into a folder that :func:`folder_project` reads."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from pathlib import Path
+
+from PIL import Image
+
+from animegen.core.errors import AnimegenError
+from animegen.data.images import EXTENSIONS, natural_key
+from animegen.data.keyframes.folder import FORMATS, MANIFEST
+
+INPUTS = ("input_filtered", "input")
+"""Where the other programs keep frames: the filtered ones first, as they were trained on."""
+
+_KNOWN = {*INPUTS, "output", "mask", "flow_fwd", "flow_bwd"}
+
+
+def import_layout(source: str | Path, target: str | Path, resize: bool = False) -> Path:
+    """Copy a project of another program into a new folder, and return that folder.
+
+    Two layouts are read, which have the same core::
+
+        <name>_train/ input/ or input_filtered/   key frames            Few-Shot-Patch-Based-Training (Texler et al.):
+                      output/                     their drawings            <name>_gen always there, guides such as
+                      mask/                       masks                     input_gdisko_gauss_r10_s10 in both
+                      <guide>/                    guides                Video-to-Video port of it (Mega-Gorilla):
+        <name>_gen/   input_filtered/ or input/   every frame               guides such as tracking; <name>_gen may
+                      <guide>/                    guides                    be missing: the clip is its key frames
+
+    Flows are not copied: they are estimated anew. Pictures whose data are not what their suffix says get the right
+    suffix, without loss. Masks of frames that are no keys are left out, and so are guides that lack frames.
+
+    Args:
+        source: ``<name>_train``, or the folder that holds the two.
+        target: the new folder.
+        resize: note in the project that drawings are to be scaled to their frames.
+
+    Raises:
+        AnimegenError: if the source is no such project, or the target exists.
+    """
+    train, gen = _find(Path(source).expanduser())
+    place = Path(target).expanduser()
+    if place.exists():
+        raise AnimegenError(f"'{place}' exists: choose another output= for the project.")
+    inputs = _pictures(next(train / name for name in INPUTS if (train / name).is_dir()))
+    drawings = _pictures(train / "output")
+    clip = dict(inputs)
+    if gen is not None:
+        folder = next((gen / name for name in INPUTS if (gen / name).is_dir()), None)
+        # A frame that lies in both is taken from the clip.
+        clip |= _pictures(folder) if folder is not None else {}
+    lost = [stem for stem in drawings if stem not in clip]
+    if not drawings or lost:
+        what = f"the drawing '{lost[0]}' has no frame" if lost else f"there is no drawing in '{train / 'output'}'"
+        raise AnimegenError(f"The project '{train}' cannot be imported: {what}.")
+    partial = place.with_name(f".{uuid.uuid4().hex}.part")
+    try:
+        _copy(clip, partial / "frames")
+        _copy(drawings, partial / "keys")
+        masks = _pictures(train / "mask")
+        _copy({stem: masks[stem] for stem in drawings if stem in masks}, partial / "masks")
+        for name in sorted(_guide_folders(gen if gen is not None else train)):
+            pictures = {**_pictures(train / name), **(_pictures(gen / name) if gen is not None else {})}
+            if set(clip) <= set(pictures):
+                _copy({stem: pictures[stem] for stem in clip}, partial / "guides" / name)
+        if resize:
+            (partial / MANIFEST).write_text("resize: true\n")
+        partial.rename(place)
+    except OSError as error:
+        raise AnimegenError(f"'{place}' cannot be written ({error.strerror}): choose another output=.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return place
+
+
+def _find(source: Path) -> tuple[Path, Path | None]:
+    """Return the folders of key frames and of the clip."""
+    if not source.is_dir():
+        raise AnimegenError(f"There is no folder '{source}' to import: name the one called <name>_train.")
+    train = source
+    if not source.name.endswith("_train") and not (source / "output").is_dir():
+        found = sorted(f for f in source.iterdir() if f.is_dir() and f.name.endswith("_train"))
+        if len(found) != 1:
+            raise AnimegenError(f"'{source}' holds {len(found)} folders called <name>_train: name the one to import.")
+        train = found[0]
+    missing = [name for name in ("output",) if not (train / name).is_dir()]
+    if not any((train / name).is_dir() for name in INPUTS):
+        missing.insert(0, "input")
+    if missing:
+        raise AnimegenError(
+            f"'{train}' is no project of a known layout: it lacks {' and '.join(missing)}; a project has input, output"
+            " and perhaps mask."
+        )
+    gen = train.with_name(train.name.removesuffix("_train") + "_gen")
+    return train, gen if train.name.endswith("_train") and gen.is_dir() else None
+
+
+def _guide_folders(folder: Path) -> list[str]:
+    return [
+        f.name
+        for f in folder.iterdir()
+        if f.is_dir() and f.name not in _KNOWN and not f.name.startswith((".", "logs", "res_")) and _pictures(f)
+    ]
+
+
+def _pictures(folder: Path) -> dict[str, Path]:
+    """Return stem -> file of the pictures of a folder, in natural order; nothing if there is no folder."""
+    if not folder.is_dir():
+        return {}
+    files = sorted(folder.iterdir(), key=lambda file: natural_key(file.name))
+    return {file.stem: file for file in files if file.suffix.lower() in EXTENSIONS}
+
+
+def _copy(pictures: dict[str, Path], folder: Path) -> None:
+    if not pictures:
+        return
+    folder.mkdir(parents=True)
+    for stem, file in pictures.items():
+        shutil.copyfile(file, folder / f"{stem}{_true_suffix(file)}")
+
+
+def _true_suffix(file: Path) -> str:
+    try:
+        with Image.open(file) as picture:
+            suffixes = FORMATS.get(str(picture.format), (file.suffix.lower(),))
+    except OSError:
+        return file.suffix  # the check of the project says that it is broken
+    return file.suffix if file.suffix.lower() in suffixes else suffixes[0]

@@ -1,0 +1,310 @@
+"""A key-frame project as views: sample numbers for training, which become patches on the device, and whole frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from animegen.core.errors import AnimegenError
+from animegen.data.images import to_float
+from animegen.data.keyframes.guides import FileGuide, Guide, Guides
+from animegen.data.keyframes.patches import Centres, HardPlaces, PatchBank, WholePictures, normal_noise
+from animegen.data.keyframes.prefilter import BilateralFilter
+from animegen.data.keyframes.project import Frames, KeyframeProject, spread
+from animegen.data.sampler import counter_hash, counter_hash_tensor, random_bits
+from animegen.data.views import View
+from animegen.nn.warp import consistent
+from animegen.video.flow import DISFlow
+
+
+class Clip:
+    """The frames of a project as a network gets them: filtered, and with their guides.
+
+    Args:
+        project: the project.
+        guides: name -> guide; a :class:`FileGuide` takes the project's pictures of that name.
+        prefilter: takes noise off the frames.
+    """
+
+    def __init__(
+        self,
+        project: KeyframeProject,
+        guides: dict[str, Guide] | None = None,
+        prefilter: BilateralFilter | None = None,
+    ) -> None:
+        self.project = project
+        self.photo: Frames = project.photo if prefilter is None else prefilter(project.photo)
+        self.guides = dict(guides or {})
+        self._drawn: dict[str, list[Tensor]] | None = None
+        for name, guide in self.guides.items():
+            if not isinstance(guide, FileGuide):
+                continue
+            if name not in project.guides:
+                known = ", ".join(project.guides) or "none"
+                raise AnimegenError(
+                    f"The guide '{name}' comes from files, but the project has none of that name (it has: {known}): put"
+                    f" a picture per frame into guides/{name}."
+                )
+            channels = project.guides[name][0].shape[0]
+            if channels != guide.channels:
+                raise AnimegenError(
+                    f"The pictures of the guide '{name}' have {channels} channels, not {guide.channels}: set"
+                    f" model.guides.{name}.channels={channels}."
+                )
+
+    def guide(self, number: int) -> Tensor:
+        """Return the guides of a frame, uint8 (G, H, W); G is 0 without guides."""
+        if not self.guides:
+            return torch.zeros(0, *self.project.size, dtype=torch.uint8)
+        drawn = self._draw()
+        return torch.cat(
+            [
+                self.project.guides[name][number] if isinstance(guide, FileGuide) else drawn[name][number]
+                for name, guide in self.guides.items()
+            ]
+        )
+
+    def _draw(self) -> dict[str, list[Tensor]]:
+        """Draw the guides that are drawn, for the whole clip at once, since each follows from the frames before."""
+        if self._drawn is None:
+            made = {name: guide for name, guide in self.guides.items() if not isinstance(guide, FileGuide)}
+            self._drawn = {name: [] for name in made}
+            stack, state = Guides(made), None
+            for number in range(len(self.project) if made else 0):
+                drawn, state = stack.next(to_float(self.photo[number])[None], state)
+                parts = drawn.split([guide.channels for guide in made.values()])
+                for name, part in zip(made, parts, strict=True):
+                    self._drawn[name].append(part.clone())
+        return self._drawn
+
+    def stack(self, numbers: Sequence[int]) -> Tensor:
+        """Return frames with their guides, uint8 (N, 3 + G, H, W)."""
+        return torch.stack([torch.cat([self.photo[n], self.guide(n)]) for n in numbers])
+
+
+class KeyPatches(View):
+    """Patches of the key frames and their drawings, for training.
+
+    A sample is its number; :meth:`finish` cuts a batch of patches on the device:
+
+    ===========================  =======================================================================
+    ``photo``                    (B, 3, Q, Q), Q = patch + 2 * context
+    ``guide``                    (B, G, Q, Q), where there are guides
+    ``anime``                    (B, 3, patch, patch), the drawing in the middle of it
+    ``other``                    (B, 3, patch, patch), the drawing elsewhere in the same key frame
+    ``place``                    (B,) where the patch lies
+    ``unlabelled`` ...           with ``unlabelled``: see :meth:`_cut_unlabelled`
+    ===========================  =======================================================================
+
+    Args:
+        clip: frames and guides.
+        patch: side of the patches in pixels; ``None`` takes whole frames, cut to multiples of 4.
+        context: more pixels on every side for the network, which are not compared.
+        balance: see :class:`~animegen.data.keyframes.patches.Centres`.
+        hard_mining: share of the patches that are drawn where the error was large.
+        flip: mirror half of the patches.
+        noise: standard deviation of noise added to the photos, in units of [-1, 1].
+        unlabelled: also cut patches from frames without drawing.
+        unlabelled_frames: so many of these frames, with the one after each, stay on the device.
+        seed: selects the patches.
+    """
+
+    def __init__(
+        self,
+        clip: Clip,
+        patch: int | None = 36,
+        context: int = 0,
+        balance: str = "round_robin",
+        hard_mining: float = 0.0,
+        flip: bool = False,
+        noise: float = 0.0,
+        unlabelled: bool = False,
+        unlabelled_frames: int = 16,
+        seed: int = 0,
+    ) -> None:
+        super().__init__([], 1 if patch is None else patch, seed, shuffle=True)
+        if patch is None and context:
+            raise AnimegenError("Whole frames (data.patch=null) have no context: set data.context=0.")
+        if not 0 <= hard_mining <= 1 or noise < 0 or unlabelled_frames < 1:
+            raise AnimegenError(
+                "data.hard_mining must lie in 0 to 1, data.noise must be 0 or more and data.unlabelled_frames 1 or"
+                f" more, not {hard_mining}, {noise} and {unlabelled_frames}."
+            )
+        self.clip, self.context, self.balance, self.share = clip, context, balance, hard_mining
+        self.patch, self.flip, self.noise = patch, flip, noise
+        self.unlabelled, self.unlabelled_frames = unlabelled, unlabelled_frames
+        self._bank: PatchBank | WholePictures | None = None
+        self._centres: Centres | None = None
+        self.hard: HardPlaces | None = None
+
+    @property
+    def aligned(self) -> list[list[str]]:
+        """Photo and drawing show the same."""
+        return [["photo", "anime"]]
+
+    @property
+    def centres(self) -> Centres:
+        """Where patches may lie."""
+        self.prepare()
+        assert self._centres is not None
+        return self._centres
+
+    def prepare(self) -> None:
+        """Read the key frames, draw the guides, and lay out what patches are cut from."""
+        if self._bank is not None:
+            return
+        project, keys = self.clip.project, self.clip.project.keys
+        drawings = torch.stack([project.drawings[key] for key in keys])
+        everywhere = torch.ones(project.size, dtype=torch.bool)
+        masks = torch.stack([project.masks.get(key, everywhere) for key in keys])
+        self._centres = Centres(masks, self.seed, self.balance)
+        self.hard = HardPlaces(self._centres) if self.share else None
+        bank = self._lay_out(torch.cat([self.clip.stack(keys), drawings], 1))
+        if self.unlabelled:
+            self._prepare_unlabelled()
+        self._bank = bank
+
+    def _lay_out(self, pictures: Tensor) -> PatchBank | WholePictures:
+        return WholePictures(pictures) if self.patch is None else PatchBank(pictures, self.patch, self.context)
+
+    def _prepare_unlabelled(self) -> None:
+        project = self.clip.project
+        without = [n for n in range(len(project) - 1) if n not in project.keys]
+        if not without:
+            raise AnimegenError("The clip has no frame without drawing: set data.unlabelled=false.")
+        chosen = [without[k] for k in spread(self.unlabelled_frames, len(without))]
+        pairs = torch.cat([self.clip.stack(chosen), self.clip.stack([n + 1 for n in chosen])], 1)
+        estimate, motions = DISFlow(), []
+        for n in chosen:
+            first, second = (to_float(self.clip.photo[m])[None] for m in (n, n + 1))
+            there, back = estimate(first, second), estimate(second, first)
+            motions.append(torch.cat([there, consistent(there, back).float()], 1))
+        self._pairs, self._motions = self._lay_out(pairs), self._lay_out(torch.cat(motions))
+        keys = project.keys
+        self._nearest = torch.tensor([keys.index(project.nearest_key(n)) for n in chosen])
+
+    def __len__(self) -> int:
+        return len(self.centres)
+
+    def __getitem__(self, number: int) -> dict[str, Tensor]:
+        """Return ``sample``: the number, int64."""
+        return {"sample": torch.tensor(number)}
+
+    def name(self, number: int) -> str:
+        """Return the name of the key frame that a sample lies in."""
+        picture, _, _ = self.centres.split(self.centres([number]))
+        return self.clip.project.names[self.clip.project.keys[int(picture)]]
+
+    def places(self, numbers: list[int]) -> Tensor:
+        """Return where the patches of sample numbers lie, (B,)."""
+        places = self.centres(numbers)
+        if self.hard is None:
+            return places
+        bits = random_bits(counter_hash_tensor(counter_hash(self.seed, "mining"), torch.tensor(numbers)))
+        return torch.where(bits < self.share * 2**24, self.hard(numbers), places)
+
+    def finish(self, sample: Tensor) -> dict[str, Tensor]:
+        """Return the batch of sample numbers (B,), float in [-1, 1] on their device; see the class."""
+        self.prepare()
+        assert self._bank is not None
+        numbers = sample.tolist()
+        places = self.places(numbers).to(sample.device)
+        bank = self._bank.to(sample.device)
+        patches = bank.cut(*self.centres.split(places))
+        if self.flip:
+            patches = self._flipped(patches, sample)
+        patches = to_float(patches)
+        guides = patches.shape[1] - 6
+        photo = patches[:, :3]
+        if self.noise:
+            photo = photo + self.noise * normal_noise(photo.shape, sample, self.seed)
+        batch = {"photo": photo, "anime": self._middle(patches[:, 3 + guides :]), "place": places, "sample": sample}
+        elsewhere = bank.cut(*self.centres.split(self.centres.elsewhere(numbers).to(sample.device)))
+        batch["other"] = to_float(self._middle(elsewhere[:, 3 + guides :]))
+        if guides:
+            batch["guide"] = patches[:, 3 : 3 + guides]
+        return {**batch, **self._cut_unlabelled(sample, guides)} if self.unlabelled else batch
+
+    def _cut_unlabelled(self, sample: Tensor, guides: int) -> dict[str, Tensor]:
+        """Cut patches of frames without drawing.
+
+        ``unlabelled`` and ``following`` (B, 3, Q, Q): the same place in a frame and in the next one; with their guides
+        ``unlabelled_guide`` and ``following_guide``; ``motion`` (B, 2, Q, Q) and ``seen`` (B, 1, Q, Q): the flow from
+        the one to the other, and where it can be trusted; ``style`` (B, 3, patch, patch): the drawing somewhere in
+        the nearest key frame.
+        """
+        assert self._bank is not None
+        height, width = self.clip.project.size
+        prefix = counter_hash(self.seed, "unlabelled")
+        draws = random_bits(counter_hash_tensor(prefix, sample[:, None], torch.arange(5, device=sample.device)))
+        frame, row, column = ((draws[:, k] * n) >> 24 for k, n in enumerate((len(self._nearest), height, width)))
+        pairs = to_float(self._pairs.to(sample.device).cut(frame, row, column))
+        first, second = pairs.chunk(2, 1)
+        motion = self._motions.to(sample.device).cut(frame, row, column)
+        nearest = self._nearest.to(sample.device)[frame]
+        drawing = self._bank.cut(nearest, *((draws[:, k] * n) >> 24 for k, n in ((3, height), (4, width))))
+        batch = {
+            "unlabelled": first[:, :3],
+            "following": second[:, :3],
+            "motion": motion[:, :2],
+            "seen": motion[:, 2:],
+            "style": to_float(self._middle(drawing[:, 3 + guides :])),
+        }
+        if guides:
+            batch |= {"unlabelled_guide": first[:, 3:], "following_guide": second[:, 3:]}
+        return batch
+
+    def _middle(self, patches: Tensor) -> Tensor:
+        return patches[..., self.context : -self.context, self.context : -self.context] if self.context else patches
+
+    def _flipped(self, patches: Tensor, sample: Tensor) -> Tensor:
+        bits = random_bits(counter_hash_tensor(counter_hash(self.seed, "flip"), sample))
+        return torch.where((bits < 2**23).view(-1, 1, 1, 1), patches.flip(-1), patches)
+
+    def preview(self, count: int) -> dict[str, Tensor]:
+        """Return whole key frames, as :class:`WholeFrames` does."""
+        return WholeFrames(self.clip, self.clip.project.keys).preview(count)
+
+
+class WholeFrames(View):
+    """Whole frames of the clip: ``photo``, ``guide`` where there are guides, ``anime`` where the drawing is known.
+
+    Args:
+        clip: frames and guides.
+        numbers: of the frames.
+    """
+
+    def __init__(self, clip: Clip, numbers: Sequence[int]) -> None:
+        super().__init__([], 1, 0, shuffle=False)
+        self.clip, self.numbers = clip, list(numbers)
+        project = clip.project
+        self._known = all(n in project.scored or n in project.keys for n in self.numbers)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, number: int) -> dict[str, Tensor]:
+        """Return uint8 pictures, and ``sample``: the number, int64."""
+        if not 0 <= number < len(self):
+            raise IndexError(f"sample {number} of {len(self)}")
+        frame = self.numbers[number]
+        sample = {"photo": self.clip.photo[frame], "sample": torch.tensor(number)}
+        if self._known:
+            sample["anime"] = self.clip.project.answer(frame)
+        return {**sample, "guide": self.clip.guide(frame)} if self.clip.guides else sample
+
+    def name(self, number: int) -> str:
+        """Return the name of a frame."""
+        return self.clip.project.names[self.numbers[number]]
+
+    def prepare(self) -> None:
+        """Draw the guides."""
+        if self.clip.guides and self.numbers:
+            self.clip.guide(self.numbers[0])
+
+    def preview(self, count: int) -> dict[str, Tensor]:
+        """Return up to ``count`` frames, spread over the clip, as one batch."""
+        chosen = [self[n] for n in spread(count, len(self))]
+        return {key: torch.stack([sample[key] for sample in chosen]) for key in chosen[0]}

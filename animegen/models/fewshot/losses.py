@@ -1,0 +1,55 @@
+"""Losses of few-shot training that no other family uses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from animegen.losses.pixel import difference
+
+
+class FeatureMSE(nn.Module):
+    """Mean squared difference of features over all values of all layers together: large layers count for more.
+
+    With VGG19 and the default layers (before the first ReLU, after the second, before the third: the indices 0, 3 and 5
+    of torchvision's list) the first two have 40 % of the values each, and the third 20 %, for any patch size. The
+    reference gets no gradient.
+
+    Source: the released code of Texler et al. 2020, where pictures in [-1, 1] go into the network as they are
+    (``model.features.standardise=false``); standardised ones multiply the loss by about 4.9.
+
+    Args:
+        layers: names of the feature layers.
+    """
+
+    def __init__(self, layers: Sequence[str] = ("conv1_1", "relu1_2", "conv2_1")) -> None:
+        super().__init__()
+        self.layers = list(layers)
+
+    def forward(self, image: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> Tensor:
+        """Compare two dicts of features (B,C,H,W)."""
+        squares = [difference(image[layer], reference[layer].detach(), self).square() for layer in self.layers]
+        return torch.stack([s.sum() for s in squares]).sum() / sum(s.numel() for s in squares)
+
+
+class FrameDifference(nn.Module):
+    """The drawing shall change from frame to frame as the photo does: mean |(f' - f) - (p' - p)|.
+
+    It needs no motion. Source: arXiv 2102.05822, a user study that found it on par with losses along the flow; here in
+    pixels only.
+    """
+
+    def forward(self, image: Tensor, following: Tensor, photo: Tensor, photo_following: Tensor) -> Tensor:
+        """Compare the changes of four pictures (B,3,H,W)."""
+        return (difference(following, image, self) - difference(photo_following, photo, self)).abs().mean()
+
+
+class MaskedL1(nn.Module):
+    """Mean absolute difference over the pixels of a mask; 0 where the mask is empty."""
+
+    def forward(self, image: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
+        """Compare pictures (B,C,H,W) within mask (B,1,H,W), 0 or 1."""
+        error = difference(image, reference, self).abs().mean(1, keepdim=True)
+        return (error * mask).sum() / mask.sum().clamp_min(1)

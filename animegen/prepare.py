@@ -1,0 +1,148 @@
+"""``animegen prepare``: key-frame projects checked, filtered and imported, and which frame to draw next."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig
+from rich.console import Console
+
+from animegen.cli import quieten, run
+from animegen.core.config import compose_config
+from animegen.core.errors import AnimegenError
+from animegen.data.images import write_image
+from animegen.data.keyframes.folder import Report, folder_project, inspect
+from animegen.data.keyframes.layouts import import_layout
+from animegen.data.keyframes.prefilter import BilateralFilter
+from animegen.data.keyframes.suggest import suggest_keys
+
+HELP = """animegen prepare <what>=<folder> [key=value ...]
+
+  animegen prepare check=my_clip                          what is in a key-frame project, and what is wrong with it
+  animegen prepare suggest_keys=my_clip count=3           which frames to draw next
+  animegen prepare filter=my_clip output=clean_frames     its frames, with noise taken off along the motion
+  animegen prepare import=theirs_train output=my_clip     a project of Few-Shot-Patch-Based-Training or a port of it
+
+A project is a folder with frames/ (or a film) and keys/, the drawings of some frames under their frames' names;
+perhaps masks/ (white: to be learnt) and guides/<name>/.
+
+keys: output=<folder>, clip=<folder or film elsewhere>, count, radius (of the filter, in frames), resize=true (scale
+      drawings to their frames). Nothing is ever replaced. Exit code: 0, 1 if check found problems, 2 for a mistake."""
+
+TASKS = ("check", "suggest_keys", "filter", "imported")
+
+
+@dataclass
+class PrepareSchema:
+    """Keys of ``animegen prepare``."""
+
+    check: str | None = None
+    suggest_keys: str | None = None
+    filter: str | None = None
+    imported: str | None = None
+    output: str | None = None
+    clip: str | None = None
+    count: int = 3
+    radius: int = 15
+    resize: bool = False
+
+
+def prepare(config: DictConfig, show: Console) -> int:
+    """Do the one thing that the configuration asks for; return the exit code.
+
+    Raises:
+        AnimegenError: for a mistake in the configuration, before anything is written.
+    """
+    tasks = [name for name in TASKS if config[name]]
+    if len(tasks) != 1:
+        told = " and ".join(tasks) or "nothing"
+        raise AnimegenError(f"animegen prepare does one of check, suggest_keys, filter and import; asked for: {told}.")
+    task = tasks[0]
+    needs = task in ("filter", "imported")
+    if needs != bool(config.output):
+        name = "import" if task == "imported" else task
+        raise AnimegenError(
+            f"animegen prepare {name}= {'needs output=<folder>' if needs else 'writes nothing: leave output= out'}."
+        )
+    settings: dict[str, Any] = {"clip": config.clip, "resize": config.resize or None}
+    if task == "check":
+        return check(config.check, settings, show)
+    if task == "suggest_keys":
+        project = folder_project(config.suggest_keys, **settings)
+        for suggestion in suggest_keys(project.photo, project.keys, config.count):
+            name = project.names[suggestion.number]
+            show.print(f"{name}   with it {suggestion.left:.0%} of what the drawn frames do not cover is left")
+        return 0
+    if task == "filter":
+        count = write_filtered(config.filter, config.output, config.radius, settings)
+        show.print(f"{count} frames: {config.output}")
+        return 0
+    place = import_layout(config.imported, config.output, config.resize)
+    show.print(f"imported: {place}")
+    return check(place, settings, show)
+
+
+def check(folder: str | Path, settings: dict[str, Any], show: Console) -> int:
+    """Print what is in a project and what is wrong with it; return 1 if anything is."""
+    _, report = inspect(folder, {key: value for key, value in settings.items() if value is not None})
+    show_report(report, show)
+    return 1 if report.problems else 0
+
+
+def show_report(report: Report, show: Console) -> None:
+    """Print a report."""
+    for name, fact in report.facts.items():
+        show.print(f"{name:<10}{fact}", markup=False)
+    for problem in report.problems:
+        show.print(f"- {problem}", markup=False)
+    show.print(f"{len(report.problems)} problems" if report.problems else "ready to train", markup=False)
+
+
+def write_filtered(folder: str, output: str, radius: int, settings: dict[str, Any]) -> int:
+    """Write the frames of a project through the temporal filter as PNG; return their number.
+
+    Raises:
+        AnimegenError: if the folder for the result exists or cannot be written.
+    """
+    place = Path(output).expanduser()
+    if place.exists():
+        raise AnimegenError(f"'{place}' exists: choose another output= for the frames.")
+    project = folder_project(folder, **settings)
+    clip = BilateralFilter(radius=radius)(project.photo)
+    partial = place.with_name(f".{uuid.uuid4().hex}.part")
+    try:
+        for number, name in enumerate(project.names):
+            write_image(partial / f"{name}.png", clip[number])
+        partial.rename(place)
+    except OSError as error:
+        raise AnimegenError(f"'{place}' cannot be written ({error.strerror}): choose another output=.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return len(project)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run ``animegen prepare`` with command-line words; return the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+
+    def body() -> int:
+        if any(word in ("-h", "--help") for word in words):
+            print(HELP)
+            return 0
+        quieten()
+        ConfigStore.instance().store(group="schema", name="prepare", node=PrepareSchema, package="_global_")
+        # A word of Python cannot be the name of a key.
+        renamed = [f"imported={word[7:]}" if word.startswith("import=") else word for word in words]
+        return prepare(compose_config("prepare", renamed), Console(highlight=False, soft_wrap=True))
+
+    return run(body)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
