@@ -31,10 +31,12 @@ from animegen.core.module import AnimeModule
 HELP = """animegen bench [key=value ...]
 
   animegen bench data=toonworld                    frames per second of the generated world, one core
+  animegen bench data=video                        decoding and encoding films; input=<film> takes one of yours
   animegen bench model=toy                         what the framework costs per step over a bare torch loop
   animegen bench model=animegan/v2 size=base       training steps on ready-made batches
 
-keys: model, size, features, precision, device, seconds, threads, seed, data=toonworld, output=<file.json>, overwrite"""
+keys: model, size, features, precision, device, seconds, threads, seed, data=toonworld|video, input=<film>,
+output=<file.json>, overwrite"""
 
 
 def bench(config: DictConfig, data: str | None = None) -> dict[str, Any]:
@@ -43,8 +45,10 @@ def bench(config: DictConfig, data: str | None = None) -> dict[str, Any]:
         torch.set_num_threads(config.threads)
     if data == "toonworld":
         result = bench_toonworld(config.seconds)
+    elif data == "video":
+        result = bench_video(config.input, config.seconds)
     elif data is not None:
-        raise AnimegenError(f"animegen bench data={data}: only data=toonworld can be measured by itself.")
+        raise AnimegenError(f"animegen bench data={data}: only data=toonworld and data=video can be measured.")
     else:
         result = bench_model(config)
     return {**result, "machine": machine(), "versions": versions()}
@@ -58,6 +62,13 @@ def bench_toonworld(seconds: float) -> dict[str, Any]:
     for size in (128, 256):
         rows.update({f"{size} px: {name}": value for name, value in measure(size, seconds / 2).items()})
     return {"what": "toonworld", "rows": rows}
+
+
+def bench_video(film: str | None, seconds: float) -> dict[str, Any]:
+    """Measure decoding and encoding of ``film``, or of a generated one of 1280x720."""
+    from animegen.video.bench import measure
+
+    return {"what": film or "video", "rows": measure(film, seconds / 4)}
 
 
 def bench_model(config: DictConfig) -> dict[str, Any]:
@@ -190,7 +201,9 @@ def show(result: dict[str, Any]) -> None:
     """Print the result as a table."""
     table = Table("measure", "value", title=str(result["what"]), title_justify="left", box=None, pad_edge=False)
     for name, value in result["rows"].items():
-        table.add_row(name, f"{value:.3g}" if isinstance(value, float) and value < 100 else f"{value:,.0f}")
+        if isinstance(value, int | float):
+            value = f"{value:.3g}" if value < 100 else f"{value:,.0f}"
+        table.add_row(name, str(value))
     console = Console(highlight=False)
     console.print(table)
     facts = result["machine"]

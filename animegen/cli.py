@@ -27,9 +27,24 @@ class Verb(NamedTuple):
 VERBS = {
     "train": Verb("animegen.train", "train a model", "animegen train experiment=animegan/quickstart"),
     "eval": Verb("animegen.evaluate", "score a checkpoint beside its baselines", "animegen eval checkpoint=last"),
+    "compare": Verb("animegen.compare", "one table of many runs", "animegen compare study=toy"),
     "stylize": Verb(
-        "animegen.stylize", "photos to anime", "animegen stylize checkpoint=last input=photos/ output=anime/"
+        "animegen.stylize", "photos and films to anime", "animegen stylize checkpoint=last input=photos/ output=anime/"
     ),
+    "interpolate": Verb(
+        "animegen.interpolate",
+        "frames between frames",
+        "animegen interpolate checkpoint=last input=film.mp4 output=smooth.mp4",
+    ),
+    "export": Verb(
+        "animegen.export",
+        "a model as one ONNX or pt2 file",
+        "animegen export checkpoint=last format=onnx output=anime.onnx",
+    ),
+    "import": Verb(
+        "animegen.importing", "weights of other projects", "animegen import source=generator.pt output=theirs.ckpt"
+    ),
+    "prepare": Verb("animegen.prepare", "check and complete key-frame projects", "animegen prepare check=my_clip"),
     "bench": Verb("animegen.bench", "measure speed and memory", "animegen bench model=animegan/v2 size=base"),
     "list": Verb(
         "animegen.listing", "list models, experiments, ablations, data", "animegen list experiments 'animegan*'"

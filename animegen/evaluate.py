@@ -15,20 +15,26 @@ from animegen.core.checkpoint import check_targets, load_model, pick_device
 from animegen.core.config import compose_config, plain
 from animegen.core.errors import AnimegenError
 from animegen.core.module import AnimeModule
-from animegen.core.protocols import Stylizer
+from animegen.core.protocols import Interpolator, Stylizer
 from animegen.core.runs import merged_overrides, resolve_checkpoint
 from animegen.data import AnimeDataModule
-from animegen.metrics.benchmark import StyliseBenchmark
+from animegen.metrics.benchmark import Benchmark, StyliseBenchmark
+from animegen.metrics.clip_benchmark import clip_benchmark
+from animegen.metrics.inbetween_benchmark import inbetween_benchmark
+from animegen.metrics.keyframe_benchmark import keyframe_benchmark
 from animegen.metrics.table import markdown_table, picture_strip, rich_table, to_json
 from animegen.nn.features import FeatureExtractor
+from animegen.reports.samples import save_samples
 
 HELP = """animegen eval checkpoint=<last|run folder|file> [key=value ...]
 
   animegen eval checkpoint=last
+  animegen eval checkpoint=last benchmark=clips       # steadiness on clips of the generated world
   animegen eval checkpoint=runs/demo data=unpaired/folders data.photos=photos data.anime=stills features=squeezenet1_1
 
 keys: checkpoint=last|<run folder>|<.ckpt file>, device, weights=ema|raw, samples, batch_size, output=<folder>,
       overwrite, runs, data=... (default: what the checkpoint was trained on; data.<key>=... changes it),
+      benchmark=none|clips (benchmark.style, .clips, .frames, .size, .keys),
       features=random|none|squeezenet1_1|alexnet|vgg16|vgg19 (features.weights=<file>)"""
 
 
@@ -39,36 +45,45 @@ def evaluate_model(
     features: FeatureExtractor | None = None,
     samples: int | None = None,
     batch_size: int = 8,
+    benchmark: Benchmark | None = None,
 ) -> dict[str, Any] | None:
     """Score a model on the test set of its data (or else the validation set), beside the baselines.
 
     Args:
         model: a model whose task has a benchmark; EMA weights are used if it keeps any.
         data: its data.
-        folder: where ``scores.json``, ``table.md`` and ``strip.png`` go, replacing older ones; ``None`` writes nothing.
+        folder: where ``scores.json``, ``table.md``, ``strip.png`` and the folder ``samples`` go, replacing older
+            ones; ``None`` writes nothing.
         features: network for feature distances; ``None`` leaves these out.
         samples: number of test samples; ``None`` takes all.
         batch_size: samples per batch.
+        benchmark: the benchmark to run; by default that of the task on the model's own data.
 
     Returns:
         What ``scores.json`` holds, or ``None`` if there is no benchmark for such a model and such data.
     """
-    if not isinstance(model, Stylizer):
+    arguments = (data, features, samples, batch_size)
+    if isinstance(model, Interpolator):
+        benchmark = inbetween_benchmark(*arguments)
+    elif isinstance(model, Stylizer):
+        benchmark = benchmark or keyframe_benchmark(*arguments) or stylise_benchmark(*arguments)
+    else:
         return None
-    benchmark = stylise_benchmark(data, features, samples, batch_size)
     if benchmark is None:
         return None
-    methods = {"model": lambda photo: model.stylize(photo, None)[0]}
+    methods = {"model": benchmark.method_of(model)}
     with model.applied():
         scores = benchmark.evaluate(methods, model.device)
         headers, rows = benchmark.pictures(methods, count=6, device=model.device)
-    result = to_json(scores, benchmark.task, benchmark.main)
-    Console(highlight=False).print(rich_table(scores, title=f"{benchmark.task}, {model.train_step} train steps"))
+    result = to_json(scores, benchmark.task, benchmark.main, benchmark.privileged)
+    title = f"{benchmark.task}, {model.train_step} train steps"
+    Console(highlight=False).print(rich_table(scores, title, privileged=benchmark.privileged))
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "scores.json").write_text(json.dumps(result, indent=2) + "\n")
-        (folder / "table.md").write_text(markdown_table(scores))
+        (folder / "table.md").write_text(markdown_table(scores, privileged=benchmark.privileged))
         picture_strip(rows, headers, folder / "strip.png", overwrite=True)
+        save_samples(headers, rows, folder / "samples")
         print(f"photo, baselines, model and truth side by side: {folder / 'strip.png'}")
     return result
 
@@ -135,7 +150,8 @@ def evaluate(words: list[str]) -> dict[str, Any]:
     model = load_model(checkpoint, device, config.weights)
     data = data_of(checkpoint, model, mine)
     features = build(config.features, "features") or None
-    result = evaluate_model(model, data, folder, features, config.samples, config.batch_size)
+    clips = clip_benchmark(plain(config)["benchmark"], model.run_info["config"]["data"]) if config.benchmark else None
+    result = evaluate_model(model, data, folder, features, config.samples, config.batch_size, clips)
     if result is None:
         raise AnimegenError(
             f"{type(model).__name__} cannot be scored on these data: they have neither drawings of their test photos"

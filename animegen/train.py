@@ -23,6 +23,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from animegen import __version__, callbacks
 from animegen.cli import quieten, run
+from animegen.core.ablations import check_ablations
 from animegen.core.build import build, finish
 from animegen.core.checkpoint import pick_device
 from animegen.core.config import check_complete, compose_config, explain, list_options, plain, register, run_folder
@@ -30,6 +31,7 @@ from animegen.core.errors import AnimegenError
 from animegen.core.runs import check_folder, prepare_folder, resumed_overrides, resumed_step, unwritable
 from animegen.evaluate import evaluate_model
 from animegen.nn.features import FeatureExtractor
+from animegen.study import run_study
 
 log = logging.getLogger("animegen.train")  # also when this file is run as __main__
 
@@ -41,6 +43,7 @@ HELP = """animegen train [key=value ...]
   animegen train resume=runs/try train_steps=500        train on
   animegen train model.optimizers.generator.lr=1e-4     change any value; ~key removes one, +key=value adds one
   animegen train -m model=animegan/v1,animegan/v2 seed=0,1,2      one run for each combination
+  animegen train study=toy jobs=2                       a grid of runs from a file, see animegen train study=toy --help
   animegen train experiment=animegan/quickstart --cfg job         print the configuration and do nothing
 
 keys: seed, train_steps, val_every, device=auto|cpu|cuda|mps, threads, evaluate, output=<folder>, runs, overwrite,
@@ -52,6 +55,7 @@ def train(config: DictConfig, folder: Path, choices: dict[str, Any], overrides: 
     """Run one training; return the value of the metric that the experiment optimises."""
     quieten()
     check_complete(config)
+    check_ablations(overrides)
     for key in ("train_steps", "val_every"):
         if config[key] < 1:
             raise AnimegenError(f"{key} must be at least 1, got {config[key]}.")
@@ -193,11 +197,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Run ``animegen train`` with command-line words; return the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
 
-    def body() -> None:
+    def body() -> int:
+        if any(word.startswith("study=") for word in words):
+            return run_study(words)
         register()
         if any(word in ("-h", "--help") for word in words):
             print(help_text())
-            return
+            return 0
         overrides, options = words, []
         if not any(word.startswith("-") for word in words):
             overrides = resumed_overrides(words)
@@ -220,6 +226,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise AnimegenError(explain(error, "train", overrides)) from error
         except OSError as error:
             raise unwritable(error.filename, error) from error
+        return 0
 
     return run(body)
 

@@ -26,6 +26,7 @@ SMALLER = {
     "data.val_scenes": "2",
     "data.test_scenes": "2",
     "data.frames_per_scene": "1",
+    "data.frames": "8",
     "model.pretrain_steps": "1",
     "model.generator.iterations": "2",
     "callbacks.previews.samples": "1",

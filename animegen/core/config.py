@@ -96,8 +96,8 @@ def explain(error: BaseException, name: str, overrides: Sequence[str]) -> str:
         # All that the group choices alone compose: the keys that the user can have meant.
         config = _compose(name, [word for word in overrides if word.split("=")[0] in groups])
         known = [key for key, _ in _dotted(OmegaConf.to_container(config, resolve=False))]
-    except (HydraException, OmegaConfBaseException):
-        known = []
+    except (HydraException, OmegaConfBaseException):  # the mistake is in a file
+        known = schema_keys(name)
     return mistakes.explain(error, overrides, list(dict.fromkeys([*known, *groups])), list_options())
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -113,3 +115,25 @@ def check_targets(jobs: Sequence[Job], overwrite: bool) -> None:
         if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
             what = "cannot be written to" if place.is_dir() else "is not a folder"
             raise AnimegenError(f"'{folder}' cannot take the results, since '{place}' {what}: choose another output=.")
+
+
+@contextmanager
+def completed(path: Path) -> Iterator[Path]:
+    """Yield a hidden name in the folder of ``path`` to write to; what lies there gets its name if the block ends well.
+
+    Raises:
+        AnimegenError: if the file cannot be written.
+    """
+    # In the same folder: a rename is atomic only within one file system.
+    partial = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        os.replace(partial, path)
+    except OSError as error:
+        raise AnimegenError(
+            f"'{path}' cannot be written ({error.strerror or error}): check the folder, its permissions and the space"
+            " left, or choose another output=."
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)

@@ -90,7 +90,7 @@ def _deleted(text: str, known: Sequence[str]) -> Sentence:
 
 def _key(text: str, words: Sequence[str], known: Sequence[str]) -> Sentence:
     found = re.search(r"Could not override '([^']+)'", text)
-    if found:
+    if found and found.group(1) not in known:
         return no_key(found.group(1), known)
     found = re.search(r"Key '([^']+)' (?:is not in struct|not in '[^']*')(?: full_key: (\S+))?", text)
     key = (found.group(2) or found.group(1)) if found else ""

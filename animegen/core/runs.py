@@ -17,7 +17,7 @@ from animegen.core.config import run_folder
 from animegen.core.errors import AnimegenError
 
 #: What the evaluation at the end writes into the run folder; a run that goes on makes it out of date.
-EVALUATION_FILES = ("scores.json", "table.md", "strip.png")
+EVALUATION_FILES = ("scores.json", "table.md", "strip.png", "samples")
 #: All that a run writes into its folder, and that overwrite=true removes. Anything else there is left alone.
 RUN_FILES = (
     *("run.json", "config", "checkpoints", "previews", "metrics.csv", "hparams.yaml", "fit-profile.txt"),
@@ -148,6 +148,15 @@ def resumed_step(checkpoint: Path, config: dict[str, Any]) -> int:
 def quoted(value: str | Path) -> str:
     """Return a text as Hydra's override grammar takes it literally."""
     return QuotedString(str(value), Quote.single).with_quotes()
+
+
+def literal_paths(words: Sequence[str], keys: Sequence[str]) -> list[str]:
+    """Return the words of a command with the values of ``keys`` quoted: file names may hold what Hydra would read."""
+    pairs = [(word, *word.partition("=")[::2]) for word in words]
+    return [
+        f"{key}={quoted(value)}" if key in keys and value and value[0] not in "'\"" else word
+        for word, key, value in pairs
+    ]
 
 
 def unquoted(value: str) -> str:

@@ -54,6 +54,7 @@ class EvalSchema:
     weights: str = "ema"
     samples: int | None = None
     batch_size: int = 8
+    benchmark: Any = None
     features: Any = None
     output: str | None = None
     overwrite: bool = False
@@ -72,6 +73,7 @@ class BenchSchema:
     train_steps: int = 1_000_000
     val_every: int = 1_000_000
     seconds: float = 10.0
+    input: str | None = None
     output: str | None = None
     overwrite: bool = False
     seed: int = 0

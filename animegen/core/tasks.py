@@ -45,16 +45,20 @@ class StyliseModule(AnimeModule):
         """
         return pad_and_crop(self.generator, frames, self.factor).clamp(-1, 1), state
 
+    def drawn(self, batch: dict[str, Tensor]) -> Tensor:
+        """Return what the model makes of the photos of a batch, each by itself; (B,3,H,W) in [-1,1]."""
+        return self.stylize(batch["photo"])[0]
+
     def preview(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Show photo, output, and the truth where the data have one."""
-        shown = {"photo": batch["photo"], "output": self.stylize(batch["photo"])[0]}
+        shown = {"photo": batch["photo"], "output": self.drawn(batch)}
         return {**shown, "truth": batch["anime"]} if "anime" in batch else shown
 
     def validate(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Score the output against the truth; empty for data without one."""
         if "photo" not in batch or "anime" not in batch:
             return {}
-        output, truth = self.stylize(batch["photo"])[0].float(), batch["anime"].float()
+        output, truth = self.drawn(batch).float(), batch["anime"].float()
         # SSIM subtracts almost equal numbers: in half precision it would be another number.
         with torch.autocast(output.device.type, enabled=False):
             return {

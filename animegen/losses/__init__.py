@@ -3,21 +3,36 @@
 from animegen.losses.adversarial import GANLoss
 from animegen.losses.colour import LabColour, YUVColour
 from animegen.losses.contrastive import PatchNCE
+from animegen.losses.edge import NEDT, LineChamfer, LineL1
+from animegen.losses.latent import KL, Commitment
+from animegen.losses.motion import Census, DeepSupervision, Laplacian
 from animegen.losses.perceptual import LPIPS, FeatureL1
 from animegen.losses.pixel import L1, MSE, Charbonnier, TotalVariation
+from animegen.losses.structure import FeatureSync, GuidedFeatureL1, Structure
 from animegen.losses.style import DecentralisedGramStyle, GramStyle, gram
 
 __all__ = [
+    "KL",
     "L1",
     "LPIPS",
     "MSE",
+    "NEDT",
+    "Census",
     "Charbonnier",
+    "Commitment",
     "DecentralisedGramStyle",
+    "DeepSupervision",
     "FeatureL1",
+    "FeatureSync",
     "GANLoss",
     "GramStyle",
+    "GuidedFeatureL1",
     "LabColour",
+    "Laplacian",
+    "LineChamfer",
+    "LineL1",
     "PatchNCE",
+    "Structure",
     "TotalVariation",
     "YUVColour",
     "gram",

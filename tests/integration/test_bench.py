@@ -13,6 +13,7 @@ from animegen import bench
 from animegen.core.build import build
 from animegen.core.config import compose_config
 from tests.support import refused, run_verb
+from tests.video_support import level, write_film
 
 TINY = ("size=tiny", "device=cpu", "threads=1", "seconds=0.2")
 
@@ -60,3 +61,24 @@ def test_the_generated_world(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     capsys.readouterr()
     words = ("data=toonworld", "seconds=0.1", f"output={output}")
     assert "exists: choose another output=" in refused(capsys, run_verb(bench.main, *words))
+
+
+def test_films(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from animegen.video import bench as films
+
+    monkeypatch.setattr(films, "SIZE", (36, 64))
+    monkeypatch.setattr(films.shutil, "which", lambda name: None)
+    output = tmp_path / "bench.json"
+    assert run_verb(bench.main, "data=video", "seconds=0.4", f"output={output}") == 0
+    rows = json.loads(output.read_text())["rows"]
+    assert (rows["width"], rows["height"]) == (64, 36)
+    assert rows["ffmpeg to an RGB pipe, frames/s"] == "no ffmpeg on the PATH"
+    assert all(value > 10 for name, value in rows.items() if "frames/s" in name and "ffmpeg" not in name)
+    assert "no ffmpeg on the PATH" in capsys.readouterr().out
+    film = write_film(tmp_path / "film.mp4", [level(n) for n in range(10)])
+    assert run_verb(bench.main, "data=video", "seconds=0.4", f"input={film}", f"output={output}", "overwrite=true") == 0
+    told = json.loads(output.read_text())
+    assert told["what"] == str(film)
+    assert told["rows"]["width"] == 24
+    words = ("data=video", f"input={tmp_path / 'none.mp4'}")
+    assert "does not exist" in refused(capsys, run_verb(bench.main, *words))

@@ -52,7 +52,7 @@ def test_a_run_folder_tells_everything(tmp_path: Path) -> None:
     folder = train(*TOY, "train_steps=4", "val_every=2", "evaluate=true", "logger=csv", output=tmp_path / "run")
     assert {path.name for path in folder.iterdir() if not path.name.startswith("events")} == {
         *("run.json", "config", "checkpoints", "previews", "metrics.csv", "hparams.yaml"),
-        *("scores.json", "table.md", "strip.png"),
+        *("scores.json", "table.md", "strip.png", "samples"),
     }
     told = record(folder)
     assert told["status"] == "finished"

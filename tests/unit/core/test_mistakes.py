@@ -31,8 +31,8 @@ TOY = ["model=toy"]
         (["seed=abc"], "seed=abc has the wrong type: it must be a whole number."),
         (["evaluate=maybe"], "evaluate=maybe has the wrong type: it must be true or false."),
         (["device=gpu"], "device=gpu is not possible: use one of auto, cpu, cuda, mps."),
-        (["model=toi"], "There is no option 'model/toi'. Did you mean 'model/toy'? 'model' has: "),
-        (["data=nowhere"], "There is no option 'data/nowhere'. 'data' has: paired/folders, paired/toonworld,"),
+        (["model=toi"], "There is no option 'model/toi'. Did you mean 'model/toy'"),
+        (["data=nowhere"], "There is no option 'data/nowhere'. 'data' has: "),
         (
             ["seed=0,1"],
             "'seed=0,1' gives several values: write -m in front to run once with each, seed=[0,1] for a list",

@@ -1,0 +1,86 @@
+"""Augmentation of clips on their device: all frames of a sample alike, with chance that depends on its number alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from animegen.core.errors import AnimegenError
+from animegen.data.augment import Augment
+from animegen.data.sampler import counter_hash, counter_hash_tensor, uniform
+
+#: Batch keys with frames.
+FRAMES = ("first", "last", "truth")
+
+
+class ClipAugment(Augment):
+    """Random crop, mirroring, time reversal and colours of pairs of frames with the frames between.
+
+    Every draw is a hash of (seed, what for, sample number), as in :class:`~animegen.data.augment.Augment`.
+
+    Args:
+        image_size: side of the crop in pixels.
+        flip: mirror half of the samples left to right.
+        upside_down: share of the samples that are mirrored top to bottom (IFRNet: 0.3).
+        reverse: play half of the samples backwards: ``first`` and ``last`` change places and t becomes 1 - t.
+        jitter: 0 (none) to 1: brightness and saturation are each multiplied by a factor from [1 - jitter, 1 + jitter].
+        permute: shuffle the colour channels of each sample (as RIFE swaps red and blue).
+        seed: selects the draws.
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        flip: bool = True,
+        upside_down: float = 0.0,
+        reverse: bool = True,
+        jitter: float = 0.0,
+        permute: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(image_size, flip, jitter, FRAMES, seed)
+        if not 0 <= upside_down <= 1:
+            raise AnimegenError(f"upside_down={upside_down} is a share: use a number from 0 to 1.")
+        self.upside_down, self.reverse, self.permute = upside_down, reverse, permute
+
+    def __call__(self, batch: dict[str, Tensor], aligned: Sequence[Sequence[str]] = ()) -> dict[str, Tensor]:
+        """Augment a training batch.
+
+        Args:
+            batch: ``first``, ``last`` uint8 ``(B,3,H,W)``, ``truth`` uint8 ``(B,T,3,H,W)``, ``t`` ``(B,T)`` and
+                ``sample`` int64 ``(B,)``.
+            aligned: unused: the frames of a sample always share all draws.
+
+        Returns:
+            a new batch: float32 in [-1, 1], sides ``image_size``; ``truth`` still in the order of increasing t.
+        """
+        out = super().__call__(batch, [list(FRAMES)])
+        turned = self._draw("upside_down", batch["sample"]) < self.upside_down
+        for key in FRAMES:
+            out[key] = _where(turned, out[key].flip(-2), out[key]) if self.upside_down else out[key]
+        if self.permute:
+            orders = self._draw("permute", batch["sample"], 3).argsort(1)
+            for key in FRAMES:
+                index = orders.view(len(orders), *(1,) * (out[key].ndim - 4), 3, 1, 1).expand_as(out[key])
+                out[key] = out[key].gather(-3, index)
+        if self.reverse:
+            back = self._draw("reverse", batch["sample"]) < 0.5
+            first, last = out["first"], out["last"]
+            out["first"], out["last"] = _where(back, last, first), _where(back, first, last)
+            out["truth"] = _where(back, out["truth"].flip(1), out["truth"])
+            out["t"] = _where(back, 1 - out["t"].flip(1), out["t"])
+        return out
+
+    def _jittered(self, images: Tensor, sample: Tensor, key: str) -> Tensor:
+        return super()._jittered(images, sample, "clip")  # all frames of a sample alike
+
+    def _draw(self, purpose: str, sample: Tensor, count: int = 1) -> Tensor:
+        draws = torch.arange(count, device=sample.device)
+        values = uniform(counter_hash_tensor(counter_hash(self.seed, purpose), sample[:, None], draws))
+        return values[:, 0] if count == 1 else values
+
+
+def _where(chosen: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+    return torch.where(chosen.view(-1, *(1,) * (no.ndim - 1)), yes, no)

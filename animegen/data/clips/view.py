@@ -1,0 +1,186 @@
+"""The view of the task *in-between*: two frames of a clip, and what lies between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from animegen.core.errors import AnimegenError, did_you_mean
+from animegen.data.clips.sources import ClipSource
+from animegen.data.sampler import counter_hash, draw_integer, stream_index
+from animegen.data.views import View, scale_short_side
+
+MIDDLES = ("centre", "random", "all")
+
+
+class ClipView(View):
+    """Pairs of frames with the true frames between them: keys ``first``, ``last``, ``truth``, ``t``, ``sample``.
+
+    ``truth`` is uint8 ``(T, 3, size, size)`` and ``t`` float32 ``(T,)``, the time of each frame of it: 0 is ``first``,
+    1 is ``last``.
+
+    Args:
+        clips: where the clips come from.
+        size: shorter side to which frames are scaled, and side of the squares that are cut from them.
+        gap: frames from ``first`` to ``last``; several are drawn from in turn (training only). Those that are longer
+            than a clip are left out.
+        middle: which frames between are given: ``centre`` (one; the earlier of two), ``random`` (one) or ``all``.
+        pairs: evaluation only: pairs per clip, spread over it.
+        seed: selects order, pairs and crops.
+        shuffle: see :class:`~animegen.data.views.View`.
+        crop: ``False`` keeps whole frames in evaluation; then all must have the same shape.
+
+    Raises:
+        AnimegenError: for values that contradict each other.
+    """
+
+    def __init__(
+        self,
+        clips: ClipSource,
+        size: int = 128,
+        gap: int | Sequence[int] = 2,
+        middle: str = "centre",
+        pairs: int = 1,
+        seed: int = 0,
+        shuffle: bool = True,
+        crop: bool = True,
+    ) -> None:
+        super().__init__([], size, seed, shuffle)
+        self.gaps = [gap] if isinstance(gap, int) else list(gap)
+        if not isinstance(clips, ClipSource):
+            raise AnimegenError(
+                f"A clip view needs a source of clips such as animegen.data.clips.TripletFolders, not"
+                f" {type(clips).__name__}."
+            )
+        if not self.gaps or min(self.gaps) < 2:
+            raise AnimegenError(f"gap={gap} leaves no frame between two frames: use 2 or more.")
+        if middle not in MIDDLES:
+            raise AnimegenError(f"middle={middle} is unknown: use {', '.join(MIDDLES)}.{did_you_mean(middle, MIDDLES)}")
+        if len(self.gaps) > 1 and (not shuffle or middle == "all"):
+            raise AnimegenError(
+                f"gap={self.gaps} is for training with middle=centre or random: evaluation and middle=all need one gap."
+            )
+        if not shuffle and middle == "random":
+            raise AnimegenError("middle=random is for training: evaluation needs centre or all.")
+        if pairs < 1 or (shuffle and not crop):
+            raise AnimegenError(f"pairs must be at least 1, not {pairs}, and training needs crop=true.")
+        self.clips, self.middle, self.pairs, self.crop = clips, middle, pairs, crop
+
+    @property
+    def sources(self) -> dict[str, Any]:
+        """The source by the keys that it fills."""
+        return {"first": self.clips, "last": self.clips, "truth": self.clips}
+
+    @property
+    def aligned(self) -> list[list[str]]:
+        """All frames of a sample are augmented alike."""
+        return [["first", "last", "truth"]]
+
+    @property
+    def skipped(self) -> int:
+        """Number of broken files met so far."""
+        return getattr(self.clips, "skipped", 0)
+
+    def prepare(self) -> None:
+        """Let the source do its costly work, and find mistakes, before workers start."""
+        prepare = getattr(self.clips, "prepare", None)
+        if prepare is not None:
+            prepare()
+        for index in range(len(self.clips)):
+            self._gaps(index)
+
+    def __len__(self) -> int:
+        """Return the number of samples: for training, how many show every clip once."""
+        return len(self.clips) if self.shuffle else len(self.clips) * self.pairs
+
+    def __getitem__(self, number: int) -> dict[str, Tensor]:
+        """Return a sample; a clip of which a frame is broken is replaced by the next one."""
+        if number < 0 or (not self.shuffle and number >= len(self)):
+            raise IndexError(f"sample {number} of {len(self)}")
+        count = len(self.clips)
+        index = stream_index(self.seed, "clips", number, count) if self.shuffle else number // self.pairs
+        for step in range(count):
+            sample = self._sample((index + step) % count, number)
+            if sample is not None:
+                return sample | {"sample": torch.tensor(number)}
+        raise AnimegenError(
+            f"None of the {count} clips beginning with '{self.clips.name(0)}' can be used: the warnings above say what"
+            " is wrong with each."
+        )
+
+    def name(self, number: int) -> str:
+        """Return the name of sample ``number``: that of its clip, and the number of its first frame."""
+        index = stream_index(self.seed, "clips", number, len(self.clips)) if self.shuffle else number // self.pairs
+        first, last, _ = self._frames(index, number)
+        return f"{self.clips.name(index)}-{first}-{last}"
+
+    def preview(self, count: int) -> dict[str, Tensor]:
+        """Return up to ``count`` fixed samples as one batch: the middle of clips that the hashes of names choose."""
+        length = len(self.clips)
+        order = sorted(range(length), key=lambda i: counter_hash("preview", self.clips.name(i)) % 2**64)
+        chosen: list[dict[str, Tensor]] = []
+        for index in order:
+            sample = self._sample(index, None)
+            if sample is not None:
+                chosen.append(sample | {"sample": torch.tensor(index)})
+            if len(chosen) == count:
+                break
+        return {key: torch.stack([sample[key] for sample in chosen]) for key in chosen[0]}
+
+    def _gaps(self, index: int) -> list[int]:
+        length = self.clips.length(index)
+        fitting = [gap for gap in self.gaps if gap < length]
+        if not fitting:
+            raise AnimegenError(
+                f"The clip '{self.clips.name(index)}' has {length} frames, too few for gap={self.gaps}: set a gap of at"
+                f" most {length - 1}."
+            )
+        return fitting
+
+    def _frames(self, index: int, number: int | None) -> tuple[int, int, list[int]]:
+        """Return the numbers of first and last frame and of those between; ``None`` is the middle of the clip."""
+        gaps, length = self._gaps(index), self.clips.length(index)
+        draws = self.shuffle and number is not None
+        gap = gaps[draw_integer(len(gaps), self.seed, "gap", number)] if draws and number is not None else gaps[0]
+        places = length - gap
+        if number is None:
+            first = (places - 1) // 2
+        elif self.shuffle:
+            first = draw_integer(places, self.seed, "start", number)
+        else:
+            first = (2 * (number % self.pairs) + 1) * places // (2 * self.pairs)
+        if self.middle == "all":
+            between = list(range(first + 1, first + gap))
+        elif self.middle == "random" and draws:
+            between = [first + 1 + draw_integer(gap - 1, self.seed, "middle", cast(int, number))]
+        else:
+            between = [first + gap // 2]
+        return first, first + gap, between
+
+    def _sample(self, index: int, number: int | None) -> dict[str, Tensor] | None:
+        first, last, between = self._frames(index, number)
+        pictures = [self.clips.load(index, n) for n in (first, last, *between)]
+        good = [picture for picture in pictures if picture is not None]
+        if len(good) < len(pictures):
+            return None
+        if len({picture.shape for picture in good}) > 1:
+            raise AnimegenError(f"The frames of the clip '{self.clips.name(index)}' differ in size: remove it.")
+        cut = self._cut(torch.stack(good), number)
+        times = torch.tensor([(n - first) / (last - first) for n in between], dtype=torch.float32)
+        return {"first": cut[0], "last": cut[1], "truth": cut[2:], "t": times}
+
+    def _cut(self, frames: Tensor, number: int | None) -> Tensor:
+        """Scale and crop frames (N, 3, H, W) alike: at random for a training sample, else in the centre."""
+        scaled = torch.stack([scale_short_side(frame, self.size) for frame in frames])
+        if not self.crop:
+            return scaled
+        rows, columns = (side - self.size + 1 for side in scaled.shape[-2:])
+        if self.shuffle and number is not None:
+            top = draw_integer(rows, self.seed, "top", "clips", number)
+            left = draw_integer(columns, self.seed, "left", "clips", number)
+        else:
+            top, left = (rows - 1) // 2, (columns - 1) // 2
+        return scaled[..., top : top + self.size, left : left + self.size].contiguous()

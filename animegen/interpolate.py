@@ -1,0 +1,222 @@
+"""``animegen interpolate``: the frames between two pictures, or between the frames of a film."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import time
+from dataclasses import dataclass
+from enum import Enum
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig
+
+from animegen.apply.display import Display
+from animegen.apply.inbetween import FilmPlan, Inbetweener, Pictures, interpolate_film
+from animegen.apply.timegrid import Grid
+from animegen.cli import run
+from animegen.core.checkpoint import load_model, pick_device
+from animegen.core.config import compose_config
+from animegen.core.errors import AnimegenError
+from animegen.core.files import Format, Job, check_targets
+from animegen.core.protocols import Interpolator
+from animegen.core.runs import resolve_checkpoint
+from animegen.core.schema import Device
+from animegen.data.images import EXTENSIONS
+from animegen.stylize import Weights
+from animegen.video.encoding import CONTAINERS, Encoding, check_encoding
+from animegen.video.frames import FrameReader
+from animegen.video.opening import FILM_SUFFIXES, WRITTEN_SUFFIXES, open_video
+from animegen.video.reader import VideoReader
+from animegen.video.remux import check_streams
+from animegen.video.sequences import frames_of_gif, is_pattern, numbered
+
+HELP = """animegen interpolate checkpoint=... input=... output=... [key=value ...]
+
+  animegen interpolate checkpoint=last input=[a.png,b.png] output=between/ factor=4
+  animegen interpolate checkpoint=runs/my_run input=frames/ output=more_frames/
+  animegen interpolate checkpoint=last input=film.mp4 output=smooth.mp4 fps=60
+  animegen interpolate checkpoint=last input=film.mp4 output=smooth.mp4 factor=2 holds=smooth
+
+checkpoint   last, a run folder, or a .ckpt file           runs=runs is where last looks
+input        two or more pictures in brackets, a folder of frames, numbered frames (frames/%05d.png), or a film
+output       a film (.mp4 .mkv .mov .gif), or a folder for pictures
+factor       frames per frame (2); a variable rate stays one
+fps          or frames per second: 60, 60000/1001
+holds        keep: drawings held on twos and threes stay, only what moved moves; smooth: motion takes the whole hold
+cuts         true: cuts are found, and nothing is drawn across them
+input_fps    rate of pictures (24)
+device       auto, cpu, cuda, mps                          precision=fp32 or bf16
+weights      ema (averaged, if the run kept any) or raw
+format       keep, png, jpg, webp, for pictures
+overwrite    true replaces what exists
+codec        libx264, libx265, libsvtav1, ...              crf, preset, pix_fmt as the codec has them
+
+Films keep duration, sound and subtitles; every time stamp is exact. The frames of the source stay as they are."""
+
+
+class Holds(Enum):
+    """What becomes of drawings that are held for several frames."""
+
+    keep = "keep"
+    smooth = "smooth"
+
+
+@dataclass
+class InterpolateSchema:
+    """Keys of ``animegen interpolate``."""
+
+    checkpoint: str = "???"
+    input: Any = "???"
+    output: str = "???"
+    runs: str = "runs"
+    device: Device = Device.auto
+    precision: Any = None
+    weights: Weights = Weights.ema
+    factor: int | None = None
+    fps: Any = None
+    input_fps: Any = None
+    holds: Holds = Holds.keep
+    cuts: bool = True
+    format: Format = Format.keep
+    overwrite: bool = False
+    codec: str = "libx264"
+    crf: float | None = None
+    preset: str | None = None
+    pix_fmt: str = "yuv420p"
+
+
+def interpolate(config: DictConfig) -> str:
+    """Do what the configuration asks for; return a sentence about it.
+
+    Raises:
+        AnimegenError: for a mistake in the configuration, before anything is written.
+    """
+    fps = _rate("fps", config.fps)
+    grid = Grid(2 if config.factor is None and fps is None else config.factor, fps)
+    target = Path(config.output).expanduser()
+    reader = _reader(config.input, _rate("input_fps", config.input_fps))
+    _check(reader, target, config.overwrite)
+    encoding = Encoding(config.codec, config.crf, config.preset, config.pix_fmt)
+    if target.suffix.lower() in CONTAINERS:
+        check_encoding(encoding, target)
+        if isinstance(reader, VideoReader):
+            check_streams(reader.path, target)
+    checkpoint = resolve_checkpoint(str(Path(config.checkpoint).expanduser()), config.runs)
+    device = pick_device(config.device.value)
+    model = load_model(checkpoint, device, config.weights.value)
+    if not isinstance(model, Interpolator):
+        raise AnimegenError(
+            f"The model of '{checkpoint}', {type(model).__name__}, draws no frames between frames: use another."
+        )
+    dtype = torch.bfloat16 if config.precision.trainer == "bf16-mixed" else None
+    draw = Inbetweener(model, device, dtype)
+    suffix = ".png" if config.format is Format.keep else f".{config.format.value}"
+    plan = FilmPlan(grid, config.holds is Holds.smooth, config.cuts, encoding, suffix)
+    began, frames = time.perf_counter(), 0
+    expected = reader.info.expected_frames
+    if expected is not None:
+        rate = grid.factor if grid.fps is None else grid.fps / reader.info.fps
+        expected = round(expected * (rate or 1))
+    with Display(1, "interpolate") as display:
+        shown = display.film(reader.path.name, 0, expected)
+        try:
+            for _ in interpolate_film(reader, target, draw, plan):
+                frames += 1
+                shown.frame()
+        finally:
+            shown.end()
+        for problem in reader.problems:
+            display.note(problem)
+    seconds = time.perf_counter() - began
+    return f"{frames} frames, {draw.drawn} of them drawn, {seconds:.1f} s: {target}"
+
+
+def _reader(given: Any, fps: Fraction | None) -> FrameReader:
+    if not isinstance(given, str):
+        files = [Path(str(file)).expanduser() for file in given]
+        if len(files) < 2:
+            raise AnimegenError("input=[...] needs two pictures at least: input=[a.png,b.png].")
+        return Pictures(files, fps)
+    source = Path(given).expanduser()
+    pictures = is_pattern(source) or source.is_dir()
+    if not pictures:
+        if not source.exists():
+            raise AnimegenError(f"input='{source}' does not exist: name pictures in brackets, a folder, or a film.")
+        if source.suffix.lower() in EXTENSIONS and frames_of_gif(source) < 2:
+            raise AnimegenError(f"input='{source}' is one picture: name two, as input=[{source.name},b.png].")
+        if fps is not None:
+            raise AnimegenError("input_fps= is for films that are pictures; others have their own rate: leave it out.")
+    return open_video(source, fps)
+
+
+def _check(reader: FrameReader, target: Path, overwrite: bool) -> None:
+    """Refuse targets that would replace something, or that cannot be written."""
+    suffix = target.suffix.lower()
+    known = suffix in (*FILM_SUFFIXES, *EXTENSIONS) and not is_pattern(target)
+    if suffix not in WRITTEN_SUFFIXES and known and not target.is_dir():
+        raise AnimegenError(
+            f"output='{target}' is neither a film that can be written nor a folder: use"
+            f" {', '.join(WRITTEN_SUFFIXES)}, or a folder."
+        )
+    sources = [reader.path, *getattr(reader, "files", [])]
+    if target.resolve() in [source.resolve() for source in sources]:
+        raise AnimegenError(f"The result would replace the input '{target}': choose another output=.")
+    places = [target]
+    if is_pattern(target):
+        places = numbered(target, must_exist=False)[:1] or [target]
+    elif suffix not in WRITTEN_SUFFIXES and target.is_dir() and not any(target.iterdir()):
+        places = [target / "000001.png"]
+    check_targets([Job(reader.path, place) for place in places], overwrite)
+
+
+def _rate(key: str, value: Any) -> Fraction | None:
+    if value is None:
+        return None
+    try:
+        rate = Fraction(str(value))
+    except (ValueError, ZeroDivisionError):
+        rate = Fraction(0)
+    if not 0 < rate <= 1000:
+        raise AnimegenError(f"{key}={value} is not possible: give a number like 24, or a fraction like 24000/1001.")
+    return rate
+
+
+def _quoted(word: str) -> str:
+    """Quote paths for Hydra, to which brackets, commas and equals signs in file names mean something."""
+    key, equals, value = word.partition("=")
+    if key not in ("checkpoint", "input", "output", "runs") or not value or value[0] in "'\"":
+        return word
+    if key == "input" and value.startswith("[") and value.endswith("]"):
+        return f"{key}=[{','.join(_quote(part.strip()) for part in value[1:-1].split(','))}]"
+    return f"{key}{equals}{_quote(value)}"
+
+
+def _quote(value: str) -> str:
+    escaped = re.sub(r"(\\*)($|')", lambda match: match[1] * 2 + match[2].replace("'", "\\'"), value)
+    return f"'{escaped}'"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run ``animegen interpolate`` with command-line words; return the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+
+    def body() -> int:
+        if any(word in ("-h", "--help") for word in words):
+            print(HELP)
+            return 0
+        logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+        ConfigStore.instance().store(group="schema", name="interpolate", node=InterpolateSchema, package="_global_")
+        print(interpolate(compose_config("interpolate", [_quoted(word) for word in words])))
+        return 0
+
+    return run(body)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

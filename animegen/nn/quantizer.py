@@ -1,0 +1,172 @@
+"""Vector quantisation: maps of vectors to maps of codes and back, over the library vector-quantize-pytorch.
+
+The library does the work (nearest code, moving averages, k-means, codes that nobody uses, residual and finite scalar
+quantisation, all in float32). Here are one small interface for maps of pictures, and what the library lacks: how many
+codes are in use, and a warning when hardly any are.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from loguru import logger
+from torch import Tensor, nn
+from vector_quantize_pytorch import FSQ, ResidualVQ, VectorQuantize
+
+from animegen.core.errors import AnimegenError
+from animegen.nn.precision import at_least_float32
+
+log = logging.getLogger(__name__)
+logger.disable("vector_quantize_pytorch")  # it would write to the terminal by itself
+
+
+class Quantized(NamedTuple):
+    """A quantised map.
+
+    Attributes:
+        values: (B,D,h,w), the codes' vectors; gradients pass to the map as if nothing had been done to it.
+        codes: int64 (B,h,w), or (B,h,w,n) for n residual levels.
+        nearest: (B,D,h,w), the same vectors with gradients to the codebook, if that is learned by gradients.
+    """
+
+    values: Tensor
+    codes: Tensor
+    nearest: Tensor
+
+
+class Usage(NamedTuple):
+    """How a codebook is used.
+
+    Attributes:
+        perplexity: exp of the entropy of the codes: of how many equally frequent codes it has the variety.
+        used: share of the codes that occur at all, 0 to 1.
+    """
+
+    perplexity: Tensor
+    used: Tensor
+
+
+class Quantizer(nn.Module):
+    """Replaces each vector of a map (B,dim,h,w) by the nearest one of a codebook.
+
+    Args:
+        dim: channels of the maps.
+        codes: size of the codebook.
+        decay: of the moving averages that the codebook is made of (van den Oord et al. 2017, appendix).
+        ema: ``False`` learns the codebook by gradients; then the loss term needs ``codebook`` > 0.
+        cosine: compare directions, not vectors; more codes stay in use.
+        kmeans: let k-means on the first training batch choose the codes.
+        reset: a code that is chosen less than so often per batch, on average, is replaced by a vector of the present
+            batch; 0 never.
+        levels: finite scalar quantisation instead (Mentzer et al. 2023): so many steps for each of a few channels, such
+            as [8, 5, 5, 5]. There is no codebook to learn; ``codes`` is then their product, and nothing else counts.
+        residual: quantise the rest that is left again, so many times in all.
+        rotation: pass gradients through by a rotation instead of unchanged (Fifty et al. 2024).
+        alarm: training batches after which a perplexity below 5 % of the codes is told.
+    """
+
+    batches: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        codes: int = 1024,
+        decay: float = 0.99,
+        ema: bool = True,
+        cosine: bool = False,
+        kmeans: bool = True,
+        reset: float = 1.0,
+        levels: Sequence[int] | None = None,
+        residual: int = 1,
+        rotation: bool = False,
+        alarm: int = 5000,
+    ) -> None:
+        super().__init__()
+        if codes < 2 or residual < 1 or reset < 0 or not 0 <= decay < 1:
+            raise AnimegenError(
+                f"A quantiser needs codes >= 2, residual >= 1, reset >= 0 and decay from 0 to below 1, not {codes},"
+                f" {residual}, {reset} and {decay}: correct them."
+            )
+        if levels is not None and residual > 1:
+            raise AnimegenError("Finite scalar quantisation has no residual levels: set levels=null or residual=1.")
+        self.dim, self.ema, self.residual, self.alarm = dim, ema, residual, alarm
+        self.scalar = levels is not None
+        self.codes = int(torch.tensor(list(levels)).prod()) if levels is not None else codes
+        settings: dict[str, Any] = {
+            "codebook_size": codes,
+            "decay": decay,
+            "kmeans_init": kmeans,
+            "use_cosine_sim": cosine,
+            "threshold_ema_dead_code": reset,
+            "commitment_weight": 0.0,  # the loss term has it
+            "rotation_trick": rotation,
+            "learnable_codebook": not ema,
+            "ema_update": ema,
+        }
+        self.inner: nn.Module
+        if levels is not None:
+            self.inner = FSQ(levels=list(levels), dim=dim)
+        elif residual > 1:
+            self.inner = ResidualVQ(dim=dim, num_quantizers=residual, **settings)
+        else:
+            self.inner = VectorQuantize(dim=dim, **settings)
+        self.register_buffer("batches", torch.zeros((), dtype=torch.long))
+        self._warned = False
+
+    def forward(self, maps: Tensor) -> Quantized:
+        """Quantise maps (B,dim,h,w). In training mode this also moves the codebook."""
+        height, width = maps.shape[-2:]
+        with torch.autocast(maps.device.type, enabled=False):
+            tokens = at_least_float32(maps).flatten(2).transpose(1, 2)
+            values, codes = self.inner(tokens)[:2]
+        codes = codes.long().unflatten(1, (height, width))
+        if self.training:
+            self.batches += 1
+            self._watch(codes)
+        values = _as_map(values, height, width)
+        nearest = values.detach() if self.ema or self.scalar else self.lookup(codes)
+        return Quantized(values.to(maps.dtype), codes, nearest.to(maps.dtype))
+
+    def lookup(self, codes: Tensor) -> Tensor:
+        """Return the vectors (B,dim,h,w) of codes (B,h,w), or (B,h,w,n) with residual levels."""
+        height, width = codes.shape[1:3]
+        flat = codes.flatten(1, 2)
+        if isinstance(self.inner, FSQ):
+            return _as_map(self.inner.indices_to_codes(flat), height, width)
+        return _as_map(self.inner.get_output_from_indices(flat), height, width)  # type: ignore[operator]
+
+    def usage(self, codes: Tensor) -> Usage:
+        """Return how a batch of codes uses the codebook; of residual levels the first."""
+        first = codes[..., 0] if self.residual > 1 else codes
+        return usage(first, self.codes)
+
+    def _watch(self, codes: Tensor) -> None:
+        """Warn once when, long after the beginning, hardly any code is in use."""
+        if self._warned or int(self.batches) != self.alarm:
+            return
+        self._warned = True
+        found = float(self.usage(codes).perplexity)
+        # A batch of few tokens cannot show many codes.
+        if found < 0.05 * min(self.codes, codes[..., 0].numel() if self.residual > 1 else codes.numel()):
+            log.warning(
+                "The codebook has collapsed: its %d codes have the variety of %.1f after %d batches. Try a smaller"
+                " learning rate, cosine=true, kmeans=true, a larger reset, or a larger batch.",
+                self.codes,
+                found,
+                self.alarm,
+            )
+
+
+def usage(codes: Tensor, size: int) -> Usage:
+    """Return perplexity and used share of a codebook of ``size`` for codes of any shape, int64."""
+    counts = torch.bincount(codes.flatten(), minlength=size).to(torch.float32)
+    share = counts / counts.sum()
+    entropy = -(share * share.clamp_min(1e-12).log()).sum()
+    return Usage(entropy.exp(), (counts > 0).float().mean())
+
+
+def _as_map(tokens: Tensor, height: int, width: int) -> Tensor:
+    return tokens.transpose(1, 2).unflatten(2, (height, width))
