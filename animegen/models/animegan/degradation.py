@@ -28,6 +28,8 @@ class PhotoDegradation(nn.Module):
         recolour: how far the colours go to those of the photos, 0 to 1. Less than 1 where the photos' colours are to
             be kept: what is taken away here, the generator learns to give to every photo.
         ink: dark lines narrower than this many pixels are closed; 1 closes none.
+        kept_ink: share of the pictures that keep their lines. Where photos have thin dark lines of their own (branches,
+            mortar), a generator that never saw any makes something of them, such as white blotches.
         texture: largest standard deviation of multiplicative texture, with grains of 1, 2, 4 and 8 pixels.
         hue: strength of coloured texture, as a share of that of gray texture.
         tint: largest multiplicative change of a colour, its own for every colour and channel.
@@ -42,6 +44,7 @@ class PhotoDegradation(nn.Module):
         self,
         recolour: float = 1.0,
         ink: int = 3,
+        kept_ink: float = 0.0,
         texture: float = 0.5,
         hue: float = 0.2,
         tint: float = 0.15,
@@ -51,7 +54,8 @@ class PhotoDegradation(nn.Module):
         grain: float = 0.02,
     ) -> None:
         super().__init__()
-        self.recolour, self.ink, self.texture, self.hue, self.tint = recolour, ink, texture, hue, tint
+        self.recolour, self.ink, self.kept_ink = recolour, ink, kept_ink
+        self.texture, self.hue, self.tint = texture, hue, tint
         self.shading, self.light, self.blur, self.grain = shading, light, blur, grain
 
     @torch.no_grad()
@@ -64,8 +68,10 @@ class PhotoDegradation(nn.Module):
         """
         with torch.autocast(anime.device.type, enabled=False):
             areas = without_lines(anime.float(), self.ink)
+            one, three = (len(anime), 1, 1, 1), (len(anime), 3, 1, 1)
+            if self.kept_ink:
+                areas = torch.where(torch.rand(one, device=anime.device) < self.kept_ink, anime.float(), areas)
             image = (torch.lerp(areas, colours.reverse(areas), self.recolour) + 1) / 2
-            one, three = (len(image), 1, 1, 1), (len(image), 3, 1, 1)
             rough = self.texture * _function_of_colour(areas, 1).clamp_min(0)
             image = image * (1 + rough * self._texture(image))
             image = image * (1 + self.tint * _function_of_colour(areas, 3))

@@ -46,6 +46,14 @@ def test_lines_are_closed_by_their_width() -> None:
     assert torch.equal(without_lines(flat, 5), slow)
 
 
+def test_some_pictures_keep_their_lines() -> None:
+    torch.manual_seed(0)
+    anime = torch.full((64, 3, 8, 8), 0.5)
+    anime[..., 4] = -0.5
+    kept = degraded(anime, recolour=0.0, ink=3, kept_ink=0.25)[..., 4].mean((1, 2)) < 0
+    assert 8 <= kept.sum() <= 24  # 16 of 64 expected
+
+
 def test_grain_has_the_stated_strength() -> None:
     result = degraded(torch.full((1, 3, 128, 128), 0.3), grain=0.05)
     assert abs(result.std().item() / 2 - 0.05) < 0.002
