@@ -42,11 +42,13 @@ class InbetweenModule(AnimeModule):
         """Do what all frames between two frames (B,3,H,W) in [-1,1], of any size, have in common."""
         height, width = first.shape[-2:]
         padded = [_padded(frame, self.factor) for frame in (first, last)]
-        return Encoded(self.generator.encode_pair(*padded), height, width)
+        network: Any = self.generator
+        return Encoded(network.encode_pair(*padded), height, width)
 
     def synthesize(self, encoded: Encoded, t: Tensor) -> Tensor:
         """Return the frames at time ``t`` (B,) as (B,3,H,W) in [-1,1]."""
-        image = self.generator.synthesize(encoded.state, t)[0]
+        network: Any = self.generator
+        image = network.synthesize(encoded.state, t)[0]
         return image[..., : encoded.height, : encoded.width].clamp(-1, 1)
 
     def between(self, first: Tensor, last: Tensor, times: Tensor) -> Tensor:

@@ -54,6 +54,8 @@ class FrameInterpolation(InbetweenModule):
         settings: see :class:`~animegen.core.module.AnimeModule`.
     """
 
+    generator: InbetweenNetwork
+
     def __init__(
         self,
         generator: InbetweenNetwork,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fractions import Fraction as F
+from fractions import Fraction
 
 import pytest
 
@@ -10,15 +10,20 @@ from animegen.apply.timegrid import Between, Grid, between_frames
 from animegen.core.errors import AnimegenError
 
 
-def film(text: str, rate: int = 1) -> list[tuple[str, F]]:
+def sec(numerator: int, denominator: int = 1) -> Fraction:
+    """Return an exact number of seconds, or of frames per second."""
+    return Fraction(numerator, denominator)
+
+
+def film(text: str, rate: int = 1) -> list[tuple[str, Fraction]]:
     """Return a frame per letter; equal letters show the same drawing, in frames of their own."""
-    return [(f"{letter}{n}", F(n, rate)) for n, letter in enumerate(text)]
+    return [(f"{letter}{n}", sec(n, rate)) for n, letter in enumerate(text)]
 
 
 def made(text: str, grid: Grid, **settings: object) -> list[Between[str]]:
     frames = film(text)
     return list(
-        between_frames(frames, lambda: F(len(text)), grid, lambda a, b: a[0] == b[0], **settings)  # type: ignore[arg-type]
+        between_frames(frames, lambda: sec(len(text)), grid, lambda a, b: a[0] == b[0], **settings)  # type: ignore[arg-type]
     )
 
 
@@ -29,7 +34,7 @@ def shown(frames: list[Between[str]]) -> list[str]:
 def test_twice_the_frames_with_exact_times() -> None:
     found = made("abc", Grid(factor=2))
     assert shown(found) == ["a0", "a0-b1@1/2", "b1", "b1-c2@1/2", "c2", "c2"]
-    assert [f.time for f in found] == [F(n, 2) for n in range(6)]
+    assert [f.time for f in found] == [sec(n, 2) for n in range(6)]
     assert shown(made("ab", Grid(factor=4), hold_last=False)) == ["a0", "a0-b1@1/4", "a0-b1@1/2", "a0-b1@3/4", "b1"]
 
 
@@ -52,27 +57,34 @@ def test_nothing_is_drawn_across_a_cut() -> None:
 
 
 def test_a_variable_rate_stays_one() -> None:
-    frames = [("a", F(0)), ("b", F(1, 10)), ("c", F(1, 2))]
-    found = list(between_frames(frames, lambda: F(6, 10), Grid(factor=2), lambda a, b: a == b))
-    assert [f.time for f in found] == [F(0), F(1, 20), F(1, 10), F(3, 10), F(1, 2), F(11, 20)]
+    frames = [("a", sec(0)), ("b", sec(1, 10)), ("c", sec(1, 2))]
+    found = list(between_frames(frames, lambda: sec(6, 10), Grid(factor=2), lambda a, b: a == b))
+    assert [f.time for f in found] == [
+        sec(0),
+        sec(1, 20),
+        sec(1, 10),
+        sec(3, 10),
+        sec(1, 2),
+        sec(11, 20),
+    ]
 
 
 def test_two_hours_at_23_976_become_60_frames_per_second_without_drift() -> None:
-    rate, count = F(24000, 1001), 24 * 60  # a minute stands for two hours: all is exact
+    rate, count = sec(24000, 1001), 24 * 60  # a minute stands for two hours: all is exact
     frames = [(n, n / rate) for n in range(count)]
     end = count / rate
-    found = list(between_frames(frames, lambda: end, Grid(fps=F(60)), lambda a, b: a == b))
-    assert [f.time for f in found] == [F(k, 60) for k in range(len(found))]
+    found = list(between_frames(frames, lambda: end, Grid(fps=sec(60)), lambda a, b: a == b))
+    assert [f.time for f in found] == [sec(k, 60) for k in range(len(found))]
     assert len(found) == -(-end * 60 // 1)  # every k with k / 60 < end
     for f in found[: 60 * 59]:
         assert f.time == (f.first + f.t) / rate
 
 
 def test_a_grid_begins_at_the_first_frame_and_may_be_coarser() -> None:
-    frames = [(n, F(1, 3) + F(n, 24)) for n in range(6)]
-    found = list(between_frames(frames, lambda: F(1, 3) + F(6, 24), Grid(fps=F(10)), lambda a, b: a == b))
-    assert [f.time - F(1, 3) for f in found] == [F(0), F(1, 10), F(2, 10)]
-    assert [(f.first, f.last, f.t) for f in found][1] == (2, 3, F(2, 5))
+    frames = [(n, sec(1, 3) + sec(n, 24)) for n in range(6)]
+    found = list(between_frames(frames, lambda: sec(1, 3) + sec(6, 24), Grid(fps=sec(10)), lambda a, b: a == b))
+    assert [f.time - sec(1, 3) for f in found] == [sec(0), sec(1, 10), sec(2, 10)]
+    assert [(f.first, f.last, f.t) for f in found][1] == (2, 3, sec(2, 5))
 
 
 def test_a_long_hold_is_told_as_it_comes() -> None:
@@ -81,15 +93,15 @@ def test_a_long_hold_is_told_as_it_comes() -> None:
     def frames():
         for n in range(50):
             alive.append(n)
-            yield "a", F(n)
+            yield "a", sec(n)
 
-    stream = between_frames(frames(), lambda: F(50), Grid(factor=2), lambda a, b: True, smooth=True)
+    stream = between_frames(frames(), lambda: sec(50), Grid(factor=2), lambda a, b: True, smooth=True)
     for _ in range(10):
         next(stream)
     assert len(alive) <= 12  # five frames are out, six wait
 
 
-@pytest.mark.parametrize("settings", [{}, {"factor": 2, "fps": F(60)}, {"factor": 1}, {"fps": F(0)}])
+@pytest.mark.parametrize("settings", [{}, {"factor": 2, "fps": sec(60)}, {"factor": 1}, {"fps": sec(0)}])
 def test_mistakes_are_told(settings: dict) -> None:
     with pytest.raises(AnimegenError):
         Grid(**settings)

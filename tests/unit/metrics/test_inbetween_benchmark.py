@@ -72,7 +72,7 @@ def test_scores_stand_beside_the_baselines_and_the_truth_wins() -> None:
     assert list(scores) == ["nearest", "blend", "warp_dis", "model"]
     assert scores["model"]["psnr"]["mean"] == 100
     assert scores["model"]["chamfer"]["mean"] == 0
-    assert scores["warp_dis"]["psnr"]["mean"] > scores["blend"]["psnr"]["mean"] + 3
+    assert scores["warp_dis"]["psnr"]["mean"] > scores["blend"]["psnr"]["mean"] + 2
     assert scores["blend"]["gain_over_blend"]["mean"] == 0
     expected = torch.stack([psnr(linear_blend(b), b["truth"]) for b in bench.batches(torch.device("cpu"))]).mean()
     assert scores["blend"]["psnr"]["mean"] == pytest.approx(expected.item(), abs=1e-4)

@@ -26,6 +26,7 @@ from animegen.models.interpolation.networks.splat import opened
 from animegen.nn.warp import backward_warp, forward_splat
 
 FLOW = {"scales": [4, 2, 1], "widths": [192, 128, 64], "depth": 2}
+CODES = {"codes": 1024}
 #: Kind -> maker of a network that is small.
 SMALL = {
     "unet": lambda: UNetInterpolator((64, 128, 256), width=0.125),
@@ -65,7 +66,9 @@ def test_shapes_arbitrary_times_and_gradients_everywhere(kind: str) -> None:
     times = [torch.tensor([0.5, 0.25]), torch.tensor([0.9, 0.1])]
     drawn = [network.synthesize(state, t) for t in times]
     assert all(d.image.shape == (2, 3, 32, 32) for d in drawn)
-    assert torch.equal(network.eval().synthesize(network.encode_pair(first, last), times[0]).image.isfinite(), first > -2)
+    assert torch.equal(
+        network.eval().synthesize(network.encode_pair(first, last), times[0]).image.isfinite(), first > -2
+    )
     disturbed(network.train())
     drawn_all = network(first, last, times[0])
     parts = [drawn_all.image, *(v for v in drawn_all.extra.values() if isinstance(v, Tensor))]
@@ -89,7 +92,9 @@ def test_at_the_ends_the_frames_themselves_come_out(kind: str) -> None:
     network = disturbed(SMALL[kind]()).eval()
     first, last = frames()
     with torch.no_grad():
-        assert (network(first, last, torch.tensor([0.5, 0.5])).image - blend(first, last, torch.tensor([0.5]))).abs().max() > 1e-3
+        assert (
+            network(first, last, torch.tensor([0.5, 0.5])).image - blend(first, last, torch.tensor([0.5]))
+        ).abs().max() > 1e-3
         assert torch.allclose(network(first, last, torch.zeros(2)).image, first, atol=1e-5)
         assert torch.allclose(network(first, last, torch.ones(2)).image, last, atol=1e-5)
 
@@ -98,7 +103,7 @@ def test_a_known_flow_moves_the_frames_as_a_slow_warp_does() -> None:
     class Known(nn.Module):
         def forward(self, x: Tensor, flow: Tensor) -> Tensor:
             change = torch.zeros(len(flow), 5, *flow.shape[-2:])
-            # Everything moves by 4 px to the right from first to last: seen from between, back by 4 t, ahead by 4 (1 - t).
+            # Everything moves by 4 px to the right: seen from between, back by 4 t, ahead by 4 (1 - t).
             change[:, 0], change[:, 2] = -4.0, 4.0
             return change
 
@@ -206,9 +211,9 @@ def test_sides_of_isnet_are_coarser_and_coarser_and_stages_fit_the_truth_encoder
         (lambda: SoftSplatLite((4, 2, 1), (192, 128, 64)), 6_545_311),
         (lambda: ISNet(), 44_201_224),
         (lambda: LatentInterpolator(), 19_330_485),
-        (lambda: LatentInterpolator(latent=64, quantizer={"codes": 1024}), 19_957_253),
+        (lambda: LatentInterpolator(latent=64, quantizer=CODES), 19_957_253),
         (lambda: LatentInterpolator(skip="warped", flow={**FLOW, "depth": 6}), 23_048_469),
-        (lambda: LatentInterpolator(latent=64, quantizer={"codes": 1024}, skip="warped", flow={**FLOW, "depth": 6}), 23_675_237),
+        (lambda: LatentInterpolator(latent=64, quantizer=CODES, skip="warped", flow={**FLOW, "depth": 6}), 23_675_237),
     ],
     ids=["unet", "ifnet", "splat", "isnet", "vae", "vqvae", "hybrid_vae", "hybrid_vqvae"],
 )  # fmt: skip

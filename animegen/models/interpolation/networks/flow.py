@@ -48,7 +48,7 @@ class FlowBlock(nn.Module):
         """Map (B,inputs-4,H,W) and flow (B,4,H,W) to corrections (B,outputs,H,W); H, W multiples of 4 scale."""
         size = x.shape[-2:]
         if self.scale > 1:
-            smaller = {"scale_factor": 1 / self.scale, "mode": "bilinear", "align_corners": False}
+            smaller: dict[str, Any] = {"scale_factor": 1 / self.scale, "mode": "bilinear", "align_corners": False}
             x = F.interpolate(x, **smaller)
             flow = F.interpolate(flow, **smaller) / self.scale
         y = self.down(torch.cat([x, flow], 1))

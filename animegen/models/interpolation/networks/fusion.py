@@ -123,8 +123,8 @@ class AttentionFusion(nn.Module):
         x = tokens[2] + self.embed(t).to(z0.dtype)[:, None]
         for number, (query, source, mix) in enumerate(zip(self.queries, self.memory, self.mix, strict=True)):
             key, value = source(memory).chunk(2, -1)
-            parts = [self._split(part) for part in (query(self.norms[2 * number](x)), key, value)]
-            read = F.scaled_dot_product_attention(*parts)
+            asked = self._split(query(self.norms[2 * number](x)))
+            read = F.scaled_dot_product_attention(asked, self._split(key), self._split(value))
             x = x + read.transpose(1, 2).flatten(2)
             x = x + mix(self.norms[2 * number + 1](x))
         return straight + self.last(x.transpose(1, 2).unflatten(2, (height, width)))

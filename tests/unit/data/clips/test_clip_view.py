@@ -9,6 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from animegen.core.build import build
+from animegen.core.config import compose_config
 from animegen.core.errors import AnimegenError
 from animegen.data.clips import ClipAugment, ClipView, ToonWorldFrames, TripletFolders
 from animegen.data.toonworld import Scene
@@ -207,3 +209,28 @@ def test_what_is_missing_is_told(tmp_path: Path) -> None:
         TripletFolders(tmp_path, "vimeo90k").prepare()
     with pytest.raises(AnimegenError, match="Did you mean 'vimeo90k'"):
         TripletFolders(tmp_path, "vimeo90")
+
+
+def test_the_configurations_build_batches_of_both_sources(tmp_path: Path) -> None:
+    for number in range(3):
+        for frame in (1, 2, 3):
+            write(tmp_path / f"{number}/frame{frame}.png", 40 * frame, (80, 70))
+    small = ["scenes=2", "val_scenes=1", "test_scenes=1", "frames=7"]
+    for words in (
+        ["data=triplets/folders", f"data.folder={tmp_path}"],
+        ["data=triplets/toonworld", *(f"data.{word}" for word in small)],
+    ):
+        config = compose_config("train", ["model=interpolation/unet", "size=tiny", *words])
+        data = build(config.data, "data")
+        data.setup("fit")
+        samples = [data.train[n] for n in range(2)]
+        made = data.finish_training({key: torch.stack([s[key] for s in samples]) for key in samples[0]})
+        assert {key: tuple(value.shape) for key, value in made.items()} == {
+            "first": (2, 3, 32, 32),
+            "last": (2, 3, 32, 32),
+            "truth": (2, 1, 3, 32, 32),
+            "t": (2, 1),
+            "sample": (2,),
+        }
+        assert data.test[0]["truth"].shape == (1, 3, 64, 64)
+        assert data.preview_batch(1)["first"].shape == (1, 3, 64, 64)
