@@ -150,6 +150,11 @@ def evaluate(words: list[str]) -> dict[str, Any]:
     model = load_model(checkpoint, device, config.weights)
     data = data_of(checkpoint, model, mine)
     features = build(config.features, "features") or None
+    if config.benchmark and not isinstance(model, Stylizer):
+        raise AnimegenError(
+            "benchmark= scores models that draw photos and films, and"
+            f" {type(model).__name__} does not: leave benchmark= out."
+        )
     clips = clip_benchmark(plain(config)["benchmark"], model.run_info["config"]["data"]) if config.benchmark else None
     result = evaluate_model(model, data, folder, features, config.samples, config.batch_size, clips)
     if result is None:

@@ -132,7 +132,7 @@ def _takes(target: str, key: str, value: Any) -> bool:
         return True
     made = locate(value["_target_"]) if isinstance(value, dict) and "_target_" in value else None
     wanted = _annotations(target).get(key)
-    if inspect.isclass(made) and inspect.isclass(wanted) and not issubclass(made, wanted):
+    if inspect.isclass(made) and inspect.isclass(wanted) and wanted is not Any and not issubclass(made, wanted):
         return False
     return more or key in known
 

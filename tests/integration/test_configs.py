@@ -13,8 +13,10 @@ import torch
 from animegen import load_model
 from animegen import train as train_verb
 from animegen.core.ablations import fits
+from animegen.core.build import build
 from animegen.core.checkpoint import read_checkpoint
 from animegen.core.config import compose_config
+from animegen.core.module import AnimeModule
 from animegen.core.protocols import Stylizer
 from tests.support import assert_same_state, options_of, run_verb, tiny, train
 
@@ -60,16 +62,27 @@ def test_every_experiment_trains_resumes_to_the_bit_and_stands_alone(experiment:
         assert output.abs().max() <= 1
 
 
-@pytest.mark.parametrize("ablation", ABLATIONS)
-def test_every_ablation_changes_and_trains_an_experiment_of_its_family(ablation: str, tmp_path: Path) -> None:
+def changed_by(ablation: str) -> list[str]:
+    """Return the words of an experiment that the ablation fits, of its own family: the study, or else the quickstart."""
     family = ablation.split("/")[0]
     mine = [e for e in EXPERIMENTS if e.startswith(f"{family}/")]
     mine.sort(key=lambda e: (not e.endswith("/study"), not e.endswith("/quickstart"), e))
     experiment = next((e for e in mine if fits(ablation, e)), None)
     assert experiment, f"ablation={ablation} changes none of {mine}"
-    words = [f"experiment={experiment}", f"ablation={ablation}"]
-    config = compose_config("train", words, complete=False)
+    return [f"experiment={experiment}", f"ablation={ablation}"]
+
+
+@pytest.mark.parametrize("ablation", ABLATIONS)
+def test_every_ablation_changes_an_experiment_of_its_family_and_builds(ablation: str, tmp_path: Path) -> None:
+    words = tiny(*changed_by(ablation), folders=tmp_path / "user")
+    config = compose_config("train", words)
     assert [name for name, on in config.ablations.items() if on], "an ablation names itself in 'ablations'"
-    words = tiny(*words, "train_steps=2", folders=tmp_path / "user")
+    assert isinstance(build(config.model, "model"), AnimeModule)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ablation", ABLATIONS)
+def test_every_ablation_trains(ablation: str, tmp_path: Path) -> None:
+    words = tiny(*changed_by(ablation), "train_steps=2", folders=tmp_path / "user")
     assert run_verb(train_verb.main, *words, f"output={tmp_path / 'run'}") == 0
     assert read_checkpoint(tmp_path / "run")["animegen"]["train_step"] == 2

@@ -85,9 +85,11 @@ time.sleep(60)
 """
 
 PARENT = """
-import sys
+import signal, sys
 from pathlib import Path
 from animegen.jobs import Slot, Task, run_all
+# A shell that started the tests in the background has them ignore Ctrl+C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 folder = Path(sys.argv[1])
 command = (sys.executable, "-S", str(folder / "child.py"), str(folder / "saved.txt"))
 try:
