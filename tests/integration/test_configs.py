@@ -63,7 +63,7 @@ def test_every_experiment_trains_resumes_to_the_bit_and_stands_alone(experiment:
 
 
 def changed_by(ablation: str) -> list[str]:
-    """Return the words of an experiment that the ablation fits, of its own family: the study, or else the quickstart."""
+    """Return the words of an experiment of its family that the ablation fits: the study, or else the quickstart."""
     family = ablation.split("/")[0]
     mine = [e for e in EXPERIMENTS if e.startswith(f"{family}/")]
     mine.sort(key=lambda e: (not e.endswith("/study"), not e.endswith("/quickstart"), e))
