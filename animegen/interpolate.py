@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import sys
 import time
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from animegen.core.config import compose_config
 from animegen.core.errors import AnimegenError
 from animegen.core.files import Format, Job, check_targets
 from animegen.core.protocols import Interpolator
-from animegen.core.runs import resolve_checkpoint
+from animegen.core.runs import quoted, resolve_checkpoint
 from animegen.core.schema import Device
 from animegen.data.images import EXTENSIONS
 from animegen.stylize import Weights
@@ -193,13 +192,8 @@ def _quoted(word: str) -> str:
     if key not in ("checkpoint", "input", "output", "runs") or not value or value[0] in "'\"":
         return word
     if key == "input" and value.startswith("[") and value.endswith("]"):
-        return f"{key}=[{','.join(_quote(part.strip()) for part in value[1:-1].split(','))}]"
-    return f"{key}{equals}{_quote(value)}"
-
-
-def _quote(value: str) -> str:
-    escaped = re.sub(r"(\\*)($|')", lambda match: match[1] * 2 + match[2].replace("'", "\\'"), value)
-    return f"'{escaped}'"
+        return f"{key}=[{','.join(quoted(part.strip()) for part in value[1:-1].split(','))}]"
+    return f"{key}{equals}{quoted(value)}"
 
 
 def main(arguments: list[str] | None = None) -> int:

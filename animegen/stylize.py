@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import sys
 import time
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from animegen.core.config import compose_config
 from animegen.core.errors import AnimegenError
 from animegen.core.files import Format, Job
 from animegen.core.protocols import Stylizer
-from animegen.core.runs import resolve_checkpoint
+from animegen.core.runs import literal_paths, resolve_checkpoint
 from animegen.core.schema import Device
 from animegen.video.encoding import CONTAINERS, Encoding, check_encoding
 
@@ -180,15 +179,6 @@ def _tile(value: Any) -> int | None:
     )
 
 
-def _quoted(word: str) -> str:
-    """Quote a path for Hydra, to which brackets, commas and equals signs in file names mean something."""
-    key, equals, value = word.partition("=")
-    if key not in ("checkpoint", "input", "output", "runs") or not value or value[0] in "'\"":
-        return word
-    escaped = re.sub(r"(\\*)($|')", lambda match: match[1] * 2 + match[2].replace("'", "\\'"), value)
-    return f"{key}{equals}'{escaped}'"
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run ``animegen stylize`` with command-line words; return the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -199,7 +189,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
         ConfigStore.instance().store(group="schema", name="stylize", node=StylizeSchema, package="_global_")
-        summary = stylize(compose_config("stylize", [_quoted(word) for word in words]))
+        summary = stylize(compose_config("stylize", literal_paths(words, ("checkpoint", "input", "output", "runs"))))
         print(summary)
         return 1 if summary.skipped or summary.incomplete else 0
 
