@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from animegen.core.errors import AnimegenError
-from animegen.losses import L1, MSE, Charbonnier, TotalVariation
+from animegen.losses import L1, MSE, Charbonnier, GradientL1, TotalVariation
 
 A = torch.tensor([[1.0, -1.0], [0.5, 0.0]]).view(1, 1, 2, 2)
 B = torch.tensor([[0.0, -1.0], [0.0, 2.0]]).view(1, 1, 2, 2)
@@ -22,6 +22,19 @@ def test_charbonnier_by_hand():
     assert x.grad.abs().max() == 0
 
 
+def test_gradient_l1_by_hand():
+    # A - B = [[1, 0], [.5, -2]]: down -.5, -2; across -1, -2.5.
+    assert GradientL1(scales=1)(A, B).item() == pytest.approx(1.25 + 1.75)
+    assert GradientL1(scales=1)(A, A + 0.7).item() == pytest.approx(0, abs=1e-6)  # a shift has no gradient
+    # Each value four times: between blocks only a third of the steps count, and the halved picture is the small one.
+    big_a, big_b = (x.repeat_interleave(2, -1).repeat_interleave(2, -2) for x in (A, B))
+    assert GradientL1(scales=2)(big_a, big_b).item() == pytest.approx((1.25 + 1.75) / 3 + 1.25 + 1.75)
+    with pytest.raises(AnimegenError, match="needs pictures of 4x4 or more, not 2x2"):
+        GradientL1(scales=2)(A, B)
+    with pytest.raises(AnimegenError, match="at least 1, not 0"):
+        GradientL1(scales=0)
+
+
 def test_total_variation_by_hand():
     # Down: 1 -> .5, -1 -> 0: mean(.25, 1). Across: 1 -> -1, .5 -> 0: mean(4, .25).
     assert TotalVariation()(A).item() == pytest.approx(0.5 * (0.625 + 2.125))
@@ -31,7 +44,7 @@ def test_total_variation_by_hand():
         TotalVariation(power=3)
 
 
-@pytest.mark.parametrize("loss", [L1(), MSE(), Charbonnier()])
+@pytest.mark.parametrize("loss", [L1(), MSE(), Charbonnier(), GradientL1(scales=1)])
 def test_batch_size_and_precision(loss):
     big = loss(A.repeat(5, 1, 1, 1), B.repeat(5, 1, 1, 1))
     torch.testing.assert_close(big, loss(A, B))
@@ -39,7 +52,7 @@ def test_batch_size_and_precision(loss):
     torch.testing.assert_close(TotalVariation()(A.repeat(5, 1, 1, 1)), TotalVariation()(A))
 
 
-@pytest.mark.parametrize("loss", [L1(), MSE(), Charbonnier()])
+@pytest.mark.parametrize("loss", [L1(), MSE(), Charbonnier(), GradientL1(scales=1)])
 def test_shapes_that_would_broadcast_are_refused(loss):
     with pytest.raises(AnimegenError, match=rf"{type(loss).__name__} compares.*\(2, 3, 4, 4\) and \(2, 1, 4, 4\)"):
         loss(torch.zeros(2, 3, 4, 4), torch.zeros(2, 1, 4, 4))
