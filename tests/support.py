@@ -18,7 +18,7 @@ from animegen import train as train_verb
 from animegen.core.config import compose_config, list_options
 
 #: Overrides that make any run small enough for a test.
-TINY = ("size=tiny", "device=cpu", "evaluate=false", "logger=none", "val_every=100", "threads=1")
+TINY = ("size=tiny", "device=cpu", "evaluate=false", "logger=none", "val_every=100", "threads=1", "report=false")
 
 #: Values that are made smaller wherever the composed configuration has them.
 SMALLER = {
@@ -27,8 +27,12 @@ SMALLER = {
     "data.test_scenes": "2",
     "data.frames_per_scene": "1",
     "data.frames": "8",
+    "data.clips": "2",
+    "data.val_clips": "2",
+    "data.test_clips": "2",
     "model.pretrain_steps": "1",
     "model.generator.iterations": "2",
+    "model.tokenizer.quantizer.codes": "32",
     "callbacks.previews.samples": "1",
 }
 
@@ -60,11 +64,12 @@ def _user_folders(config: DictConfig, folder: Path | None) -> list[str]:
     if folder is None or not missing:
         return []
     known = {"photos": folder / "train_photo", "anime": folder / "Some/style", "root": folder, "style": "Some"}
+    known["film"] = folder / "film"
     if unknown := set(missing) - set(known):
         pytest.skip(f"nobody here can give data.{' data.'.join(sorted(unknown))}")
-    for name in ("train_photo", "Some/style", "Some/smooth", "val", "test/test_photo"):
+    for name in ("train_photo", "Some/style", "Some/smooth", "val", "test/test_photo", "film"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-        for number in range(4):
+        for number in range(12 if name == "film" else 4):
             noise = torch.randint(256, (40, 48, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(number))
             Image.fromarray(noise.numpy()).save(folder / name / f"{number}.png")
     return [f"data.{key}={known[key]}" for key in missing]

@@ -4,6 +4,7 @@
 """
 
 from animegen.data.keyframes.datamodule import KeyframeData
+from animegen.data.keyframes.filters import filtered_project
 from animegen.data.keyframes.folder import folder_project
 from animegen.data.keyframes.guides import CoordinateGuide, EdgeGuide, FileGuide, GaussGuide, Guide, Guides
 from animegen.data.keyframes.prefilter import BilateralFilter
@@ -19,6 +20,7 @@ __all__ = [
     "Guides",
     "KeyframeData",
     "KeyframeProject",
+    "filtered_project",
     "folder_project",
     "toonworld_project",
 ]
