@@ -12,9 +12,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+import torch.distributed as dist
 from loguru import logger
 from torch import Tensor, nn
 from vector_quantize_pytorch import FSQ, ResidualVQ, VectorQuantize
+from vector_quantize_pytorch.vector_quantize_pytorch import sample_vectors_distributed
 
 from animegen.core.errors import AnimegenError
 from animegen.nn.precision import at_least_float32
@@ -92,7 +94,7 @@ class Quantizer(nn.Module):
             )
         if levels is not None and residual > 1:
             raise AnimegenError("Finite scalar quantisation has no residual levels: set levels=null or residual=1.")
-        self.dim, self.ema, self.residual, self.alarm = dim, ema, residual, alarm
+        self.dim, self.ema, self.residual, self.alarm, self.reset = dim, ema, residual, alarm, reset
         self.scalar = levels is not None
         self.codes = int(torch.tensor(list(levels)).prod()) if levels is not None else codes
         settings: dict[str, Any] = {
@@ -114,11 +116,13 @@ class Quantizer(nn.Module):
         else:
             self.inner = VectorQuantize(dim=dim, **settings)
         self.register_buffer("batches", torch.zeros((), dtype=torch.long))
-        self._warned = False
+        self._warned = self._shared = False
 
     def forward(self, maps: Tensor) -> Quantized:
         """Quantise maps (B,dim,h,w). In training mode this also moves the codebook."""
         height, width = maps.shape[-2:]
+        if self.training and not self._shared:
+            self._share()
         with torch.autocast(maps.device.type, enabled=False):
             tokens = at_least_float32(maps).flatten(2).transpose(1, 2)
             values, codes = self.inner(tokens)[:2]
@@ -142,6 +146,31 @@ class Quantizer(nn.Module):
         """Return how a batch of codes uses the codebook; of residual levels the first."""
         first = codes[..., 0] if self.residual > 1 else codes
         return usage(first, self.codes)
+
+    def dead(self) -> Tensor | None:
+        """Return how many codes are chosen no more often per batch, on average, than ``reset`` says (or 0.01).
+
+        ``None`` where that is not counted: finite scalar and residual quantisation, and codebooks that are learned by
+        gradients and never reset.
+        """
+        counts = getattr(getattr(self.inner, "_codebook", None), "cluster_size", None)
+        if counts is None or not (self.ema or self.reset):
+            return None
+        return (counts <= max(self.reset, 0.01)).float().sum()
+
+    def _share(self) -> None:
+        """Let all processes of a run move one codebook.
+
+        The library asks whether there are several when it is constructed; Lightning starts them later.
+        """
+        if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
+            return
+        self._shared = True
+        for book in self.inner.modules():
+            if hasattr(book, "all_reduce_fn"):
+                book.use_ddp = True  # type: ignore[assignment]
+                book.all_reduce_fn = book.kmeans_all_reduce_fn = dist.all_reduce  # type: ignore[assignment]
+                book.sample_fn = book.replace_sample_fn = sample_vectors_distributed  # type: ignore[assignment]
 
     def _watch(self, codes: Tensor) -> None:
         """Warn once when, long after the beginning, hardly any code is in use."""

@@ -1,0 +1,81 @@
+"""How fast the transformer learns and draws: tokens per second, and the layouts beside each other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from animegen.core.protocols import Sampling
+from animegen.models.ganime.networks import CodeTransformer
+
+#: Codes per clip; peers' loops were timed with as many.
+TOKENS = 1024
+#: Passes of clip_mask.
+STEPS = 8
+
+
+def measure(model: Any, seconds: float, precision: str, device: torch.device) -> dict[str, float]:
+    """Measure the transformer of a GANime model on random codes.
+
+    Tokens per second count the codes that are drawn, not those of the two given frames; in training all codes of the
+    row count.
+
+    Args:
+        model: with a ``transformer``; its weights do not matter.
+        seconds: how long to measure, about.
+        precision: ``bf16-mixed`` or ``32-true``.
+        device: where to compute.
+    """
+    network: CodeTransformer = model.transformer.to(device)
+    height, width = network.grid
+    frames = min(network.max_frames, max(3, TOKENS // (height * width)))
+    drawn = (frames - 2) * height * width
+    share = seconds / 4
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed")
+
+    def drawing(transformer: CodeTransformer, batch: int, steps: int | None = None) -> float:
+        first, last = torch.randint(network.codes, (2, batch, height, width), device=device)
+        with autocast, torch.no_grad():
+            return _seconds(lambda: transformer.generate(first, last, frames, Sampling(steps=steps)), share, device)
+
+    size = (len(network.body.blocks), network.body.heads, network.head.in_features)
+    masked = CodeTransformer(network.codes, network.grid, network.max_frames, *size, layout="clip_mask").to(device)
+    one, eight, guessed = drawing(network, 1), drawing(network, 8), drawing(masked, 1, STEPS)
+    codes = torch.randint(network.codes, (4, frames, height, width), device=device)
+    optimizer = torch.optim.AdamW(network.parameters(), fused=True)
+
+    def step() -> None:
+        with autocast:
+            out = network(codes)
+            loss = F.cross_entropy(out["logits"].float(), out["targets"])
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    network.train()
+    learning = _seconds(step, share, device)
+    name = network.layout_name
+    return {
+        f"codes drawn/s, {name}, one clip": drawn / one,
+        f"codes drawn/s, {name}, batch of 8": 8 * drawn / eight,
+        f"s per clip of {frames} frames of {height}x{width}, {name}": one,
+        f"s per clip, clip_mask in {STEPS} passes": guessed,
+        f"clip_mask over {name}, times as fast": one / guessed,
+        "codes/s in training, batch of 4": codes.numel() / learning,
+    }
+
+
+def _seconds(work: Callable[[], Any], budget: float, device: torch.device) -> float:
+    """Return the shortest time of several runs of some work, which take the budget together; at least two runs."""
+    times: list[float] = []
+    while len(times) < 2 or sum(times) < budget:
+        began = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - began)
+    return min(times)

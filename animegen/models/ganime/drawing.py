@@ -1,0 +1,100 @@
+"""From codes to frames: pairs of frames as codes, the times that a clip has, and frames that carry gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from animegen.core.inbetween import padded
+from animegen.models.ganime.networks.tokenizer import Tokenizer
+
+#: Frames that go through the decoder at a time.
+_CHUNK = 64
+#: Times this close to a frame of a clip are taken for it.
+_NEAR = 1e-3
+
+
+@dataclass
+class Pair:
+    """Two frames as codes, and the clips between them that were drawn.
+
+    Attributes:
+        first, last: (U,h,w) codes of the pairs that differ.
+        group: (B,) which of these each pair of the batch is.
+        height, width: of the frames.
+        clips: number of frames -> (U,T,3,H,W).
+    """
+
+    first: Tensor
+    last: Tensor
+    group: Tensor
+    height: int
+    width: int
+    clips: dict[int, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer, first: Tensor, last: Tensor) -> Pair:
+        """Encode pairs (B,3,H,W) in [-1,1]; neighbours in the batch that are the same are encoded once."""
+        new = (first[1:] != first[:-1]).flatten(1).any(1) | (last[1:] != last[:-1]).flatten(1).any(1)
+        new = torch.cat([new.new_ones(1), new])
+        codes = tokenizer.encode(padded(torch.cat([first[new], last[new]]), tokenizer.factor))
+        height, width = first.shape[-2:]
+        early, late = codes.chunk(2)
+        return cls(early, late, new.long().cumsum(0) - 1, height, width)
+
+    def cropped(self, frames: Tensor) -> Tensor:
+        """Return frames (B,3,H,W) without what they were padded with."""
+        return frames[..., : self.height, : self.width]
+
+    def faded(self, tokenizer: Tokenizer, t: Tensor) -> Tensor:
+        """Return the cross-fade of both reconstructions at the times (B,)."""
+        first, last = (tokenizer.decode(codes)[self.group] for codes in (self.first, self.last))
+        return self.cropped(torch.lerp(first, last, t.to(first.dtype).view(-1, 1, 1, 1)))
+
+
+def span_of(t: Tensor, max_frames: int) -> int:
+    """Return the smallest n such that all times (B,) are multiples of 1/n, for a clip of n + 1 frames.
+
+    If no clip of up to ``max_frames`` has frames at all these times, the longest one has the nearest.
+    """
+    for n in range(2, max_frames - 1):
+        if bool(((t * n - (t * n).round()).abs() < _NEAR * n).all()):
+            return n
+    return max_frames - 1
+
+
+def decode(tokenizer: Tokenizer, codes: Tensor) -> Tensor:
+    """Return the clips (B,T,3,H,W) of codes (B,T,h,w)."""
+    frames = torch.cat([tokenizer.decode(chunk) for chunk in codes.flatten(0, 1).split(_CHUNK)])
+    return frames.unflatten(0, codes.shape[:2])
+
+
+def soft_frames(tokenizer: Tokenizer, clips: Tensor, found: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
+    """Draw random frames from the probabilities of their codes, so that losses on pictures teach the transformer.
+
+    Where nothing was predicted (a code that a masked layout shows) the true code stands.
+
+    Args:
+        tokenizer: fixed.
+        clips: (B,T,h,w) the true codes.
+        found: what the transformer returns: ``logits`` (M,K), ``clip``, ``frame``, ``place`` (M,).
+        count: how many frames; fewer if there are not so many.
+
+    Returns:
+        ``soft`` (n,3,H,W) with gradients to the logits, and ``soft_truth``, what the tokenizer makes of the true codes.
+    """
+    frames = clips.shape[1]
+    number = found["clip"] * frames + found["frame"]
+    numbers = number.unique()
+    numbers = numbers[torch.randperm(len(numbers), device=numbers.device)[:count]]
+    truth = clips.flatten(0, 1)[numbers]
+    probabilities = F.one_hot(truth.flatten(1), found["logits"].shape[-1]).float()  # (n,hw,K)
+    which, which_of = (number.unsqueeze(0) == numbers.unsqueeze(1)).nonzero(as_tuple=True)
+    predicted = found["logits"][which_of].float().softmax(-1)
+    probabilities = probabilities.index_put((which, found["place"][which_of]), predicted)
+    soft = tokenizer.decode_soft(probabilities.unflatten(1, truth.shape[1:]))
+    return {"soft": soft, "soft_truth": tokenizer.decode(truth)}

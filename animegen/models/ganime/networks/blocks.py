@@ -1,0 +1,121 @@
+"""The blocks of the tokenizer: residual block, attention, and changing the size of a map."""
+
+from __future__ import annotations
+
+from math import gcd
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from animegen.core.errors import AnimegenError, did_you_mean
+
+RESAMPLE = ("conv", "bilinear", "nearest")
+
+
+def norm(channels: int, groups: int = 32, eps: float = 1e-6) -> nn.GroupNorm:
+    """Return group norm with ``groups`` groups, or as many as divide ``channels`` evenly."""
+    return nn.GroupNorm(gcd(groups, channels), channels, eps)
+
+
+class ResBlock(nn.Module):
+    """Norm, swish, 3x3 convolution, twice, plus a shortcut (1x1 where the number of channels changes).
+
+    Args:
+        inputs, outputs: channels.
+        groups, eps: of the norms.
+        dropout: before the second convolution.
+    """
+
+    def __init__(self, inputs: int, outputs: int, groups: int = 32, eps: float = 1e-6, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = norm(inputs, groups, eps), norm(outputs, groups, eps)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B,inputs,h,w) to (B,outputs,h,w)."""
+        y = self.conv1(F.silu(self.norm1(x)))
+        y = self.conv2(self.dropout(F.silu(self.norm2(y))))
+        return self.shortcut(x) + y
+
+
+class Attention(nn.Module):
+    """Self-attention with one head over all places of a map, scaled by the root of its width, added to the map.
+
+    Args:
+        channels: of the map.
+        groups, eps: of the norm.
+    """
+
+    def __init__(self, channels: int, groups: int = 32, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.norm = norm(channels, groups, eps)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.project = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B,C,h,w) to the same shape."""
+        q, k, v = (part.flatten(2).transpose(1, 2) for part in self.qkv(self.norm(x)).chunk(3, 1))
+        read = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).unflatten(2, x.shape[-2:])
+        return x + self.project(read)
+
+
+class Down(nn.Module):
+    """Halve a map: ``conv`` by a 3x3 convolution of stride 2 (taming), else by averaging before one of stride 1.
+
+    Args:
+        channels: of the map.
+        resample: see `check_resample`.
+    """
+
+    def __init__(self, channels: int, resample: str) -> None:
+        super().__init__()
+        self.stride = resample == "conv"
+        self.conv = (
+            nn.Conv2d(channels, channels, 3, stride=2) if self.stride else nn.Conv2d(channels, channels, 3, 1, 1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B,C,h,w), h and w even, to (B,C,h/2,w/2)."""
+        # One more row below and column to the right, as taming has it.
+        return self.conv(F.pad(x, (0, 1, 0, 1)) if self.stride else F.avg_pool2d(x, 2))
+
+
+class Up(nn.Module):
+    """Double a map, then a 3x3 convolution.
+
+    Args:
+        channels: of the map.
+        resample: ``bilinear`` interpolates, the others repeat values.
+    """
+
+    def __init__(self, channels: int, resample: str) -> None:
+        super().__init__()
+        self.mode = "bilinear" if resample == "bilinear" else "nearest"
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B,C,h,w) to (B,C,2h,2w)."""
+        return self.conv(F.interpolate(x, scale_factor=2, mode=self.mode))
+
+
+def check_resample(resample: str) -> None:
+    """Check the way in which maps change their size.
+
+    ============  ==================================  =====================================================
+    resample      down                                up
+    ============  ==================================  =====================================================
+    ``conv``      convolution of stride 2             nearest, convolution: taming-transformers, TorchGANime
+    ``bilinear``  2x2 average, convolution            bilinear, convolution: GANime, against checkerboards
+    ``nearest``   2x2 average, convolution            nearest, convolution
+    ============  ==================================  =====================================================
+
+    Raises:
+        AnimegenError: if there is no such way.
+    """
+    if resample not in RESAMPLE:
+        raise AnimegenError(
+            f"The tokenizer has no resample={resample}: use {', '.join(RESAMPLE)}.{did_you_mean(resample, RESAMPLE)}"
+        )

@@ -1,0 +1,411 @@
+"""Both stages in one module: codes on disk, a tokenizer that stays as it is, clips between two frames."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from animegen import load_model
+from animegen.core.checkpoint import read_checkpoint
+from animegen.core.errors import AnimegenError
+from animegen.core.objective import Objective
+from animegen.core.protocols import ClipGenerator, Interpolator
+from animegen.data.clips import ClipsView, MovingDigits
+from animegen.data.images import to_float
+from animegen.losses import L1, Commitment, GANLoss
+from animegen.metrics.image import psnr
+from animegen.models.ganime import Ganime
+from animegen.models.ganime.adaptive import AdaptiveEvaluation
+from animegen.models.ganime.codes import CodeTable, code_table, describe
+from animegen.models.ganime.drawing import Pair, decode, soft_frames, span_of
+from animegen.models.ganime.networks import CodeTransformer, NLayerPatchGAN, Tokenizer
+from tests.support import assert_same_state, train
+
+
+def tokenizer(seed: int = 0, **settings: Any) -> Tokenizer:
+    torch.manual_seed(seed)
+    quantizer = {"dim": 4, "codes": 24, "kmeans": False}
+    return Tokenizer(8, [1, 2], 1, [], 16, quantizer, groups=4, patch=2, **settings)
+
+
+def view(clips: int = 3, frames: int = 4, **settings: Any) -> ClipsView:
+    return ClipsView(MovingDigits(None, "train", clips, frames, 16), 16, lengths=[3], **settings)
+
+
+def term(loss: nn.Module, **reads: Any) -> dict[str, Any]:
+    more = {name: reads.pop(name) for name in ("weight", "start", "ramp") if name in reads}
+    return {"loss": loss, "reads": reads, **more}
+
+
+OBJECTIVES = {
+    "tokenizer": lambda: Objective(
+        l1=term(L1(), image="fake", reference="real"),
+        commitment=term(Commitment(), encoded="encoded", nearest="nearest"),
+    ),
+    "transformer": lambda: Objective(codes=term(nn.CrossEntropyLoss(), input="logits", target="targets")),
+}
+
+
+def module(begun: bool = True, **settings: Any) -> Ganime:
+    network = tokenizer()
+    transformer = CodeTransformer(24, (4, 4), max_frames=9, layers=1, heads=2, dim=16)
+    given: dict[str, Any] = {"frame_size": (16, 16), "tokenizer_steps": 1}
+    given |= {"objectives": {name: make() for name, make in OBJECTIVES.items()}, "sampling": {"greedy": True}}
+    found = Ganime(network, transformer, **{**given, **settings})
+    if begun:
+        found.begun_at = found.train_step = 1
+        found._fix_tokenizer()
+    return found
+
+
+def frames(count: int, height: int = 16, width: int = 16) -> Tensor:
+    return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(count)) * 2 - 1
+
+
+# --- the table of codes -----------------------------------------------------------------------------------------
+
+
+def test_the_table_holds_what_the_tokenizer_makes_of_every_frame_and_its_mirror_image(tmp_path: Path) -> None:
+    network, data = tokenizer().eval(), view()
+    with torch.autocast("cpu", torch.bfloat16):  # codes are found in full precision nevertheless
+        table = code_table(tmp_path, network, data)
+    assert table.codes.shape == (2, 12, 4, 4)
+    assert table.grid == (4, 4)
+    batch = {"clip": [0, 2, 1], "frames": [[1, 2, 3], [3, 2, 1], [0, 1, 2]], "mirror": [0, 1, 1]}
+    clips = table.take({name: torch.tensor(values) for name, values in batch.items()})
+    expected = []
+    for clip, numbers, mirror in ((0, (1, 2, 3), 0), (2, (3, 2, 1), 1), (1, (0, 1, 2), 1)):
+        pictures = to_float(torch.stack([data.clips.load(clip, number) for number in numbers]))  # type: ignore[misc]
+        expected.append(network.encode(pictures.flip(-1) if mirror else pictures))
+    assert torch.equal(clips, torch.stack(expected))
+    # The same as seen by the view itself.
+    data.frames_until = 0
+    sample = {name: value.unsqueeze(0) for name, value in data[5].items()}
+    assert table.take(sample).shape == (1, 3, 4, 4)
+    with pytest.raises(AnimegenError, match="numbers of clips"):
+        table.take({"frame": torch.zeros(1)})
+
+
+def test_numbers_above_32767_survive_two_bytes() -> None:
+    codes = np.array([[[[50256]]], [[[65535]]]], np.uint16)
+    table = CodeTable(torch.from_numpy(codes.view(np.int16)), torch.tensor([1]))
+    batch = {"clip": torch.tensor([0]), "frames": torch.tensor([[0]]), "mirror": torch.tensor([0])}
+    assert table.take(batch).tolist() == [[[[50256]]]]
+    assert table.take(batch | {"mirror": torch.tensor([1])}).tolist() == [[[[65535]]]]
+
+
+def test_a_table_is_read_again_refused_if_it_is_another_and_made_anew_if_it_is_incomplete(tmp_path: Path) -> None:
+    network, data = tokenizer().eval(), view()
+    with pytest.raises(AnimegenError, match="first process"):
+        code_table(tmp_path, network, data, build=False)
+    table = code_table(tmp_path, network, data)
+    (place,) = tmp_path.iterdir()
+    written = (place / "codes.npy").stat().st_mtime_ns
+    again = code_table(tmp_path, network, data, build=False)
+    assert torch.equal(again.codes, table.codes)
+    assert (place / "codes.npy").stat().st_mtime_ns == written
+    # Other weights, other clips, other pictures under the same names: another table.
+    code_table(tmp_path, tokenizer(seed=1).eval(), data)
+    code_table(tmp_path, network, view(clips=4))
+    other = ClipsView(MovingDigits(None, "train", 3, 4, 16, seed=9), 16, lengths=[3])
+    other.clips.seed = 0  # type: ignore[attr-defined]
+    described = describe(other)
+    other.clips.seed = 9  # type: ignore[attr-defined]
+    assert describe(other)["pictures"] != described["pictures"]
+    assert len(list(tmp_path.iterdir())) == 3
+    facts = json.loads((place / "table.json").read_text())
+    (place / "table.json").write_text(json.dumps(facts | {"tokenizer": "another"}))
+    with pytest.raises(AnimegenError, match="made by another tokenizer"):
+        code_table(tmp_path, network, data)
+    (place / "table.json").write_text(json.dumps(facts))
+    np.save(place / "codes.npy", np.zeros((2, 3, 4, 4), np.uint16))
+    with pytest.raises(AnimegenError, match="damaged"):
+        code_table(tmp_path, network, data)
+    (place / "table.json").unlink()
+    assert torch.equal(code_table(tmp_path, network, data).codes, table.codes)
+
+
+def test_a_broken_frame_shows_what_is_before_it(tmp_path: Path) -> None:
+    data = view(clips=1)
+    whole = code_table(tmp_path, tokenizer().eval(), data).codes
+    load = data.clips.load
+    data.clips.load = lambda index, number: None if number in (0, 2) else load(index, number)  # type: ignore[method-assign]
+    codes = code_table(tmp_path, tokenizer().eval(), data).codes
+    assert torch.equal(codes, whole[:, [1, 1, 1, 3]])
+
+
+# --- the stages ---------------------------------------------------------------------------------------------------
+
+
+def test_the_discriminator_is_left_out_learns_alone_and_then_counts() -> None:
+    objectives = {
+        "tokenizer": Objective(
+            l1=term(L1(), image="fake", reference="real"),
+            adversarial=term(GANLoss("hinge", side="generator"), logits="fake_logits", start=4, ramp=2, weight=0.5),
+        ),
+        "discriminator": Objective(
+            real=term(GANLoss("hinge"), logits="real_logits"),
+            fake=term(GANLoss("hinge", target="fake"), logits="fake_logits"),
+        ),
+    }
+    judge = NLayerPatchGAN(width=0.125, condition=3)
+    calls = []
+    judge.register_forward_hook(lambda *_: calls.append(1))
+    found = Ganime(tokenizer(), None, judge, discriminator_start=2, objectives=objectives)
+    batch = {"frame": frames(2, 32, 32)}
+    seen = {}
+    for step in (0, 1, 2, 3, 4):
+        found.train_step = step
+        for objective in objectives.values():
+            objective.step = step
+        before = len(calls)
+        steps = list(found.updates(batch))
+        totals = {name: bound.compute()[0] for name, bound in steps}
+        adaptive = isinstance(steps[-1][1], AdaptiveEvaluation)
+        seen[step] = (list(totals), len(calls) - before, adaptive)
+    assert seen[0] == seen[1] == (["tokenizer"], 0, False)
+    assert seen[2] == seen[3] == (["discriminator", "tokenizer"], 2, False)
+    assert seen[4] == (["discriminator", "tokenizer"], 3, True)
+    found.adaptive_cap = None
+    assert not isinstance(list(found.updates(batch))[-1][1], AdaptiveEvaluation)
+    # Judged together with the real picture; the gradient reaches the whole tokenizer.
+    found.adaptive_cap = 10.0
+    found.zero_grad()
+    list(found.updates(batch))[-1][1].compute()[0].backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in found.tokenizer.encoder.parameters())
+
+
+def test_the_adaptive_step_has_the_gradients_of_the_published_one() -> None:
+    """Two passes back from the picture and one through the decoder equal the sum of the weighted losses."""
+    objective = Objective(
+        l1=term(L1(), image="fake", reference="real", weight=2.0),
+        commitment=term(Commitment(), encoded="encoded", nearest="nearest", weight=0.25),
+        adversarial=term(GANLoss("hinge", side="generator"), logits="fake_logits", weight=0.5),
+    )
+    judge = NLayerPatchGAN(width=0.125).requires_grad_(False).eval()
+    found = Ganime(tokenizer(output="linear"), None, judge, discriminator_start=1, objectives={"tokenizer": objective})
+    found.tokenizer.eval()
+    real = frames(2, 32, 32)
+    ((_, bound),) = list(found.updates({"frame": real}))
+    total, _ = bound.compute()
+    total.backward()
+    network = found.tokenizer
+    image, quantized, encoded = network(real)
+    reconstruction, game = 2 * (image - real).abs().mean(), -judge(image).mean()
+    norms = [torch.autograd.grad(x, network.last_layer, retain_graph=True)[0].norm() for x in (reconstruction, game)]
+    scale = (norms[0] / (norms[1] + 1e-4)).clamp(0, 10).detach()
+    commitment = 0.25 * (encoded - quantized.nearest).square().mean()
+    expected = reconstruction + scale * 0.5 * game + commitment
+    torch.testing.assert_close(total, expected)
+    for parameter, gradient in zip(
+        network.parameters(), torch.autograd.grad(expected, list(network.parameters()), allow_unused=True), strict=True
+    ):
+        torch.testing.assert_close(parameter.grad, gradient)
+
+
+def test_the_second_stage_moves_the_transformer_and_nothing_else() -> None:
+    found = module()
+    assert found.transformer is not None
+    found.objectives["transformer"].terms["picture"] = Objective(
+        picture=term(L1(), image="soft", reference="soft_truth")
+    ).term("picture")
+    found.objectives["transformer"].factors["picture"] = 1.0
+    found.table = CodeTable(torch.randint(24, (2, 12, 4, 4), dtype=torch.int16), torch.tensor([6, 6]))
+    found.train()
+    assert not found.tokenizer.training
+    before = {name: value.clone() for name, value in found.tokenizer.state_dict().items()}
+    shown = torch.arange(5) + torch.tensor([[0], [1]])
+    batch = {"clip": torch.tensor([0, 1]), "frames": shown, "mirror": torch.tensor([0, 1])}
+    optimizer = torch.optim.Adam(p for p in found.parameters() if p.requires_grad)
+    for _ in range(3):
+        ((name, bound),) = list(found.updates(batch))
+        assert name == "transformer"
+        total, values = bound.compute()
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+    assert all(torch.equal(value, before[name]) for name, value in found.tokenizer.state_dict().items())
+    assert all(parameter.grad is None for parameter in found.tokenizer.parameters())
+    # The picture alone gives the transformer a gradient, too.
+    found.transformer.zero_grad()
+    ((_, bound),) = list(found.updates(batch))
+    _, values = bound.compute()
+    values["picture"].backward()
+    assert found.transformer.head.weight.grad is not None
+    assert found.transformer.head.weight.grad.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in found.tokenizer.parameters())
+
+
+def test_soft_frames_of_a_certain_transformer_are_the_true_frames() -> None:
+    network = tokenizer().eval().requires_grad_(False)
+    clips = torch.randint(24, (2, 4, 4, 4), generator=torch.Generator().manual_seed(0))
+    clip, frame, place = torch.cartesian_prod(torch.arange(2), torch.tensor([1, 2]), torch.arange(0, 16, 2)).unbind(1)
+    targets = clips.flatten(2)[clip, frame, place]
+    logits = (nn.functional.one_hot(targets, 24) * 100.0).requires_grad_()
+    found = {"logits": logits, "clip": clip, "frame": frame, "place": place}
+    drawn = soft_frames(network, clips, found, 3)
+    assert drawn["soft"].shape == (3, 3, 16, 16)
+    torch.testing.assert_close(drawn["soft"].clamp(-1, 1), drawn["soft_truth"], atol=1e-4, rtol=1e-4)
+    assert soft_frames(network, clips, found, 9)["soft"].shape[0] == 4
+
+
+def test_parts_that_do_not_fit_are_told() -> None:
+    with pytest.raises(AnimegenError, match="knows 8 codes"):
+        Ganime(tokenizer(), CodeTransformer(8, (4, 4), layers=1, heads=2, dim=16), frame_size=(16, 16))
+    with pytest.raises(AnimegenError, match="cannot be cut"):
+        Ganime(tokenizer(), frame_size=(16, 18))
+    with pytest.raises(AnimegenError, match="no discriminator but an objective"):
+        Ganime(tokenizer(), objectives={"discriminator": OBJECTIVES["transformer"]()})
+    with pytest.raises(AnimegenError, match="adaptive_cap"):
+        Ganime(tokenizer(), adaptive_cap=0.0)
+    with pytest.raises(AnimegenError, match="clips/toonworld"):
+        list(module(begun=False).updates({}))
+
+
+# --- drawing --------------------------------------------------------------------------------------------------
+
+
+def test_the_given_frames_stand_at_the_ends_whatever_their_size() -> None:
+    found = module().eval()
+    assert isinstance(found, ClipGenerator)
+    assert isinstance(found, Interpolator)
+    first, last = frames(1, 13, 15), frames(1, 13, 15).flip(-1)
+    for count in (3, 5, 9):
+        clip = found.generate(first, last, count)
+        assert clip.shape == (1, count, 3, 13, 15)
+        assert torch.equal(clip[:, 0], first)
+        assert torch.equal(clip[:, -1], last)
+        assert torch.equal(clip, found.generate(first, last, count))
+    assert torch.equal(found.generate(first, last, 2), torch.stack([first, last], 1))
+    middle = frames(1, 13, 15).neg()
+    assert torch.equal(found.generate(first, last, 5, keys={2: middle})[:, 2], middle)
+    same = found.generate(first, first, 4)
+    assert torch.equal(same[:, 0], same[:, -1])
+    with pytest.raises(AnimegenError, match="9 at most"):
+        found.generate(first, last, 10)
+    with pytest.raises(AnimegenError, match="without a trained transformer"):
+        Ganime(tokenizer()).generate(first, last, 4)
+    with pytest.raises(AnimegenError, match="without a trained transformer"):
+        module(begun=False).generate(first, last, 4)
+
+
+def test_times_find_their_clip() -> None:
+    third = torch.tensor([1 / 3, 2 / 3])
+    cases = [(third, 3), (torch.tensor([0.5]), 2), (torch.tensor([0.25, 0.5]), 4), (torch.tensor([0.125, 0.5]), 8)]
+    for t, n in cases:
+        assert span_of(t, 16) == n
+    assert span_of(torch.tensor([0.3165]), 16) == 15
+    assert span_of(torch.tensor([0.125]), 5) == 4
+    assert span_of(torch.tensor([0.5]), 3) == 2
+
+
+def test_all_frames_between_come_from_one_clip_and_repeated_pairs_are_drawn_once() -> None:
+    found = module().eval()
+    assert found.transformer is not None
+    calls: list[tuple[int, ...]] = []
+    generate = found.transformer.generate
+
+    def counted(first: Tensor, *more: Any) -> Tensor:
+        calls.append((len(first), more[1]))
+        return generate(first, *more)
+
+    found.transformer.generate = counted  # type: ignore[method-assign,assignment]
+    first, last = frames(2, 14, 16), frames(2, 14, 16).flip(0)
+    times = torch.tensor([[0.25, 0.5, 0.75]]).expand(2, 3)
+    clip = found.between(first, last, times)
+    assert calls == [(2, 5)]
+    assert clip.shape == (2, 3, 3, 14, 16)
+    whole = found.generate(first, last, 5)
+    torch.testing.assert_close(clip, whole[:, 1:-1])
+    pair = found.encode_pair(first, last)
+    again = [found.synthesize(pair, torch.full((2,), 0.5)) for _ in range(2)]
+    assert calls[2:] == [(2, 3)]
+    assert torch.equal(*again)
+
+
+def test_a_tokenizer_alone_draws_the_cross_fade_of_its_reconstructions() -> None:
+    network = tokenizer().eval()
+    found = Ganime(network).eval()
+    first, last = frames(2, 16, 16), frames(2, 16, 16).flip(0)
+    ends = [network.decode(network.encode(frame)) for frame in (first, last)]
+    drawn = found.synthesize(found.encode_pair(first, last), torch.tensor([0.25, 0.5]))
+    torch.testing.assert_close(drawn[0], 0.75 * ends[0][0] + 0.25 * ends[1][0])
+    torch.testing.assert_close(drawn[1], 0.5 * ends[0][1] + 0.5 * ends[1][1])
+    assert list(found.preview({"first": first})) == ["frame", "reconstruction"]
+
+
+def test_validation_scores_what_is_drawn_beside_the_cross_fades() -> None:
+    found = module().eval()
+    truth = frames(3).unsqueeze(0)
+    batch = {"first": frames(1), "last": frames(1).neg(), "truth": truth, "t": torch.tensor([[0.25, 0.5, 0.75]])}
+    scores = found.validate(batch)
+    clip = torch.cat([batch["first"].unsqueeze(1), truth, batch["last"].unsqueeze(1)], 1)[0]
+    coded = decode(found.tokenizer, found.tokenizer.encode(clip).unsqueeze(0))[0]
+    torch.testing.assert_close(scores["reconstruction_psnr"], psnr(coded, clip))
+    output = found.between(batch["first"], batch["last"], batch["t"])[0]
+    torch.testing.assert_close(scores["psnr"], psnr(output, truth[0]))
+    faded = torch.lerp(coded[:1], coded[-1:], torch.tensor([0.25, 0.5, 0.75]).view(3, 1, 1, 1))
+    torch.testing.assert_close(scores["gain_over_coded_blend"], psnr(output, truth[0]) - psnr(faded, truth[0]))
+    assert {"gain_over_blend", "ssim", "edge_f", "accuracy", "changed_accuracy", "cross_entropy"} <= set(scores)
+    assert set(module(begun=False).validate(batch)) == {
+        "reconstruction_psnr",
+        "reconstruction_ssim",
+        "perplexity",
+        "codes_used",
+    }
+    assert list(found.preview(batch)) == ["output", "truth"]
+    pair = Pair.of(found.tokenizer, clip[[0, 0, 1]], clip[[2, 2, 2]])
+    assert pair.group.tolist() == [0, 0, 1]
+
+
+# --- a run ------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_passes_from_the_tokenizer_to_the_transformer_and_goes_on_anywhere(tmp_path: Path) -> None:
+    words = ("experiment=ganime/quickstart", "data.lengths=[3]", "model.transformer.layers=1")
+    kept = ("callbacks.checkpoints.every=1", "callbacks.checkpoints.keep=-1", "callbacks.previews.every=100")
+    whole = train(*words, *kept, "train_steps=4", output=tmp_path / "whole")
+    at = {step: read_checkpoint(whole / f"checkpoints/step-000000{step}.ckpt") for step in (1, 2, 3, 4)}
+    averages = at[2]["animegen"]["ema"]["averages"]["tokenizer"]
+    weights = {
+        step: {k.removeprefix("tokenizer."): v for k, v in c["state_dict"].items() if k.startswith("tokenizer.")}
+        for step, c in at.items()
+    }
+    assert any(not torch.equal(weights[2][name], value) for name, value in averages.items())
+    for step in (3, 4):
+        # The tokenizer took its averages, and neither weights nor codebook nor averages have moved since.
+        assert all(torch.equal(weights[step][name], value) for name, value in averages.items())
+        assert at[step]["animegen"]["ema"]["averages"]["tokenizer"].keys() == averages.keys()
+        for name, value in at[step]["animegen"]["ema"]["averages"]["tokenizer"].items():
+            assert torch.equal(value, averages[name])
+    assert at[2]["state_dict"]["_extra_state"] == -1
+    assert at[3]["state_dict"]["_extra_state"] == 2
+    moved = [
+        k
+        for k, v in at[4]["state_dict"].items()
+        if isinstance(v, Tensor) and not torch.equal(v, at[3]["state_dict"][k])
+    ]
+    assert moved
+    assert all(name.startswith("transformer.") for name in moved)
+    # Resumed in the first stage and in the second, with the table and without.
+    for step in (1, 3):
+        resumed = train(f"resume={whole}/checkpoints/step-000000{step}.ckpt", output=tmp_path / f"from{step}")
+        assert_same_state(read_checkpoint(resumed), at[4])
+        assert [p.name for p in (resumed / "codes").iterdir()] == [p.name for p in (whole / "codes").iterdir()]
+    # The transformer alone over that tokenizer begins where the composite's second stage began.
+    alone = (f"model.tokenizer_checkpoint={whole}", "model.tokenizer_steps=0", "train_steps=1")
+    single = train(*words, *alone, output=tmp_path / "alone")
+    found = load_model(single, "cpu")
+    assert isinstance(found, Ganime)
+    assert found.begun
+    taken = found.tokenizer.state_dict()
+    assert all(torch.equal(taken[name], value) for name, value in weights[4].items() if isinstance(value, Tensor))
+    (mine,), (theirs,) = list((single / "codes").iterdir()), list((whole / "codes").iterdir())
+    assert mine.name == theirs.name
+    assert np.array_equal(np.load(mine / "codes.npy"), np.load(theirs / "codes.npy"))
