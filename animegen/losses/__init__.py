@@ -7,9 +7,11 @@ from animegen.losses.edge import NEDT, LineChamfer, LineL1
 from animegen.losses.latent import KL, Commitment
 from animegen.losses.motion import Census, DeepSupervision, Laplacian
 from animegen.losses.perceptual import LPIPS, FeatureL1
-from animegen.losses.pixel import L1, MSE, Charbonnier, TotalVariation
+from animegen.losses.pixel import L1, MSE, Charbonnier, GradientL1, TotalVariation
+from animegen.losses.statistics import FeatureStatistics, NormalisedFeatures
 from animegen.losses.structure import FeatureSync, GuidedFeatureL1, Structure
 from animegen.losses.style import DecentralisedGramStyle, GramStyle, gram
+from animegen.losses.temporal import FeatureConsistency, FrameDifference, TemporalConsistency
 
 __all__ = [
     "KL",
@@ -22,17 +24,23 @@ __all__ = [
     "Commitment",
     "DecentralisedGramStyle",
     "DeepSupervision",
+    "FeatureConsistency",
     "FeatureL1",
+    "FeatureStatistics",
     "FeatureSync",
+    "FrameDifference",
     "GANLoss",
+    "GradientL1",
     "GramStyle",
     "GuidedFeatureL1",
     "LabColour",
     "Laplacian",
     "LineChamfer",
     "LineL1",
+    "NormalisedFeatures",
     "PatchNCE",
     "Structure",
+    "TemporalConsistency",
     "TotalVariation",
     "YUVColour",
     "gram",

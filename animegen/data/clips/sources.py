@@ -117,6 +117,8 @@ LAYOUTS = ("vimeo90k", "atd12k", "folders")
 _SPLITS = ("train", "val", "test")
 _ATD = {"train": ("train_10k",), "test": ("test_2k_540p", "test_2k_original")}
 _VIMEO = {"train": ("tri_trainlist.txt", "sep_trainlist.txt"), "test": ("tri_testlist.txt", "sep_testlist.txt")}
+#: Lists of clips, one folder per line, as ``animegen prepare`` writes them.
+LISTS = {"train": "train.txt", "val": "val.txt", "test": "test.txt"}
 
 
 class TripletFolders:
@@ -128,12 +130,14 @@ class TripletFolders:
     ``vimeo90k``    ``sequences/00001/0266/im1.png`` ..., ``tri_trainlist.txt``, ``tri_testlist.txt`` (septuplets:
                     ``sep_*list.txt``)
     ``atd12k``      ``train_10k/<name>/frame1.jpg`` ..., ``test_2k_540p/<name>/frame1.png`` ...
-    ``folders``     any folders with three or more pictures each, in natural order of their names
+    ``folders``     any folders with three or more pictures each, in natural order of their names; where the files
+                    ``train.txt``, ``val.txt`` and ``test.txt`` are there, as ``animegen prepare`` writes them, the
+                    folders that these name
     ==============  ==========================================================================================
 
     Validation clips are held out of the training list by the hashes of their names, so a clip stays on its side when
-    others come or go. With ``folders`` there is no test list: ``test`` are the validation clips. The folder
-    is read when it is first needed.
+    others come or go. With ``folders`` and no lists, ``test`` are the validation clips. The folder is read when it is
+    first needed.
 
     Args:
         folder: where the dataset lies.
@@ -212,15 +216,19 @@ class TripletFolders:
         if not self.folder.is_dir():
             raise AnimegenError(f"The folder '{self.folder}' does not exist: give the one that holds the clips.")
         layout = self._found_layout() if self.layout == "auto" else self.layout
+        divided = False
         if layout == "vimeo90k":
             folders = self._vimeo()
         elif layout == "atd12k":
             folders = self._atd()
+        elif divided := layout == "folders" and all((self.folder / name).is_file() for name in LISTS.values()):
+            lines = (self.folder / LISTS[self.split]).read_text().splitlines()
+            folders = [self.folder / line for line in lines if line]
         else:
             folders = sorted({file.parent for file in self.folder.rglob("*") if _is_frame(file)}, key=_folder_key)
         clips = [(folder.relative_to(self.folder).as_posix(), _frames(folder)) for folder in folders]
         clips = [(name, files) for name, files in clips if len(files) >= 3]
-        if layout == "folders" or self.split != "test":
+        if not divided and (layout == "folders" or self.split != "test"):
             clips = self._side(clips)
         if not clips:
             raise AnimegenError(

@@ -1,0 +1,166 @@
+"""Films as sources of windows: their shots, with estimated motion."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from animegen.core.errors import AnimegenError
+from animegen.data.clips.moving import Draw, MovingStills, places_in
+from animegen.data.images import to_float
+from animegen.data.sampler import counter_hash
+from animegen.data.sources import ImageSource
+from animegen.data.views import scale_short_side
+from animegen.nn.warp import consistent
+
+#: What files of films end in.
+FILMS = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".gif")
+
+
+class FilmWindows:
+    """The shots of all films in a folder, decoded once into a cache; their motion by DIS flow, kept in memory.
+
+    As a source of pictures it has one per shot, its middle frame. Shots are held out by the hashes of their names; a
+    single shot serves for training and for validation.
+
+    Args:
+        folder: with films (mp4, mkv, mov, avi, webm, gif), or one film.
+        size: shorter side to which frames are scaled down.
+        length: shortest shot that is used, in frames.
+        share: of the shots is held out.
+        part: ``train``, ``heldout`` or ``all``.
+        cache: folder for the decoded films; by default ``.animegen_cache`` beside them.
+        megabytes: how much flow is kept; what is beyond that is estimated again.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        size: int = 128,
+        length: int = 6,
+        share: float = 0.1,
+        part: str = "train",
+        cache: str | Path | None = None,
+        megabytes: int = 1024,
+    ) -> None:
+        if part not in ("train", "heldout", "all"):
+            raise AnimegenError(f"part={part} is unknown: use train, heldout or all.")
+        self.folder, self.size, self.shortest, self.share, self.part = Path(folder), size, length, share, part
+        home = self.folder if self.folder.is_dir() else self.folder.parent
+        self.cache, self.megabytes = Path(cache) if cache else home / ".animegen_cache", megabytes
+        self._shots: list[tuple[str, Any, int, int]] = []
+        self._flows: OrderedDict[tuple[int, int, int], tuple[Tensor, Tensor]] = OrderedDict()
+        self._bytes = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the flows behind when it is sent to a worker."""
+        return {**self.__dict__, "_flows": OrderedDict(), "_bytes": 0}
+
+    def prepare(self) -> None:
+        """Decode the films and find their shots."""
+        if self._shots:
+            return
+        # On demand: the video layer reads data, not the other way round.
+        from animegen.video.cache import cached_clip
+        from animegen.video.shots import detect_shots
+
+        shots = []
+        for film in self._films():
+            clip = cached_clip(film, self.cache, self.size)
+            for first, stop in detect_shots(clip[t] for t in range(len(clip))):
+                if stop - first >= self.shortest:
+                    shots.append((f"{film.name}-{first}", clip, first, stop))
+        if not shots:
+            raise AnimegenError(
+                f"No shot of the films in '{self.folder}' has {self.shortest} frames: give longer films, or a smaller"
+                " data.length."
+            )
+        self._shots = self._side(shots)
+
+    def _films(self) -> list[Path]:
+        if self.folder.is_file():
+            return [self.folder]
+        if not self.folder.is_dir():
+            raise AnimegenError(f"The folder '{self.folder}' does not exist: give one with films.")
+        films = sorted(path for path in self.folder.iterdir() if path.suffix.lower() in FILMS)
+        if not films:
+            raise AnimegenError(f"There is no film in '{self.folder}': it has no {', '.join(FILMS)}.")
+        return films
+
+    def _side(self, shots: list[tuple[str, Any, int, int]]) -> list[tuple[str, Any, int, int]]:
+        if self.part == "all" or len(shots) == 1 or self.share <= 0:
+            return shots
+        places = [counter_hash("holdout", name) % 2**64 for name, *_ in shots]
+        held = {place for place in places if place < self.share * 2**64} or {min(places)}
+        if len(held) == len(shots):
+            held = {min(places)}
+        return [s for s, place in zip(shots, places, strict=True) if (place in held) == (self.part == "heldout")]
+
+    @property
+    def shots(self) -> list[tuple[str, Any, int, int]]:
+        """Name, decoded film, first frame and end of each shot."""
+        self.prepare()
+        return self._shots
+
+    @property
+    def clips(self) -> int:
+        """The number of shots."""
+        return len(self.shots)
+
+    def clip_name(self, index: int) -> str:
+        """Return the film's name and the number of the shot's first frame."""
+        return self.shots[index][0]
+
+    def __len__(self) -> int:
+        return self.clips
+
+    def name(self, index: int) -> str:
+        """Return the name of a shot."""
+        return self.clip_name(index)
+
+    def image(self, index: int) -> Tensor:
+        """Return the middle frame of a shot, uint8 ``(3,H,W)``."""
+        _, clip, first, stop = self.shots[index]
+        return scale_short_side(clip[(first + stop) // 2], self.size)
+
+    def window(self, index: int, length: int, size: int, draw: Draw | None) -> tuple[int, Tensor]:
+        """Return frames; see :class:`WindowSource`."""
+        _, clip, first, stop = self.shots[index]
+        places = places_in(stop - first, length, self.clip_name(index))
+        start = draw(places, "start") if draw else (places - 1) // 2
+        frames = [scale_short_side(clip[first + start + t], self.size) for t in range(length)]
+        return start, torch.stack(frames)
+
+    def motion(self, index: int, now: int, then: int) -> tuple[Tensor, Tensor]:
+        """Return DIS flow, valid where there and back agree; see :class:`MotionSource`."""
+        key = (index, now, then)
+        if key in self._flows:
+            flow, valid = self._flows[key]
+            return flow.float(), valid
+        from animegen.video.flow import DISFlow
+
+        _, clip, first, _ = self.shots[index]
+        pictures = [scale_short_side(clip[first + t], self.size)[None] for t in (now, then)]
+        a, b = (to_float(picture) for picture in pictures)
+        flow_there, flow_back = DISFlow()(torch.cat([a, b]), torch.cat([b, a])).split(1)
+        flow, valid = flow_there[0], consistent(flow_there, flow_back)[0]
+        cost = flow.numel() * 2 + valid.numel()
+        if self._bytes + cost <= self.megabytes * 2**20:
+            self._flows[key] = flow.half(), valid
+            self._bytes += cost
+        return flow.half().float(), valid
+
+
+def anime_windows(stills: ImageSource, films: str | Path | None = None, **settings: Any) -> FilmWindows | MovingStills:
+    """Return what moves in the style: the films of a folder if one is given, else the stills, moved.
+
+    Args:
+        stills: pictures in the style.
+        films: folder with films in the style, or ``None``.
+        settings: of :class:`FilmWindows`.
+    """
+    return MovingStills(stills) if films is None else FilmWindows(films, **settings)

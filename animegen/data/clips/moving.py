@@ -1,0 +1,274 @@
+"""Sources of short windows of film: the generated world with its exact motion, and stills that are moved."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from animegen.core.errors import AnimegenError
+from animegen.data.images import to_float, to_uint8
+from animegen.data.sources import ImageSource, next_good
+from animegen.data.toonworld import VISIBLE, Scene, ToonWorldImages, truth
+from animegen.data.toonworld.scene import Size
+from animegen.data.views import scale_short_side
+
+log = logging.getLogger(__name__)
+
+Draw = Callable[[int, str], int]
+"""``draw(count, purpose)``: a number from 0 to count - 1 that belongs to the sample."""
+
+
+@runtime_checkable
+class WindowSource(Protocol):
+    """A numbered collection of clips without cuts, of which windows are read."""
+
+    @property
+    def clips(self) -> int:
+        """The number of clips."""
+        ...
+
+    def clip_name(self, index: int) -> str:
+        """Return the name of a clip: stable and unique within the source."""
+        ...
+
+    def window(self, index: int, length: int, size: int, draw: Draw | None) -> tuple[int, Tensor]:
+        """Return the first frame's number and frames uint8 ``(length,3,H,W)``, the shorter side at least ``size``.
+
+        Without ``draw`` the window lies in the middle.
+        """
+        ...
+
+
+@runtime_checkable
+class MotionSource(WindowSource, Protocol):
+    """Clips whose motion is known."""
+
+    def motion(self, index: int, now: int, then: int) -> tuple[Tensor, Tensor]:
+        """Return the flow ``(2,H,W)`` from frame ``now`` into ``then``, and where it is valid, bool ``(1,H,W)``."""
+        ...
+
+
+class ToonWorldWindows(ToonWorldImages):
+    """Consecutive frames from the middle of clips of the generated world, in one look; with their exact motion.
+
+    Many scenes of a few frames teach more than few scenes of many. As a source of pictures it has ``scenes * length``.
+
+    Args:
+        look: ``photo``, or a style.
+        length: frames per scene; the scene itself lasts ``frames``.
+        motion: whether :meth:`motion` will be asked for.
+        settings: see :class:`~animegen.data.toonworld.ToonWorldImages`.
+    """
+
+    def __init__(
+        self,
+        look: str,
+        split: str = "train",
+        scenes: int = 64,
+        length: int = 6,
+        size: Size = 128,
+        first_scene: int = 0,
+        seed: int = 0,
+        cache: str | Path = "memory",
+        workers: int = 0,
+        frames: int = 24,
+        speed: float | None = None,
+        motion: bool = False,
+    ) -> None:
+        super().__init__(
+            look,
+            split,
+            scenes,
+            frames_per_scene=length,
+            size=size,
+            first_scene=first_scene,
+            seed=seed,
+            cache=cache,
+            workers=workers,
+            frames=frames,
+            speed=speed,
+        )
+        first = (frames - length) // 2
+        self.times = list(range(first, first + length))
+        self.length = length
+        self._with_motion = motion
+        self._labels: list[np.ndarray] = []
+        self._poses: list[np.ndarray] = []
+        self._seen: list[dict[tuple[int, int], np.ndarray]] = []
+
+    @property
+    def clips(self) -> int:
+        """The number of scenes."""
+        return len(self._arguments)
+
+    def clip_name(self, index: int) -> str:
+        """Return a stable name such as ``train-0003-photo``."""
+        return f"{self.split}-{self._arguments[index]['index']:04d}-{self.look}"
+
+    def in_look(self, look: str) -> ToonWorldWindows:
+        """Return the same frames in another look."""
+        settings = {name: value for name, value in self._settings.items() if name not in ("frames_per_scene", "hold")}
+        return ToonWorldWindows(look, length=self.length, **settings)
+
+    def window(self, index: int, length: int, size: int, draw: Draw | None) -> tuple[int, Tensor]:
+        """Return frames; see :class:`WindowSource`."""
+        places = places_in(self.length, length, self.clip_name(index))
+        first = draw(places, "start") if draw else (places - 1) // 2
+        frames = [self.image(index * self.length + first + t) for t in range(length)]
+        return first, torch.stack(frames)
+
+    def motion(self, index: int, now: int, then: int) -> tuple[Tensor, Tensor]:
+        """Return the exact flow; see :class:`MotionSource`. Borders between parts are not valid."""
+        self._prepare_motion()
+        poses = self._poses[index]
+        flow = torch.from_numpy(truth.flow(self._labels[index][now], poses[now], poses[then]))
+        bits = self._seen[index][now, then]
+        height, width = flow.shape[-2:]
+        seen = np.unpackbits(bits, count=height * width).reshape(1, height, width).astype(bool)
+        return flow, torch.from_numpy(seen)
+
+    def prepare(self) -> None:
+        """Draw the frames, and find their motion."""
+        super().prepare()
+        if self._with_motion:
+            self._prepare_motion()
+
+    def _prepare_motion(self) -> None:
+        if self._labels:
+            return
+        log.info("finding the motion of %d scenes of the generated world", self.clips)
+        for arguments in self._arguments:
+            scene = Scene(**arguments)
+            labels = [scene.labels(t) for t in self.times]
+            seen = {}
+            for now, start in enumerate(self.times):
+                for then in range(now):
+                    visible = scene.visibility(start, self.times[then]) == VISIBLE
+                    seen[now, then] = np.packbits(visible)
+            self._labels.append(np.stack(labels))
+            self._poses.append(np.stack([scene.poses(t) for t in self.times]))
+            self._seen.append(seen)
+
+
+class MovingStills:
+    """Stills as clips: the camera pans and zooms smoothly over them, as far as they reach.
+
+    What a temporal discriminator is shown as real where there are stills of a style but no films (the moving first
+    frame of TecoGAN's training, Chu et al. 2020).
+
+    Args:
+        source: the stills.
+        reach: how much larger than the window they are made, so that there is room to move.
+        pan: largest way of the window, in its sides per clip of 6 frames.
+        zoom: largest change of its size per clip of 6 frames.
+    """
+
+    def __init__(self, source: ImageSource, reach: float = 1.5, pan: float = 0.2, zoom: float = 0.1) -> None:
+        if reach < 1 or not 0 <= pan <= 1 or not 0 <= zoom < 1:
+            raise AnimegenError(
+                f"MovingStills needs reach >= 1, pan from 0 to 1 and zoom from 0 to below 1, not {reach}, {pan} and"
+                f" {zoom}."
+            )
+        self.source, self.reach, self.pan, self.zoom = source, reach, pan, zoom
+
+    @property
+    def clips(self) -> int:
+        """The number of stills."""
+        return len(self.source)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @property
+    def skipped(self) -> int:
+        """Number of broken files met so far."""
+        return getattr(self.source, "skipped", 0)
+
+    def clip_name(self, index: int) -> str:
+        """Return the name of the still."""
+        return self.source.name(index)
+
+    name = clip_name
+
+    def image(self, index: int) -> Tensor:
+        """Return the still itself."""
+        return self.source.image(index)
+
+    def prepare(self) -> None:
+        """Let the source do its costly work."""
+        prepare = getattr(self.source, "prepare", None)
+        if prepare is not None:
+            prepare()
+
+    def window(self, index: int, length: int, size: int, draw: Draw | None) -> tuple[int, Tensor]:
+        """Return frames (length,3,size,size): a window moves over the still with constant speed and zoom."""
+        still = scale_short_side(next_good([self.source], index)[0], math.ceil(size * self.reach))
+        height, width = still.shape[-2:]
+
+        def number(purpose: str) -> float:  # in [-1, 1]
+            return 0.0 if draw is None else draw(2**16, purpose) / 2**15 - 1
+
+        share = torch.linspace(-0.5, 0.5, length) * (length / 6)
+        scale = size / 2 * (1 + self.zoom * number("zoom") * share)
+        # The window's centre, somewhere from which no end of the way leaves the still.
+        ways = [share * self.pan * size * number(axis) for axis in ("pan y", "pan x")]
+        rows, columns = (
+            _centred(side, scale, way, number(axis))
+            for side, way, axis in ((height, ways[0], "row"), (width, ways[1], "column"))
+        )
+        grid = (torch.arange(size) - (size - 1) / 2) / (size / 2)
+        y = rows[:, None] + scale[:, None] * grid
+        x = columns[:, None] + scale[:, None] * grid
+        places = torch.stack(
+            [
+                (2 * x / (width - 1) - 1)[:, None, :].expand(-1, size, -1),
+                (2 * y / (height - 1) - 1)[:, :, None].expand(-1, -1, size),
+            ],
+            -1,
+        )
+        frames = F.grid_sample(
+            to_float(still)[None].expand(length, -1, -1, -1), places, "bilinear", "border", align_corners=True
+        )
+        return 0, to_uint8(frames)
+
+
+def _centred(side: int, scale: Tensor, way: Tensor, choice: float) -> Tensor:
+    """Return the window's centre (T,) along one axis of ``side`` pixels: ``choice`` in [-1,1] of the room there is."""
+    half = scale.max() + way.abs().max()
+    room = max(float((side - 1) / 2 - half), 0.0)
+    return (side - 1) / 2 + choice * room + way
+
+
+def places_in(available: int, length: int, name: str) -> int:
+    """Return at how many places a window fits into a clip.
+
+    Raises:
+        AnimegenError: at none.
+    """
+    if available < length:
+        raise AnimegenError(
+            f"The clip '{name}' has {available} frames, too few for windows of {length}: set a smaller data.length."
+        )
+    return available - length + 1
+
+
+def named_windows(source: Any, what: str) -> WindowSource:
+    """Return ``source`` if windows can be read of it.
+
+    Raises:
+        AnimegenError: if not.
+    """
+    if not isinstance(source, WindowSource):
+        raise AnimegenError(
+            f"'{what}' of a view of styled clips must give windows, such as animegen.data.clips.ToonWorldWindows,"
+            f" FilmWindows or MovingStills, not {type(source).__name__}."
+        )
+    return source

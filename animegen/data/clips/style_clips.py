@@ -1,0 +1,192 @@
+"""The view of the temporal models: live clips with their motion, clips and stills in the style; its augmentation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from animegen.core.errors import AnimegenError
+from animegen.data.augment import Augment, take
+from animegen.data.clips.moving import Draw, MotionSource, WindowSource, named_windows
+from animegen.data.sampler import counter_hash, draw_integer, stream_index
+from animegen.data.sources import ImageSource
+from animegen.data.views import View, scale_short_side
+
+#: Entries on the grid of the photos, which are cropped and mirrored with them.
+MOTION = ("flow", "valid", "flow_first", "valid_first")
+
+
+class StyledClipView(View):
+    """Windows of live film and of anime that have nothing to do with each other.
+
+    ======================  =========================================================================================
+    ``photo``               uint8 ``(T,3,size,size)``
+    ``flow``                float32 ``(T-1,2,size,size)``: on frame t + 1, pointing into frame t, in pixels
+    ``valid``               bool ``(T-1,1,size,size)``: frame t shows the same thing
+    ``flow_first``          with ``long``: the same into frame 0; likewise ``valid_first``
+    ``anime``               uint8 ``(T,3,size,size)``: another clip, or with ``truth`` the drawing of ``photo``
+    ``style``               uint8 ``(3,size,size)``: a still in the style, of yet another scene
+    ``sample``              the number of the sample
+    ======================  =========================================================================================
+
+    Args:
+        photo: live clips, with their motion.
+        anime: clips in the style; ``None`` leaves ``anime`` out.
+        style: stills in the style; ``None`` takes the sources of ``anime`` as pictures, if there are any.
+        truth: ``anime`` is the drawing of ``photo``, clip by clip and frame by frame.
+        length: T.
+        single_until: samples below this number have one frame, without motion: a training begins with single frames,
+            which costs less.
+        long: give the motion to the first frame as well.
+        size: side of the squares.
+        seed: selects order, windows and crops.
+        shuffle: see :class:`~animegen.data.views.View`.
+    """
+
+    def __init__(
+        self,
+        photo: MotionSource,
+        anime: WindowSource | None = None,
+        style: ImageSource | None = None,
+        truth: bool = False,
+        length: int = 6,
+        single_until: int = 0,
+        long: bool = False,
+        size: int = 128,
+        seed: int = 0,
+        shuffle: bool = True,
+    ) -> None:
+        super().__init__([], size, seed, shuffle)
+        if length < 1:
+            raise AnimegenError(f"Windows of {length} frames cannot be made: set data.length to 1 or more.")
+        if truth and (anime is None or shuffle):
+            raise AnimegenError(
+                "truth=true is for evaluation (shuffle=false), with the drawings of the clips as anime."
+            )
+        self.photo: Any = named_windows(photo, "photo")
+        self.anime: Any = None if anime is None else named_windows(anime, "anime")
+        if not isinstance(photo, MotionSource):
+            raise AnimegenError(f"The motion of the clips of {type(photo).__name__} is not known: use others as photo.")
+        self.style: Any = anime if style is None else style
+        self.truth, self.length, self.single_until, self.long = truth, length, single_until, long
+
+    @property
+    def sources(self) -> dict[str, Any]:
+        """The sources of pictures by batch key."""
+        return {"photo": self.photo} if self.anime is None else {"photo": self.photo, "anime": self.anime}
+
+    @property
+    def aligned(self) -> list[list[str]]:
+        """What shows the same thing: with truth the photos and their drawings."""
+        return [["photo", "anime"]] if self.truth else [[key] for key in self.sources]
+
+    @property
+    def skipped(self) -> int:
+        """Number of broken files met so far."""
+        return sum(getattr(source, "skipped", 0) for source in {id(s): s for s in self._all()}.values())
+
+    def _all(self) -> list[Any]:
+        return [source for source in (self.photo, self.anime, self.style) if source is not None]
+
+    def prepare(self) -> None:
+        """Let the sources do their costly work, and find mistakes, before workers start."""
+        for source in self._all():
+            prepare = getattr(source, "prepare", None)
+            if prepare is not None:
+                prepare()
+
+    def __len__(self) -> int:
+        """Return the number of samples: one per live clip (for training, of the larger set)."""
+        if not self.shuffle or self.anime is None:
+            return self.photo.clips
+        return max(self.photo.clips, self.anime.clips)
+
+    def __getitem__(self, number: int) -> dict[str, Tensor]:
+        """Return a sample."""
+        if number < 0 or (not self.shuffle and number >= len(self)):
+            raise IndexError(f"sample {number} of {len(self)}")
+        return self._sample(self._index("photo", self.photo.clips, number), number) | {"sample": torch.tensor(number)}
+
+    def name(self, number: int) -> str:
+        """Return the name of the live clip of sample ``number``."""
+        return self.photo.clip_name(self._index("photo", self.photo.clips, number))
+
+    def preview(self, count: int) -> dict[str, Tensor]:
+        """Return up to ``count`` fixed samples as one batch, chosen by the hashes of their names."""
+        order = sorted(range(self.photo.clips), key=lambda i: counter_hash("preview", self.photo.clip_name(i)) % 2**64)
+        samples = [self._sample(index, None) | {"sample": torch.tensor(index)} for index in order[:count]]
+        return {key: torch.stack([sample[key] for sample in samples]) for key in samples[0]}
+
+    def _index(self, stream: str, count: int, number: int) -> int:
+        return stream_index(self.seed, stream, number, count) if self.shuffle else number % count
+
+    def _sample(self, index: int, number: int | None) -> dict[str, Tensor]:
+        training = self.shuffle and number is not None
+        length = 1 if self.shuffle and number is not None and number < self.single_until else self.length
+        start, photo = self.photo.window(index, length, self.size, self._draw("photo", number))
+        top, left = self._corner(photo, "photo", number if training else None)
+        sample = {"photo": self._cut(photo, top, left)}
+        pairs = {"": [(t, t - 1) for t in range(1, length)], "_first": [(t, 0) for t in range(1, length)]}
+        for key in ("", "_first") if self.long else ("",):
+            if pairs[key]:
+                found = [self.photo.motion(index, start + now, start + then) for now, then in pairs[key]]
+                sample[f"flow{key}"] = self._cut(torch.stack([flow for flow, _ in found]), top, left)
+                sample[f"valid{key}"] = self._cut(torch.stack([valid for _, valid in found]), top, left)
+        if self.anime is None:
+            return sample
+        if self.truth:
+            _, anime = self.anime.window(index, length, self.size, None)
+            return sample | {"anime": self._cut(anime, top, left)}
+        if not training:  # of another scene it would pass for the truth
+            return sample
+        other = self._index("anime", self.anime.clips, number)  # type: ignore[arg-type]
+        _, anime = self.anime.window(other, length, self.size, self._draw("anime", number))
+        sample["anime"] = self._cut(anime, *self._corner(anime, "anime", number))
+        still = self.style.image(self._index("style", len(self.style), number))  # type: ignore[arg-type]
+        still = scale_short_side(still, self.size)
+        return sample | {"style": self._cut(still, *self._corner(still, "style", number))}
+
+    def _draw(self, stream: str, number: int | None) -> Draw | None:
+        if not self.shuffle or number is None:
+            return None
+        return lambda count, purpose: draw_integer(count, self.seed, purpose, stream, number)
+
+    def _corner(self, frames: Tensor, stream: str, number: int | None) -> tuple[int, int]:
+        rows, columns = (side - self.size + 1 for side in frames.shape[-2:])
+        draw = self._draw(stream, number)
+        return ((rows - 1) // 2, (columns - 1) // 2) if draw is None else (draw(rows, "top"), draw(columns, "left"))
+
+    def _cut(self, values: Tensor, top: int, left: int) -> Tensor:
+        return values[..., top : top + self.size, left : left + self.size].contiguous()
+
+
+class StyledClipAugment(Augment):
+    """Random crop and mirroring of styled clips: photos with their motion, anime clips and stills each by themselves.
+
+    Args:
+        image_size: side of the crop in pixels.
+        flip: mirror half of the samples; the flow's x changes its sign with them.
+        jitter: see :class:`~animegen.data.augment.Augment`; of the photos, all frames of a clip alike.
+        seed: selects the draws.
+    """
+
+    def __init__(self, image_size: int, flip: bool = True, jitter: float = 0.0, seed: int = 0) -> None:
+        super().__init__(image_size, flip, jitter, ("photo",), seed)
+
+    def __call__(self, batch: dict[str, Tensor], aligned: Any = ()) -> dict[str, Tensor]:
+        """Augment a training batch; see :meth:`Augment.__call__`."""
+        out = super().__call__({key: value for key, value in batch.items() if key not in MOTION}, aligned)
+        rows, columns = self._window(batch["photo"], batch["sample"], "photo")
+        mirrored = (columns[:, 1] < columns[:, 0]) if columns.shape[1] > 1 else torch.zeros_like(columns[:, 0]).bool()
+        sign = torch.where(mirrored, -1.0, 1.0)
+        for key in MOTION:
+            if key not in batch:
+                continue
+            taken = take(batch[key], rows, columns)
+            if key.startswith("flow"):
+                direction = torch.stack([sign, torch.ones_like(sign)], 1).view(-1, 1, 2, 1, 1)
+                taken = taken * direction
+            out[key] = taken
+        return out

@@ -1,0 +1,7 @@
+"""The networks of the temporal family."""
+
+from animegen.models.temporal.networks.generator import TemporalGenerator
+from animegen.models.temporal.networks.state import Style, TemporalState
+from animegen.models.temporal.networks.style import AdaNorm, FusionBlock, StyleEncoder, blend
+
+__all__ = ["AdaNorm", "FusionBlock", "Style", "StyleEncoder", "TemporalGenerator", "TemporalState", "blend"]

@@ -1,0 +1,142 @@
+"""Training windows: how long and large they are at which step, and how they are disturbed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from animegen.core.errors import AnimegenError
+
+#: Entries with one value per frame but the first, and their channels.
+MOTION = {"flow": 2, "valid": 1, "flow_first": 2, "valid_first": 1}
+
+
+class Stage(nn.Module):
+    """A part of the training.
+
+    Args:
+        start: train step from which it lasts, until the next one starts.
+        frames: frames per window; ``None`` for all.
+        size: side of the crops (of the clips; stills stay whole); ``None`` for all.
+        samples: windows per batch; ``None`` for all.
+    """
+
+    def __init__(
+        self, start: int = 0, frames: int | None = None, size: int | None = None, samples: int | None = None
+    ) -> None:
+        super().__init__()
+        if start < 0 or any(value is not None and value < 1 for value in (frames, size, samples)):
+            raise AnimegenError("A stage needs a start that is not negative; its other settings must be at least 1.")
+        self.start, self.frames, self.size, self.samples = start, frames, size, samples
+
+
+def in_order(stages: Mapping[str, Stage | None] | None) -> list[Stage]:
+    """Return the stages of a configuration in their order; of two that start together the one named later counts.
+
+    Raises:
+        AnimegenError: if one is no stage.
+    """
+    for name, stage in (stages or {}).items():
+        if stage is not None and not isinstance(stage, Stage):
+            raise AnimegenError(
+                f"model.stages.{name} must say what it is: {{_target_: {Stage.__module__}.Stage, start: ...}}."
+            )
+    return sorted((stage for stage in (stages or {}).values() if stage is not None), key=lambda stage: stage.start)
+
+
+def staged(batch: dict[str, Tensor], stages: list[Stage], step: int) -> dict[str, Tensor]:
+    """Return what the stage in force leaves of a batch: its first frames, samples, and rows and columns.
+
+    A single frame is taken from anywhere in the window, drawn from torch's generator.
+    """
+    stage = next((stage for stage in reversed(stages) if stage.start <= step), None)
+    if stage is None:
+        return batch
+    length = batch["photo"].shape[1]
+    frames = min(stage.frames or length, length)
+    out = {}
+    for key, value in batch.items():
+        value = value[: stage.samples]
+        if key in ("photo", "anime"):
+            first = int(torch.randint(length, ())) if frames == 1 < length else 0
+            value = value[:, first : first + frames]
+        elif key in MOTION:
+            value = value[:, : frames - 1]
+        if stage.size is not None and key != "style" and value.ndim >= 4:
+            value = value[..., : stage.size, : stage.size]
+        out[key] = value
+    return {key: value for key, value in out.items() if key not in MOTION or frames > 1}
+
+
+class Disturbance(nn.Module):
+    """What windows must survive: cuts that are told and cuts that are not, and a memory that starts in mid-film.
+
+    Each happens to a window with the given chance, before a frame drawn at random. Where the film does not go
+    on, nothing is asked of the motion.
+
+    Args:
+        splice: the window goes on as that of another sample, and the memory is reset there.
+        silent_splice: the same, untold: the network has to see for itself that the film is another.
+        cold: the memory is emptied although the film goes on.
+    """
+
+    def __init__(self, splice: float = 0.0, silent_splice: float = 0.0, cold: float = 0.0) -> None:
+        super().__init__()
+        if min(splice, silent_splice, cold) < 0 or splice + silent_splice + cold > 1:
+            raise AnimegenError(
+                "The chances splice, silent_splice and cold must not be negative, nor more than 1 in all."
+            )
+        self.splice, self.silent_splice, self.cold = splice, silent_splice, cold
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Return a batch with disturbed windows, and where the memory is reset, bool (B,T); ``None`` for nowhere."""
+        photo = batch["photo"]
+        count, length = photo.shape[:2]
+        chances = self.splice + self.silent_splice + self.cold
+        if length < 2 or chances == 0:
+            return batch, None
+        luck = torch.rand(count, device=photo.device)
+        place = torch.randint(1, length, (count,), device=photo.device)
+        frame = torch.arange(length, device=photo.device)
+        struck = luck < chances
+        spliced = luck < self.splice + self.silent_splice
+        told = struck & ~(spliced & (luck >= self.splice))
+        after = frame >= place[:, None]  # (B,T)
+        out = dict(batch)
+        elsewhere = (after & spliced[:, None])[..., None, None, None]
+        out["photo"] = torch.where(elsewhere, photo.roll(1, 0), photo)
+        for key, gone in (("valid", frame == place[:, None]), ("valid_first", after)):
+            if key in batch:
+                kept = ~(gone & struck[:, None])[:, 1:, None, None, None]
+                out[key] = batch[key] * kept
+        for key in ("flow", "flow_first"):
+            if key in batch:  # behind the splice the film of the other sample moves
+                moved = torch.where(elsewhere[:, 1:], batch[key].roll(1, 0), batch[key])
+                out[key] = moved if key == "flow" else batch[key]
+        if "valid" in batch:
+            later = elsewhere[:, 1:] & (frame > place[:, None])[:, 1:, None, None, None]
+            out["valid"] = torch.where(later, batch["valid"].roll(1, 0), out["valid"])
+        return out, (frame == place[:, None]) & told[:, None]
+
+
+def motion_of(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the motion that a batch has; between the frames of a window of one frame there is none."""
+    if batch["photo"].shape[1] > 1:
+        return {name: batch[name] for name in MOTION if name in batch}
+    return {name: batch["photo"][:, :0, :count] for name, count in MOTION.items()}
+
+
+def as_windows(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a batch with time: pictures become windows of one frame, and anime pictures serve as stills."""
+    out = dict(batch)
+    for key in ("photo", "anime"):
+        if key not in batch:
+            raise AnimegenError(f"The model learns from photos and anime, and these data have no '{key}'.")
+        if batch[key].ndim == 4:
+            out[key] = batch[key].unsqueeze(1)
+    if "style" not in batch:
+        # That of another sample: the style must not tell what the picture shows.
+        out["style"] = out["anime"][:, 0].roll(1, 0)
+    return out

@@ -1,0 +1,128 @@
+"""Convolutional LSTM (Shi et al. 2015): a memory for maps, one step per frame."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from animegen.nn.conv import ReflectConv
+from animegen.nn.precision import at_least_float32
+from animegen.nn.warp import backward_warp, inside, resize_flow
+
+#: What a cell carries from frame to frame: hidden map and cell map, (B,C,H,W) each, at least float32.
+Carried = tuple[Tensor, Tensor]
+
+#: How what is carried follows the picture along a flow.
+ALIGNMENTS = ("none", "flow", "flow_hidden")
+
+_GROUPS = 8
+
+
+class ConvLSTM(nn.Module):
+    """One cell, run over clips::
+
+        i, f, o = sigmoid(...)    g = tanh(...)    c = f c' + i g    h = o tanh(c)
+
+    with the four gates from one 3x3 convolution of ``[x, h']``, and group norm of each frame before they are bent.
+    That convolution is a sum of two: the part that reads the frames runs once for the whole clip, and only the part
+    that reads the hidden map runs frame by frame; at the start of a stream, where that map is 0, it does not.
+    Gates and cell are at least float32 also under autocast. Borders are reflected. The forget gate begins open (bias
+    1), the recurrent kernels are orthogonal.
+
+    Args:
+        inputs: channels of the frames.
+        hidden: channels of hidden and cell map, a multiple of 2.
+        norm: group norm (8 groups) of the gates. Its statistics are those of one frame, so that a clip in one piece, in
+            windows and frame by frame gives the same. Without, the gates have a bias.
+    """
+
+    def __init__(self, inputs: int, hidden: int, norm: bool = True) -> None:
+        super().__init__()
+        self.hidden = hidden
+        self.read = ReflectConv(inputs, 4 * hidden, 3)
+        self.recall = ReflectConv(hidden, 4 * hidden, 3)
+        self.norm = nn.GroupNorm(_GROUPS, 4 * hidden) if norm else None
+        self.bias: nn.Parameter | None = None
+        nn.init.xavier_uniform_(self.read.weight)
+        for gate in self.recall.weight.chunk(4):
+            nn.init.orthogonal_(gate)
+        start = torch.zeros(4 * hidden)
+        start[hidden : 2 * hidden] = 1.0
+        if self.norm is None:
+            self.bias = nn.Parameter(start)
+        else:
+            self.norm.bias = nn.Parameter(start)
+
+    def forward(
+        self,
+        frames: Tensor,
+        carried: Carried | None = None,
+        reset: Tensor | None = None,
+        flow: Tensor | None = None,
+        align: str = "none",
+        detach_every: int = 0,
+        noise: float = 0.0,
+    ) -> tuple[Tensor, Carried]:
+        """Run over clips.
+
+        Args:
+            frames: ``(B,T,inputs,H,W)``.
+            carried: what the call for the frames before returned; ``None`` at the start of the streams.
+            reset: bool ``(B,T)``: where true, that stream starts anew *before* that frame.
+            flow: ``(B,T,2,h,w)``, on the grid of each frame and pointing into the one before, of any size; read by
+                ``align`` only.
+            align: ``flow`` moves both maps along the flow before each frame (0 where it leads out of the picture),
+                ``flow_hidden`` only the hidden map.
+            detach_every: gradients end after so many frames; 0: they reach the first frame of the call.
+            noise: standard deviation of noise on the hidden map that is carried, for training.
+
+        Returns:
+            Hidden maps ``(B,T,hidden,H,W)``, and what to carry on.
+        """
+        batch, length = frames.shape[:2]
+        read = self.read(frames.flatten(0, 1)).unflatten(0, (batch, length))
+        outputs = []
+        for t in range(length):
+            if carried is not None:
+                if detach_every and t and t % detach_every == 0:
+                    carried = carried[0].detach(), carried[1].detach()
+                if reset is not None:
+                    kept = ~reset[:, t].view(-1, 1, 1, 1)
+                    carried = torch.where(kept, carried[0], 0.0), torch.where(kept, carried[1], 0.0)
+                if flow is not None and align != "none":
+                    carried = _moved(carried, flow[:, t], align)
+                if noise and self.training:
+                    carried = carried[0] + noise * torch.randn_like(carried[0]), carried[1]
+            carried = self._step(read[:, t], carried)
+            outputs.append(carried[0])
+        assert carried is not None, "a clip has a frame"
+        return torch.stack(outputs, 1), carried
+
+    def _step(self, read: Tensor, carried: Carried | None) -> Carried:
+        gates = read if carried is None else read + self.recall(carried[0])
+        with torch.autocast(gates.device.type, enabled=False):
+            gates = at_least_float32(gates)
+            if self.norm is not None:
+                gates = self.norm(gates)
+            elif self.bias is not None:
+                gates = gates + self.bias.view(1, -1, 1, 1)
+            i, f, g, o = gates.chunk(4, 1)
+            cell = torch.sigmoid(i) * torch.tanh(g)
+            if carried is not None:
+                cell = torch.sigmoid(f) * carried[1] + cell
+            return torch.sigmoid(o) * torch.tanh(cell), cell
+
+
+def _moved(carried: Carried, flow: Tensor, align: str) -> Carried:
+    """Move what is carried along a flow from this frame into the one before."""
+    hidden, cell = carried
+    flow = resize_flow(at_least_float32(flow), *hidden.shape[-2:])
+    seen = inside(flow)
+    hidden = backward_warp(hidden, flow) * seen
+    return hidden, backward_warp(cell, flow) * seen if align == "flow" else cell
+
+
+def pooled(hidden: Tensor) -> Tensor:
+    """Halve the height and width of hidden maps ``(B,T,C,H,W)``, for the cell one level further down."""
+    return F.avg_pool2d(hidden.flatten(0, 1), 2).unflatten(0, hidden.shape[:2])

@@ -1,0 +1,333 @@
+"""Training of the temporal model: who learns from what, when, and that nothing that was broken is broken again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from animegen.core.build import build
+from animegen.core.config import compose_config, plain
+from animegen.core.errors import AnimegenError
+from animegen.models.temporal import TemporalAnime
+from animegen.models.temporal.windows import Disturbance, Stage, as_windows, in_order, staged
+
+
+def module(*words: str, experiment: str = "study") -> TemporalAnime:
+    torch.manual_seed(0)
+    given = [f"experiment=temporal/{experiment}", "size=tiny", "model.generator.width=0.125", "train_steps=10"]
+    model = plain(compose_config("train", [*given, *words]))["model"]
+    return build(model, "model").train()
+
+
+def batch(count: int = 2, length: int = 4, side: int = 32) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+
+    def pictures(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator) * 2 - 1
+
+    return {
+        "photo": pictures(count, length, 3, side, side),
+        "anime": pictures(count, length, 3, side, side),
+        "style": pictures(count, 3, side, side),
+        "flow": torch.zeros(count, length - 1, 2, side, side),
+        "valid": torch.ones(count, length - 1, 1, side, side, dtype=torch.bool),
+        "flow_first": torch.zeros(count, length - 1, 2, side, side),
+        "valid_first": torch.ones(count, length - 1, 1, side, side, dtype=torch.bool),
+    }
+
+
+def step(model: TemporalAnime, given: dict[str, Tensor], at: int = 9) -> dict[str, dict[str, float]]:
+    """Go backward through all updates at a step as the base does, and return the terms of each."""
+    model.train_step = at
+    networks = model.networks()
+    found = {}
+    for objective in model.objectives.values():
+        objective.step = at
+    for name, evaluation in model.updates(given):
+        for other, network in networks.items():
+            network.requires_grad_(other == model.trains.get(name, name))
+        total, terms = evaluation.compute()
+        total.backward()
+        found[name] = {term: value.item() for term, value in terms.items()}
+    for network in networks.values():
+        network.requires_grad_(True)
+    return found
+
+
+def reached(network: nn.Module) -> dict[str, bool]:
+    return {
+        name: parameter.grad is not None and bool(parameter.grad.abs().max() > 0)
+        for name, parameter in network.named_parameters()
+    }
+
+
+def test_gradients_reach_every_parameter_of_the_generator_and_no_discriminator() -> None:
+    model = module("model.default_share=0.5", "model.stages.windows.samples=null")
+    with torch.no_grad():  # what begins as nothing passes nothing on
+        for name, parameter in model.generator.named_parameters():
+            if name.endswith(("second.weight", "affine.weight", "gain")):
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    torch.manual_seed(3)
+    terms = step(model, batch(8))
+    assert {"adversarial", "adversarial_clip", "content", "style", "temporal", "long", "features"} <= set(
+        terms["generator"]
+    )
+    assert {"ping_pong", "identity", "tv", "colour", "restoration"} <= set(terms["generator"])
+    missed = [name for name, found in reached(model.generator).items() if not found]
+    assert not missed
+    assert list(terms) == ["discriminator", "temporal_discriminator", "generator"]
+    for name in ("discriminator", "temporal_discriminator"):
+        model.zero_grad(set_to_none=True)
+        model.train_step = 9
+        for update, evaluation in model.updates(batch()):
+            if update == name:
+                evaluation.compute()[0].backward()
+                break
+        # (At the start the hinge loss pulls the last bias up and down alike.)
+        assert all(found for part, found in reached(getattr(model, name)).items() if not part.endswith("bias"))
+        assert not any(reached(model.generator).values())  # what is drawn is detached for the discriminators
+
+
+def test_the_generator_is_moved_by_the_adversarial_terms() -> None:
+    """Gradients left over from the discriminator's step cancelled it in the first implementation."""
+    model = module()
+    terms = [t for t in model.objectives["generator"].terms if not t.startswith("adversarial")]
+    for term in terms:
+        del model.objectives["generator"].terms[term]
+    step(model, batch())
+    norm = nn.utils.get_total_norm([p.grad for p in model.generator.parameters() if p.grad is not None])
+    assert norm > 1e-4
+
+
+def test_both_discriminators_see_anime_as_real() -> None:
+    model, given = module("model.stages.windows.samples=null"), batch()
+    seen: dict[str, Tensor] = {}
+    for name in ("discriminator", "temporal_discriminator"):
+        getattr(model, name).register_forward_pre_hook(lambda _, inputs, n=name: seen.setdefault(n, inputs[0]))
+    step(model, given)
+    frames, clips = seen["discriminator"], seen["temporal_discriminator"]
+    assert torch.equal(frames[:8], given["anime"].flatten(0, 1))
+    assert torch.equal(clips[:2], given["anime"])
+    assert not any(torch.equal(clip, photo) for clip in clips for photo in given["photo"])
+    assert clips.shape == (4, 4, 3, 32, 32)  # whole clips, drawn ones too
+
+
+def test_features_are_frozen_and_not_in_the_model() -> None:
+    """A style loss in features that learn is lowered by making them constant."""
+    model = module()
+    assert model.features is not None
+    assert not list(model.features.parameters())
+    assert not any(key.startswith("features") for key in model.state_dict())
+
+
+def test_single_frames_need_neither_motion_nor_the_discriminator_of_clips() -> None:
+    model = module()
+    given = {key: value[:, :1] if key in ("photo", "anime") else value for key, value in batch().items()}
+    terms = step(model, {key: given[key] for key in ("photo", "anime", "style")})
+    assert "temporal_discriminator" not in terms
+    assert terms["generator"]["temporal"] == terms["generator"]["long"] == terms["generator"]["features"] == 0
+    assert terms["generator"]["ping_pong"] == 0
+    pictures = {key: batch()[key][:, 0] for key in ("photo", "anime")}
+    assert as_windows(pictures)["photo"].shape == (2, 1, 3, 32, 32)
+    assert torch.equal(as_windows(pictures)["style"], pictures["anime"].roll(1, 0))
+    with pytest.raises(AnimegenError, match="have no 'anime'"):
+        as_windows({"photo": pictures["photo"]})
+
+
+def test_terms_and_discriminators_begin_at_their_step() -> None:
+    model = module("train_steps=100")
+    assert list(step(model, batch(), at=0)) == ["generator"]
+    assert "adversarial" not in step(model, batch(), at=0)["generator"]
+    assert list(step(model, batch(), at=99)) == ["discriminator", "temporal_discriminator", "generator"]
+
+
+def test_ping_pong_is_nothing_without_a_memory_and_something_with_one() -> None:
+    assert (
+        step(module("model.generator.levels=[]", "model.stages.windows.samples=null"), batch())["generator"][
+            "ping_pong"
+        ]
+        < 1e-5
+    )
+    model = module("model.stages.windows.samples=null")
+    with torch.no_grad():
+        model.generator.memory.gamma.fill_(1.0)
+    assert step(model, batch())["generator"]["ping_pong"] > 1e-4
+
+
+def test_singular_values_are_cut_every_fifth_step() -> None:
+    model = module("ablation=temporal/discriminator_svc")
+    assert model.temporal_discriminator is not None
+    weight = model.temporal_discriminator.parts[0][0].weight
+    for at, cut in ((9, False), (10, True)):
+        weight.data.normal_()
+        step(model, batch(), at=at)
+        assert bool(torch.linalg.matrix_norm(weight.detach().flatten(1), 2) <= 1 + 1e-4) is cut
+
+
+def test_the_cycle_trains_the_way_back() -> None:
+    model = module("ablation=temporal/cycle")
+    terms = step(model, batch())
+    assert list(terms) == ["discriminator", "temporal_discriminator", "photo_discriminator", "generator", "reverse"]
+    assert terms["reverse"]["cycle"] == pytest.approx(terms["generator"]["cycle"], rel=1e-3)
+    assert model.reverse is not None
+    assert reached(model.reverse)["decoder.last.weight"]
+    with pytest.raises(AnimegenError, match="takes no style"):
+        model.reverse(batch()["photo"], batch()["style"])
+
+
+@pytest.mark.parametrize("ablation", ["smooth", "noise", "state_align_flow", "tbptt_1", "seed_faithful", "style_gram"])
+def test_options_train(ablation: str) -> None:
+    terms = step(module(f"ablation=temporal/{ablation}"), batch())
+    assert all(torch.tensor(list(values.values())).isfinite().all() for values in terms.values())
+    assert ablation != "smooth" or "smooth" in terms["discriminator"]
+    assert ablation != "noise" or terms["generator"]["noise"] > 0
+
+
+def test_restoration_degrades_all_frames_of_a_clip_alike() -> None:
+    model = module("+model.degradation.texture=0.0", "+model.degradation.grain=0.0")
+    clip = torch.full((1, 3, 3, 32, 32), 0.2)
+    degraded = model._degraded(clip)
+    assert degraded.shape == clip.shape
+    assert (degraded - degraded[:, :1]).abs().max() < 1e-5
+    assert (degraded - clip).abs().max() > 1e-3
+
+
+def test_networks_and_objectives_must_belong_together() -> None:
+    with pytest.raises(AnimegenError, match="has no temporal_discriminator but an objective"):
+        module("model.temporal_discriminator=null")
+    model = module()
+    model.degradation = None
+    with pytest.raises(AnimegenError, match=r"no model\.degradation"):
+        step(model, batch())
+
+
+# --- windows ---------------------------------------------------------------------------------------------------
+
+
+def test_stages_cut_frames_samples_and_sides() -> None:
+    stages = in_order({"late": Stage(5, samples=1), "early": Stage(1, frames=2, size=16), "off": None})
+    assert [stage.start for stage in stages] == [1, 5]
+    given = batch()
+    assert staged(given, stages, 0) is given
+    early = staged(given, stages, 4)
+    assert torch.equal(early["photo"], given["photo"][:, :2, :, :16, :16])
+    assert early["flow"].shape == (2, 1, 2, 16, 16)
+    assert early["style"].shape == (2, 3, 32, 32)
+    late = staged(given, stages, 100)
+    assert late["photo"].shape == (1, 4, 3, 32, 32)
+    single = staged(given, [Stage(0, 1)], 0)
+    assert single["photo"].shape[1] == 1
+    assert "flow" not in single
+    with pytest.raises(AnimegenError, match="at least 1"):
+        Stage(frames=0)
+    with pytest.raises(AnimegenError, match=r"model\.stages\.a must say what it is"):
+        in_order({"a": {"start": 3}})  # type: ignore[dict-item]
+    both = in_order({"a": Stage(frames=3), "b": Stage(frames=2)})
+    assert staged(given, both, 0)["photo"].shape[1] == 2  # the one named later counts
+
+
+def test_splices_are_cuts_told_or_not_and_cold_starts_go_on() -> None:
+    given = batch(3)
+    for settings, told, spliced in (
+        ({"splice": 1.0}, True, True),
+        ({"silent_splice": 1.0}, False, True),
+        ({"cold": 1.0}, True, False),
+    ):
+        torch.manual_seed(0)
+        out, reset = Disturbance(**settings)(given)
+        assert reset is not None
+        assert reset.sum(1).tolist() == [int(told)] * 3
+        for b in range(3):
+            place = next(t for t in range(1, 4) if not out["valid"][b, t - 1].any())
+            assert out["valid"][b].flatten(1).any(1).sum() == 2  # nothing is asked across that frame alone
+            assert not out["valid_first"][b, place - 1 :].any()
+            assert bool(reset[b, place]) is told
+            source = given["photo"][(b - 1) % 3 if spliced else b]
+            assert torch.equal(out["photo"][b, place:], source[place:])
+            assert torch.equal(out["photo"][b, :place], given["photo"][b, :place])
+    same, reset = Disturbance()(given)
+    assert same is given
+    assert reset is None
+    with pytest.raises(AnimegenError, match="chances"):
+        Disturbance(splice=0.8, cold=0.4)
+
+
+# --- application -----------------------------------------------------------------------------------------------
+
+
+def applied(*words: str) -> TemporalAnime:
+    model = module(*words).eval().requires_grad_(False)
+    with torch.no_grad():
+        model.generator.memory.gamma.fill_(1.0)
+    return model
+
+
+@pytest.mark.parametrize(("height", "width"), [(37, 53), (16, 16), (5, 40)])
+def test_frames_of_any_size(height: int, width: int) -> None:
+    model, state = applied(), None
+    for _ in range(2):
+        drawn, state = model.stylize(torch.rand(2, 3, height, width) * 2 - 1, state)
+        assert drawn.shape == (2, 3, height, width)
+        assert drawn.isfinite().all()
+        assert drawn.abs().max() <= 1
+
+
+def test_streaming_equals_the_windows_of_training() -> None:
+    model, film = applied(), torch.rand(1, 6, 3, 32, 32) * 2 - 1
+    windows = model.generator(film)[0].clamp(-1, 1)
+    assert (model.draw_clips(film) - windows).abs().max() < 1e-5
+
+
+def test_another_size_starts_the_memory_anew_and_keeps_the_style() -> None:
+    model = applied()
+    with torch.no_grad():
+        nn.init.normal_(model.generator.adain.affine.weight)
+    style = model.encode_style([torch.rand(3, 64, 64)])
+    small, large = torch.rand(1, 3, 32, 32), torch.rand(1, 3, 48, 64)
+    _, state = model.stylize(small, None, style)
+    after, _ = model.stylize(large, state)
+    assert torch.equal(after, model.stylize(large, None, style)[0])
+    assert not torch.equal(after, model.stylize(large)[0])
+    # A still without weights is the same as one of weight 1; two are shared by all streams.
+    assert torch.equal(model.stylize(small, None, torch.rand(1, 3, 40, 40))[0].isfinite().all(), torch.tensor(True))
+    assert model.stylize(small.expand(3, -1, -1, -1), None, style)[0].shape == (3, 3, 32, 32)
+
+
+def test_a_memory_that_follows_the_picture_estimates_its_flow() -> None:
+    model = applied("ablation=temporal/state_align_flow")
+    still = torch.rand(1, 3, 64, 64) * 2 - 1
+    _, state = model.stylize(still)
+    assert state.previous is not None
+    twice, _ = model.stylize(still.roll(3, -1), state)
+    assert twice.isfinite().all()
+    unaligned = applied()
+    assert unaligned.stylize(still)[1].previous is None
+
+
+def test_previews_and_scores_of_clips() -> None:
+    model, given = applied(), batch()
+    shown = model.preview(given)
+    assert list(shown) == ["photo", "output", "truth", "attention", "photo_clip", "output_clip", "truth_clip"]
+    assert shown["output_clip"].shape == (2, 4, 3, 32, 32)
+    scores = model.validate(given)
+    assert scores["warp_excess"].shape == (2,)
+    assert scores["psnr"].shape == (8,)
+    del given["anime"]
+    assert set(model.validate(given)) == {"warp_error"}
+    assert set(model.validate({"photo": torch.rand(1, 3, 32, 32), "anime": torch.rand(1, 3, 32, 32)})) >= {"psnr"}
+
+
+def test_bf16_is_finite() -> None:
+    model = module()
+    with torch.autocast("cpu", torch.bfloat16):
+        terms = step(model, batch())
+    assert all(torch.tensor(list(values.values())).isfinite().all() for values in terms.values())
+
+
+def test_configurations_of_own_films_compose(tmp_path: Path) -> None:
+    config: Any = compose_config("train", ["experiment=temporal/own_film", "data.films=a", "data.anime=b"])
+    assert config.data.train.photo.length == config.data.length
