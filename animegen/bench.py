@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import json
 import resource
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,8 @@ from animegen.core.checkpoint import pick_device
 from animegen.core.config import compose_config
 from animegen.core.errors import AnimegenError
 from animegen.core.module import AnimeModule
+from animegen.core.protocols import Interpolator
+from animegen.core.schema import BenchSchema
 
 HELP = """animegen bench [key=value ...]
 
@@ -34,12 +39,16 @@ HELP = """animegen bench [key=value ...]
   animegen bench data=video                        decoding and encoding films; input=<film> takes one of yours
   animegen bench model=toy                         what the framework costs per step over a bare torch loop
   animegen bench model=animegan/v2 size=base       training steps on ready-made batches
+  animegen bench model=ganime/gpt6 precision=bf16  drawing and learning of codes
+  animegen bench model=temporal                    ... of windows of film, and frames per second of a stream
+  animegen bench model=interpolation/hybrid_vae budget=200 price_per_hour=0.8     what that money buys, on this machine
+  animegen bench experiment=interpolation/curriculum budget=200 price_per_hour=0.8    for each stage of a curriculum
 
 keys: model, size, features, precision, device, seconds, threads, seed, data=toonworld|video, input=<film>,
-output=<file.json>, overwrite"""
+output=<file.json>, overwrite; budget, price_per_hour, train_steps, samples (how many an epoch has)"""
 
 
-def bench(config: DictConfig, data: str | None = None) -> dict[str, Any]:
+def bench(config: DictConfig, data: str | None = None, experiment: DictConfig | None = None) -> dict[str, Any]:
     """Measure the model of the configuration, or ``data``; return the result with the facts of the machine."""
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -47,6 +56,8 @@ def bench(config: DictConfig, data: str | None = None) -> dict[str, Any]:
         result = bench_toonworld(config.seconds)
     elif data == "video":
         result = bench_video(config.input, config.seconds)
+    elif config.budget is not None:
+        result = bench_budget(config, experiment)
     elif data is not None:
         raise AnimegenError(f"animegen bench data={data}: only data=toonworld and data=video can be measured.")
     else:
@@ -75,8 +86,13 @@ def bench_model(config: DictConfig) -> dict[str, Any]:
     """Measure training steps of a model inside the framework's loop and, bare, outside of it."""
     torch.manual_seed(config.seed)
     device = pick_device(config.device.value)
-    batch = ready_batch(config.size.batch_size, config.size.image_size, device)
     model: AnimeModule = build(config.model, "model")
+    own = family_measure(model)
+    if own is not None:
+        rows = own(model, config.seconds, config.precision.trainer, device)
+        return {"what": config.model._target_, "rows": rows, "precision": config.precision.trainer}
+    side = config.size.image_size
+    batch = batch_for(model, config.size.batch_size, side, side, device)
     bare = BareLoop(build(config.model, "model"), device, config.precision.trainer)
     bare.times(batch, 1)
     probe = _framework_times(model, batch, config, steps=1)
@@ -99,14 +115,45 @@ def bench_model(config: DictConfig) -> dict[str, Any]:
     }
     if device.type == "cuda":
         rows["peak CUDA memory, MiB"] = torch.cuda.max_memory_allocated(device) / 2**20
+    if isinstance(model, Interpolator):
+        rows |= bench_pairs(model, config, device)
+    if getattr(model, "remembers", False):
+        rows |= bench_streams(model, config, device)
     return {
         "what": config.model._target_,
         "rows": rows,
-        "batch": list(batch["photo"].shape),
+        "batch": list(next(iter(batch.values())).shape),
         "precision": config.precision.trainer,
         "steps": steps * turns,
         "parameters": {name: sum(p.numel() for p in n.parameters()) for name, n in model.networks().items()},
     }
+
+
+def bench_budget(config: DictConfig, experiment: DictConfig | None) -> dict[str, Any]:
+    """Measure a step of each stage, and say what a budget buys; see :mod:`animegen.budget`."""
+    from animegen.budget import Part, parts_of, rows_of, table_of
+
+    if config.price_per_hour is None or config.price_per_hour <= 0 or config.budget <= 0:
+        raise AnimegenError("A budget needs a price: budget=200 price_per_hour=0.8, both above 0.")
+    torch.manual_seed(config.seed)
+    device = pick_device(config.device.value)
+    source = config if experiment is None else experiment
+    model: AnimeModule = build(source.model, "model")
+    stages, timed = parts_of(source, config.size), []
+    for stage in stages:
+        model._accumulate = stage.accumulate
+        batch = batch_for(model, stage.batch_size, *stage.size, device)
+        probe = _framework_times(model, batch, config, steps=1)
+        steps = max(1, min(20, int(config.seconds / len(stages) / max(probe, 1e-6))))
+        timed.append(Part(stage, _framework_times(model, batch, config, steps)))
+    table = table_of(timed, config.budget, config.price_per_hour, config.samples, config.train_steps)
+    return {"what": f"{config.budget:g} at {config.price_per_hour:g} per hour", "rows": rows_of(table), "budget": table}
+
+
+def family_measure(model: AnimeModule) -> Callable[..., dict[str, float]] | None:
+    """Return the function ``measure`` of a family whose models do not train on pictures alone, see `models/ganime`."""
+    name = f"{type(model).__module__.rpartition('.')[0]}.bench"
+    return importlib.import_module(name).measure if importlib.util.find_spec(name) else None
 
 
 def peak_memory() -> float:
@@ -115,10 +162,71 @@ def peak_memory() -> float:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)  # the only system that counts bytes
 
 
-def ready_batch(size: int, side: int, device: torch.device) -> dict[str, Tensor]:
+def batch_for(model: AnimeModule, size: int, height: int, width: int, device: torch.device) -> dict[str, Tensor]:
+    """Return a batch on which a model can train: that of its task (``example_batch``), or one of pictures."""
+    make = getattr(model, "example_batch", None) or ready_batch
+    return make(size, height, width, device)
+
+
+def ready_batch(size: int, height: int, width: int, device: torch.device) -> dict[str, Tensor]:
     """Return a batch with every image entry that a view can make, so that any stylise model can train on it."""
-    images = {name: torch.rand(size, 3, side, side, device=device) * 2 - 1 for name in ("photo", "anime", "smooth")}
+    images = {name: torch.rand(size, 3, height, width, device=device) * 2 - 1 for name in ("photo", "anime", "smooth")}
     return {**images, "sample": torch.arange(size, device=device)}
+
+
+def bench_pairs(model: Any, config: DictConfig, device: torch.device) -> dict[str, float]:
+    """Return ms for a pair of frames of 256x448, for each further frame between, and for the half-warp by DIS flow."""
+    from animegen.metrics.inbetween_benchmark import half_warp
+    from animegen.nn.reach import inference
+    from animegen.video.flow import DISFlow
+
+    frames = torch.rand(2, 1, 3, 256, 448, device=device) * 2 - 1
+    t = torch.tensor([0.5], device=device)
+    pair = {"first": frames[0], "last": frames[1], "t": t}
+    model = model.to(device).eval()
+    flow, dtype = DISFlow(), torch.bfloat16 if config.precision.trainer == "bf16-mixed" else None
+    with inference(device, dtype):
+        encoded = model.encode_pair(frames[0], frames[1])
+        encode = _seconds(lambda: model.encode_pair(frames[0], frames[1]), device)
+        draw = _seconds(lambda: model.synthesize(encoded, t), device)
+        warp = _seconds(lambda: half_warp(pair, flow), device)
+    model.train()
+    return {
+        "ms per pair of 256x448, one frame between": 1000 * (encode + draw),
+        "ms for each further frame between": 1000 * draw,
+        "ms per pair x8 (seven frames)": 1000 * (encode + 7 * draw),
+        "ms per pair, half-warp by DIS flow": 1000 * warp,
+    }
+
+
+def bench_streams(model: Any, config: DictConfig, device: torch.device) -> dict[str, float]:
+    """Return by frame size how many frames per second of one film a model with a memory draws, and MiB of its state."""
+    from animegen.nn.reach import inference
+
+    rows = {}
+    model = model.to(device).eval()
+    dtype = torch.bfloat16 if config.precision.trainer == "bf16-mixed" else None
+    for side in (128, 256):
+        frame = torch.rand(1, 3, side, side, device=device) * 2 - 1
+        with inference(device, dtype):
+            _, state = model.stylize(frame)
+            rows[f"stream of {side} px, frames/s"] = 1 / _seconds(partial(model.stylize, frame, state), device)
+        held = [value for pair in state.memory for value in pair]
+        rows[f"stream of {side} px, state in MiB"] = sum(v.numel() * v.element_size() for v in held) / 2**20
+    model.train()
+    return rows
+
+
+def _seconds(call: Any, device: torch.device) -> float:
+    """Return the median time of five calls, after one that warms up."""
+    times = []
+    for _ in range(6):
+        began = time.perf_counter()
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times[1:])
 
 
 class _Same(IterableDataset):
@@ -223,10 +331,21 @@ def main(arguments: list[str] | None = None) -> int:
         quieten()
         # Not a key of the configuration, since there is a group of that name.
         data = [word.removeprefix("data=") for word in words if word.startswith("data=")]
-        config = compose_config("bench", [word for word in words if not word.startswith("data=")])
+        chosen = [word for word in words if word.startswith("experiment=")]
+        config = compose_config("bench", [word for word in words if not word.startswith(("data=", "experiment="))])
+        if chosen and config.budget is None:
+            raise AnimegenError(
+                "experiment= is for budgets: add budget=... price_per_hour=..., or give model= instead."
+            )
+        passed = [word for word in words if word.startswith(("size=", "size.", "precision=", "features", "model."))]
+        experiment = compose_config("train", [*chosen, *passed], complete=False) if chosen else None
+        if experiment is not None:
+            config.size, config.precision = experiment.size, experiment.precision
+            if config.train_steps == BenchSchema.train_steps:
+                config.train_steps = experiment.train_steps
         if config.output and Path(config.output).exists() and not config.overwrite:
             raise AnimegenError(f"'{config.output}' exists: choose another output= or set overwrite=true.")
-        result = bench(config, *data[-1:])
+        result = bench(config, data[-1] if data else None, experiment)
         show(result)
         if config.output:
             try:

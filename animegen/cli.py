@@ -36,6 +36,11 @@ VERBS = {
         "frames between frames",
         "animegen interpolate checkpoint=last input=film.mp4 output=smooth.mp4",
     ),
+    "generate": Verb(
+        "animegen.generate",
+        "a clip from its first and its last frame",
+        "animegen generate checkpoint=last first=a.png last=b.png output=clip.mp4",
+    ),
     "export": Verb(
         "animegen.export",
         "a model as one ONNX or pt2 file",
@@ -44,7 +49,9 @@ VERBS = {
     "import": Verb(
         "animegen.importing", "weights of other projects", "animegen import source=generator.pt output=theirs.ckpt"
     ),
-    "prepare": Verb("animegen.prepare", "check and complete key-frame projects", "animegen prepare check=my_clip"),
+    "prepare": Verb(
+        "animegen.prepare", "films to clips; key-frame projects", "animegen prepare input=films/ output=dataset"
+    ),
     "bench": Verb("animegen.bench", "measure speed and memory", "animegen bench model=animegan/v2 size=base"),
     "list": Verb(
         "animegen.listing", "list models, experiments, ablations, data", "animegen list experiments 'animegan*'"

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -20,16 +19,13 @@ from rich.console import Console
 
 from animegen.cli import run
 from animegen.core.config import compose_config
-from animegen.core.errors import AnimegenError, did_you_mean
+from animegen.core.errors import AnimegenError
 from animegen.core.runs import literal_paths
-from animegen.metrics.table import picture_strip
-from animegen.reports import plots, tables
-from animegen.reports.differences import differences
-from animegen.reports.page import Picture, Section, page
+from animegen.reports import tables
+from animegen.reports.page import Section, page
 from animegen.reports.readme import small_jpeg, write_results
-from animegen.reports.runs import RunFolder, find_runs, group_seeds, load_run, read_curves, seedless
-from animegen.reports.samples import enlarged, side_by_side
-from animegen.reports.summary import summarise
+from animegen.reports.runs import RunFolder, find_runs, group_seeds, load_run
+from animegen.reports.sections import differing, gallery, make_sections
 from animegen.study import RECORD, compose_study, find_study, list_studies
 
 HELP = """animegen compare study=<name> | <runs ...> [key=value ...]
@@ -49,7 +45,6 @@ baseline   the row that differences are taken against    metrics  the metrics to
 samples    the test samples to show                      overwrite=true replaces what is in output="""
 
 LARGEST_DIFFERENCE = 40
-GALLERY = 6
 
 
 @dataclass
@@ -101,14 +96,19 @@ def compare(words: Sequence[str]) -> Path:
         if report.exists() and (not report.is_dir() or any(report.iterdir())) and not config.overwrite:
             raise AnimegenError(f"'{report}' is there already: choose another output= or set overwrite=true.")
         comparison = replace(comparison, report=report)
-    sections = make_sections(comparison)
+    sections = make_sections(comparison.rows, comparison.settings)
     console = Console(highlight=False)
     for section in sections:
         console.print(tables.terminal(section.summary, section.title))
     _tell_unfinished(comparison.rows)
+    unequal = differing(comparison.rows)
+    if not sections:
+        print("No run has scores: animegen train resume=<run> finishes one.", file=sys.stderr)
+    elif comparison.record is None and 0 < len(unequal) <= LARGEST_DIFFERENCE:
+        print(f"they differ in: {', '.join(unequal)}")
     _write_report(comparison, sections)
     print(f"the report: {comparison.report / 'report.html'}")
-    if comparison.record:
+    if comparison.record and sections:
         write_record(comparison, sections)
         print(f"the results are in {comparison.record / 'README.md'}, too")
     return comparison.report
@@ -197,90 +197,6 @@ def _of_runs(config: DictConfig, paths: Sequence[str]) -> Comparison:
     )
 
 
-def make_sections(comparison: Comparison) -> list[Section]:
-    """Return a section for each benchmark: scores of different ones are never put into one table.
-
-    Raises:
-        AnimegenError: if no run has scores, or the baseline is none of the rows.
-    """
-    rows, settings = comparison.rows, comparison.settings
-    scored = [run for runs in rows.values() for run in runs if run.evaluation is not None]
-    if not scored:
-        ended = ", ".join(sorted({run.status for runs in rows.values() for run in runs}))
-        raise AnimegenError(
-            f"None of the runs has scores to compare (they are {ended}): finish them with animegen train"
-            " resume=<run>, or train with evaluate=true."
-        )
-    baseline = settings["baseline"]
-    if baseline is not None and baseline not in rows:
-        raise AnimegenError(
-            f"baseline={baseline} is no row.{did_you_mean(baseline, rows)} There are: {', '.join(rows)}."
-        )
-    benchmarks: list[RunFolder] = []
-    for candidate in scored:
-        if not any(candidate.comparable(other) for other in benchmarks):
-            benchmarks.append(candidate)
-    sections = []
-    for number, benchmark in enumerate(benchmarks):
-        mine: dict[str, list[RunFolder]] = {}
-        for name, runs in rows.items():
-            fitting = [r for r in runs if r.evaluation is None or r.comparable(benchmark)]
-            elsewhere = not any(r.evaluation for r in fitting) and (number > 0 or any(r.evaluation for r in runs))
-            if fitting and not elsewhere:
-                mine[name] = fitting
-        summary = summarise(mine, settings["metrics"], baseline if baseline in mine else None)
-        title = f"{summary.task}, {summary.samples} test samples"
-        title += f" (benchmark {number + 1} of {len(benchmarks)})" if len(benchmarks) > 1 else ""
-        configs = {name: seedless(runs[0].config) for name, runs in mine.items() if len(runs[0].config) > 1}
-        section = Section(title, summary, differences(configs) if len(configs) > 1 else {})
-        suffix = f"_{number + 1}" if number else ""
-        section.pictures.update({f"{key}{suffix}.png": p for key, p in _pictures(mine, section, settings).items()})
-        sections.append(section)
-    return sections
-
-
-def _pictures(
-    rows: Mapping[str, Sequence[RunFolder]], section: Section, settings: Mapping[str, Any]
-) -> dict[str, Picture]:
-    pictures = {}
-    kept = [(name, next((r.samples for r in runs if r.samples), None)) for name, runs in rows.items()]
-    shown = [(name, samples) for name, samples in kept if samples is not None]
-    if shown:
-        headers, strip = side_by_side(shown, settings["samples"])
-        if not strip:
-            count = len(shown[0][1].digests)
-            raise AnimegenError(f"samples={settings['samples']} are not there: the runs kept samples 0 to {count - 1}.")
-        with TemporaryDirectory() as folder:
-            picture_strip(enlarged(strip), headers, Path(folder) / "strip.png")
-            data = (Path(folder) / "strip.png").read_bytes()
-        pictures["strip"] = Picture(data, "png", f"The same test samples: {', '.join(headers)}.")
-    caption = "Final scores: a dot per seed, mean and spread; grey lines are the trivial baselines."
-    pictures["scores"] = Picture(plots.png(plots.scores_plot(section.summary)), "png", caption)
-    curves = {name: [read_curves(run.folder) for run in runs] for name, runs in rows.items()}
-    there = sorted({metric for runs in curves.values() for run in runs for metric in run})
-    figure = plots.curves_plot(curves, there)
-    if figure is not None:
-        pictures["curves"] = Picture(plots.png(figure), "png", "Validation over the train steps; band: all seeds.")
-    return pictures
-
-
-def _gallery(run: RunFolder) -> list[Picture]:
-    """Return the losses and the previews of one run."""
-    gallery = []
-    totals = {name: curve for name, curve in read_curves(run.folder, "train/").items() if name.endswith("/total")}
-    if totals and (figure := plots.curves_plot({run.title: [totals]}, sorted(totals))) is not None:
-        gallery.append(Picture(plots.png(figure), "png", "Objectives over the train steps."))
-    files = sorted(path for path in run.folder.glob("previews/*") if path.suffix in (".png", ".gif"))
-    count = min(GALLERY, len(files))
-    chosen = [files[round(place * (len(files) - 1) / max(count - 1, 1))] for place in range(count)]
-    for path in chosen:
-        data = path.read_bytes()
-        caption = f"After train step {int(path.stem.rpartition('-')[2])}."
-        still = path.suffix == ".png"
-        gallery.append(Picture(small_jpeg(data), "jpeg", caption) if still else Picture(data, "gif", caption))
-    return gallery
-
-
 def _tell_unfinished(rows: Mapping[str, Sequence[RunFolder]]) -> None:
     for name, runs in rows.items():
         for each in runs:
@@ -292,8 +208,9 @@ def _tell_unfinished(rows: Mapping[str, Sequence[RunFolder]]) -> None:
 def _write_report(comparison: Comparison, sections: Sequence[Section]) -> None:
     """Write all files of the report; each appears when all are complete, and others in the folder stay."""
     runs = [each for group in comparison.rows.values() for each in group]
-    gallery = _gallery(runs[0]) if len(runs) == 1 else []
-    html = page(comparison.title, comparison.question, comparison.commands, sections, comparison.rows, gallery)
+    more = gallery(runs[0]) if len(runs) == 1 else []
+    unscored = {} if sections else differing(comparison.rows)
+    html = page(comparison.title, comparison.question, comparison.commands, sections, comparison.rows, more, unscored)
     files: dict[str, bytes] = {
         "report.html": html.encode(),
         "table.md": "\n".join(f"## {s.title}\n\n{_section_markdown(s)}" for s in sections).encode(),
@@ -339,8 +256,9 @@ def write_record(comparison: Comparison, sections: Sequence[Section]) -> None:
         text += [f"### {section.title}", ""] if len(sections) > 1 else []
         text += [tables.markdown(section.summary)]
         for name, picture in section.pictures.items():
-            small = f"{Path(name).stem}.jpg"
-            files[small] = small_jpeg(picture.data)
+            still = picture.kind != "gif"
+            small = f"{Path(name).stem}.jpg" if still else name
+            files[small] = small_jpeg(picture.data) if still else picture.data
             text += [f"![{picture.caption}]({small})", ""]
     text += [machine]
     write_results(comparison.record / "README.md", comparison.question or comparison.title, "\n".join(text))

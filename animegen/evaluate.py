@@ -20,6 +20,7 @@ from animegen.core.runs import merged_overrides, resolve_checkpoint
 from animegen.data import AnimeDataModule
 from animegen.metrics.benchmark import Benchmark, StyliseBenchmark
 from animegen.metrics.clip_benchmark import clip_benchmark
+from animegen.metrics.generated_clips import generation_benchmark
 from animegen.metrics.inbetween_benchmark import inbetween_benchmark
 from animegen.metrics.keyframe_benchmark import keyframe_benchmark
 from animegen.metrics.table import markdown_table, picture_strip, rich_table, to_json
@@ -30,11 +31,13 @@ HELP = """animegen eval checkpoint=<last|run folder|file> [key=value ...]
 
   animegen eval checkpoint=last
   animegen eval checkpoint=last benchmark=clips       # steadiness on clips of the generated world
+  animegen eval checkpoint=last benchmark=generation  # whole clips between two frames
   animegen eval checkpoint=runs/demo data=unpaired/folders data.photos=photos data.anime=stills features=squeezenet1_1
 
 keys: checkpoint=last|<run folder>|<.ckpt file>, device, weights=ema|raw, samples, batch_size, output=<folder>,
       overwrite, runs, data=... (default: what the checkpoint was trained on; data.<key>=... changes it),
-      benchmark=none|clips (benchmark.style, .clips, .frames, .size, .keys),
+      benchmark=none|clips (benchmark.style, .clips, .frames, .size, .keys)|generation (benchmark.network, .size,
+      .frames),
       features=random|none|squeezenet1_1|alexnet|vgg16|vgg19 (features.weights=<file>)"""
 
 
@@ -64,7 +67,7 @@ def evaluate_model(
     """
     arguments = (data, features, samples, batch_size)
     if isinstance(model, Interpolator):
-        benchmark = inbetween_benchmark(*arguments)
+        benchmark = benchmark or inbetween_benchmark(*arguments)
     elif isinstance(model, Stylizer):
         benchmark = benchmark or keyframe_benchmark(*arguments) or stylise_benchmark(*arguments)
     else:
@@ -124,6 +127,26 @@ def twin(photos: Any, animes: Any) -> Any | None:
     return other(look) if look is not None and other is not None else None
 
 
+def chosen_benchmark(
+    settings: dict[str, Any],
+    model: AnimeModule,
+    data: AnimeDataModule,
+    features: FeatureExtractor | None,
+    samples: int | None,
+    batch_size: int,
+) -> Benchmark:
+    """Build the benchmark that ``benchmark=...`` names, for a model that it can score."""
+    generation = settings["_target_"].endswith(".generation_benchmark")
+    if not isinstance(model, Interpolator if generation else Stylizer):
+        what = "frames between frames" if generation else "photos and films"
+        raise AnimegenError(
+            f"benchmark= scores models that draw {what}, and {type(model).__name__} does not: leave benchmark= out."
+        )
+    if generation:
+        return generation_benchmark(settings, data, model, features, samples, batch_size)  # type: ignore[arg-type]
+    return clip_benchmark(settings, model.run_info["config"]["data"])
+
+
 def data_of(checkpoint: Path, model: AnimeModule, words: list[str]) -> AnimeDataModule:
     """Build the data of an evaluation: the checkpoint's own, or what ``data=...`` words choose."""
     info = model.run_info
@@ -150,13 +173,15 @@ def evaluate(words: list[str]) -> dict[str, Any]:
     model = load_model(checkpoint, device, config.weights)
     data = data_of(checkpoint, model, mine)
     features = build(config.features, "features") or None
-    if config.benchmark and not isinstance(model, Stylizer):
-        raise AnimegenError(
-            "benchmark= scores models that draw photos and films, and"
-            f" {type(model).__name__} does not: leave benchmark= out."
-        )
-    clips = clip_benchmark(plain(config)["benchmark"], model.run_info["config"]["data"]) if config.benchmark else None
-    result = evaluate_model(model, data, folder, features, config.samples, config.batch_size, clips)
+    chosen = None
+    if config.benchmark:
+        chosen = chosen_benchmark(plain(config)["benchmark"], model, data, features, config.samples, config.batch_size)
+    if folder is not None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)  # before the work
+        except OSError as error:
+            raise AnimegenError(f"'{folder}' cannot be written ({error.strerror}): choose another output=.") from error
+    result = evaluate_model(model, data, folder, features, config.samples, config.batch_size, chosen)
     if result is None:
         raise AnimegenError(
             f"{type(model).__name__} cannot be scored on these data: they have neither drawings of their test photos"

@@ -16,7 +16,9 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 
 from animegen.apply.display import Display
-from animegen.apply.inbetween import FilmPlan, Inbetweener, Pictures, interpolate_film
+from animegen.apply.films import identity
+from animegen.apply.inbetween import SMALLEST_TILE, FilmPlan, Inbetweener, Pictures, interpolate_film
+from animegen.apply.selfcheck import selfcheck
 from animegen.apply.timegrid import Grid
 from animegen.cli import run
 from animegen.core.checkpoint import load_model, pick_device
@@ -41,14 +43,20 @@ HELP = """animegen interpolate checkpoint=... input=... output=... [key=value ..
   animegen interpolate checkpoint=runs/my_run input=frames/ output=more_frames/
   animegen interpolate checkpoint=last input=film.mp4 output=smooth.mp4 fps=60
   animegen interpolate checkpoint=last input=film.mp4 output=smooth.mp4 factor=2 holds=smooth
+  animegen interpolate checkpoint=last input=film.mp4 selfcheck=true         how well does it do on this film?
 
 checkpoint   last, a run folder, or a .ckpt file           runs=runs is where last looks
 input        two or more pictures in brackets, a folder of frames, numbered frames (frames/%05d.png), or a film
 output       a film (.mp4 .mkv .mov .gif), or a folder for pictures
 factor       frames per frame (2); a variable rate stays one
 fps          or frames per second: 60, 60000/1001
-holds        keep: drawings held on twos and threes stay, only what moved moves; smooth: motion takes the whole hold
+holds        keep: drawings held on twos and threes stay, only what moved moves; smooth: motion takes the whole hold;
+             auto: smooth in shots that are drawn on twos, threes or fours throughout, else keep
 cuts         true: cuts are found, and nothing is drawn across them
+confidence   0 to 1 (0.5 is a good start): pairs of which less matches are not drawn between, the first is held
+selfcheck    true: every other drawing is left out, drawn, and compared with the true one; writes nothing
+samples      how many drawings that compares at most (24)
+tile         auto, or the largest side that is computed in one piece; 0: everything in one piece
 input_fps    rate of pictures (24)
 device       auto, cpu, cuda, mps                          precision=fp32 or bf16
 weights      ema (averaged, if the run kept any) or raw
@@ -56,7 +64,8 @@ format       keep, png, jpg, webp, for pictures
 overwrite    true replaces what exists
 codec        libx264, libx265, libsvtav1, ...              crf, preset, pix_fmt as the codec has them
 
-Films keep duration, sound and subtitles; every time stamp is exact. The frames of the source stay as they are."""
+Films keep duration, sound and subtitles; every time stamp is exact. The frames of the source stay as they are. A film
+that is stopped goes on after its last finished shot when the same command is given again."""
 
 
 class Holds(Enum):
@@ -64,6 +73,7 @@ class Holds(Enum):
 
     keep = "keep"
     smooth = "smooth"
+    auto = "auto"
 
 
 @dataclass
@@ -72,7 +82,7 @@ class InterpolateSchema:
 
     checkpoint: str = "???"
     input: Any = "???"
-    output: str = "???"
+    output: str | None = None
     runs: str = "runs"
     device: Device = Device.auto
     precision: Any = None
@@ -82,6 +92,10 @@ class InterpolateSchema:
     input_fps: Any = None
     holds: Holds = Holds.keep
     cuts: bool = True
+    confidence: float = 0.0
+    tile: Any = "auto"
+    selfcheck: bool = False
+    samples: int = 24
     format: Format = Format.keep
     overwrite: bool = False
     codec: str = "libx264"
@@ -98,14 +112,22 @@ def interpolate(config: DictConfig) -> str:
     """
     fps = _rate("fps", config.fps)
     grid = Grid(2 if config.factor is None and fps is None else config.factor, fps)
-    target = Path(config.output).expanduser()
+    tile = _tile(config.tile)
+    if not 0 <= config.confidence <= 1:
+        raise AnimegenError(f"confidence={config.confidence} is a share of the picture: use a number from 0 to 1.")
+    if config.selfcheck == bool(config.output):
+        told = "writes nothing: leave output= out" if config.selfcheck else "needs output=<film or folder>"
+        raise AnimegenError(f"animegen interpolate{' selfcheck=true' if config.selfcheck else ''} {told}.")
     reader = _reader(config.input, _rate("input_fps", config.input_fps))
-    _check(reader, target, config.overwrite)
     encoding = Encoding(config.codec, config.crf, config.preset, config.pix_fmt)
-    if target.suffix.lower() in CONTAINERS:
-        check_encoding(encoding, target)
-        if isinstance(reader, VideoReader):
-            check_streams(reader.path, target)
+    target = Path(config.output or ".").expanduser()
+    if not config.selfcheck:
+        _check(reader, target, config.overwrite)
+        if target.suffix.lower() in CONTAINERS:
+            for name in (target, Path("x.mp4")):  # the film, and its segments
+                check_encoding(encoding, name)
+            if isinstance(reader, VideoReader):
+                check_streams(reader.path, target)
     checkpoint = resolve_checkpoint(str(Path(config.checkpoint).expanduser()), config.runs)
     device = pick_device(config.device.value)
     model = load_model(checkpoint, device, config.weights.value)
@@ -113,10 +135,14 @@ def interpolate(config: DictConfig) -> str:
         raise AnimegenError(
             f"The model of '{checkpoint}', {type(model).__name__}, draws no frames between frames: use another."
         )
+    if config.selfcheck:
+        return selfcheck(reader, model, device, config.samples, config.cuts)
     dtype = torch.bfloat16 if config.precision.trainer == "bf16-mixed" else None
-    draw = Inbetweener(model, device, dtype)
+    draw = Inbetweener(model, device, dtype, tile, config.confidence)
     suffix = ".png" if config.format is Format.keep else f".{config.format.value}"
-    plan = FilmPlan(grid, config.holds is Holds.smooth, config.cuts, encoding, suffix)
+    chosen = {name: str(config[name]) for name in ("weights", "confidence", "tile")}
+    known = {**chosen, "checkpoint": identity(checkpoint), "precision": str(dtype), "device": device.type}
+    plan = FilmPlan(grid, config.holds.value, config.cuts, encoding, suffix, known)
     began, frames = time.perf_counter(), 0
     expected = reader.info.expected_frames
     if expected is not None:
@@ -125,7 +151,7 @@ def interpolate(config: DictConfig) -> str:
     with Display(1, "interpolate") as display:
         shown = display.film(reader.path.name, 0, expected)
         try:
-            for _ in interpolate_film(reader, target, draw, plan):
+            for _ in interpolate_film(reader, target, draw, plan, display.note):
                 frames += 1
                 shown.frame()
         finally:
@@ -133,7 +159,8 @@ def interpolate(config: DictConfig) -> str:
         for problem in reader.problems:
             display.note(problem)
     seconds = time.perf_counter() - began
-    return f"{frames} frames, {draw.drawn} of them drawn, {seconds:.1f} s: {target}"
+    held = f", {draw.held} held since their pairs match too little" if draw.held else ""
+    return f"{frames} frames, {draw.drawn} of them drawn{held}, {seconds:.1f} s: {target}"
 
 
 def _reader(given: Any, fps: Fraction | None) -> FrameReader:
@@ -172,6 +199,16 @@ def _check(reader: FrameReader, target: Path, overwrite: bool) -> None:
     elif suffix not in WRITTEN_SUFFIXES and target.is_dir() and not any(target.iterdir()):
         places = [target / "000001.png"]
     check_targets([Job(reader.path, place) for place in places], overwrite)
+
+
+def _tile(value: Any) -> int | None:
+    if value == "auto":
+        return None
+    if isinstance(value, int) and not isinstance(value, bool) and (value == 0 or value >= SMALLEST_TILE):
+        return value
+    raise AnimegenError(
+        f"tile={value} is not possible: use auto, 0 (no tiles), or a side of at least {SMALLEST_TILE} pixels."
+    )
 
 
 def _rate(key: str, value: Any) -> Fraction | None:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -34,12 +34,14 @@ class Task:
         command: program and arguments.
         log: file that its output is appended to.
         steps: the train step at which it ends; its lines "step <n>" tell how far it is.
+        folder: where it runs; ``None`` is the current folder.
     """
 
     name: str
     command: tuple[str, ...]
     log: Path
     steps: int = 0
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -47,16 +49,18 @@ class Slot:
     """A share of the machine.
 
     Attributes:
-        threads: for computing.
+        threads: for computing; 0 leaves the environment as it is.
         gpus: CUDA devices that a command sees; ``None`` leaves the environment as it is.
+        changes: further variables of its environment.
     """
 
     threads: int
     gpus: str | None = None
+    changes: Mapping[str, str] = field(default_factory=dict)
 
     def environment(self) -> dict[str, str]:
         """Return the environment of a command that runs in this share."""
-        changed = {"OMP_NUM_THREADS": str(self.threads)}
+        changed = {**self.changes, **({"OMP_NUM_THREADS": str(self.threads)} if self.threads else {})}
         if self.gpus is not None:
             changed["CUDA_VISIBLE_DEVICES"] = self.gpus
         return {**os.environ, **changed}
@@ -104,9 +108,8 @@ def share_machine(count: int, cores: int | None = None, gpus: Sequence[str] | No
         cores: number of cores; ``None`` counts those that this process may use.
         gpus: names of the CUDA devices; ``None`` looks.
     """
-    cores = len(os.sched_getaffinity(0)) if cores is None and hasattr(os, "sched_getaffinity") else cores
-    cores = cores or os.cpu_count() or 1
-    gpus = _gpus() if gpus is None else gpus
+    cores = cores or count_cores()
+    gpus = list_gpus() if gpus is None else gpus
     slots = []
     for number in range(count):
         mine = gpus[number::count] or ([gpus[number % len(gpus)]] if gpus else [])
@@ -114,7 +117,13 @@ def share_machine(count: int, cores: int | None = None, gpus: Sequence[str] | No
     return slots
 
 
-def _gpus() -> list[str]:
+def count_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def list_gpus() -> list[str]:
+    """Return the names of the CUDA devices that this process may use, as ``CUDA_VISIBLE_DEVICES`` takes them."""
     import torch  # takes seconds, and only the real machine is asked
 
     count = torch.cuda.device_count()
@@ -123,8 +132,12 @@ def _gpus() -> list[str]:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[int | None]:
+def locked(folder: Path, tidy: bool = False) -> Iterator[int | None]:
     """Hold a folder for one command at a time; yields what its processes must inherit to hold it as well.
+
+    Args:
+        folder: it is created if need be; it is held as long as a process has locked the file ``.lock`` in it.
+        tidy: remove that file at the end; not for commands whose processes may outlive them.
 
     Raises:
         AnimegenError: if another command, or a process that it left behind, is at work in the folder.
@@ -146,7 +159,11 @@ def locked(folder: Path) -> Iterator[int | None]:
             raise AnimegenError(
                 f"Another command is at work in '{folder}': wait until it has ended, or choose another output=."
             ) from error
-        yield file
+        try:
+            yield file
+        finally:
+            if tidy:
+                (folder / ".lock").unlink(missing_ok=True)
     finally:
         os.close(file)
 
@@ -198,6 +215,7 @@ def _start(task: Task, slot: Slot, lock: int | None) -> _Running:
             stdout=log,
             stderr=subprocess.STDOUT,
             env=slot.environment(),
+            cwd=task.folder,
             # Ctrl+C goes to all processes of the terminal, and a second signal would cost the checkpoint.
             start_new_session=True,
             pass_fds=() if lock is None else (lock,),
@@ -301,7 +319,8 @@ class _Display:
         if self.bars is not None:
             self.ids[job.task.name] = self.bars.add_task(job.task.name, total=job.task.steps, left="starting")
         else:
-            self.note(f"{job.task.name}: started, {job.slot.threads} threads{_on(job.slot)}")
+            threads = f", {job.slot.threads} threads" if job.slot.threads else ""
+            self.note(f"{job.task.name}: started{threads}{_on(job.slot)}")
 
     def ended(self, job: _Running, reason: str | None) -> None:
         """Tell that a command has ended."""

@@ -13,10 +13,14 @@ from rich.table import Table
 from animegen.cli import run
 from animegen.core.config import CONFIG_MODULE, list_options
 from animegen.core.errors import AnimegenError, did_you_mean
+from animegen.study import list_studies
 
-KINDS = {"models": "model", "experiments": "experiment", "ablations": "ablation", "data": "data", "losses": ""}
+KINDS = {
+    **{"models": "model", "experiments": "experiment", "ablations": "ablation", "data": "data"},
+    **{"losses": "", "studies": ""},
+}
 
-HELP = """animegen list [models|experiments|ablations|data|losses] [pattern]
+HELP = """animegen list [models|experiments|ablations|data|losses|studies] [pattern]
 
 Lists the options of the configuration (and the loss modules) with a line about each. The pattern is a shell pattern:
   animegen list experiments 'animegan/*'"""
@@ -31,6 +35,8 @@ def entries(kind: str, pattern: str = "*") -> list[tuple[str, str]]:
         from animegen import losses  # torch takes a while to import, and only this kind needs it
 
         found = [(name, (getattr(losses, name).__doc__ or "").split("\n")[0].rstrip(".")) for name in losses.__all__]
+    elif kind == "studies":
+        found = [(name, comment(path)) for name, path in list_studies().items()]
     else:
         options = [option.removeprefix(f"{group}/") for option in list_options() if option.startswith(f"{group}/")]
         found = [(name, description(f"{group}/{name}")) for name in options if name != "none"]
@@ -39,7 +45,11 @@ def entries(kind: str, pattern: str = "*") -> list[tuple[str, str]]:
 
 def description(option: str) -> str:
     """Return the first sentence of the comment at the head of a configuration file."""
-    path = Path(str(resources.files(CONFIG_MODULE))) / f"{option}.yaml"
+    return comment(Path(str(resources.files(CONFIG_MODULE))) / f"{option}.yaml")
+
+
+def comment(path: Path) -> str:
+    """Return the first sentence of the comment at the head of a file."""
     lines: list[str] = []
     for line in path.read_text().splitlines():
         if not line.startswith("#"):

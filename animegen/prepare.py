@@ -1,4 +1,4 @@
-"""``animegen prepare``: key-frame projects checked, filtered and imported, and which frame to draw next."""
+"""``animegen prepare``: films to clips for training; key-frame projects checked, filtered, imported and completed."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from rich.console import Console
 from animegen.cli import quieten, run
 from animegen.core.config import compose_config
 from animegen.core.errors import AnimegenError
+from animegen.core.runs import literal_paths
+from animegen.curate import curate_films, sweep
 from animegen.data.images import write_image
 from animegen.data.keyframes.folder import Report, folder_project, inspect
 from animegen.data.keyframes.layouts import import_layout
@@ -23,6 +25,18 @@ from animegen.data.keyframes.prefilter import BilateralFilter
 from animegen.data.keyframes.suggest import suggest_keys
 
 HELP = """animegen prepare <what>=<folder> [key=value ...]
+
+  animegen prepare input=films/ output=dataset            clips for training, and a report of what was left out and why
+  animegen prepare input=films/ output=scenes every=2 length=[15,25]         every second frame, longer scenes
+  animegen prepare -m input=films/ output=dataset shard=0,1,2,3              shared out, on any launcher of Hydra
+
+A film is cut into shots; held drawings, dark and flickering frames, and what moves not at all, too far or without
+sense are left out, and clips that look like earlier ones. It goes on where it was stopped. Train with
+data=triplets/folders data.folder=dataset.
+
+keys: length=[5,25] (drawings per clip), every, short_side, format=jpg|png|webp, bars, per_shot, repeat, holdout, jobs,
+      shard=0/4, overwrite, and the limits held, dark, bright, flicker, fast, unexplained, still, uneven
+      (what they mean: conf/prepare.yaml)
 
   animegen prepare check=my_clip                          what is in a key-frame project, and what is wrong with it
   animegen prepare suggest_keys=my_clip count=3           which frames to draw next
@@ -35,13 +49,14 @@ perhaps masks/ (white: to be learnt) and guides/<name>/.
 keys: output=<folder>, clip=<folder or film elsewhere>, count, radius (of the filter, in frames), resize=true (scale
       drawings to their frames). Nothing is ever replaced. Exit code: 0, 1 if check found problems, 2 for a mistake."""
 
-TASKS = ("check", "suggest_keys", "filter", "imported")
+TASKS = ("input", "check", "suggest_keys", "filter", "imported")
 
 
 @dataclass
 class PrepareSchema:
     """Keys of ``animegen prepare``."""
 
+    input: str | None = None
     check: str | None = None
     suggest_keys: str | None = None
     filter: str | None = None
@@ -51,6 +66,26 @@ class PrepareSchema:
     count: int = 3
     radius: int = 15
     resize: bool = False
+    length: Any = (5, 25)
+    every: int = 1
+    held: float = 0.0
+    dark: float = 16.0
+    bright: float = 245.0
+    flicker: float = 12.0
+    fast: float = 0.2
+    unexplained: float = 10.0
+    still: float = 0.00065
+    uneven: float = 2.0
+    per_shot: int | None = None
+    repeat: int | None = 4
+    holdout: float = 0.1
+    short_side: int | None = 540
+    format: str = "jpg"
+    bars: bool = True
+    jobs: int = 1
+    shard: Any = None
+    shards: int | None = None
+    overwrite: bool = False
 
 
 def prepare(config: DictConfig, show: Console) -> int:
@@ -62,14 +97,18 @@ def prepare(config: DictConfig, show: Console) -> int:
     tasks = [name for name in TASKS if config[name]]
     if len(tasks) != 1:
         told = " and ".join(tasks) or "nothing"
-        raise AnimegenError(f"animegen prepare does one of check, suggest_keys, filter and import; asked for: {told}.")
+        raise AnimegenError(
+            f"animegen prepare does one of check, suggest_keys, filter, import and input; asked for: {told}."
+        )
     task = tasks[0]
-    needs = task in ("filter", "imported")
+    needs = task in ("filter", "imported", "input")
     if needs != bool(config.output):
         name = "import" if task == "imported" else task
         raise AnimegenError(
             f"animegen prepare {name}= {'needs output=<folder>' if needs else 'writes nothing: leave output= out'}."
         )
+    if task == "input":
+        return curate_films(config, show)
     settings: dict[str, Any] = {"clip": config.clip, "resize": config.resize or None}
     if task == "check":
         return check(config.check, settings, show)
@@ -139,7 +178,10 @@ def main(arguments: list[str] | None = None) -> int:
         ConfigStore.instance().store(group="schema", name="prepare", node=PrepareSchema, package="_global_")
         # A word of Python cannot be the name of a key.
         renamed = [f"imported={word[7:]}" if word.startswith("import=") else word for word in words]
-        return prepare(compose_config("prepare", renamed), Console(highlight=False, soft_wrap=True))
+        given = literal_paths(renamed, ("input", "output"))
+        if {"-m", "--multirun"} & set(words):
+            return sweep(given)
+        return prepare(compose_config("prepare", given), Console(highlight=False, soft_wrap=True))
 
     return run(body)
 

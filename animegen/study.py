@@ -295,7 +295,7 @@ def _short_names(names: Iterable[str]) -> dict[str, str]:
 def missing_words(run: Run, overwrite: bool = False) -> tuple[str, ...] | None:
     """Return the overrides that bring a run to its end, or ``None`` if it has finished.
 
-    A run with a checkpoint is resumed; one without, or one that was only not evaluated, begins again.
+    A run with a checkpoint is resumed; one without begins again.
 
     Raises:
         AnimegenError: if its folder holds a run of another configuration, which nobody asked to replace.
@@ -313,10 +313,14 @@ def missing_words(run: Run, overwrite: bool = False) -> tuple[str, ...] | None:
         )
     if record.get("status") == "finished":
         return None
-    trained = record.get("train_step") or 0
-    if (run.folder / "checkpoints" / "last.ckpt").is_file() and trained < run.config["train_steps"]:
+    if can_resume(run.folder):
         return (f"resume={_path(run.folder)}",)
     return (*run.words, output, "overwrite=true")
+
+
+def can_resume(folder: Path) -> bool:
+    """Tell whether ``resume=`` brings an unfinished run to its end, be it that only its evaluation is left."""
+    return (folder / "checkpoints" / "last.ckpt").is_file()
 
 
 def _what(config: Mapping[str, Any]) -> dict[str, Any]:

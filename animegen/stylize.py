@@ -19,11 +19,12 @@ from animegen.apply.display import Display
 from animegen.apply.films import FilmSettings, identity, stylize_films
 from animegen.apply.photos import stylize_photos
 from animegen.apply.planning import is_sequence, plan
+from animegen.apply.styles import encoded_style, style_files
 from animegen.apply.stylist import SMALLEST_TILE, Stylist
 from animegen.apply.summary import Summary
 from animegen.cli import run
 from animegen.core.checkpoint import load_model, pick_device
-from animegen.core.config import compose_config
+from animegen.core.config import compose_config, plain
 from animegen.core.errors import AnimegenError
 from animegen.core.files import Format, Job
 from animegen.core.protocols import Stylizer
@@ -38,6 +39,7 @@ HELP = """animegen stylize checkpoint=... input=... output=... [key=value ...]
   animegen stylize checkpoint=last input=photos/ output=anime/ strength=0.7 max_side=1920 format=png
   animegen stylize checkpoint=last input=film.mp4 output=anime.mp4 crf=20 max_side=1280
   animegen stylize checkpoint=last input=frames/%05d.png fps=24000/1001 output=anime.mkv
+  animegen stylize checkpoint=last input=film.mp4 output=anime.mp4 style=[a.jpg,b.jpg] style_weights=[0.7,0.3]
 
 checkpoint   last, a run folder, or a .ckpt file           runs=runs is where last looks
 input        a picture, a film, numbered frames, or a folder of pictures and films (recursive=true)
@@ -46,6 +48,8 @@ output       a picture, a film (.mp4 .mkv .mov .gif), or a folder that gets the 
 device       auto, cpu, cuda, mps                          precision=fp32 or bf16
 weights      ema (averaged, if the run kept any) or raw
 strength     0 is the photo, 1 the drawing
+style        a still in the look that is wanted, a folder of stills, or a list, for models that take any (temporal);
+             style_weights: how much each counts
 tile         auto, or the largest side that is computed in one piece; 0: everything in one piece
 max_side     scales larger pictures down first
 format       keep, png, jpg, webp, for pictures
@@ -85,6 +89,8 @@ class StylizeSchema:
     precision: Any = None
     weights: Weights = Weights.ema
     strength: float = 1.0
+    style: Any = None
+    style_weights: list[float] | None = None
     tile: Any = "auto"
     max_side: int | None = None
     format: Format = Format.keep
@@ -110,6 +116,9 @@ def stylize(config: DictConfig) -> Summary:
         raise AnimegenError(f"strength={config.strength} is not possible: it must be from 0 (photo) to 1 (drawing).")
     if config.max_side is not None and config.max_side < 1:
         raise AnimegenError(f"max_side={config.max_side} is not possible: it must be at least 1 pixel.")
+    if config.style is None and config.style_weights is not None:
+        raise AnimegenError("style_weights belongs to stills: set style= as well.")
+    stills = [] if config.style is None else style_files(plain(config)["style"])
     made = plan(config.input, config.output, config.format, config.recursive, config.overwrite)
     encoding, fps = _encoding(config, made.films), _fps(config.fps, made.films)
     checkpoint = resolve_checkpoint(str(Path(config.checkpoint).expanduser()), config.runs)
@@ -120,7 +129,9 @@ def stylize(config: DictConfig) -> Summary:
             f"The model of '{checkpoint}', {type(model).__name__}, does not stylise pictures: use another."
         )
     dtype = torch.bfloat16 if config.precision.trainer == "bf16-mixed" else None
-    chosen = {name: str(config[name]) for name in ("weights", "strength", "tile")}
+    style = encoded_style(model, stills, plain(config)["style_weights"]) if stills else None
+    chosen: dict[str, Any] = {name: str(config[name]) for name in ("weights", "strength", "tile", "style_weights")}
+    chosen["style"] = [identity(still) for still in stills]
     settings = FilmSettings(
         encoding=encoding,
         max_side=config.max_side,
@@ -132,7 +143,7 @@ def stylize(config: DictConfig) -> Summary:
     skip_broken = config.on_error is OnError.skip
     summary, began = Summary(), time.perf_counter()
     with Display(len(made.photos) + len(made.films)) as display:
-        stylist = Stylist(model, device, tile, dtype, config.strength, display.note)
+        stylist = Stylist(model, device, tile, dtype, config.strength, display.note, style)
         stylize_photos(made.photos, stylist, summary, config.max_side, skip_broken, display.progress)
         stylize_films(made.films, stylist.follow, settings, summary, display, skip_broken)
     summary.seconds = time.perf_counter() - began

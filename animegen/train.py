@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import random
@@ -16,7 +17,6 @@ import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -25,13 +25,26 @@ from animegen import __version__, callbacks
 from animegen.cli import quieten, run
 from animegen.core.ablations import check_ablations
 from animegen.core.build import build, finish
-from animegen.core.checkpoint import pick_device
+from animegen.core.checkpoint import load_model, pick_device, read_checkpoint
 from animegen.core.config import check_complete, compose_config, explain, list_options, plain, register, run_folder
 from animegen.core.errors import AnimegenError
-from animegen.core.runs import check_folder, prepare_folder, resumed_overrides, resumed_step, unwritable
+from animegen.core.module import AnimeModule
+from animegen.core.runs import (
+    check_folder,
+    prepare_folder,
+    read_record,
+    resumed_overrides,
+    resumed_step,
+    unwritable,
+)
+from animegen.core.sharded import ShardedStrategy
 from animegen.evaluate import evaluate_model
+from animegen.jobs import locked
 from animegen.nn.features import FeatureExtractor
+from animegen.reports.sections import write_page
+from animegen.rerun import plan_rerun
 from animegen.study import run_study
+from animegen.sweep import is_sweep, optimised, run_sweep
 
 log = logging.getLogger("animegen.train")  # also when this file is run as __main__
 
@@ -42,28 +55,55 @@ HELP = """animegen train [key=value ...]
   animegen train resume=last                            go on with the newest run, exactly where it stopped
   animegen train resume=runs/try train_steps=500        train on
   animegen train model.optimizers.generator.lr=1e-4     change any value; ~key removes one, +key=value adds one
+  animegen train rerun=runs/try                         the same run again, from its run.json
   animegen train -m model=animegan/v1,animegan/v2 seed=0,1,2      one run for each combination
+  animegen train resume_sweep=runs/sweep/<time>         what is missing of these
   animegen train study=toy jobs=2                       a grid of runs from a file, see animegen train study=toy --help
   animegen train experiment=animegan/quickstart --cfg job         print the configuration and do nothing
 
-keys: seed, train_steps, val_every, device=auto|cpu|cuda|mps, threads, evaluate, output=<folder>, runs, overwrite,
-      resume=last|<run folder>|<.ckpt file>, and these groups (what each option is: animegen list):
+keys: seed, train_steps, val_every, device=auto|cpu|cuda|mps, threads, evaluate, report, output=<folder>, runs,
+      overwrite, resume=last|<run folder>|<.ckpt file>, rerun=<run folder>, resume_sweep=<folder>, and these groups
+      (what each option is: animegen list):
 """
+
+#: Of TensorBoard's CUSTOM SCALARS: the same few charts for every model; the tags are patterns.
+LAYOUT = {
+    "validation": {
+        "likeness": ["Multiline", [r"val/(psnr|ssim|edge_f)$"]],
+        "all of validation": ["Multiline", [r"^val/.*"]],
+    },
+    "training": {
+        "objectives": ["Multiline", [r"^train/[^/]+/total$"]],
+        "terms": ["Multiline", [r"^train/[^/]+/(?!total$|grad_norm$)[^/]+$"]],
+        "gradients": ["Multiline", [r"^train/[^/]+/grad_norm$"]],
+        "learning rates": ["Multiline", [r"^opt/lr/.*"]],
+    },
+}
 
 
 def train(config: DictConfig, folder: Path, choices: dict[str, Any], overrides: list[str]) -> float | None:
     """Run one training; return the value of the metric that the experiment optimises."""
+    with contextlib.ExitStack() as held:
+        return _train(config, folder, choices, overrides, held)
+
+
+def _train(
+    config: DictConfig, folder: Path, choices: dict[str, Any], overrides: list[str], held: contextlib.ExitStack
+) -> float | None:
     quieten()
     check_complete(config)
     check_ablations(overrides)
     for key in ("train_steps", "val_every"):
         if config[key] < 1:
             raise AnimegenError(f"{key} must be at least 1, got {config[key]}.")
+    if "TORCHELASTIC_RUN_ID" in os.environ and not (config.output or config.resume):
+        raise AnimegenError("torchrun starts many processes, which need one folder: name it, output=<shared folder>.")
     pick_device(config.device.value)  # one that is not there is told now, with the remedy
     facts: dict[str, Any] = {"config": plain(config), "choices": choices, "overrides": overrides}
     checkpoint = Path(config.resume) if config.resume else None
-    step = resumed_step(checkpoint, facts["config"]) if checkpoint else 0
     goes_on = checkpoint is not None and run_folder(checkpoint).resolve() == folder.resolve()
+    only_score = checkpoint is not None and goes_on and only_unscored(checkpoint, facts["config"])
+    step = resumed_step(checkpoint, facts["config"]) if checkpoint and not only_score else 0
     record = callbacks.RunRecord(folder, facts)
     trainer = build_trainer(config, folder, record, step)
     if trainer.is_global_zero:
@@ -72,20 +112,28 @@ def train(config: DictConfig, folder: Path, choices: dict[str, Any], overrides: 
         torch.set_num_threads(config.threads)
     seed_everything(config.seed)
     data = build(config.data, "data")
-    model = build(config.model, "model")
+    model: Any = build(config.model, "model")
     model.run_info = {"version": __version__, **facts}
     if trainer.is_global_zero:
         # Not before everything is built: a mistake must not cost the run that is to be replaced.
+        held.enter_context(locked(folder, tidy=True))
+        check_folder(folder, goes_on or config.overwrite)  # another command may have been faster
         texts = {"config.yaml": OmegaConf.to_yaml(config), "overrides.yaml": OmegaConf.to_yaml(overrides)}
-        prepare_folder(folder, texts, goes_on)
-        show_config(trainer, config, step)
+        if not only_score:
+            prepare_folder(folder, texts, goes_on)
+            show_config(trainer, config, step)
         log.info("run folder: %s", folder)
     result = None
     try:
-        fit(trainer, model, data, checkpoint)
+        if only_score and checkpoint is not None:
+            model = trained_model(checkpoint, trainer, record)
+        else:
+            fit(trainer, model, data, checkpoint)
         if torch.distributed.is_initialized():
             # The first process evaluates alone; metrics would wait for the others.
             torch.distributed.destroy_process_group()
+        if isinstance(trainer.strategy, ShardedStrategy) and trainer.is_global_zero:
+            model = load_model(folder / "checkpoints" / "last.ckpt", trainer.strategy.root_device)  # whole again
         if config.evaluate and trainer.is_global_zero:
             model.to(trainer.strategy.root_device)  # Lightning leaves it on the CPU
             # A stand-in for LPIPS that needs no download; the metric's name says that it is random.
@@ -101,7 +149,31 @@ def train(config: DictConfig, folder: Path, choices: dict[str, Any], overrides: 
             log.info("stopped in train step %d; to go on: animegen train resume=%s", model.train_step, folder)
         raise
     record.finish(trainer, model, result)
+    if config.report and trainer.is_global_zero:
+        write_page(folder)
     return optimised(record.record)
+
+
+def only_unscored(checkpoint: Path, config: dict[str, Any]) -> bool:
+    """Tell whether a run has trained all its steps, and was stopped before it was evaluated and marked as finished."""
+    last = run_folder(checkpoint) / "checkpoints" / "last.ckpt"
+    return (
+        read_record(run_folder(checkpoint)).get("status") != "finished"
+        and checkpoint.absolute() == last.absolute()
+        and read_checkpoint(checkpoint)["animegen"]["train_step"] == config["train_steps"]
+    )
+
+
+def trained_model(checkpoint: Path, trainer: pl.Trainer, record: callbacks.RunRecord) -> AnimeModule:
+    """Return the model of a run that only lacks its scores; the record takes over what is known of the training."""
+    model = load_model(checkpoint, trainer.strategy.root_device)
+    log.info("trained already, step %d: only the evaluation is left", model.train_step)
+    before = read_record(run_folder(checkpoint))
+    for key in ("metrics", "seconds", "parameters", "features", "calibration", "resumed_at", "started"):
+        if key in before:
+            record.record[key] = before[key]
+    record.record["train_step"] = model.train_step
+    return model
 
 
 def build_trainer(config: DictConfig, folder: Path, record: callbacks.RunRecord, step: int) -> pl.Trainer:
@@ -122,8 +194,6 @@ def build_trainer(config: DictConfig, folder: Path, record: callbacks.RunRecord,
     trainer: pl.Trainer = finish(
         make, "trainer", callbacks=ordered, logger=loggers or False, default_root_dir=str(folder)
     )
-    if trainer.world_size > 1 and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
-        raise AnimegenError("A sweep (-m) with several processes per run does not work: start the runs one by one.")
     return trainer
 
 
@@ -131,6 +201,7 @@ def show_config(trainer: pl.Trainer, config: DictConfig, step: int) -> None:
     """Put the configuration under TensorBoard's TEXT tab."""
     for logger in trainer.loggers:
         if isinstance(logger, pl.loggers.TensorBoardLogger):
+            logger.experiment.add_custom_scalars(LAYOUT)
             logger.experiment.add_text("config", f"```yaml\n{OmegaConf.to_yaml(config, resolve=True)}\n```", step)
 
 
@@ -148,19 +219,15 @@ def fit(trainer: pl.Trainer, model: pl.LightningModule, data: pl.LightningDataMo
             " data.batch_size or data.image_size."
         ) from error
     except RuntimeError as error:
+        if "DTensor" in str(error):
+            raise AnimegenError(
+                "trainer=fsdp cannot cut up this model, which calls parts of its networks alone: use trainer=ddp."
+            ) from error
         if checkpoint is None or "loading state_dict" not in str(error):
             raise
         raise AnimegenError(
             f"The weights in '{checkpoint}' do not fit this model: resume with the model configuration of the run."
         ) from error
-
-
-def optimised(record: dict[str, Any]) -> float | None:
-    """Return the value that a sweeper optimises: the task's main metric, else the first validation metric."""
-    evaluation = record.get("evaluation")
-    if evaluation:
-        return evaluation["methods"]["model"][evaluation["main"]]["mean"]
-    return next((value for name, value in record["metrics"].items() if name.startswith("val/")), None)
 
 
 def seed_everything(seed: int) -> None:
@@ -174,13 +241,9 @@ class _Failed(BaseException):
     """Carries the error of a single run past Hydra, which would print a report of its own."""
 
 
-class _JobError(Exception):
-    """Carries the error of one run of a sweep; Hydra goes on with the other runs before it passes it on."""
-
-
 @hydra.main(version_base="1.3", config_path="pkg://animegen.conf", config_name="train")
 def job(config: DictConfig) -> float | None:
-    """One job of a run or of a sweep."""
+    """One run."""
     settings = HydraConfig.get()
     folder = Path(settings.runtime.output_dir)
     choices = {name: choice for name, choice in settings.runtime.choices.items() if not name.startswith("hydra/")}
@@ -188,10 +251,7 @@ def job(config: DictConfig) -> float | None:
     try:
         return train(config, folder, choices, overrides)
     except Exception as error:
-        if settings.mode != RunMode.MULTIRUN:
-            raise _Failed from error
-        log.error("job %d failed (%s): %s", settings.job.num, " ".join(overrides), error)
-        raise _JobError from error
+        raise _Failed from error
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -201,6 +261,10 @@ def main(arguments: list[str] | None = None) -> int:
     def body() -> int:
         if any(word.startswith("study=") for word in words):
             return run_study(words)
+        if is_sweep(words):
+            return run_sweep(words)
+        if any(word.startswith("rerun=") for word in words):
+            return rerun(words)
         register()
         if any(word in ("-h", "--help") for word in words):
             print(help_text())
@@ -213,14 +277,12 @@ def main(arguments: list[str] | None = None) -> int:
             # Hydra wants all overrides together.
             overrides = [w for w in words if not w.startswith("-") and ("=" in w or w.startswith("~"))]
             options = [w for w in words if w not in overrides]
-            if {"-m", "--multirun"} & set(options) and any(w.startswith("resume=") for w in overrides):
-                raise AnimegenError("resume= goes on with one run: leave out -m.")
         # Hydra then hands us exceptions as they are.
         os.environ["HYDRA_FULL_ERROR"] = "1"
         sys.argv = [sys.argv[0], *overrides, *options]
         try:
             job()
-        except (_Failed, _JobError) as failed:
+        except _Failed as failed:
             error = failed.__cause__ or failed
             raise error from error.__cause__  # with its own history, which --debug shows
         except (HydraException, OmegaConfBaseException) as error:
@@ -230,6 +292,17 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
 
     return run(body)
+
+
+def rerun(words: list[str]) -> int:
+    """Run ``animegen train rerun=<run folder>``: the configuration of its record, whatever the files say now."""
+    again = plan_rerun(words)
+    for line in again.notes:
+        print(line, file=sys.stderr)
+    # Further processes of distributed training start with the same words, and must find the same folder.
+    sys.argv = [sys.argv[0], *again.words]
+    train(again.config, again.folder, again.choices, again.overrides)
+    return 0
 
 
 def help_text() -> str:

@@ -120,7 +120,7 @@ def _stylize_film(
         raise
     finally:
         shown.end()
-    for note in _assemble(reader, partial, target, settings, info):
+    for note in assemble(reader, partial, target, settings.suffix, info):
         display.note(note)
     partial.remove()
     return list(dict.fromkeys([*partial.problems, *reader.problems]))
@@ -188,15 +188,13 @@ def _remaining(reader: FrameReader, partial: Partial) -> Iterator[tuple[Tensor, 
             yield pixels, time
 
 
-def _assemble(
-    reader: FrameReader, partial: Partial, target: Path, settings: FilmSettings, info: VideoInfo
-) -> list[str]:
+def assemble(reader: FrameReader, partial: Partial, target: Path, suffix: str, info: VideoInfo) -> list[str]:
     """Make the film of its segments; return what the user should know."""
     if target.suffix.lower() in CONTAINERS:
         source = reader.path if isinstance(reader, VideoReader) else None
         with completed(target) as hidden:
             return join(partial.segments, hidden, source, target)
-    with create_video(target, info, suffix=settings.suffix) as writer:
+    with create_video(target, info, suffix=suffix) as writer:
         for segment in partial.segments:
             for pixels, time in VideoReader(segment.path):
                 writer.write(pixels, segment.start + time)

@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from animegen import __version__
+from animegen.apply.confidence import Confidence
+from animegen.apply.films import assemble, identity
+from animegen.apply.pairtiles import TiledPair
+from animegen.apply.partial import Finished, Partial
 from animegen.apply.timegrid import Between, Grid, between_frames
 from animegen.core.errors import AnimegenError
 from animegen.core.protocols import Interpolator
 from animegen.data.images import read_image, to_float, to_uint8
-from animegen.nn.colour import rgb_to_lab
 from animegen.nn.reach import inference
-from animegen.video.encoding import CONTAINERS, Encoding
+from animegen.video.cadence import rhythm, same_drawing
+from animegen.video.encoding import CONTAINERS, LOSSLESS, Encoding
 from animegen.video.frames import DEFAULT_RATE, RGB, Colour, FrameReader, VideoInfo
 from animegen.video.opening import WRITTEN_SUFFIXES, create_video
-from animegen.video.reader import VideoReader
 from animegen.video.sequences import SequenceReader
+from animegen.video.writer import VideoWriter
 
-#: Two frames show the same drawing if ``a mean + b max + c > 0`` of their CIE Lab distances at a longer side of at most
-#: 640 pixels: EISAI's fit to labelled frames (Chen and Zwicker 2022, released code). The maximum sees a blinking eye.
-_MEAN, _MAX, _OFFSET, _SIDE = -2.1593, -0.2038, 4.0879, 640
+#: Largest side that is computed in one piece with ``tile=auto``.
+AUTO_TILE = 1536
+SMALLEST_TILE = 128
 
 
 class Pictures(SequenceReader):
@@ -68,15 +74,30 @@ class Inbetweener:
         model: in eval mode, on ``device``.
         device: where to compute.
         dtype: autocast type, ``None`` for full precision.
+        tile: largest side that is computed in one piece; 0: everything; ``None``: `AUTO_TILE`, and smaller ones when
+            the memory does not suffice.
+        confidence: pairs that match less than this share (:class:`~animegen.apply.confidence.Confidence`) are not
+            drawn between: the first frame is held. 0 draws between all.
+
+    Attributes:
+        drawn: frames drawn.
+        held: frames that repeat the first of their pair since it and the last match too little.
     """
 
     def __init__(
-        self, model: Interpolator, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+        self,
+        model: Interpolator,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = None,
+        tile: int | None = None,
+        confidence: float = 0.0,
     ) -> None:
         self.model, self.device, self.dtype = model, torch.device(device), dtype
+        self.tile, self._may_shrink = AUTO_TILE if tile is None else tile, tile is None
+        self.least, self._match = confidence, Confidence() if confidence > 0 else None
         self._pair: tuple[Tensor, Tensor] | None = None
-        self._encoded: Any = None
-        self.drawn = 0
+        self._encoded: TiledPair | None = None
+        self.drawn = self.held = 0
 
     def __call__(self, first: Tensor, last: Tensor, t: float) -> Tensor:
         """Draw the frame at time t between two frames, uint8 ``(3,H,W)`` each; a pair is encoded once.
@@ -84,37 +105,37 @@ class Inbetweener:
         Raises:
             AnimegenError: if the memory does not suffice, or the model draws what is no picture.
         """
-        try:
-            with inference(self.device, self.dtype):
-                if self._pair is None or self._pair[0] is not first or self._pair[1] is not last:
-                    self._encoded = None  # before the next pair takes its place in memory
-                    frames = [to_float(frame[None].to(self.device)) for frame in (first, last)]
-                    self._encoded, self._pair = self.model.encode_pair(*frames), (first, last)
-                image = self.model.synthesize(self._encoded, torch.tensor([t], device=self.device))
-        except torch.OutOfMemoryError as error:
-            raise AnimegenError(
-                f"The memory of the device is too small for frames of {first.shape[2]}x{first.shape[1]}: use smaller"
-                " frames, precision=bf16, or device=cpu."
-            ) from error
+        while True:
+            try:
+                image = self._draw(first, last, t)
+                break
+            except torch.OutOfMemoryError as error:
+                smaller = min(self.tile or max(first.shape), max(first.shape)) // 2
+                if not self._may_shrink or smaller < SMALLEST_TILE:
+                    raise AnimegenError(
+                        f"The memory of the device is too small for frames of {first.shape[2]}x{first.shape[1]}: use"
+                        " a smaller tile=, precision=bf16, or device=cpu."
+                    ) from error
+                self._pair = self._encoded = None
+                self.tile = smaller
+            torch.cuda.empty_cache()
+        if image is None:
+            self.held += 1
+            return first
         if not image.isfinite().all():
             raise AnimegenError("The model draws no picture (NaN): use another checkpoint, or precision=fp32.")
         self.drawn += 1
         return to_uint8(image[0]).cpu()
 
-
-def same_drawing(first: Tensor, second: Tensor) -> bool:
-    """Tell whether two frames, uint8 ``(3,H,W)``, show the same drawing but for the noise of compression."""
-    if torch.equal(first, second):
-        return True
-    small = []
-    for frame in (first, second):
-        image = to_float(frame[None])
-        scale = _SIDE / max(image.shape[-2:])
-        if scale < 1:
-            image = F.interpolate(image, scale_factor=scale, mode="area", recompute_scale_factor=True)
-        small.append(rgb_to_lab(image))
-    gap = (small[0] - small[1]).norm(dim=1)
-    return float(_MEAN * gap.mean() + _MAX * gap.max() + _OFFSET) > 0
+    def _draw(self, first: Tensor, last: Tensor, t: float) -> Tensor | None:
+        with inference(self.device, self.dtype):
+            if self._pair is None or self._pair[0] is not first or self._pair[1] is not last:
+                self._encoded = None  # before the next pair takes its place in memory
+                if self._match is None or self._match(first, last) >= self.least:
+                    frames = [to_float(frame[None].to(self.device)) for frame in (first, last)]
+                    self._encoded = TiledPair(self.model, frames[0], frames[1], self.tile)
+                self._pair = first, last
+            return None if self._encoded is None else self._encoded.at(t)
 
 
 @dataclass(frozen=True)
@@ -123,47 +144,88 @@ class FilmPlan:
 
     Attributes:
         grid: when frames are shown.
-        smooth: spread motion over held drawings.
+        holds: what becomes of drawings that are held: ``keep``; ``smooth`` spreads motion over them; ``auto`` does so
+            in shots that are drawn on twos, threes or fours throughout.
         cuts: find cuts and draw nothing across them.
         encoding: of video files.
         suffix: format of the frames of a film that is written as a folder of pictures.
+        identity: what else the result depends on: which model with which options. Compared when a run goes on.
     """
 
     grid: Grid
-    smooth: bool = False
+    holds: str = "keep"
     cuts: bool = True
-    encoding: Encoding | None = None
+    encoding: Encoding = field(default_factory=Encoding)
     suffix: str = ".png"
+    identity: dict[str, Any] = field(default_factory=dict)
 
 
-def interpolate_film(reader: FrameReader, target: Path, draw: Inbetweener, plan: FilmPlan) -> Iterator[Between[Tensor]]:
+def interpolate_film(
+    reader: FrameReader, target: Path, draw: Inbetweener, plan: FilmPlan, note: Callable[[str], None] = print
+) -> Iterator[Between[Tensor]]:
     """Write a film with more frames; yield after each of them.
 
-    The film passes twice if cuts are looked for. Times are exact, sound and subtitles are copied, duration and the
-    frames of the source stay as they are. The result appears under its name when it is complete.
+    The film passes twice if cuts or rhythms are looked for. Times are exact, sound and subtitles are copied, duration
+    and the frames of the source stay as they are. The result appears under its name when it is complete; until then its
+    shots lie in ``<target>.partial``, and a run that was stopped goes on after its last finished shot. (Pictures that
+    are given one by one are too few for that.)
 
     Args:
         reader: the film.
         target: a film or a folder for pictures.
         draw: draws frames.
         plan: how.
+        note: gets sentences that the user should know.
     """
-    cuts: list[int] = []
+    info, is_film = _info(reader.info, plan.grid), target.suffix.lower() in WRITTEN_SUFFIXES
+    if isinstance(reader, Pictures):
+        shots, spread = look_at(reader, plan)
+        frames = _between(reader, plan, shots, spread, is_film)
+        with create_video(target, info, plan.encoding, None, plan.suffix) as writer:
+            for frame in frames:
+                writer.write(_shown(frame, draw), frame.time)
+                yield frame
+            writer.close(reader.end)
+        return
+    partial = Partial(target, _facts(reader, plan))
+    if partial.begun_anew:
+        note(f"'{partial.folder}' was begun with another input or other settings, and is begun anew.")
+    elif partial.finished:
+        note(f"'{target}' goes on after frame {partial.frames}.")
+    if partial.shots is None:
+        partial.shots, partial.smooth = look_at(reader, plan)
+        partial.save()
+    encoding = plan.encoding if target.suffix.lower() in CONTAINERS else LOSSLESS
+    yield from _segments(reader, partial, draw, plan, info, encoding, is_film, note)
+    for sentence in assemble(reader, partial, target, plan.suffix, info):
+        note(sentence)
+    partial.remove()
+
+
+def look_at(reader: FrameReader, plan: FilmPlan) -> tuple[list[tuple[int, int]], list[int]]:
+    """Return the shots of a film, as (first frame, stop), and the first frames of those to be spread over holds."""
+    changes: list[bool] = []
+
+    def seen() -> Iterator[Tensor]:
+        known: Tensor | None = None
+        for pixels, _ in reader:
+            new = known is None or not (plan.holds == "auto" and same_drawing(known, pixels))
+            known = pixels if new else known
+            changes.append(new)
+            yield pixels
+
     if plan.cuts and len_at_least(reader, 3):
         from animegen.video.shots import detect_shots  # on demand: pairs of pictures need no detector
 
-        cuts = [first for first, _ in detect_shots(pixels for pixels, _ in reader)][1:]
-    is_film = target.suffix.lower() in WRITTEN_SUFFIXES
-    source = reader.path if isinstance(reader, VideoReader) and target.suffix.lower() in CONTAINERS else None
-    frames = between_frames(
-        iter(reader), lambda: reader.end, plan.grid, same_drawing, cuts, plan.smooth, hold_last=is_film
-    )
-    with create_video(target, _info(reader.info, plan.grid), plan.encoding, source, plan.suffix) as writer:
-        for frame in frames:
-            shown = frame.first if frame.last is None else draw(frame.first, frame.last, float(frame.t))
-            writer.write(shown, frame.time)
-            yield frame
-        writer.close(reader.end)
+        shots = detect_shots(seen())
+    elif plan.holds == "auto":
+        deque(seen(), maxlen=0)
+        shots = [(0, len(changes))]
+    else:
+        shots = [(0, reader.info.expected_frames or 1)]
+    if plan.holds != "auto":
+        return shots, [first for first, _ in shots] if plan.holds == "smooth" else []
+    return shots, [first for first, stop in shots if (rhythm(changes[first:stop]) or 1) > 1]
 
 
 def len_at_least(reader: FrameReader, count: int) -> bool:
@@ -172,9 +234,113 @@ def len_at_least(reader: FrameReader, count: int) -> bool:
     return expected is None or expected >= count
 
 
+def _shown(frame: Between[Tensor], draw: Inbetweener) -> Tensor:
+    return frame.first if frame.last is None else draw(frame.first, frame.last, float(frame.t))
+
+
+def _between(
+    reader: FrameReader,
+    plan: FilmPlan,
+    shots: list[tuple[int, int]],
+    spread: list[int],
+    hold_last: bool,
+    frames: Iterator[tuple[Tensor, Fraction]] | None = None,
+    first: int = 0,
+    origin: Fraction | None = None,
+) -> Iterator[Between[Tensor]]:
+    begins = [begin for begin, _ in shots]
+    spread_shots = set(spread)
+
+    def smooth(number: int) -> bool:
+        return max((b for b in begins if b <= number), default=0) in spread_shots
+
+    return between_frames(
+        *(frames or iter(reader), lambda: reader.end, plan.grid, same_drawing, begins[1:]),
+        smooth=smooth if 0 < len(spread) < len(shots) else bool(spread),
+        hold_last=hold_last,
+        first=first,
+        origin=origin,
+    )
+
+
+def _segments(
+    reader: FrameReader,
+    partial: Partial,
+    draw: Inbetweener,
+    plan: FilmPlan,
+    info: VideoInfo,
+    encoding: Encoding,
+    hold_last: bool,
+    note: Callable[[str], None],
+) -> Iterator[Between[Tensor]]:
+    """Write what is missing of the film, a segment per shot; yield after every frame."""
+    before = partial.finished[-1] if partial.finished else None
+    if before is not None and before.upto is None:
+        return
+    begin, since = (0, None) if before is None else (before.source or 0, before.upto)
+    shots = partial.shots or [(0, 1)]
+    cuts = {first for first, _ in shots[1:]}
+    ahead: deque[tuple[int, Fraction]] = deque()  # cuts that were read and are not reached yet
+
+    def read() -> Iterator[tuple[Tensor, Fraction]]:
+        for number, (pixels, time) in enumerate(reader.frames(start=since), begin):
+            if number in cuts and number > begin:
+                ahead.append((number, time))
+            yield pixels, time
+
+    origin = partial.finished[0].start if partial.finished else None
+    writer: VideoWriter | None = None
+    start = last = Fraction(0)
+
+    def finish(end: Fraction, source: int | None, upto: Fraction | None) -> None:
+        assert writer is not None
+        writer.close(end - start)
+        found = Finished(writer.path.name, writer.count, start, last, end, source, upto)
+        partial.add(found, reader.problems)
+
+    try:
+        for frame in _between(reader, plan, shots, partial.smooth, hold_last, read(), begin, origin):
+            passed = None
+            while ahead and frame.time >= ahead[0][1]:
+                passed = ahead.popleft()
+            if passed is not None and writer is not None:
+                finish(frame.time, *passed)
+                writer = None
+            if writer is None:
+                start = frame.time
+                writer = VideoWriter(partial.next_file(), info, encoding, piece=True)
+                for sentence in writer.notes if not partial.finished else ():
+                    note(sentence)
+            writer.write(_shown(frame, draw), frame.time - start)
+            last = frame.time
+            yield frame
+        if writer is not None:
+            finish(reader.end, None, None)
+            writer = None
+    finally:
+        if writer is not None:
+            writer.abort()
+
+
 def _info(info: VideoInfo, grid: Grid) -> VideoInfo:
     """Return the facts of the new film; its time base holds all its times exactly."""
     if grid.factor is not None:
         return replace(info, fps=info.fps * grid.factor, time_base=info.time_base / grid.factor, frames=None)
     assert grid.fps is not None
     return replace(info, fps=grid.fps, time_base=1 / grid.fps, frames=None)
+
+
+def _facts(reader: FrameReader, plan: FilmPlan) -> dict[str, Any]:
+    """Return all that the result depends on."""
+    return {
+        "input": identity(reader.path),
+        "frames": reader.info.expected_frames,
+        "rate": str(reader.info.fps),
+        "grid": [plan.grid.factor, str(plan.grid.fps)],
+        "holds": plan.holds,
+        "cuts": plan.cuts,
+        "encoding": asdict(plan.encoding),
+        "suffix": plan.suffix,
+        "versions": [__version__, av.__version__],
+        **plan.identity,
+    }

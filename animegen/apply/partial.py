@@ -27,6 +27,8 @@ class Finished:
         start: when its first frame appears.
         last: when its last frame appears.
         end: when that ceases to be shown.
+        source: number of the film's frame at which the next segment begins; ``None`` where a frame makes a frame.
+        upto: when that frame appears; ``None`` after the last segment.
     """
 
     file: str
@@ -34,6 +36,8 @@ class Finished:
     start: Fraction
     last: Fraction
     end: Fraction
+    source: int | None = None
+    upto: Fraction | None = None
 
 
 class Partial:
@@ -48,6 +52,7 @@ class Partial:
         begun_anew: whether an earlier beginning was thrown away.
         shots: (first frame, stop) of each shot, or ``None`` if they are not known yet.
         finished: the segments that are done.
+        smooth: first frames of the shots whose held drawings are spread over their time.
         problems: what could not be read in the part of the film that they show.
 
     Raises:
@@ -60,14 +65,17 @@ class Partial:
         self.shots: list[tuple[int, int]] | None = None
         self.finished: list[Finished] = []
         self.problems: list[str] = []
+        self.smooth: list[int] = []
         earlier = self._read()
         self.begun_anew = earlier is not None and earlier.get("settings") != self.settings
         if earlier is not None and not self.begun_anew:
             self.shots = None if earlier["shots"] is None else [(first, stop) for first, stop in earlier["shots"]]
-            self.problems = earlier["problems"]
+            self.problems, self.smooth = earlier["problems"], earlier.get("smooth", [])
             for entry in earlier["finished"]:
                 times = {key: Fraction(entry[key]) for key in ("start", "last", "end")}
-                self.finished.append(Finished(entry["file"], entry["frames"], **times))
+                upto = None if entry.get("upto") is None else Fraction(entry["upto"])
+                found = Finished(entry["file"], entry["frames"], **times, source=entry.get("source"), upto=upto)
+                self.finished.append(found)
         kept = {MANIFEST, *(segment.file for segment in self.finished)}
         for path in self.folder.iterdir() if self.folder.is_dir() else ():
             if path.name not in kept:  # begun and not finished
@@ -99,6 +107,7 @@ class Partial:
         content = {
             "settings": self.settings,
             "shots": self.shots,
+            "smooth": self.smooth,
             "problems": self.problems,
             "finished": [asdict(segment) for segment in self.finished],
         }

@@ -31,13 +31,13 @@ class NoMemoryError(AnimegenError):
 class _Network:
     """The model as a network, for tiled inference."""
 
-    def __init__(self, model: Stylizer) -> None:
-        self.model = model
+    def __init__(self, model: Stylizer, style: Any = None) -> None:
+        self.model, self.style = model, style
         self.factor = model.factor
         self.tileable = getattr(model, "tileable", True)
 
     def __call__(self, images: Tensor) -> Tensor:
-        return self.model.stylize(images, None)[0]
+        return self.model.stylize(images, None, self.style)[0]
 
 
 class Stylist:
@@ -51,6 +51,8 @@ class Stylist:
         dtype: autocast type, ``None`` for full precision.
         strength: 0 returns the photo, 1 the drawing, between them their linear blend.
         note: is told in a sentence what else the user should know.
+        style: what the model makes of the stills of a look (:class:`~animegen.core.protocols.Styled`); ``None`` is the
+            model's own choice.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Stylist:
         dtype: torch.dtype | None = None,
         strength: float = 1.0,
         note: Callable[[str], None] = print,
+        style: Any = None,
     ) -> None:
         self.device = torch.device(device)
         self.tile = AUTO_TILE.get(self.device.type, AUTO_TILE_ELSEWHERE) if tile is None else tile
@@ -69,8 +72,8 @@ class Stylist:
         self._order = torch.contiguous_format if self.device.type == "mps" else torch.channels_last
         if isinstance(model, nn.Module):
             model.to(memory_format=self._order)  # type: ignore[call-overload]
-        self.model = model
-        self._network = _Network(model)
+        self.model, self.style = model, style
+        self._network = _Network(model, style)
         self._whole_only = False
 
     def __call__(self, pixels: Tensor) -> Tensor:
@@ -101,7 +104,7 @@ class Stylist:
         after: list[Any] = []
 
         def network(images: Tensor) -> Tensor:
-            drawn, new_state = self.model.stylize(images, state)
+            drawn, new_state = self.model.stylize(images, state, self.style)
             after.append(new_state)
             return drawn
 

@@ -90,8 +90,10 @@ def between_frames(
     grid: Grid,
     same: Callable[[Frame, Frame], bool],
     cuts: Iterable[int] = (),
-    smooth: bool = False,
+    smooth: bool | Callable[[int], bool] = False,
     hold_last: bool = True,
+    first: int = 0,
+    origin: Fraction | None = None,
 ) -> Iterator[Between[Frame]]:
     """Yield the frames of the new film in the order of their times.
 
@@ -107,17 +109,19 @@ def between_frames(
         grid: when frames are shown.
         same: tells whether a frame shows the same drawing as another, the first one of a hold.
         cuts: numbers of the frames that begin a shot.
-        smooth: spread motion over held drawings.
+        smooth: spread motion over held drawings; or a function that tells whether to, by the number of a frame.
         hold_last: go on showing the last drawing at the times of the grid, so that the film keeps its length; else it
-        is
-            shown once, as in a folder of pictures.
+            is shown once, as in a folder of pictures.
+        first: number of the first frame that comes, where a film goes on.
+        origin: when the first frame of the film appears; by default the first that comes.
     """
-    begins, limit = set(cuts), LONGEST_HOLD if smooth else 1
-    origin: Fraction | None = None
+    begins = set(cuts)
     present: _Drawing[Frame] | None = None
-    for number, (frame, time) in enumerate(frames):
+    for number, (frame, time) in enumerate(frames, first):
+        limit = LONGEST_HOLD if (smooth(number) if callable(smooth) else smooth) else 1
         if present is None or origin is None:
-            origin, present = time, _Drawing(frame, [(frame, time)])
+            origin = time if origin is None else origin
+            present = _Drawing(frame, [(frame, time)])
         elif number in begins:
             yield from _held(present, time, grid, origin)
             present = _Drawing(frame, [(frame, time)])

@@ -15,6 +15,7 @@ from torchvision.utils import make_grid
 
 from animegen.core.errors import AnimegenError
 from animegen.core.module import AnimeModule
+from animegen.core.sharded import ShardedStrategy
 from animegen.data.images import to_uint8
 
 
@@ -45,13 +46,18 @@ class Previews(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: AnimeModule, *_: Any) -> None:
         """Take the preview when due."""
-        if self.due(module.train_step) and trainer.is_global_zero:
+        if self.due(module.train_step) and self._takes_part(trainer):
             self.take(trainer, module)
 
     def on_train_end(self, trainer: pl.Trainer, module: AnimeModule) -> None:
         """Take the last preview."""
-        if not self.due(module.train_step) and trainer.is_global_zero:
+        if not self.due(module.train_step) and self._takes_part(trainer):
             self.take(trainer, module)
+
+    @staticmethod
+    def _takes_part(trainer: pl.Trainer) -> bool:
+        # Where each process holds a shard of the weights, all of them have to compute.
+        return trainer.is_global_zero or isinstance(trainer.strategy, ShardedStrategy)
 
     def take(self, trainer: pl.Trainer, module: AnimeModule) -> None:
         """Write the preview of the present step."""
@@ -60,6 +66,8 @@ class Previews(pl.Callback):
         batch = {name: value.to(module.device) for name, value in self._batch.items()}
         with module.applied(), trainer.precision_plugin.forward_context():
             pictures = {name: value.float().cpu() for name, value in module.preview(batch).items()}
+        if not trainer.is_global_zero:
+            return
         folder = Path(trainer.default_root_dir) / "previews"
         folder.mkdir(parents=True, exist_ok=True)
         stem = folder / f"step-{module.train_step:07d}"

@@ -111,7 +111,9 @@ def _out_of_place(before: Any, after: dict[str, Any], path: str = "") -> Iterato
             yield here
         if isinstance(value, dict):
             part = path.split(".")[0] == "model" and key not in _PLAIN
-            if part and not isinstance(before.get(key), dict) and not _whole(value):
+            # Terms alone make no objective.
+            whole = _whole(value) and not (path == "model.objectives" and "_target_" not in value)
+            if part and not isinstance(before.get(key), dict) and not whole:
                 yield here
             yield from _out_of_place(before.get(key), value, here)
 

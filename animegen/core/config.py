@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from importlib import resources
@@ -26,7 +27,17 @@ def register() -> None:
     register_schemas()
     OmegaConf.register_new_resolver("run_dir", _run_dir, replace=True)
     OmegaConf.register_new_resolver("mul", lambda a, b: a * b, replace=True)
+    OmegaConf.register_new_resolver("torchrun", _torchrun, replace=True)
     OmegaConf.register_new_resolver("share", lambda part, whole: round(part * whole), replace=True)
+    OmegaConf.register_new_resolver("minus", lambda a, b: a - b, replace=True)
+
+
+def _torchrun(what: str) -> Any:
+    """Return how many ``devices`` (per machine) or ``nodes`` torchrun has started processes on."""
+    here, all_ = os.environ.get("LOCAL_WORLD_SIZE"), os.environ.get("WORLD_SIZE")
+    if here is None or all_ is None:
+        return "auto" if what == "devices" else 1
+    return int(here) if what == "devices" else int(all_) // int(here)
 
 
 def _run_dir(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -136,4 +136,5 @@ def completed(path: Path) -> Iterator[Path]:
             " left, or choose another output=."
         ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # also where there is no such folder: what went wrong was told
+            partial.unlink(missing_ok=True)

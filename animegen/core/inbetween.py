@@ -33,6 +33,16 @@ class InbetweenModule(AnimeModule):
 
     generator: nn.Module
 
+    @staticmethod
+    def example_batch(size: int, height: int, width: int, device: torch.device) -> dict[str, Tensor]:
+        """Return a batch of pairs with one frame between, of random pixels, as training gets it; for measuring time."""
+        frames = torch.rand(3, size, 3, height, width, device=device) * 2 - 1
+        times = torch.full((size, 1), 0.5, device=device)
+        return {
+            **{"first": frames[0], "last": frames[1], "truth": frames[2].unsqueeze(1), "t": times},
+            "sample": torch.arange(size, device=device),
+        }
+
     @property
     def factor(self) -> int:
         """By what the sides of the generator's input must be divisible."""
@@ -41,9 +51,9 @@ class InbetweenModule(AnimeModule):
     def encode_pair(self, first: Tensor, last: Tensor) -> Encoded:
         """Do what all frames between two frames (B,3,H,W) in [-1,1], of any size, have in common."""
         height, width = first.shape[-2:]
-        padded = [_padded(frame, self.factor) for frame in (first, last)]
+        whole = [padded(frame, self.factor) for frame in (first, last)]
         network: Any = self.generator
-        return Encoded(network.encode_pair(*padded), height, width)
+        return Encoded(network.encode_pair(*whole), height, width)
 
     def synthesize(self, encoded: Encoded, t: Tensor) -> Tensor:
         """Return the frames at time ``t`` (B,) as (B,3,H,W) in [-1,1]."""
@@ -88,7 +98,7 @@ class InbetweenModule(AnimeModule):
             }
 
 
-def _padded(frame: Tensor, factor: int) -> Tensor:
+def padded(frame: Tensor, factor: int) -> Tensor:
     """Repeat the right and bottom edge until both sides are multiples of ``factor`` and at least twice that."""
     height, width = frame.shape[-2:]
     right, bottom = (max(-side % factor, 2 * factor - side) if factor > 1 else 0 for side in (width, height))

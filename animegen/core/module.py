@@ -16,6 +16,7 @@ from animegen.core.build import finish
 from animegen.core.ema import Ema
 from animegen.core.errors import AnimegenError, did_you_mean
 from animegen.core.objective import Evaluation, Objective, Objectives
+from animegen.core.sharded import shard
 from animegen.core.step_log import NonFinite, StepLog
 
 Updates = Iterator[tuple[str, Evaluation]]
@@ -291,6 +292,10 @@ class AnimeModule(pl.LightningModule):
                     f"model.{setting} names '{name}', which has no optimizer; optimizers: {known}."
                     + did_you_mean(name, self._optimizer_factories)
                 )
+
+    def configure_model(self) -> None:
+        """Shard the networks, if the trainer asks for it; called by Lightning."""
+        shard(self, self.networks())
 
     def setup(self, stage: str) -> None:
         """Prepare memory format and compilation; called by Lightning."""

@@ -17,10 +17,10 @@ from animegen.core.config import run_folder
 from animegen.core.errors import AnimegenError
 
 #: What the evaluation at the end writes into the run folder; a run that goes on makes it out of date.
-EVALUATION_FILES = ("scores.json", "table.md", "strip.png", "samples")
+EVALUATION_FILES = ("scores.json", "table.md", "strip.png", "samples", "report.html")
 #: All that a run writes into its folder, and that overwrite=true removes. Anything else there is left alone.
 RUN_FILES = (
-    *("run.json", "config", "checkpoints", "previews", "metrics.csv", "hparams.yaml", "fit-profile.txt"),
+    *("run.json", "config", "checkpoints", "codes", "previews", "metrics.csv", "hparams.yaml", "fit-profile.txt"),
     *("events.out.tfevents.*", *EVALUATION_FILES),
 )
 

@@ -30,6 +30,7 @@ class TrainSchema:
     runs: str = "runs"
     overwrite: bool = False
     evaluate: bool = True
+    report: bool = True
     threads: int | None = None
     resume: str | None = None
     ablations: dict[str, bool] = field(default_factory=dict)
@@ -73,6 +74,9 @@ class BenchSchema:
     train_steps: int = 1_000_000
     val_every: int = 1_000_000
     seconds: float = 10.0
+    budget: float | None = None
+    price_per_hour: float | None = None
+    samples: int | None = None
     input: str | None = None
     output: str | None = None
     overwrite: bool = False

@@ -13,6 +13,7 @@ from animegen.data.clips import ClipView
 from animegen.data.images import to_float
 from animegen.metrics import image
 from animegen.metrics.benchmark import Benchmark, Measured, Method
+from animegen.metrics.legacy import interpolation_error, ssim_atd_legacy
 from animegen.metrics.perceptual import PerceptualDistance
 from animegen.nn.features import FeatureExtractor
 from animegen.nn.lines import chamfer
@@ -119,6 +120,8 @@ class InbetweenBenchmark(Benchmark):
             "psnr": psnr,
             "gain_over_blend": psnr - image.psnr(linear_blend(batch), truth),
             "ssim": image.ssim(output, truth),
+            "ssim_atd_legacy": ssim_atd_legacy(output, truth),
+            "ie": interpolation_error(output, truth),
             "edge_f": image.edge_f_score(output, truth),
             "chamfer": 1e5 * chamfer(output, truth),
         }

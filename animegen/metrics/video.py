@@ -5,7 +5,7 @@ network, carries the name of that flow or network, since values of different one
 
 No figure of steadiness stands alone: blur and doing nothing win most of them. Read them beside the truth's own value
 (thin ink lines do not survive bilinear warping, so the truth's warping error is not 0: look at the `excess` in
-both directions) and beside `stylisation_strength`.
+both directions) and beside `stylisation_strength`, `colour_strength` and `edge_strength`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from animegen.core.errors import AnimegenError
-from animegen.metrics.image import ssim
+from animegen.metrics.image import colour_distance, edge_f_score, ssim
 from animegen.nn.colour import gray, luma, rgb_to_yuv
 from animegen.nn.warp import backward_warp
 from animegen.video.flow import ClipMotion, FlowEstimator
@@ -89,7 +89,8 @@ def tof(output: Tensor, reference: Tensor, estimator: FlowEstimator) -> Tensor:
     """Difference of motion tOF (Chu et al. 2020, TecoGAN) per pair of frames in pixels, (T - 1,), lower is better.
 
     Mean over the pixels of the length of ``flow(o_{t-1}, o_t) - flow(g_{t-1}, g_t)``. TecoGAN takes Farneback's flow
-    and leaves out a margin; here the flow is the named estimator's, over the whole picture.
+    and leaves out a margin; here the flow is the named estimator's, over the whole picture. The reference g is the
+    truth, or the input (then it is called `tof_in`: a drawing should inherit the motion of its film).
     """
     _check_pair(output, reference)
     flows = [estimator(clip[:-1], clip[1:]) for clip in (output, reference)]
@@ -100,7 +101,7 @@ def tlp(output: Tensor, reference: Tensor, distance: PairDistance) -> Tensor:
     """Difference of perceptual change tLP (Chu et al. 2020) per pair of frames, x 100, (T - 1,), lower is better.
 
     ``100 |d(g_{t-1}, g_t) - d(o_{t-1}, o_t)|`` with LPIPS, or with another distance of features whose name the
-    metric then bears.
+    metric then bears. The reference g is the truth, or the input (`tlp_in`).
     """
     _check_pair(output, reference)
     changes = [
@@ -117,6 +118,22 @@ def stylisation_strength(output: Tensor, photo: Tensor) -> Tensor:
     """
     _check_pair(output, photo)
     return 1 - ssim(gray(output.float()), gray(photo.float()))
+
+
+def colour_strength(output: Tensor, photo: Tensor) -> Tensor:
+    """How far colours were moved, per frame: mean CIE 1976 difference (Delta E*ab) from the photo, (T,)."""
+    _check_pair(output, photo)
+    return colour_distance(output, photo)
+
+
+def edge_strength(output: Tensor, photo: Tensor) -> Tensor:
+    """How much the lines were changed, per frame: 1 - F-score of Canny edges against the photo's, (T,), in [0, 1].
+
+    Ink adds lines and flattening takes some away; so does blur, which `image.flatness` and, with a truth, the edge
+    F-score tell from drawing.
+    """
+    _check_pair(output, photo)
+    return 1 - edge_f_score(output, photo)
 
 
 def static_flicker(method: ClipMethod, frame: Tensor, frames: int = 16, warm_up: int = 8) -> dict[str, float]:
@@ -152,25 +169,57 @@ def noise_gain(method: ClipMethod, frame: Tensor, level: float = 2.0, frames: in
     return float(deviation(method(noisy)) / deviation(noisy).clamp_min(1e-12))
 
 
-def drift_slope(clip: Tensor) -> dict[str, float]:
+def drift_slope(clip: Tensor, period: int = 1) -> dict[str, float]:
     """By how much a clip drifts per 100 frames: slopes of least squares through the frames' means.
 
-    Meant for the output on a still or a looped input, where all change is the model's own.
+    Meant for the output on a still or a looped input, where all change is the model's own. The line goes through
+    the means of whole loops, so that motion within a loop is no drift: a model without memory or chance has exactly 0.
+
+    Args:
+        clip: (T, 3, H, W).
+        period: frames of a loop; what is beyond the last whole loop is left out. 1 for a still.
 
     Returns:
         ``y``, ``u``, ``v``: slopes of mean luma and chroma in levels; ``detail``: that of the mean absolute Laplacian
         of the luma in levels (falling = blurring).
+
+    Raises:
+        AnimegenError: if the clip has fewer than two loops.
     """
-    if len(clip) < 2:
-        raise AnimegenError("Drift needs a clip of at least 2 frames.")
+    loops = len(clip) // period
+    if loops < 2:
+        raise AnimegenError(f"Drift needs at least 2 loops, {2 * period} frames, not {len(clip)}.")
     colours = rgb_to_yuv(clip.float()).flatten(2).mean(2) * 255  # YUV is that of [0, 1]
-    kernel = clip.new_tensor([[0, 1, 0], [1, -4, 1], [0, 1, 0]]).view(1, 1, 3, 3)
+    kernel = clip.new_tensor([[0, 1, 0], [1, -4, 1], [0, 1, 0]], dtype=torch.float32).view(1, 1, 3, 3)
     detail = F.conv2d(luma(clip.float()), kernel).abs().flatten(1).mean(1, keepdim=True) * LEVELS
-    series = torch.cat([colours, detail], 1).double()
-    time = torch.arange(len(clip), dtype=torch.float64, device=clip.device)
+    series = torch.cat([colours, detail], 1).double()[: loops * period].unflatten(0, (loops, period))
+    # Deviations from the first loop, frame by frame, are exactly 0 where every loop is the same.
+    series = (series - series[:1]).mean(1)
+    time = torch.arange(loops, dtype=torch.float64, device=clip.device) * period
     time = time - time.mean()
     slopes = 100 * (time[:, None] * series).sum(0) / time.square().sum()
     return dict(zip(("y", "u", "v", "detail"), slopes.tolist(), strict=True))
+
+
+def looped(clip: Tensor, frames: int) -> tuple[Tensor, int]:
+    """Play a clip (T, 3, H, W) there and back, again and again, without repeating the frames at the ends.
+
+    Returns:
+        About `frames` frames, whole loops, three at least; and the frames of a loop, 2T - 2.
+    """
+    if len(clip) < 2:
+        raise AnimegenError("A loop needs a clip of at least 2 frames.")
+    loop = torch.cat([clip, clip[1:-1].flip(0)])
+    return loop.repeat(max(3, round(frames / len(loop))), 1, 1, 1), len(loop)
+
+
+def long_drift(method: ClipMethod, clip: Tensor, frames: int = 100) -> dict[str, float]:
+    """Drift of a styliser over a long clip without cut: `drift_slope` of its output on a `looped` clip (T, 3, H, W).
+
+    The first loop, in which a memory settles, is left out.
+    """
+    long, period = looped(clip, frames)
+    return drift_slope(method(long[None])[0, period:], period)
 
 
 def ping_pong(method: ClipMethod, clip: Tensor) -> float:
@@ -184,15 +233,26 @@ def ping_pong(method: ClipMethod, clip: Tensor) -> float:
     return float((output[: len(clip) - 1] - output[len(clip) :].flip(0)).abs().mean()) * LEVELS
 
 
-def cut_leak(method: ClipMethod, first: Tensor, second: Tensor, frames: int = 8) -> float:
+def cut_leak(method: ClipMethod, first: Tensor, second: Tensor, frames: int = 8, told: bool = True) -> float:
     """How much of one shot shows in the next one, in levels: the mean change of its first frames by what came before.
 
-    `second` (T, 3, H, W) is stylised by itself and after `first`, and its first `frames` frames are compared. 0 for
-    a model without memory, and for one that `method` resets at cuts.
+    Args:
+        method: the styliser; every call of it is a fresh start.
+        first: the shot before (T, 3, H, W).
+        second: a shot of the same size, stylised by itself at the very beginning, and again after `first`.
+        frames: so many of its frames are compared.
+        told: the styliser is told of the cut, as `animegen stylize` does: then the result must be exactly 0, and
+            whatever it is comes from a memory outside of the state. Otherwise the two are one stream, and it tells how
+            long a memory holds on to what is gone; 0 for a model without one.
     """
-    joined = method(torch.cat([first, second])[None])[0, len(first) :]
+    second = second[:frames]
     alone = method(second[None])[0]
-    return float((joined - alone)[:frames].abs().mean()) * LEVELS
+    if told:
+        method(first[None])
+        after = method(second[None])[0]
+    else:
+        after = method(torch.cat([first, second])[None])[0, len(first) :]
+    return float((after - alone).abs().mean()) * LEVELS
 
 
 def _masked_mean(values: Tensor, valid: Tensor) -> Tensor:

@@ -63,6 +63,7 @@ def page(
     sections: Sequence[Section],
     runs: Mapping[str, Sequence[RunFolder]],
     gallery: Sequence[Picture] = (),
+    differing: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> str:
     """Return the report.
 
@@ -73,6 +74,7 @@ def page(
         sections: one for each benchmark.
         runs: all runs by row, also those without scores.
         gallery: more pictures, for the report of one run.
+        differing: in which keys the configurations differ, where no section tells.
     """
     body = [f"<h1>{escape(title)}</h1>"]
     if question:
@@ -82,6 +84,8 @@ def page(
         body += _section(section)
     if gallery:
         body += ['<h2>On the way</h2><div class="gallery">', *map(_figure, gallery), "</div>"]
+    if differing:
+        body += ["<h2>What differs in the configurations</h2>", _differences(differing, list(runs))]
     body += ["<h2>Runs</h2>", _runs(runs)]
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

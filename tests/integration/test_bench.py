@@ -40,7 +40,7 @@ def test_a_model_beside_its_bare_loop(model: str, tmp_path: Path, capsys: pytest
 def test_both_loops_train_alike() -> None:
     """The bare loop is the framework's arithmetic and nothing else, or the difference would mean little."""
     config = compose_config("bench", ["model=animegan/v2_lite", *TINY, "features.backbone=squeezenet1_1"])
-    batch = bench.ready_batch(2, 32, torch.device("cpu"))
+    batch = bench.ready_batch(2, 32, 32, torch.device("cpu"))
     torch.manual_seed(0)
     mine = build(config.model, "model")
     torch.manual_seed(0)
@@ -82,3 +82,58 @@ def test_films(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert told["rows"]["width"] == 24
     words = ("data=video", f"input={tmp_path / 'none.mp4'}")
     assert "does not exist" in refused(capsys, run_verb(bench.main, *words))
+
+
+def test_a_pair_of_frames_and_each_further_one_are_timed(tmp_path: Path) -> None:
+    output = tmp_path / "bench.json"
+    assert run_verb(bench.main, "model=interpolation/ifnet", *TINY, f"output={output}") == 0
+    told = json.loads(output.read_text())
+    rows = told["rows"]
+    assert told["batch"] == [2, 3, 32, 32]
+    one, more = (
+        rows[f"ms {name}"] for name in ("per pair of 256x448, one frame between", "for each further frame between")
+    )
+    assert rows["ms per pair x8 (seven frames)"] == pytest.approx(one + 6 * more)  # one encode
+    assert rows["ms per pair, half-warp by DIS flow"] > 0
+
+
+def test_what_a_budget_buys(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from animegen.budget import Part, Step, table_of
+
+    stages = [Part(Step("a", (64, 64), 32, 1, 0.75), 0.1), Part(Step("b", (512, 128), 8, 4, 0.25), 0.7)]
+    table = table_of(stages, budget=10, price_per_hour=2, samples=1000, wanted=40000)
+    # Five hours; of four steps three take 0.1 s and one takes 0.7 s: 0.25 s on average.
+    assert table["hours"] == 5
+    assert table["steps"] == 72000
+    assert [row["steps"] for row in table["stages"]] == [54000, 18000]
+    assert [round(row["hours"], 3) for row in table["stages"]] == [1.5, 3.5]
+    assert [row["epochs"] for row in table["stages"]] == [1728.0, 144.0]
+    assert table["wanted"] == {
+        "steps": 40000,
+        "hours": pytest.approx(40000 * 0.25 / 3600),
+        "price": pytest.approx(5.5556, abs=1e-3),
+    }
+    output = tmp_path / "bench.json"
+    words = ("experiment=interpolation/curriculum", "precision=fp32", "budget=200", "price_per_hour=0.5", "samples=100")
+    tiny = ("size=tiny", "device=cpu", "threads=1", "seconds=0.1", "features.weights=random", f"output={output}")
+    assert run_verb(bench.main, *words, *tiny) == 0
+    told = json.loads(output.read_text())["budget"]
+    assert [row["name"] for row in told["stages"]] == ["32x32", "32x32", "32x32", "64x32", "64x64"]
+    assert told["hours"] == 400
+    shares = [row["steps"] / told["steps"] for row in told["stages"]]
+    assert shares == pytest.approx([0.15, 0.3, 0.3, 0.1, 0.15], abs=1e-3)
+    assert "budget needs a price" in refused(capsys, run_verb(bench.main, "model=toy", "budget=200", *tiny[:4]))
+    assert "experiment= is for budgets" in refused(capsys, run_verb(bench.main, "experiment=toy/quickstart"))
+
+
+def test_a_model_of_films_is_measured_on_windows_and_streams(tmp_path: Path) -> None:
+    output = tmp_path / "bench.json"
+    words = ("model=temporal", "model.generator.blocks=1", *TINY, "features.backbone=vgg16", f"output={output}")
+    assert run_verb(bench.main, *words) == 0
+    told = json.loads(output.read_text())
+    assert told["batch"] == [2, 5, 3, 32, 32]
+    rows = told["rows"]
+    assert rows["stream of 256 px, frames/s"] > 0
+    # Hidden and cell maps of 8, 16 and 32 channels at 1/2, 1/4 and 1/8 of the size, float32.
+    values = 2 * sum(c * (256 / scale) ** 2 for c, scale in ((8, 2), (16, 4), (32, 8)))
+    assert rows["stream of 256 px, state in MiB"] == pytest.approx(4 * values / 2**20)

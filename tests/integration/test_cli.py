@@ -10,7 +10,7 @@ import torch
 
 from animegen import bench, cli, doctor, evaluate, listing
 from animegen import train as train_verb
-from tests.support import command, refused, run_verb, sentence, tiny
+from tests.support import command, refused, run_verb, tiny
 
 TOY = ("experiment=toy/quickstart",)
 
@@ -153,22 +153,3 @@ def test_the_configuration_can_be_printed(tmp_path: Path) -> None:
     assert "seed: 17" in done.stdout
     assert "_target_: animegen.models.toy.Toy" in done.stdout
     assert not list(tmp_path.iterdir())
-
-
-def test_a_sweep_makes_a_run_for_each_value(tmp_path: Path) -> None:
-    words = tiny("model=toy", "data=paired/toonworld", "train_steps=1")
-    done = command("train", "-m", *words, "seed=0,1", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    folders = sorted(path.parent.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("run.json"))
-    assert [re.sub(r"-\d{8}-\d{6}", "", folder) for folder in folders] == [
-        "runs/toy/plain/seed0-0",
-        "runs/toy/plain/seed1-1",
-    ]
-
-
-def test_a_sweep_reports_the_job_that_failed_and_runs_the_others(tmp_path: Path) -> None:
-    words = tiny("model=toy", "data=paired/toonworld", f"runs={tmp_path / 'runs'}")
-    done = command("train", "-m", *words, "train_steps=0,1", cwd=tmp_path)
-    assert "train_steps must be at least 1, got 0" in sentence(done.stderr, done.returncode)
-    assert re.search(r"job 0 failed \(.*train_steps=0.*\): train_steps must be", done.stderr)
-    assert len(list(tmp_path.rglob("run.json"))) == 1

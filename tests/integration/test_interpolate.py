@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import re
+import weakref
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import pytest
 import torch
 
 from animegen import interpolate as verb
+from animegen.apply import inbetween
+from animegen.apply.confidence import Confidence
 from animegen.apply.inbetween import same_drawing
+from animegen.apply.pairtiles import TiledPair
+from animegen.apply.selfcheck import FilmBenchmark, left_out
+from animegen.apply.timegrid import Grid
 from animegen.data.images import read_image, write_image
 from animegen.data.toonworld import ToonWorldImages
 from animegen.video.reader import VideoReader
 from tests.support import refused, run_verb, train
-from tests.video_support import EXACT, level, write_film
+from tests.video_support import EXACT, level, noise, other_packets, with_sound, write_film
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +116,220 @@ def test_mistakes_are_told_and_nothing_is_written(
     filled = [word.format(a=tmp_path / "a.png", b=tmp_path / "b.png", t=tmp_path) for word in words]
     assert message in refused(capsys, run_verb(verb.main, f"checkpoint={run}", *filled))
     assert sorted(tmp_path.iterdir()) == before
+
+
+WORDS = ("codec=libx264rgb", "crf=0", "pix_fmt=rgb24")
+
+
+def shots_film(path: Path, frames: list[torch.Tensor]) -> Path:
+    """Write a film of three shots that differ much, of four frames held twice each."""
+    shots = [frames, [255 - f for f in frames], [f // 5 for f in frames]]
+    held = [frame for shot in shots for frame in shot for _ in range(2)]
+    return write_film(path, held, encoding=EXACT)
+
+
+def test_a_killed_run_goes_on_after_its_last_shot(
+    run: Path,
+    frames: list[torch.Tensor],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    film = shots_film(tmp_path / "in.mkv", frames)
+    words = ("fps=60", *WORDS)
+    assert go(run, str(film), tmp_path / "whole.mp4", *words) == 0
+    whole_drawn = int(re.search(r"(\d+) of them drawn", capsys.readouterr().out).group(1))  # type: ignore[union-attr]
+    first_shot = whole_drawn // 3
+    drawn: list[int] = []
+    draw = inbetween.Inbetweener.__call__
+
+    class KilledError(BaseException):
+        pass
+
+    def dies(self: inbetween.Inbetweener, *pair: object) -> torch.Tensor:
+        drawn.append(1)
+        if len(drawn) == 10:
+            raise KilledError
+        return draw(self, *pair)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(inbetween.Inbetweener, "__call__", dies)
+    with pytest.raises(KilledError):
+        go(run, str(film), tmp_path / "out.mp4", *words)
+    assert not (tmp_path / "out.mp4").exists()
+    assert (tmp_path / "out.mp4.partial/00001.mp4").exists()
+    first = len(drawn)
+    assert go(run, str(film), tmp_path / "out.mp4", *words) == 0
+    assert "goes on after frame" in capsys.readouterr().err
+    assert not (tmp_path / "out.mp4.partial").exists()
+    whole, mine = (list(VideoReader(tmp_path / name)) for name in ("whole.mp4", "out.mp4"))
+    assert [time for _, time in whole] == [time for _, time in mine]
+    assert all(torch.equal(a, b) for (a, _), (b, _) in zip(whole, mine, strict=True))
+    # Nothing of the first shot is drawn again.
+    assert first == 10
+    assert len(drawn) - first == whole_drawn - first_shot
+    assert whole[-1][1] == Fraction(len(whole) - 1, 60)
+
+
+def test_holds_auto_spreads_motion_in_shots_on_twos(run: Path, frames: list[torch.Tensor], tmp_path: Path) -> None:
+    ones = [*frames, *reversed(frames[:-1])]
+    twos = [frame // 3 for frame in ones for _ in range(2)]
+    film = write_film(tmp_path / "in.mkv", [*ones, *twos], encoding=EXACT)
+    made = {}
+    for holds in ("keep", "smooth", "auto"):
+        target = tmp_path / f"{holds}.mkv"
+        assert go(run, str(film), target, "factor=2", f"holds={holds}", *WORDS) == 0
+        made[holds] = [pixels for pixels, _ in VideoReader(target)]
+    cut = 2 * len(ones)
+    assert len({len(clip) for clip in made.values()}) == 1
+    same = [torch.equal(a, b) for a, b in zip(made["auto"], made["smooth"], strict=True)]
+    assert all(same[cut:])
+    kept = [torch.equal(a, b) for a, b in zip(made["auto"], made["keep"], strict=True)]
+    assert all(kept[:cut])
+    assert not all(kept[cut:])
+
+
+def test_pairs_that_do_not_match_are_held(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_image(tmp_path / "a.png", noise(1, 64, 64))
+    write_image(tmp_path / "b.png", noise(2, 64, 64))
+    pair = f"[{tmp_path / 'a.png'},{tmp_path / 'b.png'}]"
+    assert go(run, pair, tmp_path / "out", "factor=3", "confidence=0.5") == 0
+    assert "0 of them drawn, 2 held since their pairs match too little" in capsys.readouterr().out
+    made = [read_image(tmp_path / f"out/{n:06}.png") for n in range(1, 5)]
+    assert torch.equal(made[2], noise(1, 64, 64))
+    assert torch.equal(made[3], noise(2, 64, 64))
+    assert "is a share" in refused(capsys, go(run, pair, tmp_path / "o2", "confidence=2"))
+    assert "tile=9" in refused(capsys, go(run, pair, tmp_path / "o2", "tile=9"))
+
+
+def test_the_confidence_of_a_shifted_picture_is_high_and_of_another_low() -> None:
+    smooth = torch.nn.functional.interpolate(noise(3, 12, 16)[None], (120, 160), mode="bicubic")[0]
+    moved = torch.roll(smooth, 3, 2)
+    measure = Confidence()
+    assert measure(smooth, smooth) == 1.0
+    assert measure(smooth, moved) > 0.85
+    assert measure(noise(1, 120, 160), noise(2, 120, 160)) < 0.2
+
+
+class Local:
+    """An interpolator whose result at a pixel depends on its surroundings, 5 pixels wide."""
+
+    factor = 1
+
+    def encode_pair(self, first: torch.Tensor, last: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return first, last
+
+    def synthesize(self, encoded: tuple[torch.Tensor, torch.Tensor], t: torch.Tensor) -> torch.Tensor:
+        mixed = torch.lerp(*encoded, t.view(-1, 1, 1, 1))
+        return torch.nn.functional.avg_pool2d(mixed, 5, 1, 2, count_include_pad=False)
+
+
+@pytest.mark.parametrize("size", [(300, 500), (129, 128), (128, 600)])
+def test_tiles_give_the_same_frame_as_one_piece(size: tuple[int, int]) -> None:
+    first, last = noise(1, *size), noise(2, *size)
+    whole = inbetween.Inbetweener(Local(), tile=0)(first, last, 0.25)
+    tiled = inbetween.Inbetweener(Local(), tile=128)(first, last, 0.25)
+    # Only what a tile does not see beyond its edge differs, and there it hardly counts.
+    gap = (whole.int() - tiled.int()).abs()
+    assert gap.float().mean() < 0.02
+    assert gap.max() <= 2
+    pair = TiledPair(Local(), torch.ones(1, 3, *size), torch.ones(1, 3, *size), 128)
+    assert torch.allclose(pair.at(0.5), torch.ones(1, 3, *size), atol=1e-6)
+
+
+def test_selfcheck_scores_the_drawings_that_it_leaves_out(
+    run: Path, frames: list[torch.Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    film = shots_film(tmp_path / "in.mkv", frames)
+    reader = VideoReader(film)
+    triples = list(left_out(reader, {8, 16}))
+    assert len(triples) == 3  # of four drawings per shot one has both neighbours and is second
+    first, middle, last = triples[1]
+    assert [round(time * 24) for _, time in (first, middle, last)] == [8, 10, 12]
+    assert torch.equal(middle[0], 255 - frames[1])
+    assert go_check(run, film, "samples=2") == 0
+    text = capsys.readouterr().out
+    assert "2 of 3 were compared" in text
+    assert all(name in text for name in ("nearest", "blend", "warp_dis", "model"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mkv"]
+    benchmark = FilmBenchmark(reader, {8, 16}, 2)
+    assert [batch["t"].item() for batch in benchmark.batches(torch.device("cpu"))] == pytest.approx(
+        [0.5, 0.5], abs=0.01
+    )
+    still = write_film(tmp_path / "still.mkv", [frames[0]] * 4, encoding=EXACT)
+    assert "three different drawings" in refused(capsys, go_check(run, still))
+    assert "needs output=" in refused(capsys, run_verb(verb.main, f"checkpoint={run}", f"input={film}"))
+
+
+def go_check(run: Path, film: Path, *words: str) -> int:
+    return run_verb(verb.main, f"checkpoint={run}", f"input={film}", "device=cpu", "selfcheck=true", *words)
+
+
+def with_text(path: Path, film: Path) -> Path:
+    """Write a film again, with two subtitles."""
+    with av.open(str(film)) as source, av.open(str(path), "w") as container:
+        copies = {stream.index: container.add_stream_from_template(stream, opaque=True) for stream in source.streams}
+        text = container.add_mux_stream("subrip")
+        text.time_base = Fraction(1, 1000)
+        for packet in source.demux():
+            if packet.size:
+                packet.stream = copies[packet.stream.index]
+                container.mux(packet)
+        for number, line in enumerate((b"hello", b"you")):
+            packet = av.Packet(line)
+            packet.stream, packet.time_base = text, Fraction(1, 1000)
+            packet.pts = packet.dts = 100 + 500 * number
+            packet.duration = 400
+            container.mux(packet)
+    return path
+
+
+def test_sound_subtitles_and_length_stay(run: Path, frames: list[torch.Tensor], tmp_path: Path) -> None:
+    sound = with_sound(tmp_path / "sound.mp4")
+    film = with_text(
+        tmp_path / "in.mkv", write_film(tmp_path / "silent.mkv", frames * 6, encoding=EXACT, copy_from=sound)
+    )
+    assert go(run, str(film), tmp_path / "out.mkv", "factor=2", *WORDS) == 0
+    for kind, count in (("audio", 10), ("subtitle", 2)):
+        before, after = (other_packets(tmp_path / name, kind) for name in ("in.mkv", "out.mkv"))
+        assert len(before) >= count
+        assert [content for content, _ in before] == [content for content, _ in after]
+    before, made = (list(VideoReader(tmp_path / name)) for name in ("in.mkv", "out.mkv"))
+    assert len(made) == 2 * len(before) == 48
+    assert made[0][1] == before[0][1]  # the sound begins a little earlier
+    assert abs(made[-1][1] + Fraction(1, 48) - before[-1][1] - Fraction(1, 24)) < Fraction(1, 24)
+
+
+def test_a_constant_film_stays_constant(run: Path, tmp_path: Path) -> None:
+    film = write_film(tmp_path / "in.mp4", [level(123, 32, 48)] * 6)
+    before = next(iter(VideoReader(film)))[0]
+    assert go(run, str(film), tmp_path / "out.mp4", "factor=2", "crf=0") == 0
+    assert all((pixels.int() - before.int()).abs().max() <= 1 for pixels, _ in VideoReader(tmp_path / "out.mp4"))
+
+
+def test_a_long_film_holds_few_frames_at_a_time(tmp_path: Path) -> None:
+    """2,000 frames that all differ pass with no more than a handful alive, whatever the holds."""
+    alive: list[weakref.ref] = []
+    most = 0
+
+    class Stream(inbetween.Pictures):
+        def __init__(self) -> None:
+            self.path, self.files, self.problems, self.end = tmp_path, [], [], Fraction(2000, 24)
+
+        def frames(self, start: object = None, stop: object = None):
+            nonlocal most
+            for number in range(2000):
+                frame = level(0, 16, 16)
+                frame[:, :, : 1 + number // 2 % 16] = 255  # on twos
+                alive.append(weakref.ref(frame))
+                if number % 50 == 0:
+                    most = max(most, sum(ref() is not None for ref in alive[-200:]))
+                yield frame, Fraction(number, 24)
+
+    reader, draw = Stream(), inbetween.Inbetweener(Local())
+    plan = inbetween.FilmPlan(Grid(factor=2), "smooth", cuts=False)
+    count = 0
+    for frame in inbetween._between(reader, plan, [(0, 2000)], [0], True):
+        inbetween._shown(frame, draw)
+        count += 1
+    assert count == 4000
+    assert most <= 8

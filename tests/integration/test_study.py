@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from animegen import compare
+from animegen import compare, listing
 from animegen import train as train_verb
 from tests.support import refused, run_verb
 
@@ -31,6 +31,9 @@ def test_a_study_is_trained_compared_and_recorded(
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(train_verb.__file__).parents[1])]))
     (tmp_path / "experiments" / "study").mkdir(parents=True)
     (tmp_path / "experiments" / "study" / "rate.yaml").write_text(STUDY)
+    listed = dict(listing.entries("studies"))
+    assert listed["toy"].startswith("The smallest study, two minutes on a CPU")
+    assert listed["rate"] == ""
     assert run_verb(compare.main, "study=rate") == 2
     assert "first animegen train study=rate" in capfd.readouterr().err
     words = ("study=rate", "jobs=2", *SMALLER)
@@ -77,6 +80,8 @@ def test_a_study_is_trained_compared_and_recorded(
     assert "http" not in html
     assert "Does it need the rate?" in html
 
+    assert "data:image/" in (folder / "plain" / "seed4" / "report.html").read_text()
+
     # Any runs, one of them crashed; and one run alone.
     crashed = {**records["slow"], "status": "crashed", "error": "NaN"}
     (folder / "slow" / "seed4" / "run.json").write_text(json.dumps(crashed))
@@ -85,8 +90,15 @@ def test_a_study_is_trained_compared_and_recorded(
     assert "1 of 1 crashed" in (tmp_path / "both" / "table.md").read_text()
     code = run_verb(compare.main, str(folder / "plain"), "output=both")
     assert "is there already" in refused(capfd, code)
-    code = run_verb(compare.main, str(folder / "slow"))
-    assert "None of the runs has scores" in refused(capfd, code)
+    # Also runs of which none has scores: how they ended, and in what they differ.
+    plain = {**records["plain"], "status": "interrupted"}
+    (folder / "plain" / "seed4" / "run.json").write_text(json.dumps(plain))
+    assert run_verb(compare.main, str(folder / "plain"), str(folder / "slow"), "output=neither") == 0
+    assert "No run has scores" in capfd.readouterr().err
+    html = (tmp_path / "neither" / "report.html").read_text()
+    assert "model.optimizers.generator.lr" in html
+    assert "NaN" in html
+    (folder / "plain" / "seed4" / "run.json").write_text(json.dumps(records["plain"]))
     code = run_verb(compare.main, str(folder / "plain"), "metrics=[sim]")
     assert "Did you mean 'ssim'" in refused(capfd, code)
     assert run_verb(compare.main, str(folder / "plain")) == 0

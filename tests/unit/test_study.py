@@ -145,7 +145,7 @@ def test_only_what_is_missing_is_done(tmp_path: Path) -> None:
     again = ("model=toy", f"output={tmp_path / 'c'}", "overwrite=true")
     assert left(tmp_path / "c", same, status="crashed", train_step=4) == again
     whole = left(tmp_path / "d", same, True, status="crashed", train_step=9)
-    assert whole == ("model=toy", f"output={tmp_path / 'd'}", "overwrite=true")
+    assert whole == (f"resume={tmp_path / 'd'}",)  # only its evaluation is left
     with pytest.raises(AnimegenError, match="train_steps is 8 there and 9 now"):
         left(tmp_path / "e", {"train_steps": 8}, status="finished")
     finished = Run("plain", 0, tmp_path / "a", ("model=toy",), {"train_steps": 9})

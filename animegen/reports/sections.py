@@ -1,0 +1,140 @@
+"""What a report shows of runs: a section for each benchmark, the pictures, and the page of one run."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from animegen.core.errors import AnimegenError, did_you_mean
+from animegen.metrics.table import picture_strip
+from animegen.reports import plots
+from animegen.reports.clips import gif_strip, last_clip
+from animegen.reports.differences import differences
+from animegen.reports.page import Picture, Section, page
+from animegen.reports.readme import small_jpeg
+from animegen.reports.runs import RunFolder, load_run, read_curves, seedless
+from animegen.reports.samples import enlarged, side_by_side
+from animegen.reports.summary import summarise
+
+GALLERY = 6
+
+Rows = Mapping[str, Sequence[RunFolder]]
+"""The runs by row: those of a row differ in the seed only."""
+
+log = logging.getLogger(__name__)
+
+
+def make_sections(rows: Rows, settings: Mapping[str, Any]) -> list[Section]:
+    """Return a section for each benchmark: scores of different ones are never put into one table.
+
+    Args:
+        rows: the runs by row.
+        settings: ``baseline``, ``metrics`` and ``samples``, see :mod:`animegen.compare`; each may be ``None``.
+
+    Returns:
+        Nothing if no run has scores.
+
+    Raises:
+        AnimegenError: if the baseline is none of the rows.
+    """
+    scored = [run for runs in rows.values() for run in runs if run.evaluation is not None]
+    baseline = settings["baseline"]
+    if baseline is not None and baseline not in rows:
+        raise AnimegenError(
+            f"baseline={baseline} is no row.{did_you_mean(baseline, rows)} There are: {', '.join(rows)}."
+        )
+    benchmarks: list[RunFolder] = []
+    for candidate in scored:
+        if not any(candidate.comparable(other) for other in benchmarks):
+            benchmarks.append(candidate)
+    sections = []
+    for number, benchmark in enumerate(benchmarks):
+        mine: dict[str, list[RunFolder]] = {}
+        for name, runs in rows.items():
+            fitting = [r for r in runs if r.evaluation is None or r.comparable(benchmark)]
+            elsewhere = not any(r.evaluation for r in fitting) and (number > 0 or any(r.evaluation for r in runs))
+            if fitting and not elsewhere:
+                mine[name] = fitting
+        summary = summarise(mine, settings["metrics"], baseline if baseline in mine else None)
+        title = f"{summary.task}, {summary.samples} test samples"
+        title += f" (benchmark {number + 1} of {len(benchmarks)})" if len(benchmarks) > 1 else ""
+        section = Section(title, summary, differing(mine))
+        suffix = f"_{number + 1}" if number else ""
+        for name, picture in _pictures(mine, section, settings).items():
+            section.pictures[f"{Path(name).stem}{suffix}{Path(name).suffix}"] = picture
+        sections.append(section)
+    return sections
+
+
+def differing(rows: Rows) -> dict[str, dict[str, Any]]:
+    """Return in which keys the configurations of the rows differ, see :func:`animegen.reports.differences`."""
+    configs = {name: seedless(runs[0].config) for name, runs in rows.items() if len(runs[0].config) > 1}
+    return differences(configs) if len(configs) > 1 else {}
+
+
+def _pictures(rows: Rows, section: Section, settings: Mapping[str, Any]) -> dict[str, Picture]:
+    pictures = {}
+    kept = [(name, next((r.samples for r in runs if r.samples), None)) for name, runs in rows.items()]
+    shown = [(name, samples) for name, samples in kept if samples is not None]
+    if shown:
+        headers, strip = side_by_side(shown, settings["samples"])
+        if not strip:
+            count = len(shown[0][1].digests)
+            raise AnimegenError(f"samples={settings['samples']} are not there: the runs kept samples 0 to {count - 1}.")
+        with TemporaryDirectory() as folder:
+            picture_strip(enlarged(strip), headers, Path(folder) / "strip.png")
+            data = (Path(folder) / "strip.png").read_bytes()
+        pictures["strip.png"] = Picture(data, "png", f"The same test samples: {', '.join(headers)}.")
+    newest = {
+        name: next((clip for run in runs if (clip := last_clip(run.folder))), None) for name, runs in rows.items()
+    }
+    moving = gif_strip([(name, clip) for name, clip in newest.items() if clip is not None])
+    if moving is not None:
+        pictures["clips.gif"] = Picture(moving, "gif", "The last preview of each, moving.")
+    caption = "Final scores: a dot per seed, mean and spread; grey lines are the trivial baselines."
+    pictures["scores.png"] = Picture(plots.png(plots.scores_plot(section.summary)), "png", caption)
+    curves = {name: [read_curves(run.folder) for run in runs] for name, runs in rows.items()}
+    there = sorted({metric for runs in curves.values() for run in runs for metric in run})
+    figure = plots.curves_plot(curves, there)
+    if figure is not None:
+        pictures["curves.png"] = Picture(plots.png(figure), "png", "Validation over the train steps; band: all seeds.")
+    return pictures
+
+
+def gallery(run: RunFolder) -> list[Picture]:
+    """Return the losses and the previews of one run."""
+    gallery = []
+    totals = {name: curve for name, curve in read_curves(run.folder, "train/").items() if name.endswith("/total")}
+    if totals and (figure := plots.curves_plot({run.title: [totals]}, sorted(totals))) is not None:
+        gallery.append(Picture(plots.png(figure), "png", "Objectives over the train steps."))
+    files = sorted(path for path in run.folder.glob("previews/*") if path.suffix in (".png", ".gif"))
+    count = min(GALLERY, len(files))
+    chosen = [files[round(place * (len(files) - 1) / max(count - 1, 1))] for place in range(count)]
+    for path in chosen:
+        data = path.read_bytes()
+        caption = f"After train step {int(path.stem.rpartition('-')[2])}."
+        still = path.suffix == ".png"
+        gallery.append(Picture(small_jpeg(data), "jpeg", caption) if still else Picture(data, "gif", caption))
+    return gallery
+
+
+def write_page(folder: Path) -> None:
+    """Write ``report.html`` into a run folder: scores, pictures, curves and previews in one file that loads nothing.
+
+    It is an extra: what goes wrong with it is told, and ends no run.
+    """
+    unfinished = folder / "report.html.unfinished"
+    try:
+        run = load_run(folder)
+        rows = {run.title: [run]}
+        sections = make_sections(rows, {"baseline": None, "metrics": None, "samples": None})
+        command = [str(run.record["command"])] if "command" in run.record else []
+        unfinished.write_text(page(f"Run {folder}", "", command, sections, rows, gallery(run)))
+        os.replace(unfinished, folder / "report.html")
+    except (AnimegenError, OSError, ValueError) as error:
+        unfinished.unlink(missing_ok=True)
+        log.warning("there is no report.html: %s", error)

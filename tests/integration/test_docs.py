@@ -1,0 +1,162 @@
+"""The pages of docs/: every command composes (quick tests); every command and snippet runs (long tests)."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.core.hydra_config import HydraConfig
+from PIL import Image
+
+import animegen.models
+from animegen import cli, compare, evaluate, export, interpolate, jobs, listing, prepare, stylize
+from animegen import train as train_verb
+from animegen.core.config import compose_config
+from animegen.data.toonworld import Scene
+from animegen.sweep import is_sweep, plan_sweep
+from tests.support import TINY, run_verb, tiny, train
+from tests.video_support import write_film
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = sorted(path.stem for path in DOCS.glob("*.md"))
+VERBS = {
+    **{"train": train_verb, "compare": compare, "eval": evaluate, "export": export, "interpolate": interpolate},
+    **{"list": listing, "prepare": prepare, "stylize": stylize},
+}
+FENCE = re.compile(r"^```(\w+) ?(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: str) -> list[tuple[str, str, str]]:
+    """Return (language, file name, text) of the fenced blocks of a page."""
+    return FENCE.findall((DOCS / f"{page}.md").read_text())
+
+
+def commands(page: str, *languages: str) -> list[list[str]]:
+    """Return the words of all commands of a page after ``animegen``."""
+    lines = [line for language, _, text in blocks(page) if language in languages for line in text.splitlines()]
+    words = [shlex.split(line) for line in lines if line]
+    return [line[line.index("animegen") + 1 :] for line in words]
+
+
+def is_run(words: Sequence[str]) -> bool:
+    """Tell whether these are the words of one run that is composed from nothing but themselves."""
+    special = ("study=", "resume=", "rerun=", "resume_sweep=")
+    return words[0] == "train" and not any(word.startswith(special) for word in words)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_of_a_page_composes(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len((DOCS / f"{page}.md").read_text().splitlines()) < 130
+    monkeypatch.setattr("animegen.sweep.check_launcher", lambda name: None)
+    for words in commands(page, "sh", "launcher", "torchrun"):
+        assert words[0] in cli.VERBS, words
+        if "experiment=sketch/first" in words or not is_run(words):
+            continue
+        if is_sweep(words):
+            plan_sweep(words[1:])
+        given = [word for word in words[1:] if not word.startswith(("-", "job", "hydra"))]
+        compose_config("train", [word.split(",")[0] if "seed=" in word else word for word in given])
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    text = FENCE.sub("", (DOCS / f"{page}.md").read_text())
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert (DOCS / target).exists(), target
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("trained")
+    return {
+        name: train(f"experiment={experiment}", "train_steps=1", output=folder / name)
+        for name, experiment in {"stylist": "toy/quickstart", "between": "interpolation/quickstart"}.items()
+    }
+
+
+def material(folder: Path, trained: dict[str, Path]) -> None:
+    """Lay out what the pages talk of: photos, stills, films, a clip with painted frames, two runs."""
+    scenes = [Scene(seed=0, split="train", index=n, size=64) for n in range(4)]
+    for number, scene in enumerate(scenes):
+        for name, picture in (("photos", scene.photo(0)), ("stills", scene.anime(0, "meadow"))):
+            (folder / name).mkdir(exist_ok=True)
+            Image.fromarray(picture).save(folder / name / f"{number}.png")
+    (folder / "films").mkdir()
+    (folder / "my_clip" / "keys").mkdir(parents=True)
+    for path in ("film.mp4", "films/film.mp4", "my_clip/clip.mp4"):
+        shown = scenes[: 1 if "clip" in path else 2]
+        frames = [torch.from_numpy(scene.photo(t)).permute(2, 0, 1) for scene in shown for t in range(10)]
+        write_film(folder / path, frames)
+    for number in (2, 7):
+        Image.fromarray(scenes[0].anime(number, "meadow")).save(folder / "my_clip" / "keys" / f"{number:03}.png")
+    (folder / "runs").mkdir()
+    for name, run in trained.items():
+        (folder / "runs" / name).symlink_to(run)
+
+
+def smaller(words: list[str]) -> list[str]:
+    """Return the words of a command at a size that a test can afford."""
+    if words[0] != "train":
+        return words
+    if any(word.startswith("study=") for word in words):
+        small = ("train_steps=1", "val_every=1", "data.scenes=2", "data.val_scenes=1", "data.test_scenes=2")
+        return [*words, *small, "device=cpu"]
+    if not is_run(words) or "--cfg" in words:
+        return words
+    given = [word for word in words[1:] if word != "-m"]
+    more = [word for word in tiny(*[w for w in given if "," not in w]) if word not in given]
+    more = [word for word in more if word != "evaluate=false"]
+    return [*(["train", "-m"] if "-m" in words else ["train"]), *more, *given, "train_steps=1"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_of_a_page_runs(
+    page: str, trained: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    material(tmp_path, trained)
+    later: list[list[str]] = []
+
+    def run_all(tasks: Sequence[jobs.Task], *_: object) -> list[jobs.Failure]:
+        """Run what would be processes here; those of a sweep when Hydra is through with it."""
+        for task in tasks:
+            words = list(task.command[4:])
+            if HydraConfig.initialized():
+                task.log.parent.mkdir(parents=True)
+                (task.log.parent / "run.json").write_text(json.dumps({"status": "running", "metrics": {}}))
+                later.append([*words, "overwrite=true"])
+            else:
+                assert run_verb(train_verb.main, *words) == 0, words
+        return []
+
+    monkeypatch.setattr(jobs, "run_all", run_all)
+    searched: list[str] = []
+    for language, name, text in blocks(page):
+        if name:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(text)
+            if name.startswith("animegen"):
+                monkeypatch.setattr(
+                    animegen.models, "__path__", [*animegen.models.__path__, str(tmp_path / "animegen" / "models")]
+                )
+            else:
+                searched = [f"hydra.searchpath=['file://{tmp_path / 'conf'}']"]
+        elif language == "python":
+            exec(compile(text, page, "exec"), {})
+        elif language == "sh":
+            for line in filter(None, text.splitlines()):
+                words = shlex.split(line)[1:]
+                own = searched and any("experiment=sketch" in word for word in words)
+                words = [*words, *TINY, *searched, "train_steps=1"] if own else smaller(words)
+                HydraConfig.instance().cfg = None
+                code = run_verb(VERBS[words[0]].main, *words[1:])
+                assert code == 0, line
+                while later:
+                    HydraConfig.instance().cfg = None
+                    assert run_verb(train_verb.main, *later.pop(0)) == 0, line

@@ -1,0 +1,158 @@
+"""SIGKILL at random moments: what is left behind is whole, and the same command goes on to the same result."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from animegen.core.checkpoint import read_checkpoint
+from animegen.data.images import write_image
+from animegen.data.toonworld import Scene
+from animegen.video.reader import VideoReader
+from tests.robustness.support import kill_again_and_again
+from tests.support import assert_same_state, tiny, train
+from tests.video_support import EXACT, write_film
+
+#: In `make test`, and in `make test-all`.
+KILLS = [pytest.param(2), pytest.param(50, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("kills", KILLS)
+def test_training(kills: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    steps = ("experiment=toy/quickstart", "train_steps=12", "callbacks.checkpoints.every=1", "logger=csv")
+    expected = read_checkpoint(train(*steps, output=tmp_path / "whole"))
+    folder = tmp_path / "run"
+    last = folder / "checkpoints" / "last.ckpt"
+    anew = [*tiny(*steps), f"output={folder}", "overwrite=true"]
+
+    def words() -> list[str]:
+        if last.exists() and status() == "finished":
+            finished()
+        return [f"resume={folder}"] if last.exists() else anew
+
+    def status() -> str:
+        return json.loads((folder / "run.json").read_text())["status"]  # never half a file
+
+    def killed() -> None:
+        if (folder / "run.json").exists():
+            assert status() in ("running", "trained", "finished")
+        if last.exists():
+            assert 1 <= read_checkpoint(last)["animegen"]["train_step"] <= 12
+
+    def finished() -> None:
+        assert_same_state(expected, read_checkpoint(last))
+        shutil.rmtree(folder)
+
+    told = kill_again_and_again("animegen.train", words, kills, tmp_path / "log", killed, finished)
+    with capsys.disabled():
+        print(f"\n{told}")
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A run of one step of each task."""
+    folder = tmp_path_factory.mktemp("runs")
+    experiments = {"stylize": "toy/quickstart", "interpolate": "interpolation/quickstart"}
+    return {
+        verb: train(f"experiment={name}", "train_steps=1", output=folder / verb) for verb, name in experiments.items()
+    }
+
+
+def tensor(picture: np.ndarray) -> torch.Tensor:
+    """Return a picture (H,W,3) as (3,H,W)."""
+    return torch.from_numpy(picture).permute(2, 0, 1).contiguous()
+
+
+def film(path: Path, shots: int = 3, frames: int = 10) -> Path:
+    """Write a film of the generated world with cuts."""
+    scenes = [Scene(seed=0, split="test", index=n, size=64) for n in range(shots)]
+    return write_film(path, [tensor(scene.photo(2 * t)) for scene in scenes for t in range(frames)], encoding=EXACT)
+
+
+def pixels(path: Path) -> list[torch.Tensor]:
+    return [frame for frame, _ in VideoReader(path)]
+
+
+@pytest.mark.parametrize("kills", KILLS)
+@pytest.mark.parametrize("verb", ["stylize", "interpolate"])
+def test_films(
+    verb: str, kills: int, checkpoints: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, target = film(tmp_path / "film.mkv"), tmp_path / "out.mkv"
+    words = [f"checkpoint={checkpoints[verb]}", f"input={source}", f"output={target}", "device=cpu"]
+    words += ["codec=libx264rgb", "crf=0", "preset=ultrafast", "pix_fmt=rgb24"]
+    expected: list[torch.Tensor] = []
+
+    def killed() -> None:
+        if target.exists():  # it was killed after its work was done
+            finished()
+
+    def finished() -> None:
+        made = pixels(target)
+        expected.extend(made if not expected else [])
+        assert len(made) == len(expected)
+        assert all(torch.equal(one, other) for one, other in zip(made, expected, strict=True))
+        target.unlink()
+        assert [path.name for path in tmp_path.iterdir() if path.name not in ("film.mkv", "log")] == []
+
+    told = kill_again_and_again(f"animegen.{verb}", lambda: words, kills, tmp_path / "log", killed, finished)
+    with capsys.disabled():
+        print(f"\n{told}")
+
+
+@pytest.mark.parametrize("kills", KILLS)
+def test_prepare(kills: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "films").mkdir()
+    for number in range(2):
+        film(tmp_path / "films" / f"{number}.mkv", shots=2 + number)
+    target = tmp_path / "clips"
+    words = [
+        f"input={tmp_path / 'films'}",
+        f"output={target}",
+        "still=0",
+        "uneven=100",
+        "format=png",
+        "short_side=null",
+    ]
+    expected: dict[str, bytes] = {}
+
+    def finished() -> None:
+        made = {path.relative_to(target).as_posix(): path.read_bytes() for path in target.rglob("*.png")}
+        expected.update(made if not expected else {})
+        assert made
+        assert made == expected
+        shutil.rmtree(target)
+
+    nothing: Callable[[], None] = lambda: None  # noqa: E731 - whatever is there, the next attempt has to finish it
+    told = kill_again_and_again("animegen.prepare", lambda: words, kills, tmp_path / "log", nothing, finished)
+    with capsys.disabled():
+        print(f"\n{told}")
+
+
+def test_the_pictures_of_a_killed_folder_are_whole(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    for number in range(6):
+        write_image(
+            tmp_path / "in" / f"{number}.png", tensor(Scene(seed=0, split="test", index=number, size=64).photo(0))
+        )
+    words = [f"checkpoint={checkpoints['stylize']}", f"input={tmp_path / 'in'}", f"output={tmp_path / 'out'}"]
+    whole: dict[str, bytes] = {}
+
+    def killed() -> None:
+        for path in (tmp_path / "out").glob("[0-9].png"):
+            assert path.read_bytes() == whole[path.name]
+
+    def finished() -> None:
+        whole.update({path.name: path.read_bytes() for path in (tmp_path / "out").glob("[0-9].png")})
+        assert len(whole) == 6
+        shutil.rmtree(tmp_path / "out")
+
+    def again() -> list[str]:
+        return [*words, "device=cpu", "overwrite=true"]
+
+    kill_again_and_again("animegen.stylize", again, 1, tmp_path / "log", killed, finished)
