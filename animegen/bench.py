@@ -10,6 +10,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from animegen.bench_parts import Stopwatch, data_wait, step_parts
 from animegen.callbacks import LogEvery, StopAfter
 from animegen.callbacks.run_record import machine, versions
 from animegen.cli import quieten, run
@@ -39,6 +41,7 @@ HELP = """animegen bench [key=value ...]
   animegen bench data=video                        decoding and encoding films; input=<film> takes one of yours
   animegen bench model=toy                         what the framework costs per step over a bare torch loop
   animegen bench model=animegan/v2 size=base       training steps on ready-made batches
+  animegen bench experiment=animegan/quickstart    its model, and what its data take
   animegen bench model=ganime/gpt6 precision=bf16  drawing and learning of codes
   animegen bench model=temporal                    ... of windows of film, and frames per second of a stream
   animegen bench model=interpolation/hybrid_vae budget=200 price_per_hour=0.8     what that money buys, on this machine
@@ -61,7 +64,7 @@ def bench(config: DictConfig, data: str | None = None, experiment: DictConfig | 
     elif data is not None:
         raise AnimegenError(f"animegen bench data={data}: only data=toonworld and data=video can be measured.")
     else:
-        result = bench_model(config)
+        result = bench_model(config, experiment)
     return {**result, "machine": machine(), "versions": versions()}
 
 
@@ -82,8 +85,11 @@ def bench_video(film: str | None, seconds: float) -> dict[str, Any]:
     return {"what": film or "video", "rows": measure(film, seconds / 4)}
 
 
-def bench_model(config: DictConfig) -> dict[str, Any]:
-    """Measure training steps of a model inside the framework's loop and, bare, outside of it."""
+def bench_model(config: DictConfig, experiment: DictConfig | None = None) -> dict[str, Any]:
+    """Measure training steps of a model inside the framework's loop and, bare, outside of it; and where they go.
+
+    Of an experiment, its model and size are measured, and its data beside them.
+    """
     torch.manual_seed(config.seed)
     device = pick_device(config.device.value)
     model: AnimeModule = build(config.model, "model")
@@ -113,6 +119,10 @@ def bench_model(config: DictConfig) -> dict[str, Any]:
         "framework cost, ms per step": 1000 * (step - reference),
         "peak memory of the process, MiB": peak_memory(),
     }
+    rows |= step_parts(bare.model, lambda watch: bare.step(batch, watch), device, max(1, min(steps, 5)))
+    if experiment is not None:
+        wait = data_wait(experiment, device)
+        rows |= {"data, ms per batch": 1000 * wait, "data, share of a step with it": wait / (wait + step)}
     if device.type == "cuda":
         rows["peak CUDA memory, MiB"] = torch.cuda.max_memory_allocated(device) / 2**20
     if isinstance(model, Interpolator):
@@ -288,21 +298,29 @@ class BareLoop:
         """Return seconds per step."""
         began = time.perf_counter()
         for _ in range(steps):
-            with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.autocast):
-                for name, evaluation in self.model.updates(batch):
-                    trained = self.model.trains.get(name, name)
-                    for other, parameters in self.networks.items():
-                        for parameter in parameters:
-                            parameter.requires_grad_(other == trained)
-                    evaluation.compute()[0].backward()
-                    self.optimizers[name].step()
-                    self.optimizers[name].zero_grad(set_to_none=True)
-                    for parameters in self.networks.values():
-                        for parameter in parameters:
-                            parameter.requires_grad_(True)
+            self.step(batch)
         if self.model.device.type == "cuda":
             torch.cuda.synchronize()
         return (time.perf_counter() - began) / steps
+
+    def step(self, batch: dict[str, Tensor], watch: Stopwatch | None = None) -> None:
+        """Train one step; a stopwatch gets the time of each backward pass, without the forward pass, and optimizer."""
+        timed = watch.running if watch is not None else lambda name: nullcontext()
+        with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.autocast):
+            for name, evaluation in self.model.updates(batch):
+                trained = self.model.trains.get(name, name)
+                for other, parameters in self.networks.items():
+                    for parameter in parameters:
+                        parameter.requires_grad_(other == trained)
+                total = evaluation.compute()[0]
+                with timed(f"{name} backward"):
+                    total.backward()
+                with timed("optimizers"):
+                    self.optimizers[name].step()
+                    self.optimizers[name].zero_grad(set_to_none=True)
+                for parameters in self.networks.values():
+                    for parameter in parameters:
+                        parameter.requires_grad_(True)
 
 
 def show(result: dict[str, Any]) -> None:
@@ -332,15 +350,14 @@ def main(arguments: list[str] | None = None) -> int:
         # Not a key of the configuration, since there is a group of that name.
         data = [word.removeprefix("data=") for word in words if word.startswith("data=")]
         chosen = [word for word in words if word.startswith("experiment=")]
-        config = compose_config("bench", [word for word in words if not word.startswith(("data=", "experiment="))])
-        if chosen and config.budget is None:
-            raise AnimegenError(
-                "experiment= is for budgets: add budget=... price_per_hour=..., or give model= instead."
-            )
-        passed = [word for word in words if word.startswith(("size=", "size.", "precision=", "features", "model."))]
+        about_data = ("data.", "experiment=") if chosen else ()
+        config = compose_config("bench", [word for word in words if not word.startswith(("data=", *about_data))])
+        passed = [
+            word for word in words if word.startswith(("size=", "size.", "precision=", "features", "model.", "data."))
+        ]
         experiment = compose_config("train", [*chosen, *passed], complete=False) if chosen else None
         if experiment is not None:
-            config.size, config.precision = experiment.size, experiment.precision
+            config.model, config.size, config.precision = experiment.model, experiment.size, experiment.precision
             if config.train_steps == BenchSchema.train_steps:
                 config.train_steps = experiment.train_steps
         if config.output and Path(config.output).exists() and not config.overwrite:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from animegen.data.keyframes.folder import Report, folder_project, inspect
 from animegen.data.keyframes.layouts import import_layout
 from animegen.data.keyframes.prefilter import BilateralFilter
 from animegen.data.keyframes.suggest import suggest_keys
+from animegen.data.toonworld.film import Film
+from animegen.video.generated import write_generated_film
 
 HELP = """animegen prepare <what>=<folder> [key=value ...]
 
@@ -46,10 +48,15 @@ keys: length=[5,25] (drawings per clip), every, short_side, format=jpg|png|webp,
 A project is a folder with frames/ (or a film) and keys/, the drawings of some frames under their frames' names;
 perhaps masks/ (white: to be learnt) and guides/<name>/.
 
+  animegen prepare film=photo output=film.mp4             a film of the generated world, with sound, to try things on
+  animegen prepare film=meadow output=twos.mkv shots=[48,48] side=256 hold=2     photo | meadow | dusk | print
+
+keys: shots (frames of each), side, hold (frames per drawing), scene (of the first shot), world_seed, overwrite
+
 keys: output=<folder>, clip=<folder or film elsewhere>, count, radius (of the filter, in frames), resize=true (scale
       drawings to their frames). Nothing is ever replaced. Exit code: 0, 1 if check found problems, 2 for a mistake."""
 
-TASKS = ("input", "check", "suggest_keys", "filter", "imported")
+TASKS = ("input", "film", "check", "suggest_keys", "filter", "imported")
 
 
 @dataclass
@@ -57,6 +64,7 @@ class PrepareSchema:
     """Keys of ``animegen prepare``."""
 
     input: str | None = None
+    film: str | None = None
     check: str | None = None
     suggest_keys: str | None = None
     filter: str | None = None
@@ -85,6 +93,11 @@ class PrepareSchema:
     jobs: int = 1
     shard: Any = None
     shards: int | None = None
+    shots: list[int] = field(default_factory=lambda: [24, 24])
+    side: int = 128
+    hold: int | None = None
+    scene: int = 0
+    world_seed: int = 0
     overwrite: bool = False
 
 
@@ -98,10 +111,10 @@ def prepare(config: DictConfig, show: Console) -> int:
     if len(tasks) != 1:
         told = " and ".join(tasks) or "nothing"
         raise AnimegenError(
-            f"animegen prepare does one of check, suggest_keys, filter, import and input; asked for: {told}."
+            f"animegen prepare does one of input, film, check, suggest_keys, filter and import; asked for: {told}."
         )
     task = tasks[0]
-    needs = task in ("filter", "imported", "input")
+    needs = task in ("filter", "imported", "input", "film")
     if needs != bool(config.output):
         name = "import" if task == "imported" else task
         raise AnimegenError(
@@ -109,6 +122,8 @@ def prepare(config: DictConfig, show: Console) -> int:
         )
     if task == "input":
         return curate_films(config, show)
+    if task == "film":
+        return draw_film(config, show)
     settings: dict[str, Any] = {"clip": config.clip, "resize": config.resize or None}
     if task == "check":
         return check(config.check, settings, show)
@@ -125,6 +140,30 @@ def prepare(config: DictConfig, show: Console) -> int:
     place = import_layout(config.imported, config.output, config.resize)
     show.print(f"imported: {place}")
     return check(place, settings, show)
+
+
+def draw_film(config: DictConfig, show: Console) -> int:
+    """Write a film of the generated world.
+
+    Raises:
+        AnimegenError: for values that the world does not have, or a file that exists or cannot be written.
+    """
+    place = Path(config.output).expanduser()
+    if place.exists() and not config.overwrite:
+        raise AnimegenError(f"'{place}' exists: choose another output= or set overwrite=true.")
+    film = Film(
+        shots=list(config.shots),
+        look=config.film,
+        size=config.side,
+        seed=config.world_seed,
+        split="test",
+        first_scene=config.scene,
+        hold=config.hold,
+    )
+    write_generated_film(place, film)
+    cuts = ", ".join(str(cut) for cut in film.cuts) or "none"
+    show.print(f"{len(film)} frames at {film.fps:g} per second, cuts at {cuts}: {place}")
+    return 0
 
 
 def check(folder: str | Path, settings: dict[str, Any], show: Console) -> int:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from animegen import bench
+from animegen.bench_parts import Stopwatch, timed_networks
 from animegen.core.build import build
 from animegen.core.config import compose_config
 from tests.support import refused, run_verb
@@ -35,6 +36,33 @@ def test_a_model_beside_its_bare_loop(model: str, tmp_path: Path, capsys: pytest
     assert "torch" in told["versions"]
     text = capsys.readouterr().out
     assert "framework cost, ms per step" in text
+
+
+def test_an_experiment_with_its_data_and_the_parts_of_a_step(tmp_path: Path) -> None:
+    output = tmp_path / "bench.json"
+    words = ("experiment=toy/quickstart", "data.scenes=2", "data.frames_per_scene=1", *TINY, f"output={output}")
+    assert run_verb(bench.main, *words) == 0
+    rows = json.loads(output.read_text())["rows"]
+    parts = {name.removeprefix("ms per step, "): value for name, value in rows.items() if "ms per step, " in name}
+    assert set(parts) == {"bare loop", "generator forward", "generator backward", "optimizers", "rest"}
+    assert all(value > 0 for value in parts.values())
+    wait = rows["data, ms per batch"]
+    assert rows["data, share of a step with it"] == pytest.approx(wait / (wait + rows["ms per step"]))
+
+
+def test_a_stopwatch_adds_up_and_lets_go_of_networks() -> None:
+    model = build(compose_config("bench", ["model=toy", *TINY]).model, "model")
+    watch = Stopwatch(torch.device("cpu"))
+    remove = timed_networks(model, watch)
+    picture = torch.zeros(1, 3, 32, 32)
+    model.generator(picture)
+    once = watch.seconds["generator forward"]
+    model.generator(picture)
+    assert watch.seconds["generator forward"] > once > 0
+    remove()
+    twice = watch.seconds["generator forward"]
+    model.generator(picture)
+    assert watch.seconds["generator forward"] == twice
 
 
 def test_both_loops_train_alike() -> None:
@@ -123,7 +151,6 @@ def test_what_a_budget_buys(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     shares = [row["steps"] / told["steps"] for row in told["stages"]]
     assert shares == pytest.approx([0.15, 0.3, 0.3, 0.1, 0.15], abs=1e-3)
     assert "budget needs a price" in refused(capsys, run_verb(bench.main, "model=toy", "budget=200", *tiny[:4]))
-    assert "experiment= is for budgets" in refused(capsys, run_verb(bench.main, "experiment=toy/quickstart"))
 
 
 def test_a_model_of_films_is_measured_on_windows_and_streams(tmp_path: Path) -> None:
