@@ -43,6 +43,7 @@ HELP = """animegen bench [key=value ...]
   animegen bench model=animegan/v2 size=base       training steps on ready-made batches
   animegen bench experiment=animegan/quickstart    its model, and what its data take
   animegen bench model=ganime/gpt6 precision=bf16  drawing and learning of codes
+  animegen bench model=ganime/tokenizer            ... of a tokenizer; ganime/tokenizer_kny64: as large as TorchGANime's
   animegen bench model=temporal                    ... of windows of film, and frames per second of a stream
   animegen bench model=interpolation/hybrid_vae budget=200 price_per_hour=0.8     what that money buys, on this machine
   animegen bench experiment=interpolation/curriculum budget=200 price_per_hour=0.8    for each stage of a curriculum
@@ -125,7 +126,7 @@ def bench_model(config: DictConfig, experiment: DictConfig | None = None) -> dic
         rows |= {"data, ms per batch": 1000 * wait, "data, share of a step with it": wait / (wait + step)}
     if device.type == "cuda":
         rows["peak CUDA memory, MiB"] = torch.cuda.max_memory_allocated(device) / 2**20
-    if isinstance(model, Interpolator):
+    if isinstance(model, Interpolator) and "first" in batch:
         rows |= bench_pairs(model, config, device)
     if getattr(model, "remembers", False):
         rows |= bench_streams(model, config, device)
@@ -161,9 +162,10 @@ def bench_budget(config: DictConfig, experiment: DictConfig | None) -> dict[str,
 
 
 def family_measure(model: AnimeModule) -> Callable[..., dict[str, float]] | None:
-    """Return the function ``measure`` of a family whose models do not train on pictures alone, see `models/ganime`."""
+    """Return the function ``measure`` of a family, if its ``fits`` takes this model, see `models/ganime`."""
     name = f"{type(model).__module__.rpartition('.')[0]}.bench"
-    return importlib.import_module(name).measure if importlib.util.find_spec(name) else None
+    own = importlib.import_module(name) if importlib.util.find_spec(name) else None
+    return own.measure if own is not None and own.fits(model) else None
 
 
 def peak_memory() -> float:

@@ -25,19 +25,23 @@ from animegen.metrics.inbetween_benchmark import inbetween_benchmark
 from animegen.metrics.keyframe_benchmark import keyframe_benchmark
 from animegen.metrics.table import markdown_table, picture_strip, rich_table, to_json
 from animegen.nn.features import FeatureExtractor
+from animegen.reports.pareto import PARETO, pareto_plot
+from animegen.reports.plots import png
 from animegen.reports.samples import save_samples
+from animegen.reports.summary import of_result
 
 HELP = """animegen eval checkpoint=<last|run folder|file> [key=value ...]
 
   animegen eval checkpoint=last
   animegen eval checkpoint=last benchmark=clips       # steadiness on clips of the generated world
+  animegen eval checkpoint=last benchmark=clips benchmark.film=film.mp4       # ... and on your own film
   animegen eval checkpoint=last benchmark=generation  # whole clips between two frames
   animegen eval checkpoint=runs/demo data=unpaired/folders data.photos=photos data.anime=stills features=squeezenet1_1
 
 keys: checkpoint=last|<run folder>|<.ckpt file>, device, weights=ema|raw, samples, batch_size, output=<folder>,
       overwrite, runs, data=... (default: what the checkpoint was trained on; data.<key>=... changes it),
-      benchmark=none|clips (benchmark.style, .clips, .frames, .size, .keys)|generation (benchmark.network, .size,
-      .frames),
+      benchmark=none|clips (benchmark.film, .style, .clips, .frames, .size, .intervals, .keys, .hold)|
+      generation (benchmark.network, .size, .frames),
       features=random|none|squeezenet1_1|alexnet|vgg16|vgg19 (features.weights=<file>)"""
 
 
@@ -55,8 +59,8 @@ def evaluate_model(
     Args:
         model: a model whose task has a benchmark; EMA weights are used if it keeps any.
         data: its data.
-        folder: where ``scores.json``, ``table.md``, ``strip.png`` and the folder ``samples`` go, replacing older
-            ones; ``None`` writes nothing.
+        folder: where ``scores.json``, ``table.md``, ``strip.png`` and the folder ``samples`` go, and of clips
+            ``pareto.png``, replacing older ones; ``None`` writes nothing.
         features: network for feature distances; ``None`` leaves these out.
         samples: number of test samples; ``None`` takes all.
         batch_size: samples per batch.
@@ -79,6 +83,8 @@ def evaluate_model(
         scores = benchmark.evaluate(methods, model.device)
         headers, rows = benchmark.pictures(methods, count=6, device=model.device)
     result = to_json(scores, benchmark.task, benchmark.main, benchmark.privileged)
+    if derived := [name for name in scores if name not in methods and name not in benchmark.baselines]:
+        result["derived"] = derived
     title = f"{benchmark.task}, {model.train_step} train steps"
     Console(highlight=False).print(rich_table(scores, title, privileged=benchmark.privileged))
     if folder is not None:
@@ -87,6 +93,8 @@ def evaluate_model(
         (folder / "table.md").write_text(markdown_table(scores, privileged=benchmark.privileged))
         picture_strip(rows, headers, folder / "strip.png", overwrite=True)
         save_samples(headers, rows, folder / "samples")
+        if (figure := pareto_plot(of_result(result))) is not None:
+            (folder / PARETO).write_bytes(png(figure))
         print(f"photo, baselines, model and truth side by side: {folder / 'strip.png'}")
     return result
 
@@ -144,7 +152,7 @@ def chosen_benchmark(
         )
     if generation:
         return generation_benchmark(settings, data, model, features, samples, batch_size)  # type: ignore[arg-type]
-    return clip_benchmark(settings, model.run_info["config"]["data"])
+    return clip_benchmark(settings, model.run_info["config"]["data"], data)
 
 
 def data_of(checkpoint: Path, model: AnimeModule, words: list[str]) -> AnimeDataModule:

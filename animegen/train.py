@@ -38,9 +38,11 @@ from animegen.core.runs import (
     unwritable,
 )
 from animegen.core.sharded import ShardedStrategy
-from animegen.evaluate import evaluate_model
+from animegen.data.images import read_image
+from animegen.evaluate import chosen_benchmark, evaluate_model
 from animegen.jobs import locked
 from animegen.nn.features import FeatureExtractor
+from animegen.reports.pareto import PARETO
 from animegen.reports.sections import write_page
 from animegen.rerun import plan_rerun
 from animegen.study import run_study
@@ -65,6 +67,9 @@ keys: seed, train_steps, val_every, device=auto|cpu|cuda|mps, threads, evaluate,
       overwrite, resume=last|<run folder>|<.ckpt file>, rerun=<run folder>, resume_sweep=<folder>, and these groups
       (what each option is: animegen list):
 """
+
+#: Samples per batch of the final evaluation.
+BATCH = 8
 
 #: Of TensorBoard's CUSTOM SCALARS: the same few charts for every model; the tags are patterns.
 LAYOUT = {
@@ -123,7 +128,10 @@ def _train(
             prepare_folder(folder, texts, goes_on)
             show_config(trainer, config, step)
         log.info("run folder: %s", folder)
-    result = None
+    result = benchmark = None
+    if config.get("benchmark") and config.evaluate:
+        with torch.random.fork_rng(devices=[]):  # a mistake is told now; what is drawn in training stays the same
+            benchmark = chosen_benchmark(plain(config)["benchmark"], model, data, model.features, None, BATCH)
     try:
         if only_score and checkpoint is not None:
             model = trained_model(checkpoint, trainer, record)
@@ -138,7 +146,8 @@ def _train(
             model.to(trainer.strategy.root_device)  # Lightning leaves it on the CPU
             # A stand-in for LPIPS that needs no download; the metric's name says that it is random.
             features = model.features or FeatureExtractor("squeezenet1_1", "random")
-            result = evaluate_model(model, data, folder, features)
+            result = evaluate_model(model, data, folder, features, None, BATCH, benchmark)
+            show_pareto(trainer, folder, model.train_step)
     except BaseException as error:
         if trainer.world_size > 1 and trainer.strategy.launcher is not None:
             # The processes that this one started would wait for it.
@@ -203,6 +212,15 @@ def show_config(trainer: pl.Trainer, config: DictConfig, step: int) -> None:
         if isinstance(logger, pl.loggers.TensorBoardLogger):
             logger.experiment.add_custom_scalars(LAYOUT)
             logger.experiment.add_text("config", f"```yaml\n{OmegaConf.to_yaml(config, resolve=True)}\n```", step)
+
+
+def show_pareto(trainer: pl.Trainer, folder: Path, step: int) -> None:
+    """Put the plot of an evaluation on clips under TensorBoard's IMAGES tab, if there is one."""
+    if (folder / PARETO).is_file():
+        pixels = read_image(folder / PARETO)
+        for logger in trainer.loggers:
+            if isinstance(logger, pl.loggers.TensorBoardLogger):
+                logger.experiment.add_image("eval/pareto", pixels, step)
 
 
 def fit(trainer: pl.Trainer, model: pl.LightningModule, data: pl.LightningDataModule, checkpoint: Path | None) -> None:

@@ -46,7 +46,7 @@ class ClipDrawer:
         if self.longest is not None and self.longest < 3:
             raise AnimegenError(f"{type(model).__name__} draws clips of {self.longest} frames: there is none between.")
         self.largest: tuple[int, int] | None = getattr(model, "max_size", None)
-        #: What was done to the pictures and gaps, in sentences.
+        #: What the last call did to the pictures and gaps, in sentences.
         self.notes: list[str] = []
         self._calls = 0
 
@@ -60,6 +60,7 @@ class ClipDrawer:
         Raises:
             AnimegenError: if the memory does not suffice, or the model draws what is no picture.
         """
+        self.notes, self._calls = [], 0
         height, width = keys[0].shape[1:]
         small = self._fitting(height, width)
         given = [to_float(key.to(self.device)).expand(self.samples, -1, -1, -1) for key in keys]

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import nn
 
 from animegen.core.errors import AnimegenError, did_you_mean
 from animegen.core.module import AnimeModule
+from animegen.core.shares import gradient_norms
 
 
 class InfluenceCalibration(pl.Callback):
@@ -77,12 +77,10 @@ class InfluenceCalibration(pl.Callback):
             self._set(module)
 
     def _measure(self, module: AnimeModule, batch: Any) -> dict[str, float]:
-        objective = module.objectives[self.update]
         for each in module.objectives.values():
             each.step = module.train_step
         network = module.networks()[module.trains.get(self.update, self.update)]
-        # A network may hold a frozen part, such as a pretrained encoder.
-        parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        parameters = list(network.parameters())
         with module.trainer.precision_plugin.forward_context():
             evaluation = next((e for name, e in module.updates(batch) if name == self.update), None)
             if evaluation is None:
@@ -90,19 +88,16 @@ class InfluenceCalibration(pl.Callback):
                     f"callbacks.calibration.at={self.at}: the model does not train '{self.update}' at that step;"
                     " set at= to a step of the phase that does."
                 )
+            evaluation.apart = True
             _, values = evaluation.compute()
-        found = {}
         for name in self.ratios:
             if name not in values:
                 raise AnimegenError(
                     f"callbacks.calibration: the term '{name}' is not active at step {module.train_step}."
                 )
-            gradients = torch.autograd.grad(values[name], parameters, retain_graph=True, allow_unused=True)
-            norm = nn.utils.get_total_norm([g for g in gradients if g is not None])
-            # With several processes, each measures on its share of the batch.
-            mean = module.trainer.strategy.reduce(norm.detach(), reduce_op="mean")
-            found[name] = float(mean) * abs(objective.weight(name))
-        return found
+        norms = gradient_norms({name: evaluation.parts[name] for name in self.ratios}, parameters)
+        # With several processes, each measures on its share of the batch.
+        return {name: float(module.trainer.strategy.reduce(norm, reduce_op="mean")) for name, norm in norms.items()}
 
     def _set(self, module: AnimeModule) -> None:
         objective = module.objectives[self.update]

@@ -17,6 +17,7 @@ from animegen.core.ema import Ema
 from animegen.core.errors import AnimegenError, did_you_mean
 from animegen.core.objective import Evaluation, Objective, Objectives
 from animegen.core.sharded import shard
+from animegen.core.shares import gradient_shares as shares_of
 from animegen.core.step_log import NonFinite, StepLog
 
 Updates = Iterator[tuple[str, Evaluation]]
@@ -60,6 +61,9 @@ class AnimeModule(pl.LightningModule):
             forward passes.
         compile: names of networks to ``torch.compile`` when training; checkpoint keys do not change.
         channels_last: keep convolution weights (and with them activations) in NHWC memory order.
+        gradient_shares: on every so many train steps, log for each term how large the gradient of its weighted loss is,
+            as a share of all terms (``train/<update>/<term>_share``, see :mod:`animegen.core.shares`). Such a step goes
+            backward once more for each term. 0: never.
     """
 
     #: Update name -> network name, for updates that are not named after their network.
@@ -78,6 +82,7 @@ class AnimeModule(pl.LightningModule):
         accumulate: int = 1,
         compile: list[str] | None = None,
         channels_last: bool = False,
+        gradient_shares: int = 0,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -94,7 +99,10 @@ class AnimeModule(pl.LightningModule):
             objective.shared["features"] = self.features
         if accumulate < 1:
             raise AnimegenError(f"model.accumulate must be at least 1, got {accumulate}.")
+        if gradient_shares < 0:
+            raise AnimegenError(f"model.gradient_shares={gradient_shares} must be a number of steps, or 0 for never.")
         self._accumulate = accumulate
+        self._shares_every = gradient_shares
         self._clip = clip
         self._compile = list(compile or [])
         self._channels_last = channels_last
@@ -180,7 +188,11 @@ class AnimeModule(pl.LightningModule):
 
     def _backward(self, name: str, evaluation: Evaluation, share: float) -> None:
         with self._only(self._network_of(name)):
+            evaluation.apart = bool(self._shares_every) and self.train_step % self._shares_every == 0
             total, terms = evaluation.compute()
+            if evaluation.apart:
+                for term, value in shares_of(evaluation.parts, self._parameters_of(name)).items():
+                    self._log.add(f"train/{name}/{term}_share", share * value)
             for term, value in {**terms, "total": total}.items():
                 self._log.add(f"train/{name}/{term}", share * value.detach())
             # Asking costs nothing on the CPU; on an accelerator it would stall every step, so

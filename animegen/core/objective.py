@@ -136,6 +136,11 @@ class Evaluation:
     def __init__(self, objective: Objective, entries: Mapping[str, Any]) -> None:
         self.objective = objective
         self.entries = entries
+        #: Whether gradients of single terms will be asked for after :meth:`compute`.
+        self.apart = False
+        #: After :meth:`compute`: what is added up, by term. Where the gradient of a term takes a way of its own, only
+        #: the gradient of its part is right, and only if ``apart`` was set.
+        self.parts: dict[str, Tensor] = {}
 
     def compute(self) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the weighted total and the raw value of each active term."""
@@ -152,7 +157,8 @@ class Evaluation:
                 f"An objective has no active term at train step {self.objective.step}: give it a term with a weight"
                 " other than 0 that starts no later."
             )
-        weighted = [self.objective.weight(name) * value for name, value in values.items()]
+        self.parts = {name: self.objective.weight(name) * value for name, value in values.items()}
+        weighted = list(self.parts.values())
         return sum(weighted[1:], start=weighted[0]), values
 
 

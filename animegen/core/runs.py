@@ -17,7 +17,7 @@ from animegen.core.config import run_folder
 from animegen.core.errors import AnimegenError
 
 #: What the evaluation at the end writes into the run folder; a run that goes on makes it out of date.
-EVALUATION_FILES = ("scores.json", "table.md", "strip.png", "samples", "report.html")
+EVALUATION_FILES = ("scores.json", "table.md", "strip.png", "pareto.png", "samples", "report.html")
 #: All that a run writes into its folder, and that overwrite=true removes. Anything else there is left alone.
 RUN_FILES = (
     *("run.json", "config", "checkpoints", "codes", "previews", "metrics.csv", "hparams.yaml", "fit-profile.txt"),

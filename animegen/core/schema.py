@@ -43,6 +43,7 @@ class TrainSchema:
     logger: Any = None
     callbacks: Any = None
     debug: Any = None
+    benchmark: Any = None
 
 
 @dataclass

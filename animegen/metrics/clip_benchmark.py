@@ -2,65 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from animegen.core.errors import AnimegenError
-from animegen.core.protocols import Stylizer
 from animegen.data.images import to_float, to_uint8
 from animegen.data.toonworld import STYLES, ToonWorldClips, ToonWorldImages
 from animegen.metrics import image, video
 from animegen.metrics.baselines import Baseline, BestLookupTable, Identity, LinearColourTransfer
-from animegen.metrics.benchmark import Benchmark, Measured, Method, Score, Scores
+from animegen.metrics.benchmark import Measured, Method
+from animegen.metrics.clip_methods import FrameByFrame, OnBatch
+from animegen.metrics.film_benchmark import FilmBenchmark, stills_of
 from animegen.metrics.keyframes import carry_keys, nearest_key, spread_keys
-from animegen.metrics.perceptual import PerceptualDistance
+from animegen.metrics.steadiness import SteadinessBenchmark
 from animegen.nn.features import FeatureExtractor
-from animegen.video.flow import DISFlow, EstimatedMotion, ExactMotion
+from animegen.video.flow import EstimatedMotion, ExactMotion
 
 
-def streamed(model: Stylizer) -> Method:
-    """Return a model as a method for clips (B, T, 3, H, W): frame after frame, from a fresh state at frame 0."""
-
-    def run(clip: Tensor) -> Tensor:
-        state, frames = None, []
-        for frame in clip.unbind(1):
-            output, state = model.stylize(frame, state)
-            frames.append(output)
-        return torch.stack(frames, 1)
-
-    return run
-
-
-class _OnBatch:
-    """A baseline that reads more of a batch than the photos."""
-
-    def __init__(self, run: Callable[[dict[str, Any]], Tensor]) -> None:
-        self.run = run
-
-    def __call__(self, batch: dict[str, Any]) -> Tensor:
-        return self.run(batch)
-
-
-class _FrameByFrame:
-    """A baseline for pictures, applied to clips."""
-
-    def __init__(self, baseline: Baseline) -> None:
-        self.baseline = baseline
-
-    def __call__(self, clip: Tensor) -> Tensor:
-        return self.baseline(clip.flatten(0, 1)).view_as(clip)
-
-
-class ClipBenchmark(Benchmark):
-    """Live clips in, drawn clips out: scores methods (B, T, 3, H, W) in [-1, 1] -> the same, on held-out scenes.
+class ClipBenchmark(SteadinessBenchmark):
+    """Live clips in, drawn clips out, on held-out scenes with their true drawings and their exact motion.
 
     The baselines are identity, colour transfer and the best look-up table, which are fitted to training scenes, and two
     that are given the true drawing of a few key frames: ``nearest_key`` holds the nearest still, ``flow_key`` carries
     it along by DIS flow (see `keyframes`). ``truth`` is the drawing itself: its warping error and flicker are what no
     method can be blamed for. Frames that are keys are left out of the metrics of single frames, for all methods.
+
+    ``warp_excess_<interval>_<flow>`` is a clip's warping error above that of its true drawing, negative where lines
+    were smeared; ``warp_gap_...`` is its absolute value, both signs counting.
 
     Args:
         style: the drawn look.
@@ -68,11 +39,14 @@ class ClipBenchmark(Benchmark):
         frames: frames per clip.
         size: side of the pictures in pixels.
         keys: key frames per clip.
+        hold: frames for which a drawn pose is held. 1, as a camera films; ``None``: as the scene has it, like the clips
+            of `toonworld_project`.
         train_scenes: training scenes to which the baselines are fitted.
         first_scene: number of the first test scene.
         world_seed: the world.
-        extractor: network for feature distances. One with random weights is left out: it would tell little and
-            take most of the time.
+        intervals: see `SteadinessBenchmark`, as the following.
+        drift_frames: length of the loop.
+        extractor: network for feature distances.
         limit: number of clips to use; ``None`` for all.
     """
 
@@ -86,34 +60,35 @@ class ClipBenchmark(Benchmark):
         frames: int = 24,
         size: int = 128,
         keys: int = 2,
+        hold: int | None = 1,
         train_scenes: int = 16,
         first_scene: int = 0,
         world_seed: int = 0,
+        intervals: Sequence[int] = (video.SHORT, video.LONG),
+        drift_frames: int = 100,
         extractor: FeatureExtractor | None = None,
         limit: int | None = None,
     ) -> None:
-        super().__init__()
-        if frames < 3 or keys >= frames:
-            raise AnimegenError(
-                f"A clip benchmark needs 3 or more frames and fewer keys than frames, not {frames} and {keys}."
-            )
+        if keys >= frames:
+            raise AnimegenError(f"A clip benchmark needs fewer keys than frames, not {keys} of {frames}.")
+        super().__init__(frames, intervals, drift_frames, extractor)
         self.keys = spread_keys(frames, keys)
         self.held = [t for t in range(frames) if t not in self.keys]
-        self.intervals = {name: step for name, step in (("short", video.SHORT), ("long", video.LONG)) if step < frames}
         self.style, self.size, self.world_seed, self.train_scenes = style, size, world_seed, train_scenes
         count = clips if limit is None else min(limit, clips)
-        # On ones, as a camera films: what is held in the drawing of live video is a matter of taste.
         self.clips = ToonWorldClips(
-            "test", count, frames, size, style, hold=1, first_scene=first_scene, seed=world_seed
+            "test", count, frames, size, style, hold=hold, first_scene=first_scene, seed=world_seed
         )
-        usable = extractor is not None and not extractor.name.endswith("random")
-        self.perceptual = PerceptualDistance(extractor) if extractor is not None and usable else None
-        self.estimator = DISFlow()
-        self._behaviour: dict[str, dict[str, Score]] = {}
 
-    def method_of(self, model: Stylizer) -> Method:
-        """Return a model as a method of this benchmark: see `streamed`."""
-        return streamed(model)
+    @property
+    def count(self) -> int:
+        """Number of clips."""
+        return len(self.clips)
+
+    def photos(self, number: int) -> Tensor:
+        """Return the photos of a clip."""
+        scene = self.clips.scene(number)
+        return torch.stack([torch.from_numpy(scene.photo(t)).permute(2, 0, 1) for t in range(self.frames)])
 
     def fit_baselines(self) -> dict[str, Method]:
         """Fit the maps of colours to training scenes; the other baselines need no fitting."""
@@ -127,10 +102,10 @@ class ClipBenchmark(Benchmark):
             BestLookupTable().fit(photos, animes),
         ]
         return {
-            **{baseline.name: _FrameByFrame(baseline) for baseline in fitted},
-            "nearest_key": _OnBatch(self._held_still),
-            "flow_key": _OnBatch(self._carried),
-            "truth": _OnBatch(lambda batch: batch["anime"]),
+            **{baseline.name: FrameByFrame(baseline) for baseline in fitted},
+            "nearest_key": OnBatch(self._held_still),
+            "flow_key": OnBatch(self._carried),
+            "truth": OnBatch(lambda batch: batch["anime"]),
         }
 
     def batches(self, device: torch.device, limit: int | None = None) -> Iterator[dict[str, Any]]:
@@ -141,116 +116,52 @@ class ClipBenchmark(Benchmark):
         for number in range(min(len(self.clips), limit or len(self.clips))):
             clip = self.clips.clip(number)
             batch: dict[str, Any] = {key: to_float(clip[key].to(device))[None] for key in ("photo", "anime")}
-            batch["motions"] = [
-                ExactMotion(self.clips.scene(number)),
-                EstimatedMotion(clip["photo"], self.estimator),
-            ]
-            batch["table_psnr"] = image.psnr(table(batch["photo"])[0, self.held], batch["anime"][0, self.held])
-            batch["flow"] = self.estimator(batch["anime"][0, :-1], batch["anime"][0, 1:])
-            batch["steady"] = self._steadiness(batch["anime"][0], batch["motions"])
+            photo, anime = batch["photo"][0], batch["anime"][0]
+            estimated = EstimatedMotion(clip["photo"], self.estimator)
+            batch["motions"] = [ExactMotion(self.clips.scene(number)), estimated]
+            batch["table_psnr"] = image.psnr(table(batch["photo"])[0, self.held], anime[self.held])
+            batch["flow"], batch["flow_in"] = self.estimator(anime[:-1], anime[1:]), self.flow_in(estimated)
+            batch["steady"] = self.steadiness(anime, batch["motions"])
             if self.perceptual:
-                batch["features"] = self.perceptual.features(batch["anime"][0])
+                batch["features"], batch["features_in"] = map(self.perceptual.features, (anime, photo))
             yield batch
-
-    def apply(self, method: Method, batch: dict[str, Any]) -> Tensor:
-        """Stylise the clip of photos."""
-        return method(batch if isinstance(method, _OnBatch) else batch["photo"])
 
     def measure(self, batch: dict[str, Any], output: Tensor) -> Measured:
         """Measure one clip: means over its frames (those that are no keys), and over its pairs of frames."""
         clip, truth, photo = output[0], batch["anime"][0], batch["photo"][0]
         mine, theirs = clip[self.held], truth[self.held]
-        flat = image.flatness(mine)
         psnr = image.psnr(mine, theirs)
         values = {
             "psnr": psnr,
             "gain_over_lookup_table": psnr - batch["table_psnr"],
             "ssim": image.ssim(mine, theirs),
             "edge_f": image.edge_f_score(mine, theirs),
-            "flatness": flat,
-            "flatness_gap": (flat - image.flatness(theirs)).abs(),
+            "flatness_gap": (image.flatness(mine) - image.flatness(theirs)).abs(),
             "colour_distance": image.colour_distance(mine, theirs),
-            "strength": video.stylisation_strength(mine, photo[self.held]),
+            **self.strength(mine, photo[self.held]),
         }
         if self.perceptual:
-            values |= self._perceptual(clip, batch["features"])
-        for name, value in self._steadiness(clip, batch["motions"]).items():
-            values[name] = value
+            network, features = self.perceptual.extractor.name, self.perceptual.features(clip)
+            values[self.perceptual.name] = self.distance(features, batch["features"], self.held)
+            values[f"strength_{network}"] = self.distance(features, batch["features_in"], self.held)
+            values[f"tlp_{self.perceptual.name}"] = self.tlp(features, batch["features"])
+            values[f"tlp_in_{self.perceptual.name}"] = self.tlp(features, batch["features_in"])
+        for name, value in self.steadiness(clip, batch["motions"]).items():
             kind, _, rest = name.partition("_")
-            gap = f"{kind}_gap_{rest.removeprefix('error_')}"
-            values[gap] = (value.nanmean() - batch["steady"][name].nanmean()).abs()[None]
+            rest = rest.removeprefix("error_")
+            excess = (value.nanmean() - batch["steady"][name].nanmean())[None]
+            values |= {name: value, f"{kind}_excess_{rest}": excess, f"{kind}_gap_{rest}": excess.abs()}
         flow = self.estimator(clip[:-1], clip[1:])
-        values[f"tof_{self.estimator.name}"] = (flow - batch["flow"]).norm(dim=1).mean((1, 2))
+        for kind, reference in (("tof", batch["flow"]), ("tof_in", batch["flow_in"].to(flow.device))):
+            values[f"{kind}_{self.estimator.name}"] = (flow - reference).norm(dim=1).mean((1, 2))
         return Measured({name: value.nanmean()[None] for name, value in values.items()})
 
     def shown(self, batch: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Show the photos, and the drawings."""
         return {"photo": batch["photo"]}, {"truth": batch["anime"]}
 
-    @torch.no_grad()
-    def evaluate(self, methods: Mapping[str, Method], device: torch.device | str = "cpu") -> Scores:
-        """Score methods beside the baselines (see `Benchmark`), and how they behave on still, noisy and cut clips."""
-        scores = super().evaluate(methods, device)
-        measured: dict[str, Method] = {n: m for n, m in self.baselines.items() if isinstance(m, _FrameByFrame)}
-        measured.update(methods)
-        for name, method in measured.items():
-            if name in methods or name not in self._behaviour:
-                self._behaviour[name] = self._behave(method, torch.device(device))
-            scores[name].update(self._behaviour[name])
-        return scores
-
-    @torch.no_grad()
-    def pictures(
-        self, methods: Mapping[str, Method], count: int = 4, device: torch.device | str = "cpu"
-    ) -> tuple[list[str], list[list[Tensor]]]:
-        """Return headers and rows for `table.picture_strip`: `count` frames of the first clip, time running down."""
-        self._check_names(methods)
-        batch = next(self.batches(torch.device(device), limit=1))
-        left, right = self.shown(batch)
-        shown = {name: method for name, method in self.baselines.items() if name not in ("identity", "truth")}
-        outputs = {name: self._run(name, method, batch) for name, method in {**shown, **methods}.items()}
-        columns = {**left, **outputs, **right}
-        frames = self.clips.frames
-        times = spread_keys(frames, min(count, frames))
-        return list(columns), [[clip[0, t].float().cpu() for clip in columns.values()] for t in times]
-
-    def _steadiness(self, clip: Tensor, motions: list[Any]) -> dict[str, Tensor]:
-        """Return the warping errors of a clip (T, 3, H, W) along every motion and its flicker along the true one."""
-        values = {}
-        for motion in motions:
-            for name, interval in self.intervals.items():
-                values[f"warp_error_{name}_{motion.name}"] = video.warp_errors(clip, motion, interval)
-        values[f"flicker_{motions[0].name}"] = video.flicker(clip, motions[0])
-        return values
-
-    def _perceptual(self, clip: Tensor, reference: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the feature distance of the frames that are no keys, and tLP (see `video.tlp`)."""
-        assert self.perceptual is not None
-        features, between = self.perceptual.features(clip), self.perceptual.between
-
-        def part(of: dict[str, Tensor], frames: Any) -> dict[str, Tensor]:
-            return {layer: value[frames] for layer, value in of.items()}
-
-        changes = [between(part(of, slice(None, -1)), part(of, slice(1, None))) for of in (features, reference)]
-        return {
-            self.perceptual.name: between(part(features, self.held), part(reference, self.held)),
-            f"tlp_{self.perceptual.name}": 100 * (changes[0] - changes[1]).abs(),
-        }
-
-    def _behave(self, method: Method, device: torch.device) -> dict[str, Score]:
-        """Return what a method does to clips made for the purpose from the first test scenes."""
-        photos = [to_float(self.clips.clip(n)["photo"].to(device)) for n in range(min(2, len(self.clips)))]
-        still = photos[0][len(photos[0]) // 2]
-        values = {
-            "static_flicker": video.static_flicker(method, still)["mean"],
-            "noise_gain": video.noise_gain(method, still),
-            "ping_pong": video.ping_pong(method, photos[0]),
-            "cut_leak": video.cut_leak(method, photos[0], photos[-1]),
-        }
-        return {name: {"mean": value, "std": None, "n": 1} for name, value in values.items()}
-
     def _held_still(self, batch: dict[str, Any]) -> Tensor:
-        return batch["anime"][:, [nearest_key(t, self.keys) for t in range(self.clips.frames)]]
+        return batch["anime"][:, [nearest_key(t, self.keys) for t in range(self.frames)]]
 
     def _carried(self, batch: dict[str, Any]) -> Tensor:
         drawings = {key: to_uint8(batch["anime"][0, key]).cpu() for key in self.keys}
@@ -258,21 +169,34 @@ class ClipBenchmark(Benchmark):
         return to_float(carried)[None].to(batch["photo"].device)
 
 
-def clip_benchmark(settings: dict[str, Any], trained_on: dict[str, Any]) -> ClipBenchmark:
-    """Build the benchmark from its configuration; without a style, in the one that the model was trained on.
+FILM_KEYS = ("clips", "frames", "size", "intervals", "drift_frames", "extractor", "limit")
+"""Settings that clips of a film and of the generated world have in common."""
+
+
+def clip_benchmark(settings: dict[str, Any], trained_on: dict[str, Any], data: Any = None) -> SteadinessBenchmark:
+    """Build the benchmark from its configuration: on a film if it names one, else on the generated world.
 
     Args:
-        settings: node ``benchmark`` of the configuration of ``animegen eval``.
-        trained_on: node ``data`` of the configuration in the checkpoint.
+        settings: node ``benchmark`` of the configuration.
+        trained_on: node ``data`` of the configuration in the checkpoint: without a style, its style is taken.
+        data: the data of the evaluation, whose anime the colour transfer for a film is fitted to.
 
     Raises:
-        AnimegenError: if no style is given and the model was not trained on the generated world.
+        AnimegenError: if there is neither film nor style and the model was not trained on the generated world.
     """
-    from animegen.core.build import build  # not at the top: the benchmark itself needs no configuration
+    from animegen.core.build import build, finish  # not at the top: the benchmark itself needs no configuration
 
+    settings = {**settings, "extractor": settings.get("extractor") or None}  # features=none is an empty node
+    film = settings.pop("film", None)
+    if film is not None:
+        target = f"{FilmBenchmark.__module__}.{FilmBenchmark.__qualname__}"
+        chosen = {key: settings[key] for key in FILM_KEYS if key in settings}
+        make = build({"_target_": target, "film": film, **chosen, "_partial_": True}, "benchmark")
+        return finish(make, "benchmark", animes=stills_of(data))
     style = settings.get("style") or trained_on.get("style")
     if style not in STYLES:
         raise AnimegenError(
-            f"The model was not trained on a style of the generated world: set benchmark.style={'|'.join(STYLES)}."
+            "The model was not trained on a style of the generated world: set"
+            f" benchmark.style={'|'.join(STYLES)}, or benchmark.film=<file> for your own."
         )
     return build({**settings, "style": style}, "benchmark")

@@ -1,8 +1,8 @@
 """What benchmarks of clips have in common: steadiness beside strength, for a model, without its memory, and smoothed.
 
 Cost per clip of T frames: the model draws it once, and once more without memory if it has any; the flows of every
-method's output are estimated. Once per method: some 230 frames on which its behaviour is measured. On one core of a
-CPU, at 128 pixels, 8 clips of 24 frames take about two minutes besides what the model itself needs for 850 frames.
+method's output are estimated. Once per method: some 230 frames on which its behaviour is measured. With 8 clips of 24
+frames a model with memory draws about 850 frames.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from animegen.core.errors import AnimegenError
 from animegen.core.protocols import Stylizer
+from animegen.data.images import to_float
 from animegen.metrics import image, video
 from animegen.metrics.benchmark import Benchmark, Method, Score, Scores
 from animegen.metrics.clip_methods import Blended, FrameByFrame, OnBatch, Streamed
@@ -28,6 +29,9 @@ PING_PONG, LOOP = 12, 8
 """Frames of the clips that are played there and back once, and again and again."""
 
 MODEL = "model"
+
+Features = Mapping[str, Tensor]
+"""Features of the frames of a clip by layer, (T, C, h, w)."""
 
 
 class SteadinessBenchmark(Benchmark):
@@ -123,18 +127,14 @@ class SteadinessBenchmark(Benchmark):
         times = spread_keys(self.frames, min(count, self.frames))
         return list(columns), [[clip[0, t].float().cpu() for clip in columns.values()] for t in times]
 
-    def strength(self, frames: Tensor, photo: Tensor, features: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+    def strength(self, frames: Tensor, photo: Tensor) -> dict[str, Tensor]:
         """Return by how much frames (T, 3, H, W) differ from their photos, which steadiness is read beside."""
-        values = {
+        return {
             "flatness": image.flatness(frames),
             "strength": video.stylisation_strength(frames, photo),
             "strength_colour": video.colour_strength(frames, photo),
             "strength_edges": video.edge_strength(frames, photo),
         }
-        if self.perceptual and features is not None:
-            between = self.perceptual.between(features, self.perceptual.features(photo))
-            values[self.perceptual.name.replace("perceptual_", "strength_", 1)] = between
-        return values
 
     def steadiness(self, clip: Tensor, motions: Sequence[ClipMotion]) -> dict[str, Tensor]:
         """Return the warping errors of a clip (T, 3, H, W) along every motion and its flicker along the first."""
@@ -145,18 +145,26 @@ class SteadinessBenchmark(Benchmark):
         values[f"flicker_{motions[0].name}"] = video.flicker(clip, motions[0])
         return values
 
-    def changes(self, features: dict[str, Tensor]) -> Tensor:
-        """Return the feature distances (T - 1,) between neighbours of a clip whose features (T, ...) are given."""
+    def distance(self, a: Features, b: Features, at: Sequence[int]) -> Tensor:
+        """Return the feature distances (N,) of frames `at` of two clips whose features (T, ...) are given."""
         assert self.perceptual is not None
-        before, after = ({k: v[part] for k, v in features.items()} for part in (slice(None, -1), slice(1, None)))
-        return self.perceptual.between(before, after)
+        return self.perceptual.between(*({layer: maps[list(at)] for layer, maps in of.items()} for of in (a, b)))
+
+    def tlp(self, a: Features, b: Features) -> Tensor:
+        """Return `video.tlp` (T - 1,) of two clips whose features (T, ...) are given."""
+        assert self.perceptual is not None
+        changes = [
+            self.perceptual.between({k: v[:-1] for k, v in of.items()}, {k: v[1:] for k, v in of.items()})
+            for of in (a, b)
+        ]
+        return 100 * (changes[0] - changes[1]).abs()
 
     def flow_in(self, motion: EstimatedMotion) -> Tensor:
         """Return the estimated motion (T - 1, 2, H, W) from each photo of a clip to the next."""
         return torch.cat([motion.flow(t, t + 1) for t in range(self.frames - 1)])
 
     def _clip(self, number: int, device: torch.device | str) -> Tensor:
-        return self.photos(number).to(device).float() / video.LEVELS - 1
+        return to_float(self.photos(number).to(device))
 
     def _behave(self, method: Method, device: torch.device) -> dict[str, Score]:
         """Return what a method does to clips made for the purpose of the first and the last photos."""
@@ -166,7 +174,7 @@ class SteadinessBenchmark(Benchmark):
         values = {
             "static_flicker": video.static_flicker(method, still)["mean"],
             "noise_gain": video.noise_gain(method, still),
-            "drift_colour": max((abs(drift[channel]) for channel in "yuv")),
+            "drift_colour": max(abs(drift[channel]) for channel in "yuv"),
             "drift_detail": drift["detail"],
             "ping_pong": video.ping_pong(method, first[:PING_PONG]),
             "cut_leak": video.cut_leak(method, first[:LOOP], last),

@@ -180,8 +180,9 @@ class LinearColourTransfer(nn.Module):
         matrix, offset = colour_map_between(
             self.source_mean, self.source_covariance, self.target_mean, self.target_covariance
         )
-        self.matrix.copy_(matrix)
-        self.offset.copy_(offset)
+        known = (self.source_count > 0) & (self.target_count > 0)
+        self.matrix.copy_(torch.where(known, matrix.to(self.matrix), self.matrix))
+        self.offset.copy_(torch.where(known, offset.to(self.offset), self.offset))
 
     def _gather(self, name: str, images: Tensor) -> None:
         """Merge the moments of a batch into the running ones (Chan, Golub, LeVeque 1979)."""
@@ -189,11 +190,13 @@ class LinearColourTransfer(nn.Module):
         mean: Tensor = getattr(self, f"{name}_mean")
         covariance: Tensor = getattr(self, f"{name}_covariance")
         new_count = torch.tensor(images[:, 0].numel(), device=images.device)
-        new_mean, new_covariance = colour_moments(images)
+        # A process may have no picture of this set: it has to take part in the sums nevertheless.
+        nothing = images.new_zeros(3, dtype=mean.dtype), images.new_zeros(3, 3, dtype=mean.dtype)
+        new_mean, new_covariance = colour_moments(images) if len(images) else nothing
         if dist.is_available() and dist.is_initialized():
             new_count, new_mean, new_covariance = _moments_of_all_ranks(new_count, new_mean, new_covariance)
         count += new_count
-        share = new_count / count
+        share = new_count / count.clamp_min(1)
         step = new_mean - mean
         mean += share * step
         covariance += share * (new_covariance - covariance) + share * (1 - share) * torch.outer(step, step)
@@ -213,7 +216,7 @@ def _moments_of_all_ranks(count: Tensor, mean: Tensor, covariance: Tensor) -> tu
     second = covariance.double() + torch.outer(mean.double(), mean.double())
     sums = torch.cat([count[None].double(), count * mean.double(), (count * second).flatten()])
     dist.all_reduce(sums)
-    total = sums[0]
+    total = sums[0].clamp_min(1)
     joint_mean = sums[1:4] / total
     joint = sums[4:].view(3, 3) / total - torch.outer(joint_mean, joint_mean)
-    return total.to(count.dtype), joint_mean.to(mean.dtype), joint.to(covariance.dtype)
+    return sums[0].to(count.dtype), joint_mean.to(mean.dtype), joint.to(covariance.dtype)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-#: Keys of the configuration that say where and how fast a run computes, not what.
-CIRCUMSTANCES = frozenset({"output", "runs", "resume", "overwrite", "threads", "device"})
+#: Keys of the configuration that say where and how fast a run computes, or on what it is scored, not what it learns.
+CIRCUMSTANCES = frozenset({"output", "runs", "resume", "overwrite", "threads", "device", "benchmark"})
 
 
 def differences(configs: Mapping[str, Any], prefix: str = "") -> dict[str, dict[str, Any]]:

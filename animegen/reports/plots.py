@@ -75,7 +75,8 @@ def scores_plot(summary: Summary) -> Figure:
             axes.plot(cell.values, [place] * len(cell.values), "o", ms=5, color=colour, alpha=0.45, mew=0)
             if cell.mean is not None:
                 axes.errorbar(cell.mean, place, xerr=cell.spread, fmt="|", ms=11, mew=2, color=colour, capsize=3)
-        for row, style in zip([row for row in summary.rows if row.trivial], ("-", "--", ":", "-.") * 9, strict=False):
+        trivial = [row for row in summary.rows if row.trivial and not row.of]
+        for row, style in zip(trivial, ("-", "--", ":", "-.") * 9, strict=False):
             if (mean := row.cells[metric].mean) is not None:
                 axes.axvline(mean, color="#888888", ls=style, lw=1, label=row.name + ("*" if row.privileged else ""))
         axes.set_yticks(range(len(rows)), [row.name for row in rows])

@@ -15,6 +15,7 @@ from animegen.reports import plots
 from animegen.reports.clips import gif_strip, last_clip
 from animegen.reports.differences import differences
 from animegen.reports.page import Picture, Section, page
+from animegen.reports.pareto import CAPTION, PARETO, pareto_plot
 from animegen.reports.readme import small_jpeg
 from animegen.reports.runs import RunFolder, load_run, read_curves, seedless
 from animegen.reports.samples import enlarged, side_by_side
@@ -97,6 +98,9 @@ def _pictures(rows: Rows, section: Section, settings: Mapping[str, Any]) -> dict
         pictures["clips.gif"] = Picture(moving, "gif", "The last preview of each, moving.")
     caption = "Final scores: a dot per seed, mean and spread; grey lines are the trivial baselines."
     pictures["scores.png"] = Picture(plots.png(plots.scores_plot(section.summary)), "png", caption)
+    figure = pareto_plot(summarise(rows))
+    if figure is not None:
+        pictures[PARETO] = Picture(plots.png(figure), "png", CAPTION)
     curves = {name: [read_curves(run.folder) for run in runs] for name, runs in rows.items()}
     there = sorted({metric for runs in curves.values() for run in runs for metric in run})
     figure = plots.curves_plot(curves, there)

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
@@ -42,9 +43,10 @@ class TableRow:
     Attributes:
         name: of the row.
         cells: metric -> cell.
-        trivial: it is one of the benchmark's trivial baselines, not a trained model.
+        trivial: it is one of the benchmark's trivial baselines, not a trained model; or made of a trained model.
         privileged: it was fitted to the truth.
         note: what there is to say about its runs.
+        of: name of the row whose trained models this one is made of (without memory, or smoothed); empty else.
     """
 
     name: str
@@ -52,6 +54,7 @@ class TableRow:
     trivial: bool = False
     privileged: bool = False
     note: str = ""
+    of: str = ""
 
 
 @dataclass(frozen=True)
@@ -144,14 +147,30 @@ def summarise(
         raise AnimegenError(
             f"baseline={baseline} is no row.{did_you_mean(baseline, rows)} There are: {', '.join(rows)}."
         )
-    trivial = dict.fromkeys(name for each in evaluations for name in each["methods"] if name != method)
+    derived = dict.fromkeys(name for each in evaluations for name in each.get("derived", []))
+    others = dict.fromkeys(name for each in evaluations for name in each["methods"] if name != method)
     everything = [run for runs in rows.values() for run in runs]
-    lines = [TableRow(name, _cells(everything, name, shown), True, name in first["privileged"]) for name in trivial]
+    lines = [
+        TableRow(name, _cells(everything, name, shown), True, name in first["privileged"])
+        for name in others
+        if name not in derived
+    ]
+    for row, runs in rows.items():
+        for name in derived:
+            cells = _cells(runs, name, shown)
+            if any(cell.values for cell in cells.values()):
+                lines.append(TableRow(f"{row}, {name}", cells, True, of=row))
     lines += [TableRow(name, _cells(runs, method, shown), note=_note(runs, shown)) for name, runs in rows.items()]
     base = baseline or next(name for name, runs in rows.items() if any(run.evaluation for run in runs))
     samples = max(score["n"] for score in first["methods"][method].values())
     infos = {name: _info(name, evaluations) for name in shown}
     return Summary(first["task"], first["main"], infos, lines, base, samples)
+
+
+def of_result(result: Mapping[str, Any], name: str = "model") -> Summary:
+    """Return the figures of a single evaluation, such as ``scores.json`` holds it, its model called `name`."""
+    run = RunFolder(Path(name), {"status": "finished", "evaluation": result})
+    return summarise({name: [run]})
 
 
 def _cells(runs: Sequence[RunFolder], method: str, metrics: Sequence[str]) -> dict[str, Cell]:

@@ -99,7 +99,7 @@ def test_damaged_pictures(
         [
             f"checkpoint={between}",
             f"input=[{folder / 'whole.png'},{path}]",
-            f"output={tmp_path / 'pairs' / path.name}",
+            f"output={tmp_path / 'pairs' / path.stem}",
         ]
         for path in pairs
     ]

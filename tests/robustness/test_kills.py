@@ -90,15 +90,18 @@ def test_films(
     expected: list[torch.Tensor] = []
 
     def killed() -> None:
-        if target.exists():  # it was killed after its work was done
-            finished()
+        if target.exists():  # it was killed after its work was done, perhaps before it had tidied up
+            compare()
 
-    def finished() -> None:
+    def compare() -> None:
         made = pixels(target)
         expected.extend(made if not expected else [])
         assert len(made) == len(expected)
         assert all(torch.equal(one, other) for one, other in zip(made, expected, strict=True))
         target.unlink()
+
+    def finished() -> None:
+        compare()
         assert [path.name for path in tmp_path.iterdir() if path.name not in ("film.mkv", "log")] == []
 
     told = kill_again_and_again(f"animegen.{verb}", lambda: words, kills, tmp_path / "log", killed, finished)

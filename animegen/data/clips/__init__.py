@@ -4,7 +4,7 @@ from animegen.data.clips.augment import ClipAugment
 from animegen.data.clips.digits import MovingDigits
 from animegen.data.clips.episodes import ClipsView, EpisodeFolders
 from animegen.data.clips.films import FilmWindows, anime_windows
-from animegen.data.clips.moving import MovingStills, ToonWorldWindows
+from animegen.data.clips.moving import MovingStills, ToonWorldWindows, in_looks
 from animegen.data.clips.sources import ClipSource, ToonWorldFrames, TripletFolders
 from animegen.data.clips.style_clips import StyledClipAugment, StyledClipView
 from animegen.data.clips.view import ClipView
@@ -24,4 +24,5 @@ __all__ = [
     "ToonWorldWindows",
     "TripletFolders",
     "anime_windows",
+    "in_looks",
 ]

@@ -227,8 +227,10 @@ class EpisodeFolders(TripletFolders):
                 " the clips of each film into a folder of its own, or give more clips."
             )
         places = [counter_hash("episode", episode) % 2**64 / 2**64 for episode in episodes]
-        held = max(1, sum(place < self.holdout for place in places))
+        # However the hashes fall, one episode at least remains for each of the sides that follow.
+        held = min(max(1, sum(place < self.holdout for place in places)), len(places) - 2)
         more = max(1, sum(self.holdout <= place < 2 * self.holdout for place in places))
+        more = min(more, len(places) - held - 1)
         sides = {"val": episodes[:held], "test": episodes[held : held + more], "train": episodes[held + more :]}
         wanted = set(sides[self.split])
         return [clip for clip in clips if clip[0].split("/")[0] in wanted]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +52,12 @@ class FilmWindows:
         home = self.folder if self.folder.is_dir() else self.folder.parent
         self.cache, self.megabytes = Path(cache) if cache else home / ".animegen_cache", megabytes
         self._shots: list[tuple[str, Any, int, int]] = []
-        self._flows: OrderedDict[tuple[int, int, int], tuple[Tensor, Tensor]] = OrderedDict()
+        self._flows: dict[tuple[int, int, int], tuple[Tensor, Tensor]] = {}
         self._bytes = 0
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the flows behind when it is sent to a worker."""
-        return {**self.__dict__, "_flows": OrderedDict(), "_bytes": 0}
+        return {**self.__dict__, "_flows": {}, "_bytes": 0}
 
     def prepare(self) -> None:
         """Decode the films and find their shots."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -156,6 +156,17 @@ class ToonWorldWindows(ToonWorldImages):
             self._labels.append(np.stack(labels))
             self._poses.append(np.stack([scene.poses(t) for t in self.times]))
             self._seen.append(seen)
+
+
+def in_looks(source: ToonWorldWindows, looks: Sequence[str]) -> list[ToonWorldWindows]:
+    """Return the same windows in each of several looks.
+
+    Raises:
+        AnimegenError: for none, and for one that is named twice.
+    """
+    if not looks or len(set(looks)) < len(looks):
+        raise AnimegenError(f"data.styles={list(looks)} must name one look or more, each once.")
+    return [source if look == source.look else source.in_look(look) for look in looks]
 
 
 class MovingStills:

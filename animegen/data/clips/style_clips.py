@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -28,13 +29,15 @@ class StyledClipView(View):
     ``flow_first``          with ``long``: the same into frame 0; likewise ``valid_first``
     ``anime``               uint8 ``(T,3,size,size)``: another clip, or with ``truth`` the drawing of ``photo``
     ``style``               uint8 ``(3,size,size)``: a still in the style, of yet another scene
+    ``look``                with several looks: the number of that of ``anime`` and ``style``, drawn per sample
     ``sample``              the number of the sample
     ======================  =========================================================================================
 
     Args:
         photo: live clips, with their motion.
-        anime: clips in the style; ``None`` leaves ``anime`` out.
-        style: stills in the style; ``None`` takes the sources of ``anime`` as pictures, if there are any.
+        anime: clips in the style; ``None`` leaves ``anime`` out. A list has the clips of several looks; then the still
+            of a sample decides its look, in evaluation with ``truth`` as well.
+        style: stills in the style, of one look; ``None`` takes the sources of ``anime`` as pictures, if there are any.
         truth: ``anime`` is the drawing of ``photo``, clip by clip and frame by frame.
         length: T.
         single_until: samples below this number have one frame, without motion: a training begins with single frames,
@@ -48,7 +51,7 @@ class StyledClipView(View):
     def __init__(
         self,
         photo: MotionSource,
-        anime: WindowSource | None = None,
+        anime: WindowSource | Sequence[WindowSource] | None = None,
         style: ImageSource | None = None,
         truth: bool = False,
         length: int = 6,
@@ -66,10 +69,17 @@ class StyledClipView(View):
                 "truth=true is for evaluation (shuffle=false), with the drawings of the clips as anime."
             )
         self.photo: Any = named_windows(photo, "photo")
-        self.anime: Any = None if anime is None else named_windows(anime, "anime")
+        given = anime if isinstance(anime, Sequence) else [] if anime is None else [anime]
+        #: The clips of each look.
+        self.looks: list[Any] = [named_windows(source, "anime") for source in given]
+        self.anime: Any = self.looks[0] if self.looks else None
+        if len(self.looks) > 1 and style is not None:
+            raise AnimegenError("Stills of several looks come from their clips: leave style out, or give one look.")
+        if len({source.clips for source in self.looks}) > 1:
+            raise AnimegenError("The clips of several looks must be the same scenes: give as many of each.")
         if not isinstance(photo, MotionSource):
             raise AnimegenError(f"The motion of the clips of {type(photo).__name__} is not known: use others as photo.")
-        self.style: Any = anime if style is None else style
+        self.style: Any = self.anime if style is None else style
         self.truth, self.length, self.single_until, self.long = truth, length, single_until, long
 
     @property
@@ -88,7 +98,7 @@ class StyledClipView(View):
         return sum(getattr(source, "skipped", 0) for source in {id(s): s for s in self._all()}.values())
 
     def _all(self) -> list[Any]:
-        return [source for source in (self.photo, self.anime, self.style) if source is not None]
+        return [source for source in (self.photo, *self.looks, self.style) if source is not None]
 
     def prepare(self) -> None:
         """Let the sources do their costly work, and find mistakes, before workers start."""
@@ -134,17 +144,26 @@ class StyledClipView(View):
                 found = [self.photo.motion(index, start + now, start + then) for now, then in pairs[key]]
                 sample[f"flow{key}"] = self._cut(torch.stack([flow for flow, _ in found]), top, left)
                 sample[f"valid{key}"] = self._cut(torch.stack([valid for _, valid in found]), top, left)
-        if self.anime is None:
+        if not self.looks or not (self.truth or training):  # anime of another scene would pass for the truth
             return sample
+        several = len(self.looks) > 1
+        # In evaluation the looks take turns, so that scores are of all alike.
+        look = self._draw("look", number)(len(self.looks), "look") if training else index % len(self.looks)  # type: ignore[misc]
+        clips, stills = (self.looks[look], self.looks[look]) if several else (self.anime, self.style)
+        if several:
+            sample["look"] = torch.tensor(look)
         if self.truth:
-            _, anime = self.anime.window(index, length, self.size, None)
-            return sample | {"anime": self._cut(anime, top, left)}
-        if not training:  # of another scene it would pass for the truth
+            _, anime = clips.window(index, length, self.size, None)
+            sample["anime"] = self._cut(anime, top, left)
+            if several:  # the still is the first frame of the next scene
+                still = stills.image((index + 1) % stills.clips * (len(stills) // stills.clips))
+                still = scale_short_side(still, self.size)
+                sample["style"] = self._cut(still, *self._corner(still, "style", None))
             return sample
         other = self._index("anime", self.anime.clips, number)  # type: ignore[arg-type]
-        _, anime = self.anime.window(other, length, self.size, self._draw("anime", number))
+        _, anime = clips.window(other, length, self.size, self._draw("anime", number))
         sample["anime"] = self._cut(anime, *self._corner(anime, "anime", number))
-        still = self.style.image(self._index("style", len(self.style), number))  # type: ignore[arg-type]
+        still = stills.image(self._index("style", len(stills), number))  # type: ignore[arg-type]
         still = scale_short_side(still, self.size)
         return sample | {"style": self._cut(still, *self._corner(still, "style", number))}
 

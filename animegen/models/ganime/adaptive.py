@@ -61,15 +61,25 @@ class AdaptiveEvaluation(Evaluation):
                 " model.adaptive_cap=null for fixed weights."
             )
         picture = _sum([weight(name) * values[name] for name in drawn])
+        if self.apart:
+            self._take_apart([*drawn, *games])
         (pull,) = torch.autograd.grad(picture, self.leaf)
         (push,) = torch.autograd.grad(values[games[0]], self.leaf)
         scale = self.scale(pull, push)
         self.tell(scale)
         strength = scale * weight(games[0])
+        if self.apart:
+            self.parts[games[0]] = self.parts[games[0]] * scale
         # What carries gradients back: the picture times what is known of its gradient. Its value is not the loss's.
         carrier = (self.image * (pull + strength * push)).sum()
         total = picture.detach() + strength * values[games[0]].detach() + carrier - carrier.detach()
         return total + _sum([weight(name) * values[name] for name in others]) if others else total, values
+
+    def _take_apart(self, names: list[str]) -> None:
+        """Let the parts of the terms that read the leaf reach the weights behind the picture."""
+        for name in names:
+            (gradient,) = torch.autograd.grad(self.parts[name], self.leaf, retain_graph=True)
+            self.parts[name] = (self.image * gradient).sum()
 
     def scale(self, pull: Tensor, push: Tensor) -> Tensor:
         """Return the scale from the gradients of both sides with respect to the picture."""

@@ -18,6 +18,11 @@ TOKENS = 1024
 STEPS = 8
 
 
+def fits(model: Any) -> bool:
+    """Tell whether `measure` is meant for a model: a tokenizer alone trains on pictures, as others do."""
+    return model.transformer is not None
+
+
 def measure(model: Any, seconds: float, precision: str, device: torch.device) -> dict[str, float]:
     """Measure the transformer of a GANime model on random codes.
 

@@ -1,4 +1,4 @@
-"""From codes to frames: pairs of frames as codes, the times that a clip has, and frames that carry gradients."""
+"""From codes to frames: pairs of frames as codes, the times of a clip, frames that carry gradients, and scores."""
 
 from __future__ import annotations
 
@@ -98,3 +98,10 @@ def soft_frames(tokenizer: Tokenizer, clips: Tensor, found: Mapping[str, Tensor]
     probabilities = probabilities.index_put((which, found["place"][which_of]), predicted)
     soft = tokenizer.decode_soft(probabilities.unflatten(1, truth.shape[1:]))
     return {"soft": soft, "soft_truth": tokenizer.decode(truth)}
+
+
+def accuracies(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return how many codes are right, and of those that differ from the frame before; copying scores 0 there."""
+    right = (found["logits"].detach().argmax(-1) == found["targets"]).float()
+    changed = (~found["copies"]).float()
+    return {"accuracy": right.mean(), "changed_accuracy": (right * changed).sum() / changed.sum().clamp_min(1)}

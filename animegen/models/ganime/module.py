@@ -18,7 +18,7 @@ from animegen.data.clips import ClipsView
 from animegen.metrics.image import psnr, ssim
 from animegen.models.ganime.adaptive import AdaptiveEvaluation
 from animegen.models.ganime.codes import CodeTable, code_table
-from animegen.models.ganime.drawing import Pair, decode, soft_frames, span_of
+from animegen.models.ganime.drawing import Pair, accuracies, decode, soft_frames, span_of
 from animegen.models.ganime.networks.tokenizer import Tokenized, Tokenizer
 from animegen.models.ganime.networks.transformer import CodeTransformer
 
@@ -133,12 +133,22 @@ class Ganime(InbetweenModule):
         """Take over a finished tokenizer, tell the data when frames end, and check that both fit."""
         if self.tokenizer_checkpoint and self.train_step == 0:
             self._take_tokenizer(self.tokenizer_checkpoint)
+        if self.transformer is not None and self.transformer.body_weights and not self.transformer.body_loaded:
+            self.transformer.load_body()  # before the averages begin, which start from what they find
         if self.transformer is not None and not self.tokenizer_checkpoint and self.tokenizer_steps < 1:
             raise AnimegenError(
                 "The transformer needs codes that mean something: set model.tokenizer_steps, or"
                 " model.tokenizer_checkpoint=<run folder>."
             )
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        self._check_data(getattr(self.trainer, "datamodule", None))
+        super().on_fit_start()
+        if self.begun:
+            self._fix_tokenizer()
+
+    def _check_data(self, data: Any) -> None:
+        """Tell the data for how long they give frames; batches without a data module, as of a measurement, pass."""
+        if data is None:
+            return
         view = data.train
         if not isinstance(view, ClipsView):
             raise AnimegenError(f"{type(self).__name__} learns from frames and clips: use data=clips/toonworld.")
@@ -155,9 +165,6 @@ class Ganime(InbetweenModule):
                 )
             steps = self.begun_at if self.begun else self.tokenizer_steps
             view.frames_until = steps * data.batch_size * self.trainer.world_size
-        super().on_fit_start()
-        if self.begun:
-            self._fix_tokenizer()
 
     def _take_tokenizer(self, path: str) -> None:
         found = getattr(load_model(path, "cpu"), "tokenizer", None)
@@ -247,17 +254,10 @@ class Ganime(InbetweenModule):
         found = self.transformer(clips, self.train_step)
         draw: Callable[[], dict[str, Tensor]] = lambda: soft_frames(self.tokenizer, clips, found, self.soft_frames)  # noqa: E731
         if self.train_step % self.log_every == 0:
-            for name, value in _accuracies(found).items():
+            for name, value in accuracies(found).items():
                 self.record(f"transformer/{name}", value)
-        yield (
-            "transformer",
-            self.objectives["transformer"](
-                logits=found["logits"],
-                targets=found["targets"],
-                soft=draw,
-                soft_truth=draw,
-            ),
-        )
+        read = {"logits": found["logits"], "targets": found["targets"], "soft": draw, "soft_truth": draw}
+        yield "transformer", self.objectives["transformer"](**read)
 
     def _judged(self, pictures: Tensor, real: Tensor) -> Tensor:
         if self.discriminator is None:
@@ -283,6 +283,10 @@ class Ganime(InbetweenModule):
         dead = quantizer.dead()
         if dead is not None:
             self.record("codebook/dead", dead)
+
+    def example_batch(self, size: int, height: int, width: int, device: torch.device) -> dict[str, Tensor]:  # type: ignore[override]
+        """Return frames of random pixels, to measure the tokenizer with; in the size that the model is made for."""
+        return {"frame": torch.rand(size, 3, *self.frame_size, device=device) * 2 - 1}
 
     # --- drawing --------------------------------------------------------------------------------
 
@@ -385,17 +389,10 @@ class Ganime(InbetweenModule):
             return scores
         found = self.transformer(codes.unflatten(0, clip.shape[:2]), self.train_step)
         scores["cross_entropy"] = nn.functional.cross_entropy(found["logits"].float(), found["targets"])
-        scores |= _accuracies(found)
+        scores |= accuracies(found)
         scores |= super().validate(batch)
         t = batch["t"].float().unflatten(1, (-1, 1, 1, 1))
         faded = torch.lerp(drawn[:, :1], drawn[:, -1:], t).flatten(0, 1)
         with torch.autocast(clip.device.type, enabled=False):
             scores["gain_over_coded_blend"] = scores["psnr"] - psnr(faded, batch["truth"].float().flatten(0, 1))
         return scores
-
-
-def _accuracies(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return how many codes are right, and of those that differ from the frame before; copying scores 0 there."""
-    right = (found["logits"].detach().argmax(-1) == found["targets"]).float()
-    changed = (~found["copies"]).float()
-    return {"accuracy": right.mean(), "changed_accuracy": (right * changed).sum() / changed.sum().clamp_min(1)}

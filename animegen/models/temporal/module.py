@@ -14,9 +14,10 @@ from animegen.core.module import Updates
 from animegen.core.objective import Objective
 from animegen.core.tasks import StyliseModule, pad_and_crop, split_batches
 from animegen.data.edge_smoothing import edge_smooth
+from animegen.models.temporal.looks import LookColours, check_looks, colours_of
 from animegen.models.temporal.networks.generator import TemporalGenerator, fits, without_memory
 from animegen.models.temporal.networks.state import Style, TemporalState
-from animegen.models.temporal.networks.style import blend
+from animegen.models.temporal.networks.style import blend, scaled
 from animegen.models.temporal.showing import attention_picture, clip_scores, frame_scores
 from animegen.models.temporal.windows import MOTION, Disturbance, Stage, as_windows, in_order, motion_of, staged
 from animegen.nn.colour import LinearColourTransfer
@@ -63,6 +64,7 @@ class TemporalAnime(StyliseModule):
         degradation: makes the input of ``restored``.
         disturbance: cuts and cold starts within windows.
         stages: parts of the training by name, see :class:`~animegen.models.temporal.windows.Stage`.
+        looks: how many looks the data have (``data.styles``); each has colours of its own.
         default_share: of the samples are drawn in the learned default style, so that it is there when no still is.
         state_noise: standard deviation of noise on what the memory carries.
         tbptt: gradients go back through so many frames; 0: through all.
@@ -84,6 +86,7 @@ class TemporalAnime(StyliseModule):
         degradation: PhotoDegradation | None = None,
         disturbance: Disturbance | None = None,
         stages: Mapping[str, Stage | None] | None = None,
+        looks: int = 1,
         default_share: float = 0.5,
         state_noise: float = 0.0,
         tbptt: int = 0,
@@ -101,6 +104,7 @@ class TemporalAnime(StyliseModule):
         self.default_share, self.still_size = default_share, still_size
         generator.detach_every, generator.state_noise = tbptt, state_noise
         self.colours = LinearColourTransfer()
+        self.more_colours = nn.ModuleList(LinearColourTransfer() for _ in range(looks - 1))
         for name in ("discriminator", "temporal_discriminator", "reverse", "photo_discriminator"):
             if getattr(self, name) is None and name in self.objectives:
                 raise AnimegenError(
@@ -108,24 +112,25 @@ class TemporalAnime(StyliseModule):
                     f" ~model.optimizers.{name}."
                 )
 
+    def on_fit_start(self) -> None:
+        """Check that model and data have the same looks."""
+        check_looks(getattr(self.trainer, "datamodule", None), 1 + len(self.more_colours))
+        super().on_fit_start()
+
     # --- training --------------------------------------------------------------------------------------
 
     def updates(self, batch: dict[str, Tensor]) -> Updates:
         """Yield the updates of the discriminators, the generator, and the reverse generator."""
         batch = staged(as_windows(batch), self.stages, self.train_step)
-        self.colours.observe(batch["photo"].flatten(0, 1), batch["anime"].flatten(0, 1))
+        self._colours(batch).observe(batch["photo"], batch["anime"])
         batch, reset = self.disturbance(batch)
         entries = self._draw(batch, reset)
         anime, fake, clip = entries["anime"], entries["fake"], entries["clip"]
         if (judge := self._learning("discriminator")) is not None:
             yield "discriminator", self._judging(judge, "discriminator", real_logits=anime, fake_logits=fake.detach())
         if (judge := self._learning("temporal_discriminator")) is not None and clip.shape[1] >= SHORTEST:
-            yield (
-                "temporal_discriminator",
-                self._judging(
-                    judge, "temporal_discriminator", real_clip_logits=batch["anime"], clip_logits=clip.detach()
-                ),
-            )
+            clips = {"real_clip_logits": batch["anime"], "clip_logits": clip.detach()}
+            yield "temporal_discriminator", self._judging(judge, "temporal_discriminator", **clips)
             if self.temporal_discriminator is not None and self.train_step % CLIP_EVERY == 0:
                 self.temporal_discriminator.clip()
         if (judge := self._learning("photo_discriminator")) is not None:
@@ -157,7 +162,7 @@ class TemporalAnime(StyliseModule):
         style = self._encoded(batch["style"])
         inputs = {"fake": photo}
         if objective.reads("restored") or objective.reads("restored_clip"):
-            inputs["restored"] = self._degraded(anime)
+            inputs["restored"] = self._degraded(anime, self._colours(batch))
         if objective.reads("identity"):
             inputs["identity"] = anime
         if objective.reads("noisy"):
@@ -176,7 +181,7 @@ class TemporalAnime(StyliseModule):
         entries: dict[str, Any] = {name: clip.flatten(0, 1) for name, clip in clips.items()}
         flat = photo.flatten(0, 1)
         there = {
-            name: (lambda n: lambda: self._there_and_back(batch, clips["fake"], after)[n])(name)
+            name: (lambda n: lambda: self._there_and_back(batch, clips["fake"], after, reset)[n])(name)
             for name in ("forth", "back")
         }
         return {
@@ -191,7 +196,7 @@ class TemporalAnime(StyliseModule):
             "anime_clip": anime,
             "style": batch["style"].repeat_interleave(length, 0),
             "maps": aux["bottleneck"][:batch_size],
-            "photo_coloured": lambda: self.colours(flat),
+            "photo_coloured": lambda: self._colours(batch)(flat),
         }
 
     def _encoded(self, stills: Tensor) -> Style:
@@ -206,14 +211,17 @@ class TemporalAnime(StyliseModule):
             )
         )
 
-    def _degraded(self, clip: Tensor) -> Tensor:
+    def _colours(self, batch: dict[str, Tensor]) -> LookColours:
+        return colours_of([self.colours, *self.more_colours], batch)  # type: ignore[list-item]
+
+    def _degraded(self, clip: Tensor, colours: LookColours) -> Tensor:
         """Degrade clips (B,T,3,H,W), all frames of a clip alike but for grain and texture."""
         if self.degradation is None:
             raise AnimegenError("A loss term reads 'restored', but the model has no model.degradation: set it.")
         length, height = clip.shape[1], clip.shape[3]
         # The frames below each other are one tall picture: one colour of the clip meets one fate.
         tall = clip.transpose(1, 2).flatten(2, 3)
-        return self.degradation(tall, self.colours).unflatten(2, (length, height)).transpose(1, 2)
+        return self.degradation(tall, colours).unflatten(2, (length, height)).transpose(1, 2)
 
     def _flow_for(self, inputs: Mapping[str, Tensor], batch: dict[str, Tensor]) -> Tensor | None:
         """Return the flow (N,T,2,H,W) of all inputs, for a memory that follows it."""
@@ -230,14 +238,20 @@ class TemporalAnime(StyliseModule):
         # The motion of the anime clips is not known; standing still is.
         return torch.cat([moving if name in ("fake", "noisy") else still for name in inputs])
 
-    def _there_and_back(self, batch: dict[str, Tensor], clip: Tensor, state: TemporalState) -> dict[str, Tensor]:
-        """Draw the window backwards from its last frame but one, with the memory that the way there left."""
+    def _there_and_back(
+        self, batch: dict[str, Tensor], clip: Tensor, state: TemporalState, reset: Tensor | None
+    ) -> dict[str, Tensor]:
+        """Draw the window backwards from its last frame but one, with the memory that the way there left.
+
+        Where the memory was reset before a frame, it is reset again on the way back, after that frame.
+        """
         if clip.shape[1] < 2:
             return {"forth": clip.flatten(0, 1), "back": clip.flatten(0, 1)}
         flow = None
         if self.generator.needs_flow:  # the way back is about the way there reversed
             flow = -batch["flow"].flip(1).to(clip.dtype)
-        back, _ = self.generator(batch["photo"][:, :-1].flip(1), None, state, None, flow)
+        again = None if reset is None else reset[:, 1:].flip(1)
+        back, _ = self.generator(batch["photo"][:, :-1].flip(1), None, state, again, flow)
         return {"forth": clip[:, :-1].flatten(0, 1), "back": back.flip(1).flatten(0, 1)}
 
     def _drawn_alone(self, frames: Tensor) -> Tensor:
@@ -343,11 +357,15 @@ class TemporalAnime(StyliseModule):
 
         return DISFlow()(images.float(), state.previous.float()).to(images.dtype).unsqueeze(1)
 
-    def draw_clips(self, clips: Tensor) -> Tensor:
-        """Draw whole clips (B,T,3,H,W) in [-1,1] of any size in the default style, frame after frame."""
+    def draw_clips(self, clips: Tensor, stills: Tensor | None = None) -> Tensor:
+        """Draw whole clips (B,T,3,H,W) in [-1,1] of any size, frame after frame.
+
+        Each in the style of its still (B,3,h,w), or all in the default style.
+        """
+        style = None if stills is None else self.generator.style(scaled(stills, self.still_size))
         state, frames = None, []
         for frame in clips.unbind(1):
-            drawn, state = self.stylize(frame, state)
+            drawn, state = self.stylize(frame, state, style)
             frames.append(drawn)
         return torch.stack(frames, 1)
 
@@ -361,25 +379,21 @@ class TemporalAnime(StyliseModule):
         """Show photo, output and truth, as clips and one frame of each; and where attention reads the style."""
         if batch["photo"].ndim == 4:
             return super().preview(batch)
-        clips = {"photo_clip": batch["photo"], "output_clip": self.draw_clips(batch["photo"])}
+        still = batch["style"] if "look" in batch else None
+        clips = {"photo_clip": batch["photo"], "output_clip": self.draw_clips(batch["photo"], still)}
         if "anime" in batch:
             clips["truth_clip"] = batch["anime"]
         last = {name.removesuffix("_clip"): clip[:, -1] for name, clip in clips.items()}
+        if "look" in batch:
+            last["style"] = batch["style"]
         return {**last, **attention_picture(self.generator, batch["photo"][:, -1]), **clips}
 
     def validate(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Score pictures as every model of the task, and clips frame by frame and along their motion."""
         if batch["photo"].ndim == 4:
             return super().validate(batch)
-        output = self.draw_clips(batch["photo"]).float()
+        output = self.draw_clips(batch["photo"], batch["style"] if "look" in batch else None).float()
         with torch.autocast(output.device.type, enabled=False):
             truth = batch["anime"].float() if "anime" in batch else None
             frames = {} if truth is None else frame_scores(output, truth)
             return {**frames, **clip_scores(output, truth, batch)}
-
-
-def scaled(stills: Tensor, size: int) -> Tensor:
-    """Scale stills (N,3,H,W) so that their shorter side has ``size`` pixels."""
-    factor = size / min(stills.shape[-2:])
-    shape = [max(size, round(side * factor)) for side in stills.shape[-2:]]
-    return nn.functional.interpolate(stills, shape, mode="bilinear", antialias=True)

@@ -100,6 +100,10 @@ def test_long_gaps_are_cut_in_two_until_the_model_knows_them() -> None:
     assert [call[0] for call in model.calls] == [5, 5, 4, 4, 5, 4, 4]
     assert [call[1] for call in model.calls] == list(range(7, 14))
     assert draw.notes == ["gaps of more than 5 frames were cut in two"]
+    model.calls.clear()
+    draw(flat(0, 120), 13)  # the same clip again: the seeds begin anew, and so do the notes
+    assert [call[1] for call in model.calls] == list(range(7, 14))
+    assert len(draw.notes) == 1
     model = Fader(max_frames=3)
     assert levels(ClipDrawer(model)(flat(0, 80), 9)) == list(range(0, 81, 10))
 

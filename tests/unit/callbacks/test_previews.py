@@ -36,7 +36,11 @@ def take(model: Shows, folder: Path, samples: int = 2) -> EventAccumulator:
     logger = TensorBoardLogger(str(folder))
     data = SimpleNamespace(preview_batch=lambda count: {"photo": torch.zeros(count, 3, 4, 4)})
     trainer = SimpleNamespace(
-        default_root_dir=str(folder), datamodule=data, loggers=[logger], precision_plugin=Precision()
+        default_root_dir=str(folder),
+        datamodule=data,
+        loggers=[logger],
+        precision_plugin=Precision(),
+        is_global_zero=True,
     )
     Previews(every=500, samples=samples).take(trainer, model)
     logger.finalize("success")

@@ -182,7 +182,48 @@ def test_ping_pong_and_cut_leak_tell_of_memory() -> None:
     black, white = torch.zeros(4, 3, 4, 4), torch.full((4, 3, 4, 4), 16 * LEVEL)
     assert video.cut_leak(lambda c: c * 2, black, white) == 0
     # Alone 16, 16; after black 8, 12: off by 8, 4.
-    assert video.cut_leak(remembering, black, white, frames=2) == pytest.approx(6, abs=1e-5)
+    assert video.cut_leak(remembering, black, white, frames=2, told=False) == pytest.approx(6, abs=1e-5)
+
+
+def test_a_cut_that_is_told_must_leave_nothing() -> None:
+    grey, white = torch.full((4, 3, 4, 4), 8 * LEVEL), torch.full((4, 3, 4, 4), 16 * LEVEL)
+    assert video.cut_leak(remembering, grey, white) == 0
+    hidden: list[Tensor] = [torch.zeros(())]
+
+    def cheating(clip: Tensor) -> Tensor:
+        """Add the last frame of the call before, which no state tells of."""
+        output = clip + hidden[0]
+        hidden[0] = clip[0, -1].mean()
+        return output
+
+    assert video.cut_leak(cheating, grey, white) == pytest.approx(8, abs=1e-5)
+
+
+def test_loops_and_their_drift() -> None:
+    clip = torch.arange(3.0).view(3, 1, 1, 1).expand(3, 3, 4, 4)
+    long, period = video.looped(clip, 8)
+    assert period == 4
+    assert long[:, 0, 0, 0].tolist() == [0, 1, 2, 1] * 3  # three loops at least
+    assert len(video.looped(clip, 100)[0]) == 100
+    moving = torch.stack([torch.full((3, 4, 4), (10 * (t % 2) + t // 2) * LEVEL) for t in range(9)])
+    # One level more per loop of two frames, the ninth frame being left out.
+    assert video.drift_slope(moving, 2) == pytest.approx({"y": 50, "u": 0, "v": 0, "detail": 0}, abs=1e-2)
+
+    def brightens(clip: Tensor) -> Tensor:
+        return clip + torch.arange(clip.shape[1]).view(1, -1, 1, 1, 1) * 0.25 * LEVEL
+
+    assert video.long_drift(brightens, clip / 8, 40)["y"] == pytest.approx(25, abs=1e-2)
+    assert video.long_drift(lambda c: c * 0.5, clip / 8) == {"y": 0, "u": 0, "v": 0, "detail": 0}
+
+
+def test_strength_in_colours_and_lines() -> None:
+    black, white = torch.full((1, 3, 16, 16), -1.0), torch.full((1, 3, 16, 16), 1.0)
+    assert float(video.colour_strength(white, black)) == pytest.approx(100, abs=0.1)  # of CIE Lab's L
+    assert float(video.colour_strength(black, black)) == 0
+    edge = black.clone()
+    edge[..., 8:] = 1
+    assert float(video.edge_strength(edge, edge)) == pytest.approx(0)
+    assert float(video.edge_strength(black, edge)) == 1  # no line is left
 
 
 def test_mistakes_are_told() -> None:
@@ -191,7 +232,7 @@ def test_mistakes_are_told() -> None:
         video.warp_errors(clip, Shift(), 10)
     with pytest.raises(AnimegenError, match="at least 3 frames"):
         video.flicker(clip[:2], Shift())
-    with pytest.raises(AnimegenError, match="at least 2 frames"):
+    with pytest.raises(AnimegenError, match="at least 2 loops, 2 frames"):
         video.drift_slope(clip[:1])
     with pytest.raises(AnimegenError, match="cannot be compared"):
         video.stylisation_strength(clip, clip[1:])

@@ -6,8 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from animegen import bench as verb
+from animegen.core.build import build
+from animegen.core.config import compose_config
 from tests.support import run_verb
 
 
@@ -23,3 +26,24 @@ def test_codes_per_second_are_measured(tmp_path: Path) -> None:
     assert rows["clip_mask over prefix_ar, times as fast"] == pytest.approx(one / guessed)
     assert rows["clip_mask over prefix_ar, times as fast"] > 1
     assert min(rows.values()) > 0
+
+
+def test_a_tokenizer_is_measured_in_steps(tmp_path: Path) -> None:
+    words = ("model=ganime/tokenizer", "size=tiny", "device=cpu", "seconds=0.01", "features=none")
+    assert run_verb(verb.main, *words, f"output={tmp_path / 'bench.json'}") == 0
+    result = json.loads((tmp_path / "bench.json").read_text())
+    rows = result["rows"]
+    assert rows["samples/s"] * rows["ms per step"] == pytest.approx(1000 * result["batch"][0])
+    assert result["batch"][1:] == [3, 32, 32]
+    assert not [name for name in rows if "pair" in name or "codes" in name]
+
+
+def test_the_tokenizer_of_torchganime_has_its_size() -> None:
+    model = build(
+        compose_config("bench", ["model=ganime/tokenizer_kny64", "size=base", "features=none"]).model, "model"
+    )
+    count = sum(p.numel() for part in (model.tokenizer.encoder, model.tokenizer.decoder) for p in part.parameters())
+    assert count == pytest.approx(18.7e6, rel=0.01)  # without the 1x1 convolutions; reads 7.3 + 11.4 million
+    assert sum(p.numel() for p in model.discriminator.parameters()) == pytest.approx(2.77e6, rel=0.01)
+    assert model.example_batch(8, 256, 256, torch.device("cpu"))["frame"].shape == (8, 3, 64, 128)
+    assert model.objectives["tokenizer"].active() == ["l1", "commitment", "adversarial", "lpips"]

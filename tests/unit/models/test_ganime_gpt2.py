@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
 
+from animegen.callbacks import StopAfter
+from animegen.core import Objective
 from animegen.core.errors import AnimegenError
-from animegen.models.ganime.networks import CodeTransformer
+from animegen.losses import L1
+from animegen.models.ganime import Ganime
+from animegen.models.ganime.networks import CodeTransformer, Tokenizer
 from animegen.models.ganime.networks.gpt import Body
 
 DIM, HEADS, LAYERS = 16, 2, 2
@@ -75,21 +83,55 @@ def test_blocks_compute_what_gpt2_computes_and_places_are_stretched(tmp_path: Pa
     assert torch.allclose(table[1], theirs[0].lerp(theirs[1], 1 / 3), atol=1e-6)
 
 
-def test_weights_are_taken_over_once_before_the_first_step(tmp_path: Path) -> None:
+class Frames(IterableDataset):
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        while True:
+            yield {"frame": torch.zeros(1, 3, 4, 4)}
+
+
+def trained(transformer: CodeTransformer, state: dict[str, Tensor] | None = None) -> Ganime:
+    """Train the tokenizer before a transformer for one step; its weights and averages are then as they began."""
+    adam = partial(torch.optim.Adam, lr=1e-3)
+    tokenizer = Tokenizer(8, [1, 1], 1, [], 8, {"dim": 4, "codes": 7, "kmeans": False}, groups=4)
+    l1 = {"loss": L1(), "reads": {"image": "fake", "reference": "real"}}
+    model = Ganime(
+        tokenizer,
+        transformer,
+        tokenizer_steps=2,
+        frame_size=(4, 4),
+        optimizers={"tokenizer": adam, "transformer": adam},
+        objectives={"tokenizer": Objective(l1=l1)},
+        ema={"networks": ["transformer"], "decay": 0.5},
+        adaptive_cap=None,
+    )
+    if state is not None:
+        model.transformer.load_state_dict(state)  # type: ignore[union-attr]
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=-1,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        callbacks=[StopAfter(1)],
+    )
+    trainer.fit(model, DataLoader(Frames(), batch_size=None))
+    return model
+
+
+def test_weights_are_taken_over_once_before_training_and_the_averages_begin_with_them(tmp_path: Path) -> None:
     torch.save(gpt2_state(), tmp_path / "gpt2.pt")
-    network, codes = made(tmp_path / "gpt2.pt", position="learned"), torch.zeros(1, 3, 2, 2, dtype=torch.long)
-    begin = network.body.norm.weight.clone()
-    network.eval()(codes)
-    assert torch.equal(network.body.norm.weight, begin)
-    network.train()(codes)
-    assert torch.equal(network.body.norm.weight, gpt2_state()["ln_f.weight"])
-    network.body.norm.weight.data.zero_()
-    network(codes)
-    assert (network.body.norm.weight == 0).all()
+    model = trained(made(tmp_path / "gpt2.pt", position="learned"))
+    network = model.transformer
+    assert network is not None
+    expected = gpt2_state()["ln_f.weight"]
+    assert torch.equal(network.body.norm.weight, expected)
+    with model.ema_scope():
+        assert torch.equal(network.body.norm.weight, expected)
     # What comes from a checkpoint needs the file no more.
-    other = made(tmp_path / "gone.pt", position="learned").train()
-    other.load_state_dict(network.state_dict())
-    other(codes)
+    network.body.norm.weight.data.zero_()
+    other = trained(made(tmp_path / "gone.pt", position="learned"), network.state_dict()).transformer
+    assert other is not None
     assert (other.body.norm.weight == 0).all()
 
 

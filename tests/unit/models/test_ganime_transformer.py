@@ -14,6 +14,7 @@ from animegen.core.errors import AnimegenError
 from animegen.core.protocols import Sampling
 from animegen.models.ganime.drawing import soft_frames
 from animegen.models.ganime.networks import CodeTransformer
+from animegen.models.ganime.networks.gpt import attended
 from animegen.models.ganime.networks.layouts import LAYOUTS
 from animegen.models.ganime.networks.rows import LENGTH, MASK, NOTHING, START
 from animegen.models.ganime.networks.sampling import masked_after, pick
@@ -394,3 +395,25 @@ def test_overfits_four_clips(layout: str) -> None:
     changed = codes[:, 1:-1] != codes[:, :-2]
     assert (drawn == codes)[:, 1:-1][changed].float().mean() > 0.95
     assert MASK not in (drawn - 32).unique()
+
+
+def test_attention_without_the_fused_kernel_computes_the_same() -> None:
+    torch.manual_seed(0)
+    key, value = torch.randn(2, 2, 3, 9, 8)
+    for queries, dtype, close in ((1, torch.float32, 1e-6), (5, torch.bfloat16, 2e-2)):
+        query = torch.randn(2, 3, queries, 8)
+        expected = torch.softmax(query @ key.transpose(2, 3) / 8**0.5, -1) @ value
+        with torch.no_grad():
+            found = attended(*(part.to(dtype) for part in (query, key, value)), None, 0.0)
+        assert found.dtype == dtype
+        assert torch.allclose(found.float(), expected, atol=close)
+        assert torch.allclose(attended(query, key, value, None, 0.0), expected, atol=1e-6)  # with gradients
+
+
+def test_under_bf16_single_tokens_are_kept_in_float32() -> None:
+    network = CodeTransformer(5, (2, 2), 4, 1, 2, 8).bfloat16()
+    assert network.new_cache(1, 3).keys.dtype == torch.bfloat16
+    assert network.new_cache(1, 3, single=True).keys.dtype == torch.float32
+    first, last = torch.zeros(2, 1, 2, 2, dtype=torch.long)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert network.generate(first, last, 4).shape == (1, 4, 2, 2)

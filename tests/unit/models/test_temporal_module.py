@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ from animegen.core.build import build
 from animegen.core.config import compose_config, plain
 from animegen.core.errors import AnimegenError
 from animegen.models.temporal import TemporalAnime
+from animegen.models.temporal.looks import check_looks
 from animegen.models.temporal.windows import Disturbance, Stage, as_windows, in_order, staged
+from animegen.nn.colour import LinearColourTransfer
 
 
 def module(*words: str, experiment: str = "study") -> TemporalAnime:
@@ -158,6 +161,18 @@ def test_ping_pong_is_nothing_without_a_memory_and_something_with_one() -> None:
     assert step(model, batch())["generator"]["ping_pong"] > 1e-4
 
 
+def test_the_way_back_is_cut_where_the_way_there_was() -> None:
+    model = module("model.tbptt=0").eval()
+    given = batch(1)
+    state = model.generator(given["photo"])[1]
+    reset = torch.tensor([[False, False, True, False]])  # frames 2 and 3 belong to another film
+    drawn = model._there_and_back(given, given["photo"], state, reset)["back"]
+    fresh, _ = model.generator(given["photo"][:, :2].flip(1), None, state.reset(torch.tensor([True])))
+    assert torch.allclose(drawn[:2], fresh[0].flip(0), atol=1e-6)
+    leaking = model._there_and_back(given, given["photo"], state, None)["back"]
+    assert torch.equal(leaking[2], drawn[2])
+
+
 def test_singular_values_are_cut_every_fifth_step() -> None:
     model = module("ablation=temporal/discriminator_svc")
     assert model.temporal_discriminator is not None
@@ -190,7 +205,7 @@ def test_options_train(ablation: str) -> None:
 def test_restoration_degrades_all_frames_of_a_clip_alike() -> None:
     model = module("+model.degradation.texture=0.0", "+model.degradation.grain=0.0")
     clip = torch.full((1, 3, 3, 32, 32), 0.2)
-    degraded = model._degraded(clip)
+    degraded = model._degraded(clip, model._colours({}))
     assert degraded.shape == clip.shape
     assert (degraded - degraded[:, :1]).abs().max() < 1e-5
     assert (degraded - clip).abs().max() > 1e-3
@@ -306,6 +321,46 @@ def test_a_memory_that_follows_the_picture_estimates_its_flow() -> None:
     assert twice.isfinite().all()
     unaligned = applied()
     assert unaligned.stylize(still)[1].previous is None
+
+
+def test_each_look_has_its_colours_and_clips_are_drawn_after_their_still() -> None:
+    model = module("model.looks=2", experiment="styles").eval()
+    given = batch(4) | {"look": torch.tensor([0, 1, 0, 1])}
+    shade = torch.tensor([-0.5, 0.5, -0.5, 0.5]).view(-1, 1, 1, 1, 1)
+    given["anime"] = 0.1 * given["anime"] + shade
+    colours = model._colours(given)
+    colours.observe(given["photo"], given["anime"])
+    mapped = colours(given["photo"].flatten(0, 1)).unflatten(0, (4, 4))
+    alone = [LinearColourTransfer(), LinearColourTransfer()]
+    for number, one in enumerate(alone):
+        one.observe(given["photo"].flatten(0, 1), given["anime"][number::2].flatten(0, 1))
+        for sample in (number, number + 2):
+            assert torch.allclose(mapped[sample], one(given["photo"][sample]))
+            assert mapped[sample].mean().item() == pytest.approx(number - 0.5, abs=0.02)
+    back = colours.reverse(mapped[:, 0])
+    assert torch.allclose(back[1], alone[1].reverse(mapped[1:2, 0])[0])
+    # A look that no sample of a batch has keeps what is known of it.
+    before = model.more_colours[0].matrix.clone()
+    few = {name: value[:1] for name, value in given.items()}
+    model._colours(few).observe(few["photo"], few["anime"])
+    assert torch.allclose(model.more_colours[0].target_mean, alone[1].target_mean)
+    assert before.isfinite().all()
+    drawn = model.draw_clips(given["photo"], given["style"])
+    for number in range(2):
+        style = model.encode_style([given["style"][number]])
+        assert torch.allclose(
+            drawn[number, 0], model.stylize(given["photo"][number : number + 1, 0], style=style)[0][0], atol=1e-5
+        )
+    assert list(model.preview(given))[:4] == ["photo", "output", "truth", "style"]
+    assert model.validate(given)["psnr"].shape == (16,)
+
+
+def test_model_and_data_have_the_same_looks() -> None:
+    for shown, known in ((3, 3), (3, 1), (1, 3), (0, 2)):
+        check_looks(SimpleNamespace(train=SimpleNamespace(looks=[None] * shown)), known)
+    check_looks(None, 2)
+    with pytest.raises(AnimegenError, match=r"The data have 3 looks and the model has 2: set model\.looks=3"):
+        check_looks(SimpleNamespace(train=SimpleNamespace(looks=[None] * 3)), 2)
 
 
 def test_previews_and_scores_of_clips() -> None:

@@ -341,3 +341,11 @@ def test_blurring_makes_halving_steadier() -> None:
     down.blur = False
     assert change < 1e-6
     assert (down(lines) - down(shifted)).abs().max() == 2
+
+
+def test_a_state_of_another_size_is_refused() -> None:
+    network = generator()
+    _, state = network(clip(2, 1))
+    larger = torch.nn.functional.interpolate(clip(2, 1).flatten(0, 1), scale_factor=2).unsqueeze(1)
+    with pytest.raises(AnimegenError, match="not as many or of another size"):
+        network(larger, None, state)

@@ -17,7 +17,7 @@ class Cache:
         heads: of each layer.
         length: the most tokens that are ever kept, those of the last pass included.
         size: of a head.
-        like: a tensor of the wanted device and type.
+        like: a tensor of the wanted device and type; attention to what is kept is computed in this type.
     """
 
     def __init__(self, layers: int, batch: int, heads: int, length: int, size: int, like: Tensor) -> None:

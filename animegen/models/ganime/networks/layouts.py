@@ -80,7 +80,7 @@ class PrefixAR(Prefixed):
         prefix = self.prefix(rows, keys, model.codes)
         rest = self._generated(rows, frames, model.codes, len(prefix.places))
         count = rest.ids.shape[1]
-        cache = model.new_cache(len(rows), len(prefix.places) + count)
+        cache = model.new_cache(len(rows), len(prefix.places) + count, single=True)
         model.read(prefix, cache=cache)
         uniform = draw.uniform(count)
         where, turns = model.positions(rest)  # of all tokens at once, since only the codes are not yet known

@@ -48,7 +48,8 @@ class CodeTransformer(nn.Module):
         key_frames: share of the batches in which a random frame in the middle is given, too.
         scheduled: share of the generated tokens that are the transformer's own choice, at the end of the ramp.
         scheduled_steps: length of the ramp, in training steps.
-        body_weights: file of a GPT-2 whose blocks are taken over before the first step, see `load_gpt2_body`.
+        body_weights: file of a GPT-2 whose blocks `load_body` takes over, see `load_gpt2_body`; `Ganime` does so before
+            it trains.
         layout_options: arguments of the layout, such as ``n_frames_before`` or ``steps``; ``None`` keeps its own.
 
     Raises:
@@ -109,7 +110,7 @@ class CodeTransformer(nn.Module):
         if tied:
             self.head.weight = self.code.weight
         self.body_weights = body_weights
-        #: Whether the blocks of `body_weights` were taken over already; kept in checkpoints.
+        #: Whether the blocks of `body_weights` were taken over already; in checkpoints, which need no file.
         self.body_loaded: Tensor
         self.register_buffer("body_loaded", torch.tensor(False))
 
@@ -133,8 +134,6 @@ class CodeTransformer(nn.Module):
         self.check(clips)
         if clips.shape[1] < 3:
             raise AnimegenError("A clip of 2 frames has nothing between: train on clips of 3 frames or more.")
-        if self.training and self.body_weights and not self.body_loaded:
-            self.load_body()
         keys = self._random_keys(clips.shape[1]) if self.training else []
         lesson = self.lesson(self._spoilt(clips, step, keys) if self.training else clips, keys)
         hidden = self.read(lesson.tokens, lesson.mask)[:, -len(lesson.place) :]
@@ -247,9 +246,12 @@ class CodeTransformer(nn.Module):
         angles = angles.unsqueeze(1) if angles.ndim == 3 else angles  # all heads alike
         return angles.cos(), angles.sin()
 
-    def new_cache(self, rows: int, length: int) -> Cache:
-        """Return an empty cache for so many tokens per row."""
-        return self.body.new_cache(rows, length, self.head.weight)
+    def new_cache(self, rows: int, length: int, single: bool = False) -> Cache:
+        """Return an empty cache for so many tokens per row; ``single``: they will be read one at a time."""
+        like = self.head.weight
+        # On a CPU, attention of a single query takes a fifth of the time in float32: its kernels for bfloat16 are made
+        # for many queries.
+        return self.body.new_cache(rows, length, like.float() if single and like.device.type == "cpu" else like)
 
     # --- generating -------------------------------------------------------------------------------
 
@@ -285,7 +287,8 @@ class CodeTransformer(nn.Module):
             raise AnimegenError(f"A clip with a first and a last frame has 2 frames or more, not {frames}.")
         given = {0: first, frames - 1: last, **(keys or {})}
         if not all(0 <= t < frames for t in given):
-            raise AnimegenError(f"keys= names frame {max(given)} of a clip of {frames}: they are counted from 0.")
+            wrong = next(t for t in given if not 0 <= t < frames)
+            raise AnimegenError(f"keys= names frame {wrong} of a clip of {frames}: they are counted from 0.")
         clip = first.new_zeros((len(first), frames, *first.shape[1:]))
         for t, codes in given.items():
             clip[:, t] = codes

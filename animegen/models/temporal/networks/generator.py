@@ -275,7 +275,7 @@ class TemporalGenerator(nn.Module):
             raise AnimegenError("The memory of this model follows a flow (align), which was not given.")
         carried = None
         if state is not None:
-            _check(state, frames)
+            self._check(state, frames)
             carried = state.memory or None
         style = self._style(style, state, batch)
         maps = self.encoder(flat)
@@ -305,6 +305,14 @@ class TemporalGenerator(nn.Module):
         kept = frames[:, -1] if self.needs_flow else None
         return drawn.unflatten(0, (batch, length)), TemporalState(after, style, kept)
 
+    def _check(self, state: TemporalState, frames: Tensor) -> None:
+        streams = len(state.style.code)
+        if streams != len(frames) or not fits(state, frames[:, 0], self.memory.levels):
+            raise AnimegenError(
+                f"A state of {streams} streams cannot go on with {len(frames)} of {frames.shape[-1]}x{frames.shape[-2]}"
+                " pixels, which are not as many or of another size: begin with state=None."
+            )
+
     def _style(self, style: Style | Tensor | None, state: TemporalState | None, batch: int) -> Style:
         if style is None:
             return self.style.default(batch) if state is None else state.style
@@ -313,16 +321,8 @@ class TemporalGenerator(nn.Module):
         return self.style(style) if isinstance(style, Tensor) else style
 
 
-def _check(state: TemporalState, frames: Tensor) -> None:
-    hidden = state.memory[0][0] if state.memory else None
-    if len(state.style.code) != len(frames) or (hidden is not None and len(hidden) != len(frames)):
-        raise AnimegenError(
-            f"A state of {len(state.style.code)} streams cannot go on with {len(frames)}: begin with state=None."
-        )
-
-
 def fits(state: TemporalState, frames: Tensor, levels: Sequence[int]) -> bool:
-    """Tell whether a state belongs to frames (B,3,H,W) of this size; another size starts the memory anew."""
+    """Tell whether the memory of a state belongs to frames (B,3,H,W) of this size."""
     if not state.memory:
         return True
     scale = 2 ** min(levels)

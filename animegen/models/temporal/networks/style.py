@@ -67,6 +67,13 @@ class StyleEncoder(nn.Module):
         return Style(self.default_code.expand(batch, -1), tokens, torch.ones_like(tokens[..., 0]))
 
 
+def scaled(stills: Tensor, size: int) -> Tensor:
+    """Scale stills (N,3,H,W) so that their shorter side has ``size`` pixels."""
+    factor = size / min(stills.shape[-2:])
+    shape = [max(size, round(side * factor)) for side in stills.shape[-2:]]
+    return F.interpolate(stills, shape, mode="bilinear", antialias=True)
+
+
 def blend(styles: Sequence[Style], weights: Sequence[float]) -> Style:
     """Mix styles of the same samples: the mean of their codes, and all their tokens, which count by the weights.
 

@@ -143,6 +143,15 @@ def test_splits_share_no_episode_and_episodes_stay_where_they_are(tmp_path: Path
         assert episodes[split] <= {source.episode(i) for i in range(len(source))}
 
 
+@pytest.mark.parametrize("episodes", [3, 4, 5])
+def test_however_few_the_episodes_no_side_is_empty(episodes: int, tmp_path: Path) -> None:
+    clips_in(tmp_path, episodes, clips=1)
+    for holdout in (0.01, 0.2, 0.49):
+        lengths = [len(EpisodeFolders(tmp_path, split, holdout)) for split in ("train", "val", "test")]
+        assert min(lengths) >= 1
+        assert sum(lengths) == episodes
+
+
 def test_too_few_episodes_are_told(tmp_path: Path) -> None:
     clips_in(tmp_path, 2)
     with pytest.raises(AnimegenError, match="has 2 episodes"):

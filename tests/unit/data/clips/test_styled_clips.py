@@ -14,7 +14,7 @@ from torch import Tensor
 
 from animegen.core.errors import AnimegenError
 from animegen.data import ImageFolder
-from animegen.data.clips import FilmWindows, MovingStills, StyledClipAugment, StyledClipView, ToonWorldWindows
+from animegen.data.clips import FilmWindows, MovingStills, StyledClipAugment, StyledClipView, ToonWorldWindows, in_looks
 from animegen.data.clips.films import anime_windows
 from animegen.data.images import to_float
 from animegen.data.toonworld import VISIBLE, Scene
@@ -102,6 +102,39 @@ def test_with_truth_the_drawings_are_those_of_the_photos(world: ToonWorldWindows
         StyledClipView(world, ImageFolder("x"))  # type: ignore[arg-type]
     with pytest.raises(AnimegenError, match="motion of the clips of MovingStills is not known"):
         StyledClipView(MovingStills(truth), truth)  # type: ignore[arg-type]
+
+
+def test_of_several_looks_the_still_decides(world: ToonWorldWindows, drawn: ToonWorldWindows) -> None:
+    looks = in_looks(drawn, ["meadow", "dusk", "print"])
+    assert looks[0] is drawn
+    view = StyledClipView(world, looks, length=2, size=48, seed=1)
+    view.prepare()
+    seen = set()
+    for number in range(12):
+        sample = view[number]
+        look = int(sample["look"])
+        seen.add(look)
+        pictures = [looks[look].image(index) for index in range(12)]
+        assert any(torch.equal(sample["style"], picture) for picture in pictures)
+        assert any(torch.equal(sample["anime"][0], picture) for picture in pictures)
+        assert torch.equal(sample["photo"], StyledClipView(world, drawn, length=2, size=48, seed=1)[number]["photo"])
+    assert seen == {0, 1, 2}
+    truths = in_looks(world.in_look("meadow"), ["meadow", "dusk"])
+    held = StyledClipView(world, truths, truth=True, length=4, size=48, shuffle=False)
+    for number, truth in enumerate(truths):
+        sample = held[number]
+        assert int(sample["look"]) == number
+        assert torch.equal(sample["anime"], truth.window(number, 4, 48, None)[1])
+        assert torch.equal(sample["style"], truth.image(4 * (1 - number)))  # of the other scene, in the same look
+    assert held.preview(2)["style"].shape == (2, 3, 48, 48)
+    batch = {key: torch.stack([view[n][key] for n in range(3)]) for key in view[0]}
+    assert torch.equal(StyledClipAugment(32)(batch)["look"], batch["look"])
+    with pytest.raises(AnimegenError, match=r"data.styles=\['dusk', 'dusk'\] must name"):
+        in_looks(drawn, ["dusk", "dusk"])
+    with pytest.raises(AnimegenError, match="Stills of several looks"):
+        StyledClipView(world, looks, drawn)
+    with pytest.raises(AnimegenError, match="must be the same scenes"):
+        StyledClipView(world, [drawn, world.in_look("dusk")])
 
 
 def test_mirroring_turns_the_flow_round(world: ToonWorldWindows, drawn: ToonWorldWindows) -> None:
