@@ -192,7 +192,8 @@ def assemble(reader: FrameReader, partial: Partial, target: Path, suffix: str, i
     """Make the film of its segments; return what the user should know."""
     if target.suffix.lower() in CONTAINERS:
         source = reader.path if isinstance(reader, VideoReader) else None
-        with completed(target) as hidden:
+        # A kill now leaves nothing beside the film: the next run removes the folder of the shots.
+        with completed(target, partial.folder) as hidden:
             return join(partial.segments, hidden, source, target)
     with create_video(target, info, suffix=suffix) as writer:
         for segment in partial.segments:

@@ -118,14 +118,19 @@ def check_targets(jobs: Sequence[Job], overwrite: bool) -> None:
 
 
 @contextmanager
-def completed(path: Path) -> Iterator[Path]:
+def completed(path: Path, folder: Path | None = None) -> Iterator[Path]:
     """Yield a hidden name in the folder of ``path`` to write to; what lies there gets its name if the block ends well.
+
+    Args:
+        path: where the file is to be.
+        folder: where the hidden one lies instead, in the same file system: a folder that is removed in any case, also
+            after a process was killed.
 
     Raises:
         AnimegenError: if the file cannot be written.
     """
     # In the same folder: a rename is atomic only within one file system.
-    partial = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
+    partial = (folder or path.parent) / f".{uuid.uuid4().hex}{path.suffix}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
