@@ -176,7 +176,9 @@ def _write(
         for fact in clip.frames
     }
     thumbs = {number for case in cases for number in (case.number, case.other)}
-    partial = output / RECORDS / f"{uuid.uuid4().hex}.part"
+    for left in (output / RECORDS).glob(f"{name}~*.part"):
+        shutil.rmtree(left, ignore_errors=True)  # by a process that was killed
+    partial = output / RECORDS / f"{name}~{uuid.uuid4().hex}.part"
     top, bottom, left, right = box
     try:
         for number, (pixels, _) in enumerate(reader):
@@ -185,6 +187,8 @@ def _write(
                 write_image(output / RECORDS / name / thumb_name(number), small, quality=85)
             if number in places:
                 write_image(partial / places[number], _scaled(pixels[:, top:bottom, left:right], writing.short_side))
+        if not all((partial / place).exists() for place in places.values()):
+            return  # another process took this one for killed, and makes the same film
         shutil.rmtree(output / name, ignore_errors=True)
         if partial.exists():
             partial.rename(output / name)
