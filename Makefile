@@ -69,7 +69,7 @@ tensorboard: install  ## open the runs in TensorBoard (http://localhost:6006)
 
 bench: install  ## measure the generated world, the loop and a training step
 	$(BIN)/animegen bench data=toonworld
-	$(BIN)/animegen bench model=toy
+	$(BIN)/animegen bench model=toy_terms size=tiny threads=1
 	$(BIN)/animegen bench model=animegan/v2 size=small
 
 clean:  ## remove the virtual environment and caches (runs stay)

@@ -39,7 +39,7 @@ HELP = """animegen bench [key=value ...]
 
   animegen bench data=toonworld                    frames per second of the generated world, one core
   animegen bench data=video                        decoding and encoding films; input=<film> takes one of yours
-  animegen bench model=toy                         what the framework costs per step over a bare torch loop
+  animegen bench model=toy_terms                   what the framework costs per step over a bare torch loop
   animegen bench model=animegan/v2 size=base       training steps on ready-made batches
   animegen bench experiment=animegan/quickstart    its model, and what its data take
   animegen bench model=ganime/gpt6 precision=bf16  drawing and learning of codes
