@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 RUNS   := runs
 
 .DEFAULT_GOAL := help
-.PHONY: help install lint format type test test-all demo tour tensorboard bench clean
+.PHONY: help install lint format type test test-all demo quickstart tensorboard bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,32 +36,32 @@ test: lint type  ## lint, types and the quick tests (under 10 minutes on 2 cores
 test-all: lint type  ## everything, the long tests too
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-demo: install  ## train, evaluate and look: photo to anime on the generated world in minutes
-	$(BIN)/animegen train experiment=animegan/quickstart output=$(RUNS)/demo overwrite=true
-	@echo "Look at $(RUNS)/demo/strip.png, and at the curves with: make tensorboard"
+quickstart: install  ## photo to anime on the generated world: train, score and look, in five minutes
+	$(BIN)/animegen train experiment=animegan/quickstart output=$(RUNS)/quickstart overwrite=true
+	@echo "Look at $(RUNS)/quickstart/strip.png, and at the curves with: make tensorboard"
 
 # Steps that fit two cores in ten minutes; two families train at a time, one thread each.
-TOUR_animegan      := experiment=animegan/quickstart train_steps=3000
-TOUR_fewshot       := experiment=fewshot/quickstart train_steps=1200
-TOUR_interpolation := experiment=interpolation/quickstart train_steps=500
-TOUR_ganime        := experiment=ganime/quickstart train_steps=1600 model.tokenizer_steps=1200 precision=bf16
-TOUR_temporal      := experiment=temporal/quickstart train_steps=1200 data.scenes=48
+DEMO_animegan      := experiment=animegan/quickstart train_steps=3000
+DEMO_fewshot       := experiment=fewshot/quickstart train_steps=1200
+DEMO_interpolation := experiment=interpolation/quickstart train_steps=500
+DEMO_ganime        := experiment=ganime/quickstart train_steps=1600 model.tokenizer_steps=1200 precision=bf16
+DEMO_temporal      := experiment=temporal/quickstart train_steps=1200 data.scenes=48
 FAMILIES           := temporal ganime animegan interpolation fewshot
 
-tour: install  ## all five families: train, score, apply; ten minutes and one page to look at
-	$(MAKE) --no-print-directory -j2 $(FAMILIES:%=tour-%)
-	$(BIN)/animegen prepare film=photo output=$(RUNS)/tour/film.mp4 overwrite=true
-	$(BIN)/animegen stylize checkpoint=$(RUNS)/tour/temporal input=$(RUNS)/tour/film.mp4 output=$(RUNS)/tour/anime.mp4 overwrite=true
-	$(BIN)/animegen interpolate checkpoint=$(RUNS)/tour/interpolation input=$(RUNS)/tour/anime.mp4 output=$(RUNS)/tour/smooth.mp4 factor=2 overwrite=true
-	$(BIN)/animegen generate checkpoint=$(RUNS)/tour/ganime first=$(RUNS)/tour/ganime/samples/first/0.png last=$(RUNS)/tour/ganime/samples/last/0.png frames=9 output=$(RUNS)/tour/generated.gif overwrite=true
-	$(BIN)/animegen compare $(FAMILIES:%=$(RUNS)/tour/%) output=$(RUNS)/tour/report overwrite=true
-	@echo "Look at $(RUNS)/tour/report/report.html, at the films beside it, and at the curves with: make tensorboard"
+demo: install  ## all five families: train, score, apply; ten minutes and one page to look at
+	$(MAKE) --no-print-directory -j2 $(FAMILIES:%=demo-%)
+	$(BIN)/animegen prepare film=photo output=$(RUNS)/demo/film.mp4 overwrite=true
+	$(BIN)/animegen stylize checkpoint=$(RUNS)/demo/temporal input=$(RUNS)/demo/film.mp4 output=$(RUNS)/demo/anime.mp4 overwrite=true
+	$(BIN)/animegen interpolate checkpoint=$(RUNS)/demo/interpolation input=$(RUNS)/demo/anime.mp4 output=$(RUNS)/demo/smooth.mp4 factor=2 overwrite=true
+	$(BIN)/animegen generate checkpoint=$(RUNS)/demo/ganime first=$(RUNS)/demo/ganime/samples/first/0.png last=$(RUNS)/demo/ganime/samples/last/0.png frames=9 output=$(RUNS)/demo/generated.gif overwrite=true
+	$(BIN)/animegen compare $(FAMILIES:%=$(RUNS)/demo/%) output=$(RUNS)/demo/report overwrite=true
+	@echo "Look at $(RUNS)/demo/report/report.html, at the films beside it, and at the curves with: make tensorboard"
 
-tour-%:
-	@mkdir -p $(RUNS)/tour
-	@echo "training $*: $(RUNS)/tour/$*.log"
-	@$(BIN)/animegen train $(TOUR_$*) threads=1 output=$(RUNS)/tour/$* overwrite=true > $(RUNS)/tour/$*.log 2>&1 \
-		|| { tail -n 3 $(RUNS)/tour/$*.log; exit 1; }
+demo-%:
+	@mkdir -p $(RUNS)/demo
+	@echo "training $*: $(RUNS)/demo/$*.log"
+	@$(BIN)/animegen train $(DEMO_$*) threads=1 output=$(RUNS)/demo/$* overwrite=true > $(RUNS)/demo/$*.log 2>&1 \
+		|| { tail -n 3 $(RUNS)/demo/$*.log; exit 1; }
 	@echo "$*: done"
 
 tensorboard: install  ## open the runs in TensorBoard (http://localhost:6006)

@@ -14,6 +14,7 @@ from animegen.core.build import build
 from animegen.core.checkpoint import check_targets, load_model, pick_device
 from animegen.core.config import compose_config, plain
 from animegen.core.errors import AnimegenError
+from animegen.core.files import completed
 from animegen.core.module import AnimeModule
 from animegen.core.protocols import Interpolator, Stylizer
 from animegen.core.runs import merged_overrides, resolve_checkpoint
@@ -36,7 +37,7 @@ HELP = """animegen eval checkpoint=<last|run folder|file> [key=value ...]
   animegen eval checkpoint=last benchmark=clips       # steadiness on clips of the generated world
   animegen eval checkpoint=last benchmark=clips benchmark.film=film.mp4       # ... and on your own film
   animegen eval checkpoint=last benchmark=generation  # whole clips between two frames
-  animegen eval checkpoint=runs/demo data=unpaired/folders data.photos=photos data.anime=stills features=squeezenet1_1
+  animegen eval checkpoint=runs/quickstart data=unpaired/folders data.photos=photos data.anime=stills features=squeezenet1_1
 
 keys: checkpoint=last|<run folder>|<.ckpt file>, device, weights=ema|raw, samples, batch_size, output=<folder>,
       overwrite, runs, data=... (default: what the checkpoint was trained on; data.<key>=... changes it),
@@ -88,13 +89,15 @@ def evaluate_model(
     title = f"{benchmark.task}, {model.train_step} train steps"
     Console(highlight=False).print(rich_table(scores, title, privileged=benchmark.privileged))
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "scores.json").write_text(json.dumps(result, indent=2) + "\n")
-        (folder / "table.md").write_text(markdown_table(scores, privileged=benchmark.privileged))
+        with completed(folder / "table.md") as hidden:
+            hidden.write_text(markdown_table(scores, privileged=benchmark.privileged))
         picture_strip(rows, headers, folder / "strip.png", overwrite=True)
         save_samples(headers, rows, folder / "samples")
         if (figure := pareto_plot(of_result(result))) is not None:
-            (folder / PARETO).write_bytes(png(figure))
+            with completed(folder / PARETO) as hidden:
+                hidden.write_bytes(png(figure))
+        with completed(folder / "scores.json") as hidden:  # last: a folder that holds it is whole
+            hidden.write_text(json.dumps(result, indent=2) + "\n")
         print(f"photo, baselines, model and truth side by side: {folder / 'strip.png'}")
     return result
 
