@@ -352,12 +352,11 @@ def main(arguments: list[str] | None = None) -> int:
         # Not a key of the configuration, since there is a group of that name.
         data = [word.removeprefix("data=") for word in words if word.startswith("data=")]
         chosen = [word for word in words if word.startswith("experiment=")]
-        about_data = ("data.", "experiment=") if chosen else ()
-        config = compose_config("bench", [word for word in words if not word.startswith(("data=", *about_data))])
-        passed = [
-            word for word in words if word.startswith(("size=", "size.", "precision=", "features", "model.", "data."))
-        ]
-        experiment = compose_config("train", [*chosen, *passed], complete=False) if chosen else None
+        # What an experiment is made of: its own model has keys that the bench's does not have.
+        parts = ("experiment=", "ablation=", "data.", "features", "model.", "+model.", "~model.") if chosen else ()
+        config = compose_config("bench", [word for word in words if not word.startswith(("data=", *parts))])
+        passed = [word for word in words if word.startswith(("size=", "size.", "precision=", *parts))]
+        experiment = compose_config("train", passed, complete=False) if chosen else None
         if experiment is not None:
             config.model, config.size, config.precision = experiment.model, experiment.size, experiment.precision
             if config.train_steps == BenchSchema.train_steps:

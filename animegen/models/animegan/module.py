@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -38,6 +39,7 @@ class AnimeGAN(StyliseModule):
                             ``smooth_colour_logits`` (with colour, as in CartoonGAN)
     ``photo_logits``        discriminator(photo) (discriminator only)
     ``fake_gray_logits``    discriminator(fake without colour)
+    ``restored_logits``     discriminator(restored)
     ======================  ==================================================================
 
     Args:
@@ -47,7 +49,7 @@ class AnimeGAN(StyliseModule):
             :class:`~animegen.models.animegan.degradation.PhotoDegradation`.
         pretrain_steps: length of phase 0 in train steps.
         discriminator_every: the discriminator is updated on every so many steps of phase 1, from the first on; the
-            generator on each.
+            generator on each. Where the terms that read fakes have the same ``every``, no fakes are made in between.
         discriminator_updates: number of discriminator updates on such a step, all on its pictures.
         settings: see :class:`~animegen.core.module.AnimeModule`.
 
@@ -96,8 +98,8 @@ class AnimeGAN(StyliseModule):
         photo, anime = batch["photo"], batch["anime"]
         self.colours.observe(photo, anime)
         phase = "pretrain" if self.train_step < self.pretrain_steps else "generator"
-        drawn = self._draw(self.objectives[phase], batch)
-        fake = drawn["fake"]
+        judge = self.discriminator if phase == "generator" and self._is_turn_of_discriminator() else None
+        drawn = self._draw([self.objectives[name] for name in ((phase, "discriminator") if judge else (phase,))], batch)
         shared = {
             **drawn,
             "photo": photo,
@@ -108,38 +110,50 @@ class AnimeGAN(StyliseModule):
         if phase == "pretrain":
             yield "pretrain", self.objectives["pretrain"](**shared)
             return
-        turn = (self.train_step - self.pretrain_steps) % self.discriminator_every == 0
-        if self.discriminator is not None and turn:
+        if judge is not None:
             objective = self.objectives["discriminator"]
             pictures: dict[str, Make] = {
                 "real_logits": lambda: anime,
-                "fake_logits": fake.detach,
+                "fake_logits": lambda: drawn["fake"].detach(),
+                "restored_logits": lambda: drawn["restored"].detach(),
                 "gray_logits": lambda: gray(anime),
                 "smooth_logits": lambda: gray(smooth_of(batch)),
                 "smooth_colour_logits": lambda: smooth_of(batch),
                 "photo_logits": lambda: photo,
-                "fake_gray_logits": lambda: gray(fake.detach()),
+                "fake_gray_logits": lambda: gray(drawn["fake"].detach()),
             }
             for _ in range(self.discriminator_updates):
-                yield "discriminator", objective(**joint_logits(objective, self.discriminator, pictures))
+                yield "discriminator", objective(**joint_logits(objective, judge, pictures))
         yield (
             "generator",
             self.objectives["generator"](
                 **shared,
-                fake_logits=lambda: self._discriminate(fake),
-                fake_gray_logits=lambda: self._discriminate(gray(fake)),
+                fake_logits=lambda: self._discriminate(drawn["fake"]),
+                fake_gray_logits=lambda: self._discriminate(gray(drawn["fake"])),
+                restored_logits=lambda: self._discriminate(drawn["restored"]),
             ),
         )
 
-    def _draw(self, objective: Objective, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return what the generator makes of the photos, and of anime where a term reads that, in one pass."""
-        inputs = {"fake": batch["photo"]}
-        if objective.reads("identity"):
+    def _is_turn_of_discriminator(self) -> bool:
+        return (self.train_step - self.pretrain_steps) % self.discriminator_every == 0
+
+    def _draw(self, objectives: Sequence[Objective], batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return what the generator makes of photos and of anime, as far as a term reads it, in one pass."""
+
+        def read(*entries: str) -> bool:
+            return any(objective.reads(entry) for objective in objectives for entry in entries)
+
+        inputs = {}
+        if read("fake", "fake_logits", "fake_gray_logits"):
+            inputs["fake"] = batch["photo"]
+        if read("identity"):
             inputs["identity"] = batch["anime"]
-        if objective.reads("restored"):
+        if read("restored", "restored_logits"):
             if self.degradation is None:
                 raise AnimegenError("A loss term reads 'restored', but the model has no model.degradation: set it.")
             inputs["restored"] = self.degradation(batch["anime"], self.colours)
+        if not inputs:
+            return {}
         joined, slices = split_batches(inputs)
         outputs = self.generator(joined)
         return {name: outputs[part] for name, part in slices.items()}

@@ -120,7 +120,8 @@ class FewShotGenerator(nn.Module):
         quarter = self.conv2(half)
         x = self.up2(torch.cat([self.blocks(quarter), quarter], 1))
         x = self.up1(torch.cat([x, half], 1))
-        x = self.smooth(self.conv11(torch.cat([x, full, images], 1)))
+        # Of one type and memory order, so that the 163 channels, the largest map of the network, are written once.
+        x = self.smooth(self.conv11(torch.cat([x, full, as_like(images, full)], 1)))
         return torch.tanh(self.conv12(x))
 
 
@@ -181,6 +182,12 @@ class PatchDiscriminator(nn.Module):
         if self.training and self.noise > 0:
             images = images + self.noise * torch.randn_like(images)
         return self.layers(images)
+
+
+def as_like(images: Tensor, other: Tensor) -> Tensor:
+    """Return pictures (B,C,H,W) in the type and the memory order (NCHW or NHWC) of other maps."""
+    nhwc = other.is_contiguous(memory_format=torch.channels_last)
+    return images.to(other.dtype, memory_format=torch.channels_last if nhwc else torch.contiguous_format)
 
 
 class _Block(nn.Module):

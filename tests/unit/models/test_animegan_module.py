@@ -114,6 +114,39 @@ def test_identity_and_restoration_join_the_pass_of_the_photos() -> None:
     torch.testing.assert_close(values["identity"], (data["anime"] * 0.5).abs().mean())
 
 
+def test_no_fakes_are_made_on_steps_on_which_no_term_reads_them() -> None:
+    data = batch()
+    adversarial = Term(GANLoss("lsgan", "real", "generator"), reads={"logits": "fake_logits"}, every=3)
+    terms = {"adversarial": adversarial, "restoration": Term(L1(), reads={"image": "restored", "reference": "anime"})}
+    made = model(ALL, terms, degradation=PhotoDegradation(), discriminator_every=3)
+    for step in range(4):
+        made.train_step = step
+        for objective in made.objectives.values():
+            objective.step = step
+        for _, evaluation in made.updates(data):
+            evaluation.compute()
+    # Photos and degraded drawings on the turns of the discriminator, degraded drawings alone between them.
+    assert [len(shown) for shown in made.generator.shown] == [4, 2, 2, 4]
+    assert all(torch.equal(made.generator.shown[turn][:2], data["photo"]) for turn in (0, 3))
+    assert len(made.discriminator.shown) == 4
+
+
+def test_restored_drawings_are_judged_as_fakes_are() -> None:
+    torch.manual_seed(0)
+    data = batch()
+    judged = {"real": term("real", "real_logits"), "restored": term("fake", "restored_logits")}
+    made = model(judged, {"adversarial": term("adversarial", "restored_logits")}, degradation=PhotoDegradation())
+    (_, first), (_, second) = list(made.updates(data))
+    (restored,) = (shown * 0.5 for shown in made.generator.shown)
+    assert len(restored) == 2  # no term reads what becomes of photos
+    _, values = first.compute()
+    torch.testing.assert_close(values["restored"].detach(), ((restored * 0.5) ** 2).mean())
+    total, values = second.compute()
+    torch.testing.assert_close(values["adversarial"].detach(), ((restored * 0.5 - 1) ** 2).mean())
+    total.backward()
+    assert made.generator.factor_.grad.abs() > 0
+
+
 def test_without_an_adversarial_term_the_generator_update_never_asks_the_discriminator() -> None:
     made = model(ALL, {"content": Term(L1(), reads={"image": "fake", "reference": "photo"})})
     *_, (_, evaluation) = made.updates(batch())
