@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from animegen.core.errors import AnimegenError
@@ -32,14 +33,16 @@ class AnimeGAN(StyliseModule):
     ``anime_gray``          the anime picture without colour, three equal channels
     ``photo_coloured``      the photo after linear colour transfer to the anime set
     ``identity``            generator(anime), made only if a term reads it
-    ``restored``            generator(anime degraded to look like a photo), likewise
+    ``restored``            generator(anime degraded, and refined, to look like a photo), likewise
     ``fake_logits``         discriminator(fake)
     ``real_logits``         discriminator(anime); likewise ``gray_logits`` (anime without colour)
                             ``smooth_logits`` (edge-smoothed anime without colour) and
                             ``smooth_colour_logits`` (with colour, as in CartoonGAN)
     ``photo_logits``        discriminator(photo) (discriminator only)
     ``fake_gray_logits``    discriminator(fake without colour)
-    ``restored_logits``     discriminator(restored)
+    ``degraded``            anime degraded (refiner only)
+    ``refined``             refiner(degraded) (refiner only); ``refined_logits``: photo_discriminator(refined)
+    ``restored_logits``     discriminator(restored); ``restored_gray_logits``: without colour
     ======================  ==================================================================
 
     Args:
@@ -47,6 +50,9 @@ class AnimeGAN(StyliseModule):
         discriminator: patch discriminator, or ``None`` for training without an adversary.
         degradation: makes the input of ``restored``, see
             :class:`~animegen.models.animegan.degradation.PhotoDegradation`.
+        refiner: takes degraded drawings further towards photos before they are restored, see
+            :class:`~animegen.models.animegan.networks.Refiner`. It learns on the turns of the discriminator.
+        photo_discriminator: tells photos from refined drawings, as ``discriminator`` tells anime from fakes.
         pretrain_steps: length of phase 0 in train steps.
         discriminator_every: the discriminator is updated on every so many steps of phase 1, from the first on; the
             generator on each. Where the terms that read fakes have the same ``every``, no fakes are made in between.
@@ -64,6 +70,8 @@ class AnimeGAN(StyliseModule):
         generator: nn.Module,
         discriminator: nn.Module | None = None,
         degradation: PhotoDegradation | None = None,
+        refiner: nn.Module | None = None,
+        photo_discriminator: nn.Module | None = None,
         pretrain_steps: int = 0,
         discriminator_every: int = 1,
         discriminator_updates: int = 1,
@@ -73,6 +81,9 @@ class AnimeGAN(StyliseModule):
         self.generator = generator
         self.discriminator = discriminator
         self.degradation = degradation
+        self.refiner, self.photo_discriminator = refiner, photo_discriminator
+        if (refiner is None) != (photo_discriminator is None):
+            raise AnimegenError("model.refiner and model.photo_discriminator go together: set both, or neither.")
         self.pretrain_steps = pretrain_steps
         self.discriminator_every, self.discriminator_updates = discriminator_every, discriminator_updates
         if min(discriminator_every, discriminator_updates) < 1:
@@ -109,6 +120,7 @@ class AnimeGAN(StyliseModule):
         }
         if phase == "pretrain":
             yield "pretrain", self.objectives["pretrain"](**shared)
+            yield from self._refine(drawn, photo)
             return
         if judge is not None:
             objective = self.objectives["discriminator"]
@@ -116,6 +128,7 @@ class AnimeGAN(StyliseModule):
                 "real_logits": lambda: anime,
                 "fake_logits": lambda: drawn["fake"].detach(),
                 "restored_logits": lambda: drawn["restored"].detach(),
+                "restored_gray_logits": lambda: gray(drawn["restored"].detach()),
                 "gray_logits": lambda: gray(anime),
                 "smooth_logits": lambda: gray(smooth_of(batch)),
                 "smooth_colour_logits": lambda: smooth_of(batch),
@@ -131,8 +144,21 @@ class AnimeGAN(StyliseModule):
                 fake_logits=lambda: self._discriminate(drawn["fake"]),
                 fake_gray_logits=lambda: self._discriminate(gray(drawn["fake"])),
                 restored_logits=lambda: self._discriminate(drawn["restored"]),
+                restored_gray_logits=lambda: self._discriminate(gray(drawn["restored"])),
             ),
         )
+        yield from self._refine(drawn, photo)
+
+    def _refine(self, drawn: dict[str, Tensor], photo: Tensor) -> Updates:
+        """Yield the updates of the photo discriminator and of the refiner, on their turns."""
+        judge = self.photo_discriminator
+        if judge is None or "refined" not in drawn or not self._is_turn_of_discriminator():
+            return
+        refined, objective = drawn["refined"], self.objectives["photo_discriminator"]
+        pictures: dict[str, Make] = {"photo_logits": lambda: photo, "refined_logits": refined.detach}
+        yield "photo_discriminator", objective(**joint_logits(objective, judge, pictures))
+        judged = {"refined_logits": lambda: judge(refined)}
+        yield "refiner", self.objectives["refiner"](refined=refined, degraded=drawn["degraded"], **judged)
 
     def _is_turn_of_discriminator(self) -> bool:
         return (self.train_step - self.pretrain_steps) % self.discriminator_every == 0
@@ -143,20 +169,24 @@ class AnimeGAN(StyliseModule):
         def read(*entries: str) -> bool:
             return any(objective.reads(entry) for objective in objectives for entry in entries)
 
-        inputs = {}
+        inputs, made = {}, {}
         if read("fake", "fake_logits", "fake_gray_logits"):
             inputs["fake"] = batch["photo"]
         if read("identity"):
             inputs["identity"] = batch["anime"]
-        if read("restored", "restored_logits"):
+        if read("restored", "restored_logits", "restored_gray_logits"):
             if self.degradation is None:
                 raise AnimegenError("A loss term reads 'restored', but the model has no model.degradation: set it.")
-            inputs["restored"] = self.degradation(batch["anime"], self.colours)
+            inputs["restored"] = made["degraded"] = self.degradation(batch["anime"], self.colours)
+            if self.refiner is not None:
+                with torch.set_grad_enabled(self._is_turn_of_discriminator()):
+                    made["refined"] = self.refiner(made["degraded"])
+                inputs["restored"] = made["refined"].detach()  # it must not learn to make the generator's task easy
         if not inputs:
-            return {}
+            return made
         joined, slices = split_batches(inputs)
         outputs = self.generator(joined)
-        return {name: outputs[part] for name, part in slices.items()}
+        return made | {name: outputs[part] for name, part in slices.items()}
 
     def _discriminate(self, images: Tensor) -> Tensor:
         if self.discriminator is None:

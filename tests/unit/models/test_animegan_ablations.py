@@ -106,7 +106,7 @@ def test_the_optimizers_count_the_ratio(tmp_path: Path) -> None:
         for name, state in zip(content["animegen"]["optimizers"], content["optimizer_states"], strict=True)
     }
     # Steps 1 to 4 are adversarial; the discriminator has its turn in the first and the third of them.
-    assert steps == {"pretrain": 1, "discriminator": 2 * 3, "generator": 4}
+    assert steps == {"pretrain": 1, "discriminator": 2 * 3, "generator": 4, "photo_discriminator": 2, "refiner": 2}
 
 
 def test_the_last_of_several_updates_is_logged() -> None:

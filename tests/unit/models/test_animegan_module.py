@@ -10,6 +10,7 @@ from animegen.core import AnimegenError, Objective, Term
 from animegen.losses import L1, GANLoss
 from animegen.models.animegan import AnimeGAN
 from animegen.models.animegan.degradation import PhotoDegradation
+from animegen.models.animegan.networks import Refiner
 from animegen.nn.colour import gray
 
 
@@ -145,6 +146,64 @@ def test_restored_drawings_are_judged_as_fakes_are() -> None:
     torch.testing.assert_close(values["adversarial"].detach(), ((restored * 0.5 - 1) ** 2).mean())
     total.backward()
     assert made.generator.factor_.grad.abs() > 0
+
+
+def test_the_refiner_learns_from_photos_and_not_from_the_generator() -> None:
+    torch.manual_seed(0)
+    data = batch()
+    made = model(
+        {"real": term("real", "real_logits")},
+        {"restoration": Term(L1(), reads={"image": "restored", "reference": "anime"})},
+        degradation=PhotoDegradation(),
+        refiner=Counting(),
+        photo_discriminator=Counting(),
+        pretrain_steps=1,
+        discriminator_every=2,
+    )
+    judging = {"real": term("real", "photo_logits"), "fake": term("fake", "refined_logits")}
+    refining = {
+        "adversarial": term("adversarial", "refined_logits"),
+        "l1": Term(L1(), reads={"image": "refined", "reference": "degraded"}),
+    }
+    made.objectives["photo_discriminator"], made.objectives["refiner"] = Objective(**judging), Objective(**refining)
+    # Turns are counted from the end of pre-training, in which the refiner learns already.
+    names = []
+    for step in range(4):
+        made.train_step = step
+        names.append([name for name, _ in made.updates(data)])
+    both = ["photo_discriminator", "refiner"]
+    assert names == [
+        ["pretrain"],
+        ["discriminator", "generator", *both],
+        ["generator"],
+        ["discriminator", "generator", *both],
+    ]
+
+    made.train_step = 1
+    evaluations = dict(made.updates(data))
+    (degraded,) = made.refiner.shown[-1:]
+    refined = degraded * 0.5
+    torch.testing.assert_close(made.generator.shown[-1], refined)
+    evaluations["generator"].compute()[0].backward()
+    assert made.refiner.factor_.grad is None
+    _, values = evaluations["photo_discriminator"].compute()
+    torch.testing.assert_close(values["real"].detach(), ((data["photo"] * 0.5 - 1) ** 2).mean())
+    torch.testing.assert_close(values["fake"].detach(), ((refined * 0.5) ** 2).mean())
+    total, values = evaluations["refiner"].compute()
+    torch.testing.assert_close(values["l1"].detach(), (degraded * 0.5).abs().mean())
+    total.backward()
+    assert made.refiner.factor_.grad.abs() > 0
+    with pytest.raises(AnimegenError, match="go together"):
+        AnimeGAN(Counting(), refiner=Counting())
+
+
+def test_the_refiner_begins_as_the_identity_and_stays_in_range() -> None:
+    refiner = Refiner(0.125)
+    assert sum(parameter.numel() for parameter in refiner.parameters()) == 36_307
+    pictures = batch()["photo"].repeat(1, 1, 2, 2)
+    assert torch.equal(refiner(pictures), pictures)
+    nn.init.constant_(refiner.network.last.bias, 1.5)
+    torch.testing.assert_close(refiner(pictures), (pictures + 1.5).clamp(-1, 1))
 
 
 def test_without_an_adversarial_term_the_generator_update_never_asks_the_discriminator() -> None:

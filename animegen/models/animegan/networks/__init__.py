@@ -4,6 +4,7 @@ from animegen.models.animegan.networks.autoencoder import VGGAutoencoder
 from animegen.models.animegan.networks.cartoongan import CartoonGAN
 from animegen.models.animegan.networks.compact import CompactUNet
 from animegen.models.animegan.networks.output import OutputActivation
+from animegen.models.animegan.networks.refiner import Refiner
 from animegen.models.animegan.networks.seed import SeedGenerator
 from animegen.models.animegan.networks.v1 import AnimeGANv1
 from animegen.models.animegan.networks.v2 import AnimeGANv2, AnimeGANv2Lite, AnimeGANv2LitePlain
@@ -21,6 +22,7 @@ __all__ = [
     "CartoonGAN",
     "CompactUNet",
     "OutputActivation",
+    "Refiner",
     "SeedGenerator",
     "VGGAutoencoder",
     "WhiteBoxDiscriminator",

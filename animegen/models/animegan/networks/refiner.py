@@ -1,0 +1,32 @@
+"""The network that goes on from a degraded drawing towards a photo."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from animegen.models.animegan.networks.compact import CompactUNet
+
+
+class Refiner(nn.Module):
+    """Add what photos still have that degraded drawings lack: ``clamp(x + network(x), -1, 1)``.
+
+    Trained against a discriminator of photos, and held to its input by an L1 term, so that it changes texture and light
+    but not what is where: the drawing stays a true answer to the picture it makes. It starts as the identity.
+
+    Args:
+        width: factor on the channels of the :class:`CompactUNet` inside.
+
+    Source: Shrivastava et al., "Learning from Simulated and Unsupervised Images through Adversarial Training",
+    CVPR 2017 (the self-regularised refiner; the network here is another).
+    """
+
+    def __init__(self, width: float = 0.125) -> None:
+        super().__init__()
+        self.network = CompactUNet(width, norm=None, output="linear")
+        self.factor = self.network.factor
+        for parameter in self.network.last.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, degraded: Tensor) -> Tensor:
+        """Map (B,3,H,W) in [-1,1], sides multiples of ``factor``, to the same."""
+        return (degraded + self.network(degraded)).clamp(-1, 1)
