@@ -308,6 +308,8 @@ class BareLoop:
     def step(self, batch: dict[str, Tensor], watch: Stopwatch | None = None) -> None:
         """Train one step; a stopwatch gets the time of each backward pass, without the forward pass, and optimizer."""
         timed = watch.running if watch is not None else lambda name: nullcontext()
+        for objective in self.model.objectives.values():
+            objective.step = self.model.train_step  # terms may have turns
         with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.autocast):
             for name, evaluation in self.model.updates(batch):
                 trained = self.model.trains.get(name, name)
@@ -323,6 +325,7 @@ class BareLoop:
                 for parameters in self.networks.values():
                     for parameter in parameters:
                         parameter.requires_grad_(True)
+        self.model.train_step += 1
 
 
 def show(result: dict[str, Any]) -> None:
