@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 
 from animegen.apply.display import Display
 from animegen.apply.films import FilmSettings, identity, stylize_films
+from animegen.apply.noise import learnt_filter
 from animegen.apply.photos import stylize_photos
 from animegen.apply.planning import is_sequence, plan
 from animegen.apply.styles import encoded_style, style_files
@@ -57,6 +58,7 @@ overwrite    true replaces files that exist
 on_error     skip or fail, for broken pictures and films
 codec        libx264, libx265, libsvtav1, ...              crf, preset, pix_fmt as the codec has them
 fps          of films that are numbered frames (24)        cuts=false: models with a memory keep it across cuts
+prefilter    false: films are drawn as they are by models, too, whose training frames had their noise filtered off
 
 Pictures keep orientation, EXIF, colour profile and transparency where the format can; films keep every time stamp,
 sound and subtitles. A film that is stopped goes on after its last finished shot when the same command is given again.
@@ -103,6 +105,7 @@ class StylizeSchema:
     pix_fmt: str = "yuv420p"
     fps: Any = None
     cuts: bool = True
+    prefilter: bool = True
 
 
 def stylize(config: DictConfig) -> Summary:
@@ -132,17 +135,30 @@ def stylize(config: DictConfig) -> Summary:
     style = encoded_style(model, stills, plain(config)["style_weights"]) if stills else None
     chosen: dict[str, Any] = {name: str(config[name]) for name in ("weights", "strength", "tile", "style_weights")}
     chosen["style"] = [identity(still) for still in stills]
+    prefilter, filtered = None, None
+    if config.prefilter and made.films:
+        prefilter, filtered = learnt_filter(getattr(model, "run_info", {}).get("config"), checkpoint)
+    chosen["prefilter"] = filtered
     settings = FilmSettings(
         encoding=encoding,
         max_side=config.max_side,
         fps=fps,
         suffix=".png" if config.format is Format.keep else f".{config.format.value}",
         shots=_shots if config.cuts else None,
-        identity={**chosen, "checkpoint": identity(checkpoint), "precision": str(dtype), "device": device.type},
+        prefilter=prefilter,
+        identity={
+            **chosen,
+            "prefilter": filtered,
+            "checkpoint": identity(checkpoint),
+            "precision": str(dtype),
+            "device": device.type,
+        },
     )
     skip_broken = config.on_error is OnError.skip
     summary, began = Summary(), time.perf_counter()
     with Display(len(made.photos) + len(made.films)) as display:
+        if prefilter is not None:
+            display.note("Noise is filtered off the frames, as it was while the model learnt (prefilter=false: not).")
         stylist = Stylist(model, device, tile, dtype, config.strength, display.note, style)
         stylize_photos(made.photos, stylist, summary, config.max_side, skip_broken, display.progress)
         stylize_films(made.films, stylist.follow, settings, summary, display, skip_broken)

@@ -19,6 +19,7 @@ from animegen.apply.stylist import NoMemoryError
 from animegen.apply.summary import Summary
 from animegen.core.errors import AnimegenError
 from animegen.core.files import Job, completed
+from animegen.data.keyframes.prefilter import BilateralFilter
 from animegen.data.photos import Photo, shrink
 from animegen.video.encoding import CONTAINERS, LOSSLESS, Encoding
 from animegen.video.frames import FrameReader, VideoInfo
@@ -44,6 +45,7 @@ class FilmSettings:
         fps: rate of films that are folders of pictures.
         suffix: format of the frames of a film that is written as a folder of pictures.
         shots: finds the shots, as (first frame, stop); ``None`` takes each film for one shot.
+        prefilter: takes noise off the frames, within each shot, before they are drawn.
         identity: what else the result depends on: which model with which options. Compared when a run goes on.
     """
 
@@ -52,6 +54,7 @@ class FilmSettings:
     fps: Fraction | None = None
     suffix: str = ".png"
     shots: Shots | None = None
+    prefilter: BilateralFilter | None = None
     identity: dict[str, Any] = field(default_factory=dict)
 
 
@@ -144,7 +147,7 @@ def _segments(
     state: Any = None
     start = last = Fraction(0)
     try:
-        for pixels, time in _remaining(reader, partial):
+        for pixels, time in _remaining(reader, partial, settings.prefilter, cuts):
             at_cut = number in cuts
             if writer is not None and (at_cut or (state is None and writer.count >= LONGEST)):
                 _finish(writer, partial, start, last, time, reader.problems)
@@ -177,14 +180,23 @@ def _finish(
     partial.add(Finished(writer.path.name, writer.count, start, last, end), problems)
 
 
-def _remaining(reader: FrameReader, partial: Partial) -> Iterator[tuple[Tensor, Fraction]]:
-    """Yield the frames after the finished segments."""
-    if not partial.finished:
-        yield from reader
+def _remaining(
+    reader: FrameReader, partial: Partial, prefilter: BilateralFilter | None, cuts: set[int]
+) -> Iterator[tuple[Tensor, Fraction]]:
+    """Yield the frames after the finished segments, filtered if there is a filter."""
+    finished = partial.finished[-1] if partial.finished else None
+    if prefilter is None:
+        yield from _after(reader.frames(start=finished.last) if finished else reader, finished)
         return
-    last = partial.finished[-1].last
-    for pixels, time in reader.frames(start=last):
-        if time > last:
+    # A filter looks back. A segment ends at a cut, across which it does not look, or has more frames than it looks at.
+    frames = reader.frames(start=finished.start) if finished else reader
+    first = partial.frames - finished.frames if finished else 0
+    yield from _after(prefilter.stream(frames, cuts, first), finished)
+
+
+def _after(frames: Iterable[tuple[Tensor, Fraction]], finished: Finished | None) -> Iterator[tuple[Tensor, Fraction]]:
+    for pixels, time in frames:
+        if finished is None or time > finished.last:
             yield pixels, time
 
 

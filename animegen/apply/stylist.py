@@ -46,8 +46,8 @@ class Stylist:
     Args:
         model: in eval mode, on ``device``.
         device: where to compute.
-        tile: largest side computed in one piece, 0 for any, ``None`` for the usual of the device. Models that remember
-            earlier frames always compute in one piece.
+        tile: largest side computed in one piece, 0 for any, ``None`` for the model's attribute ``tile``, or the
+            usual of the device. Models that remember earlier frames always compute in one piece.
         dtype: autocast type, ``None`` for full precision.
         strength: 0 returns the photo, 1 the drawing, between them their linear blend.
         note: is told in a sentence what else the user should know.
@@ -66,7 +66,8 @@ class Stylist:
         style: Any = None,
     ) -> None:
         self.device = torch.device(device)
-        self.tile = AUTO_TILE.get(self.device.type, AUTO_TILE_ELSEWHERE) if tile is None else tile
+        usual = getattr(model, "tile", None) or AUTO_TILE.get(self.device.type, AUTO_TILE_ELSEWHERE)
+        self.tile = usual if tile is None else tile
         self.dtype, self.strength, self.note = dtype, strength, note
         # Convolutions on CPU and CUDA are faster in this order of the values.
         self._order = torch.contiguous_format if self.device.type == "mps" else torch.channels_last

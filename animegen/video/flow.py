@@ -7,7 +7,7 @@ points into b. Every figure that depends on a flow carries the flow's ``name``: 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -56,22 +56,18 @@ class DISFlow:
             )
         self.preset = preset
         self.name = "dis" if preset == "medium" else f"dis_{preset}"
-        self._matcher: Any = cv2.DISOpticalFlow.create(PRESETS[preset])
 
     @torch.no_grad()
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         """Return flow_ab (B, 2, H, W) float32 for pictures (B, 3, H, W) in [-1, 1]."""
-        flows = [
-            self._matcher.calc(first, second, None).transpose(2, 0, 1)
-            for first, second in zip(_grey(a), _grey(b), strict=True)
-        ]
+        # A new object for each pair: one that is used again begins with what it found before, and the flow of a pair,
+        # and all that follows from it, would depend on the pairs before (by a tenth of a pixel).
+        flows = []
+        for first, second in zip(_grey(a), _grey(b), strict=True):
+            unknown = np.zeros((*first.shape, 2), np.float32)
+            found = cv2.DISOpticalFlow.create(PRESETS[self.preset]).calc(first, second, unknown)
+            flows.append(np.asarray(found).transpose(2, 0, 1))
         return torch.from_numpy(np.stack(flows)).to(a.device)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"preset": self.preset}  # OpenCV's object cannot travel to another process
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]
 
 
 class RAFTFlow:

@@ -9,6 +9,7 @@ from pathlib import Path
 import av
 import torch
 
+from animegen.core.errors import AnimegenError
 from animegen.data.toonworld.film import Film
 from animegen.video.encoding import Encoding
 from animegen.video.frames import VideoInfo
@@ -36,7 +37,13 @@ def write_generated_film(path: str | Path, film: Film, encoding: Encoding | None
     end = times[-1] + Fraction(round(float(film.durations[-1]) * 2 * fps)) / (2 * fps)
     with tempfile.TemporaryDirectory() as folder:
         sound = Path(folder) / "tone.mka"
-        _write_tone(sound, film)
+        try:
+            _write_tone(sound, film)
+        except OSError as error:
+            raise AnimegenError(
+                f"'{path}' cannot be written, since its sound needs a place in '{folder}' ({error.strerror}): make room"
+                " there, or set TMPDIR to another folder."
+            ) from error
         with VideoWriter(Path(path), info, encoding or Encoding(), sound) as writer:
             for number, picture in enumerate(film):
                 writer.write(torch.from_numpy(picture).permute(2, 0, 1), times[number])

@@ -222,8 +222,9 @@ class _Inspection:
             return 0, count
         return int(given[0]), int(given[1])
 
-    def _look(self, file: Path, what: str, scaled: bool = False) -> None:
-        """Check a picture by its header: format, transparency, size."""
+    def _look(self, file: Path, what: str, scaled: bool = False) -> Tensor | None:
+        """Check a picture: format, transparency, all of its pixels, size; return it if nothing is wrong."""
+        before = len(self.report.problems)
         try:
             with Image.open(file) as picture:
                 suffixes = FORMATS.get(str(picture.format))
@@ -234,10 +235,12 @@ class _Inspection:
                     )
                 if picture.has_transparency_data and np.asarray(picture.convert("RGBA"))[..., 3].min() < 255:
                     self.problem(f"the {what} '{file.name}' is transparent in places: put it on a background.")
-                size = (picture.height, picture.width)
+                picture.load()  # a head may be whole and the rest cut off
+            pixels = read_image(file)
         except Exception as error:  # Pillow's plug-ins raise nearly every kind of exception
             self.problem(f"the {what} '{file.name}' cannot be read ({type(error).__name__}): replace it.")
-            return
+            return None
+        size = (int(pixels.shape[-2]), int(pixels.shape[-1]))  # as it is seen: cameras note that they were turned
         if self.size is None:
             self.size = size
         elif size != self.size and not scaled:
@@ -246,6 +249,7 @@ class _Inspection:
                 f"the {what} '{file.name}' has {size[1]}x{size[0]} pixels, the frames have"
                 f" {self.size[1]}x{self.size[0]}: scale it{more}."
             )
+        return pixels if len(self.report.problems) == before else None
 
     def _matched(self, folder: str, names: list[str], what: str) -> dict[int, Path]:
         """Return frame number -> file of the pictures of a folder, each called as its frame."""
@@ -254,12 +258,12 @@ class _Inspection:
             return {}
         numbers = {name: n for n, name in enumerate(names)}
         # A film's frames have no names but their numbers: 000012 is 12.
-        plain = {str(int(name)): n for name, n in numbers.items() if name.isdigit()}
+        plain = {str(int(name)): n for name, n in numbers.items() if name.isdecimal()}
         found: dict[int, Path] = {}
         for file in sorted(place.iterdir(), key=lambda f: natural_key(f.name)):
             if file.suffix.lower() not in EXTENSIONS or file.name.startswith("."):
                 continue
-            stem = str(int(file.stem)) if file.stem.isdigit() else file.stem
+            stem = str(int(file.stem)) if file.stem.isdecimal() else file.stem
             number = numbers.get(file.stem, plain.get(stem))
             if number is None:
                 self.problem(
@@ -272,19 +276,15 @@ class _Inspection:
         return found
 
     def _drawing(self, file: Path, name: str) -> Tensor | None:
-        before = len(self.report.problems)
-        self._look(file, "drawing", scaled=self.resize)
-        if len(self.report.problems) > before or self.size is None:
-            return None
-        return resized(read_image(file), self.size)
+        pixels = self._look(file, "drawing", scaled=self.resize)
+        return None if pixels is None or self.size is None else resized(pixels, self.size)
 
     def _mask(self, file: Path) -> Tensor | None:
-        before = len(self.report.problems)
-        self._look(file, "mask", scaled=self.resize)
-        if len(self.report.problems) > before or self.size is None:
+        pixels = self._look(file, "mask", scaled=self.resize)
+        if pixels is None or self.size is None:
             return None
         # The middle of the grey range is the limit, as in the released code of Texler et al. 2020.
-        area = resized(read_image(file), self.size).float().mean(0) > 128
+        area = resized(pixels, self.size).float().mean(0) > 128
         if not bool(erode(area[None]).any()):
             self.problem(f"the mask '{file.name}' leaves no place for a patch: make its white part larger.")
             return None
@@ -321,9 +321,9 @@ class _Inspection:
 
     def _look_guide(self, file: Path, name: str, counts: dict[int, str]) -> None:
         try:
-            with Image.open(file) as picture:
-                counts.setdefault(_CHANNELS.get(picture.mode, 3), file.name)
-                size = (picture.height, picture.width)
+            pixels = read_channels(file)
+            counts.setdefault(len(pixels), file.name)
+            size = (int(pixels.shape[-2]), int(pixels.shape[-1]))
         except Exception as error:
             self.problem(f"'{file.name}' of the guide '{name}' cannot be read ({type(error).__name__}): replace it.")
             return

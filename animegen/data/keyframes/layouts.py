@@ -126,6 +126,6 @@ def _true_suffix(file: Path) -> str:
     try:
         with Image.open(file) as picture:
             suffixes = FORMATS.get(str(picture.format), (file.suffix.lower(),))
-    except OSError:
+    except Exception:  # Pillow's plug-ins raise nearly every kind of exception
         return file.suffix  # the check of the project says that it is broken
     return file.suffix if file.suffix.lower() in suffixes else suffixes[0]

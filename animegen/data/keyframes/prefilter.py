@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,6 +13,8 @@ from animegen.data.images import to_float, to_uint8
 from animegen.data.keyframes.project import Frames
 from animegen.nn.warp import backward_warp
 from animegen.video.flow import DISFlow, FlowEstimator
+
+Tag = TypeVar("Tag")
 
 
 class BilateralFilter:
@@ -52,6 +55,27 @@ class BilateralFilter:
     def __call__(self, clip: Frames) -> FilteredClip:
         """Return the filtered clip of uint8 (3, H, W) frames; every frame is computed when it is asked for."""
         return FilteredClip(self, clip)
+
+    def stream(
+        self, frames: Iterable[tuple[Tensor, Tag]], cuts: Collection[int] = (), first: int = 0
+    ) -> Iterator[tuple[Tensor, Tag]]:
+        """Yield each frame filtered, as in the whole clip of its shot, while no more than a window is in memory.
+
+        A window has ``2 * radius + 1`` frames and the flows between them, and frames come ``radius`` frames late.
+
+        Args:
+            frames: (uint8 (3, H, W), what comes with it, such as its time).
+            cuts: numbers of frames that begin a shot; nothing is averaged across them.
+            first: number of the first frame.
+        """
+        window = _Window(self)
+        for number, (pixels, tag) in enumerate(frames, first):
+            if number in cuts:
+                yield from window.ready(ended=True)
+                window = _Window(self)
+            window.add(pixels, tag)
+            yield from window.ready(ended=False)
+        yield from window.ready(ended=True)
 
     def blend(self, clip: Frames, number: int, motion: Callable[[int, int], Tensor]) -> Tensor:
         """Return frame ``number`` filtered, float (1, 3, H, W) in [-1, 1].
@@ -104,3 +128,37 @@ class FilteredClip:
             a, b = (to_float(self.clip[n])[None] for n in (first, second))
             self._flows[first, second] = self.filter.flow(a, b)
         return self._flows[first, second]
+
+    def forget(self, number: int) -> None:
+        """Drop the result of a frame that will not be asked for again."""
+        self._done.pop(number, None)
+
+
+class _Window:
+    """The frames of a shot that a filter needs at present; a clip whose end is not known."""
+
+    def __init__(self, filter_: BilateralFilter) -> None:
+        self.radius = filter_.radius
+        self.filtered = FilteredClip(filter_, self)
+        self.count = self.next = 0
+        self._frames: dict[int, Tensor] = {}
+        self._tags: dict[int, Any] = {}
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, number: int) -> Tensor:
+        return self._frames[number]
+
+    def add(self, pixels: Tensor, tag: Any) -> None:
+        """Take the next frame."""
+        self._frames[self.count], self._tags[self.count] = pixels, tag
+        self.count += 1
+
+    def ready(self, ended: bool) -> Iterator[tuple[Tensor, Any]]:
+        """Yield the frames whose neighbours are all there; those after the last of the shot will never be."""
+        while self.next < self.count and (ended or self.next + self.radius < self.count):
+            yield self.filtered[self.next], self._tags.pop(self.next)
+            self.filtered.forget(self.next)
+            self._frames.pop(self.next - self.radius, None)
+            self.next += 1

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from animegen.losses.pixel import difference, require_same_shape
+from animegen.losses.pixel import difference
 
 
 class FeatureMSE(nn.Module):
@@ -31,13 +30,8 @@ class FeatureMSE(nn.Module):
 
     def forward(self, image: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> Tensor:
         """Compare two dicts of features (B,C,H,W)."""
-        sums, values = [], 0
-        for layer in self.layers:
-            require_same_shape(image[layer], reference[layer], self)
-            # One pass over these large maps instead of one each for difference, square and sum; likewise backward.
-            sums.append(F.mse_loss(image[layer].float(), reference[layer].detach().float(), reduction="sum"))
-            values += image[layer].numel()
-        return torch.stack(sums).sum() / values
+        squares = [difference(image[layer], reference[layer].detach(), self).square() for layer in self.layers]
+        return torch.stack([s.sum() for s in squares]).sum() / sum(s.numel() for s in squares)
 
 
 class FrameDifference(nn.Module):

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from animegen.core.errors import AnimegenError, did_you_mean
+from animegen.models.fewshot.fast import FoldingSequential, in_strips
 from animegen.nn.conv import SLOPE, initialise, require_multiple, scale_channels
 from animegen.nn.norm import InstanceNorm
 
@@ -19,6 +20,8 @@ NORMS = ("batch", "instance", "group", "none")
 UPSAMPLING = ("folded", "nearest", "bilinear")
 LAST = ("7", "5", "3", "separable")
 INITS = ("torch", "normal")
+REACH = 6
+"""Rows that the end of the generator looks up and down: 1 to double the size, 3 and twice 1 in its convolutions."""
 
 
 class FewShotGenerator(nn.Module):
@@ -83,6 +86,7 @@ class FewShotGenerator(nn.Module):
                 f" and {len(filters)}: correct them."
             )
         self.inputs = inputs
+        self._row_by_row = norm in ("batch", "none") and upsampling in ("folded", "nearest")
         f0, f1, f2, f3, f4, f5 = (scale_channels(channels, width) for channels in filters)
         self.conv0 = _down(inputs, f0, 7, 1, norm)
         self.conv1 = _down(f0, f1, 3, 2, norm)
@@ -119,6 +123,18 @@ class FewShotGenerator(nn.Module):
         half = self.conv1(full)
         quarter = self.conv2(half)
         x = self.up2(torch.cat([self.blocks(quarter), quarter], 1))
+        maps = [(x, 2), (half, 2), (full, 1), (images, 1)]
+        if self.streams and not torch.is_grad_enabled():
+            return in_strips(self._finish, maps, REACH)
+        return self._finish(*(values for values, _ in maps))
+
+    @property
+    def streams(self) -> bool:
+        """Whether the end of the network, where memory goes, is drawn strip by strip: if no layer of it needs more."""
+        return not self.training and self._row_by_row
+
+    def _finish(self, x: Tensor, half: Tensor, full: Tensor, images: Tensor) -> Tensor:
+        """Draw the frame from the map at half size."""
         x = self.up1(torch.cat([x, half], 1))
         # Of one type and memory order, so that the 163 channels, the largest map of the network, are written once.
         x = self.smooth(self.conv11(torch.cat([x, full, as_like(images, full)], 1)))
@@ -137,17 +153,18 @@ class FoldedUpsampleConv(nn.Conv2d):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, 3, padding=1, bias=False)
 
-    def folded(self) -> Tensor:
-        """Return the kernel (inputs, outputs, 4, 4) of the transposed convolution."""
+    @staticmethod
+    def folded(weight: Tensor) -> Tensor:
+        """Return the kernel (inputs, outputs, 4, 4) of the transposed convolution for one (outputs, inputs, 3, 3)."""
         # Tap k of the 4x4 kernel is the sum of those taps of the 3x3 kernel that fall onto the same low-resolution
         # pixel: along each axis [w2, w1 + w2, w0 + w1, w0].
-        w0, w1, w2 = self.weight.unbind(2)
+        w0, w1, w2 = weight.unbind(2)
         w0, w1, w2 = torch.stack([w2, w1 + w2, w0 + w1, w0], 2).unbind(3)
         return torch.stack([w2, w1 + w2, w0 + w1, w0], 3).transpose(0, 1)
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Map (B, inputs, H, W) to (B, outputs, 2H, 2W)."""
-        return F.conv_transpose2d(input, self.folded(), stride=2, padding=1)
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Map (B, inputs, H, W) to (B, outputs, 2H, 2W) with another 3x3 kernel than one's own."""
+        return F.conv_transpose2d(input, self.folded(weight), bias, stride=2, padding=1)
 
 
 class PatchDiscriminator(nn.Module):
@@ -195,7 +212,7 @@ class _Block(nn.Module):
 
     def __init__(self, channels: int, norm: str, second_norm: bool) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
+        self.layers = FoldingSequential(
             nn.ReLU(),
             nn.Conv2d(channels, channels, 3, padding=1),
             make_norm(norm, channels),
@@ -210,17 +227,17 @@ class _Block(nn.Module):
 
 def _down(inputs: int, outputs: int, kernel: int, stride: int, norm: str) -> nn.Sequential:
     convolution = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2)
-    return nn.Sequential(convolution, make_norm(norm, outputs), nn.LeakyReLU(SLOPE, inplace=True))
+    return FoldingSequential(convolution, make_norm(norm, outputs), nn.LeakyReLU(SLOPE, inplace=True))
 
 
 def _up(inputs: int, outputs: int, norm: str, upsampling: str) -> nn.Sequential:
     tail = (make_norm(norm, outputs), nn.ReLU(inplace=True))
     if upsampling == "folded":
         # Inside another, so that the state dict is that of the other ways.
-        return nn.Sequential(nn.Identity(), FoldedUpsampleConv(inputs, outputs), *tail)
+        return FoldingSequential(nn.Identity(), FoldedUpsampleConv(inputs, outputs), *tail)
     align = True if upsampling == "bilinear" else None
     resize = nn.Upsample(scale_factor=2, mode=upsampling, align_corners=align)
-    return nn.Sequential(resize, nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), *tail)
+    return FoldingSequential(resize, nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), *tail)
 
 
 def _last_convolution(inputs: int, outputs: int, last: str) -> nn.Module:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchvision.models.optical_flow import raft_small
 
@@ -116,3 +117,14 @@ def test_raft_is_torchvisions_at_any_size(tmp_path: Path) -> None:
         torch.testing.assert_close(flow(a, b), network(a, b)[-1])
     assert flow.name == "raft_small"
     assert flow(a[..., :50, :70], b[..., :50, :70]).shape == (1, 2, 50, 70)
+
+
+def test_a_flow_depends_on_its_two_pictures_alone() -> None:
+    """OpenCV's object gives another flow, by a tenth of a pixel, once it has seen other pictures."""
+    generator = torch.Generator().manual_seed(0)
+    scene = F.interpolate(torch.rand(1, 3, 8, 24, generator=generator) * 2 - 1, (32, 96), mode="bicubic")
+    frames = [scene[..., 2 * t : 2 * t + 40] for t in range(4)]
+    flow = DISFlow()
+    first = flow(frames[0], frames[1])
+    flow(frames[2], frames[3])
+    assert torch.equal(flow(frames[0], frames[1]), first)

@@ -101,6 +101,43 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
     assert text.count("\n  - ") == int(text.split(" has ")[1].split()[0])
 
 
+def test_pictures_are_looked_at_to_the_last_pixel(tmp_path: Path) -> None:
+    root = small_project(tmp_path)
+    for file in ("frames/002.png", "keys/003.png"):
+        data = (root / file).read_bytes()
+        (root / file).write_bytes(data[: len(data) // 2])  # the head is whole
+    save(root / "keys" / "².png")  # a digit that is no number
+    with pytest.raises(AnimegenError) as caught:
+        folder_project(root)
+    for part in (
+        "the frame '002.png' cannot be read",
+        "the drawing '003.png' cannot be read",
+        "the drawing '².png' has no frame of that name",
+    ):
+        assert part in str(caught.value)
+
+
+def test_a_picture_that_claims_to_be_huge_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in ("input", "output"):
+        save(tmp_path / "some_train" / folder / "0.png")
+    save(tmp_path / "some_train" / "input" / "1.bmp")
+    data = bytearray((tmp_path / "some_train" / "input" / "1.bmp").read_bytes())
+    data[18:26] = (100_000).to_bytes(4, "little") * 2  # width and height
+    (tmp_path / "some_train" / "input" / "1.bmp").write_bytes(data)
+    assert run_verb(prepare.main, f"import={tmp_path / 'some_train'}", f"output={tmp_path / 'project'}") == 1
+    assert "the frame '1.bmp' cannot be read (DecompressionBombError): replace it." in capsys.readouterr().out
+
+
+def test_pictures_are_measured_as_they_are_seen(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held upright
+    for n in range(3):
+        save(tmp_path / "frames" / f"{n}.jpg", seed=n, exif=exif)
+    save(tmp_path / "keys" / "1.png", height=32, width=24)
+    project = folder_project(tmp_path)
+    assert project.photo[0].shape == project.drawings[1].shape == (3, 32, 24)
+
+
 def test_a_folder_that_is_no_project_is_told(tmp_path: Path) -> None:
     with pytest.raises(AnimegenError, match="There is no project folder"):
         folder_project(tmp_path / "nowhere")
