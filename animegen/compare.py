@@ -231,9 +231,10 @@ def _write_files(folder: Path, files: Mapping[str, bytes]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for name in files:
             os.replace(unfinished / name, folder / name)
-        unfinished.rmdir()
     except OSError as error:
         raise AnimegenError(f"'{folder}' cannot be written ({error.strerror}): choose another output=.") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _section_markdown(section: Section) -> str:

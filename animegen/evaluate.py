@@ -37,7 +37,7 @@ HELP = """animegen eval checkpoint=<last|run folder|file> [key=value ...]
   animegen eval checkpoint=last benchmark=clips       # steadiness on clips of the generated world
   animegen eval checkpoint=last benchmark=clips benchmark.film=film.mp4       # ... and on your own film
   animegen eval checkpoint=last benchmark=generation  # whole clips between two frames
-  animegen eval checkpoint=runs/quickstart data=unpaired/folders data.photos=photos data.anime=stills features=squeezenet1_1
+  animegen eval checkpoint=runs/quickstart data=unpaired/folders data.photos=photos data.anime=stills features=vgg19
 
 keys: checkpoint=last|<run folder>|<.ckpt file>, device, weights=ema|raw, samples, batch_size, output=<folder>,
       overwrite, runs, data=... (default: what the checkpoint was trained on; data.<key>=... changes it),

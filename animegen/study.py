@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -405,10 +406,12 @@ def _write_record(
             {"row": run.row, "seed": run.seed, "folder": run.folder.relative_to(folder).as_posix()} for run in runs
         ],
     }
+    unfinished = folder / f"{RECORD}.unfinished"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        unfinished = folder / f"{RECORD}.unfinished"
         unfinished.write_text(json.dumps(record, indent=2) + "\n")
         os.replace(unfinished, folder / RECORD)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
         raise AnimegenError(f"'{folder}' cannot be written ({error.strerror}): choose another output=.") from error

@@ -225,10 +225,14 @@ def _missing(folder: Path, words: list[str]) -> list[str] | None:
 
 
 def optimised(record: dict[str, Any]) -> float | None:
-    """Return the value that a sweeper optimises: the task's main metric, else the first validation metric."""
-    evaluation = record.get("evaluation")
-    if evaluation:
-        return evaluation["methods"]["model"][evaluation["main"]]["mean"]
+    """Return the value that a sweeper optimises: the task's main metric, else the first validation metric.
+
+    The main metric is missing where there were too few pictures for it, as for a distance of distributions.
+    """
+    evaluation = record.get("evaluation") or {}
+    main = evaluation["methods"]["model"].get(evaluation["main"]) if evaluation else None
+    if main is not None:
+        return main["mean"]
     return next((value for name, value in record["metrics"].items() if name.startswith("val/")), None)
 
 
@@ -337,5 +341,9 @@ def report(sweep: Sweep) -> int:
 def _write(path: Path, content: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".json.unfinished")
-    unfinished.write_text(json.dumps(content, indent=2, default=str) + "\n")
-    os.replace(unfinished, path)
+    try:
+        unfinished.write_text(json.dumps(content, indent=2, default=str) + "\n")
+        os.replace(unfinished, path)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise

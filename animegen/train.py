@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import random
@@ -88,8 +89,13 @@ LAYOUT = {
 
 def train(config: DictConfig, folder: Path, choices: dict[str, Any], overrides: list[str]) -> float | None:
     """Run one training; return the value of the metric that the experiment optimises."""
-    with contextlib.ExitStack() as held:
-        return _train(config, folder, choices, overrides, held)
+    try:
+        with contextlib.ExitStack() as held:
+            return _train(config, folder, choices, overrides, held)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):  # whatever was being written
+            raise unwritable(folder, error) from error
+        raise
 
 
 def _train(

@@ -14,6 +14,7 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from animegen.core.errors import AnimegenError
+from animegen.core.files import completed
 from animegen.core.module import AnimeModule
 from animegen.core.sharded import ShardedStrategy
 from animegen.data.images import to_uint8
@@ -69,18 +70,19 @@ class Previews(pl.Callback):
         if not trainer.is_global_zero:
             return
         folder = Path(trainer.default_root_dir) / "previews"
-        folder.mkdir(parents=True, exist_ok=True)
         stem = folder / f"step-{module.train_step:07d}"
         stills = {name: value for name, value in pictures.items() if value.ndim == 4}
         clips = {name: value for name, value in pictures.items() if value.ndim == 5}
         if stills:
             picture = grid(list(stills.values()))
-            picture.save(stem.with_suffix(".png"))
+            with completed(stem.with_suffix(".png")) as hidden:
+                picture.save(hidden)
             self._publish(trainer, f"preview/{'_'.join(stills)}", picture, encode(picture), module.train_step)
         if clips:
             frames = [grid([clip[:, t] for clip in clips.values()]) for t in range(next(iter(clips.values())).shape[1])]
             data = encode_gif(frames)
-            stem.with_suffix(".gif").write_bytes(data)
+            with completed(stem.with_suffix(".gif")) as hidden:
+                hidden.write_bytes(data)
             self._publish(trainer, f"preview/{'_'.join(clips)}", frames[0], data, module.train_step)
 
     def _publish(self, trainer: pl.Trainer, tag: str, picture: Image.Image, data: bytes, step: int) -> None:

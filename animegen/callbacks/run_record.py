@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -18,7 +19,9 @@ import pytorch_lightning as pl
 import torch
 
 import animegen
+from animegen.core.errors import AnimegenError
 from animegen.core.module import AnimeModule
+from animegen.core.runs import unwritable
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "torchmetrics", "lpips", "numpy", "av")
 
@@ -86,7 +89,8 @@ class RunRecord(pl.Callback):
         if not interrupted:
             self.record["error"] = f"{type(exception).__name__}: {exception}"
         self.update(module)
-        self._write(trainer.is_global_zero)
+        with contextlib.suppress(AnimegenError):  # a full disk may be what it failed from
+            self._write(trainer.is_global_zero)
 
     def update(self, module: AnimeModule) -> None:
         """Take over the newest values of the module."""
@@ -137,10 +141,15 @@ class RunRecord(pl.Callback):
     def _write(self, here: bool) -> None:
         if not here:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self.path.with_suffix(".json.unfinished")
-        unfinished.write_text(json.dumps(self.record, indent=2, default=str) + "\n")
-        os.replace(unfinished, self.path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished.write_text(json.dumps(self.record, indent=2, default=str) + "\n")
+            os.replace(unfinished, self.path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                unfinished.unlink(missing_ok=True)
+            raise unwritable(self.path.parent, error) from error
 
 
 def versions() -> dict[str, str]:

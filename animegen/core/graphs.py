@@ -169,8 +169,10 @@ def _traced(drawing: Drawing, example: Tensor, free: dict[int, Dim]) -> Exported
 
 def write_pt2(program: ExportedProgram, path: Path, metadata: dict[str, str]) -> None:
     """Write a file for ``torch.export.load``, with the metadata as :data:`METADATA_FILE` inside."""
-    with path.open("wb") as file, _quiet():
-        torch.export.save(program, file, extra_files={METADATA_FILE: json.dumps(metadata, indent=2)})
+    content = io.BytesIO()  # torch's own writer ends the process when a disk is full
+    with _quiet():
+        torch.export.save(program, content, extra_files={METADATA_FILE: json.dumps(metadata, indent=2)})
+    path.write_bytes(content.getbuffer())
 
 
 def write_onnx(program: ExportedProgram, path: Path, metadata: dict[str, str], opset: int = 18) -> None:

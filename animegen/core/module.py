@@ -265,9 +265,10 @@ class AnimeModule(pl.LightningModule):
         if not all(map(math.isfinite, self._log.means().values())):
             self._stop_at(self._log.nonfinite(), self.train_step)
         for name, parameters in self._network_parameters.items():
-            largest = nn.utils.get_total_norm(parameters, norm_type=math.inf).item()
-            if not math.isfinite(largest):
-                self._stop(f"The weights of '{name}' became {largest}", self.train_step)
+            # Not the largest weight: a process may have an empty shard of a network that is cut up, which has none.
+            norm = nn.utils.get_total_norm(parameters).item()
+            if not math.isfinite(norm):
+                self._stop(f"The weights of '{name}' became {norm}", self.train_step)
 
     def _stop_at(self, found: NonFinite | None, step: int) -> None:
         if found is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import nn
@@ -34,5 +35,7 @@ def shard(module: LightningModule, networks: dict[str, nn.Module]) -> None:
     if not isinstance(module.trainer.strategy, ShardedStrategy):
         return
     for network in networks.values():
+        # torch cuts up weights in the usual memory order only, and channels_last has put them into another.
+        network.to(memory_format=torch.contiguous_format)
         # Off again after each forward, so that the parameters at rest are the shards that the optimizers have.
         fully_shard(network, mesh=module.trainer.strategy.device_mesh["data_parallel"], reshard_after_forward=True)

@@ -27,20 +27,30 @@ def save_samples(headers: Sequence[str], rows: Sequence[Sequence[Tensor]], folde
         rows: per sample a picture (3, H, W) in [-1, 1] for each column.
         folder: where to.
         method: the column of the model; those after it are the truth.
+
+    Raises:
+        AnimegenError: if the folder cannot be written.
     """
     given = [0, *range(list(headers).index(method) + 1, len(headers))]
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     digests = []
-    for number, row in enumerate(rows):
-        pictures = [to_uint8(picture.detach().cpu()) for picture in row]
-        for header, picture in zip(headers, pictures, strict=True):
-            write_image(unfinished / header / f"{number}.png", picture)
-        digests.append(_digest([pictures[place] for place in given]))
-    unfinished.mkdir(parents=True, exist_ok=True)
-    (unfinished / INDEX).write_text(json.dumps({"columns": list(headers), "samples": digests}, indent=2) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(unfinished, folder)
+    try:
+        for number, row in enumerate(rows):
+            pictures = [to_uint8(picture.detach().cpu()) for picture in row]
+            for header, picture in zip(headers, pictures, strict=True):
+                write_image(unfinished / header / f"{number}.png", picture)
+            digests.append(_digest([pictures[place] for place in given]))
+        unfinished.mkdir(parents=True, exist_ok=True)
+        (unfinished / INDEX).write_text(json.dumps({"columns": list(headers), "samples": digests}, indent=2) + "\n")
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(unfinished, folder)
+    except OSError as error:
+        raise AnimegenError(
+            f"'{folder}' cannot be written ({error.strerror}): check the space left, or choose another output=."
+        ) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _digest(pictures: Sequence[Tensor]) -> str:

@@ -128,7 +128,7 @@ def test_every_command_of_a_page_runs(
         for task in tasks:
             words = list(task.command[4:])
             if HydraConfig.initialized():
-                task.log.parent.mkdir(parents=True)
+                task.log.parent.mkdir(parents=True, exist_ok=True)
                 (task.log.parent / "run.json").write_text(json.dumps({"status": "running", "metrics": {}}))
                 later.append([*words, "overwrite=true"])
             else:
@@ -152,8 +152,10 @@ def test_every_command_of_a_page_runs(
         elif language == "sh":
             for line in filter(None, text.splitlines()):
                 words = shlex.split(line)[1:]
-                own = searched and any("experiment=sketch" in word for word in words)
-                words = [*words, *TINY, *searched, "train_steps=1"] if own else smaller(words)
+                own = bool(searched) and words[0] == "train"
+                words = [*words, *searched] if own else smaller(words)
+                if own and is_run(words):
+                    words += [*TINY, "data.scenes=4", "data.val_scenes=1", "train_steps=1"]
                 HydraConfig.instance().cfg = None
                 code = run_verb(VERBS[words[0]].main, *words[1:])
                 assert code == 0, line

@@ -33,6 +33,7 @@ def test_sharded_training_is_training(tmp_path: Path) -> None:
     one = train(*TOY, "data.batch_size=4", output=tmp_path / "one")
     words = [*tiny(*TOY, "data.batch_size=2", "trainer=fsdp"), "trainer.devices=2"]
     words.remove("evaluate=false")
+    words.append("model.channels_last=true")  # as most models are trained
     done = command("train", *words, "data.test_scenes=2", f"output={tmp_path / 'two'}", cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert_close(tmp_path / "two", one)
@@ -55,6 +56,7 @@ def test_sharded_adversarial_training(tmp_path: Path) -> None:
     l1 = "{loss:{_target_:animegen.losses.L1},reads:{image:fake,reference:photo}}"
     pretrain = ("~model.objectives.pretrain.content", f"+model.objectives.pretrain.l1={l1}", "model.pretrain_steps=1")
     words = tiny("model=animegan/v2_lite", *gone, *pretrain, "train_steps=4", "logger=csv", "val_every=2")
+    words.append("model.channels_last=false")  # shards have no such order; here both are to add in the same one
     for name in ("fsdp", "ddp_cpu"):
         done = command("train", *words, f"trainer={name}", "trainer.devices=2", f"output={tmp_path / name}", cwd=ROOT)
         assert done.returncode == 0, done.stderr

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 
-from animegen import sweep
-from tests.support import command, tiny
+from animegen import jobs, sweep
+from animegen.core.checkpoint import read_checkpoint
+from animegen.core.module import AnimeModule
+from tests.support import assert_same_state, command, sentence, tiny, train
 
 TOY = ("model=toy", "data=paired/toonworld")
 ROOT = Path(__file__).parents[2]
@@ -50,6 +56,142 @@ def test_distributed_training_inside_a_sweep(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert [run["status"] for run in runs(tmp_path / "out").values()] == ["finished", "finished"]
     assert sorted(runs(tmp_path)) == ["out/toy/plain/seed0-0", "out/toy/plain/seed1-1"]
+
+
+class KillsFirst(pl.Callback):
+    """Kills the first job that gets to a step, as the kernel does when memory runs out.
+
+    Args:
+        witness: file that tells that it was done.
+        step: of the training.
+    """
+
+    def __init__(self, witness: str, step: int) -> None:
+        self.witness, self.step = Path(witness), step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: AnimeModule, *_: object) -> None:
+        if module.train_step == self.step and not self.witness.exists():
+            self.witness.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_killed_job_is_told_and_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    words = (*TOY, "train_steps=4", "callbacks.checkpoints.every=1", "callbacks.checkpoints.keep=-1")
+    whole = train(*words, "seed=0", output=tmp_path / "whole")
+    kills = (
+        f"+callbacks.kills={{_target_:tests.integration.test_sweep.KillsFirst,witness:{tmp_path / 'killed'},step:3}}"
+    )
+    done = command("train", "-m", *tiny(*words), kills, "seed=0,1", f"output={tmp_path / 'out'}", cwd=ROOT)
+    assert done.returncode == 1, done.stderr
+    assert re.search(r"failed: job 0: .*: killed by SIGKILL", done.stderr)
+    before = runs(tmp_path / "out")
+    assert [run["status"] for run in before.values()] == ["running", "finished"]  # nobody could write down its end
+    again = command("train", f"resume_sweep={tmp_path / 'out'}", cwd=ROOT)
+    assert again.returncode == 0, again.stderr
+    after = runs(tmp_path / "out")
+    assert [(run["status"], run["train_step"]) for run in after.values()] == [("finished", 4)] * 2
+    mended, untouched = after
+    assert after[mended]["resumed_at"] in (2, 3)
+    assert after[untouched] == before[untouched]
+    assert_same_state(read_checkpoint(whole), read_checkpoint(tmp_path / "out" / mended))
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_is_finished(tmp_path: Path) -> None:
+    out, steps = tmp_path / "out", tiny(*TOY, "train_steps=4")
+    words = [sys.executable, "-m", "animegen", "train", "-m", *steps, "seed=0,1,2", f"output={out}"]
+    process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    first = out / "jobs" / "0.json"
+    until = time.monotonic() + 200
+    while not (first.exists() and json.loads(first.read_text())["status"] == "finished"):
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    process.kill()
+    process.wait()
+    before = runs(out)["toy/plain/seed0-0"]
+    for _ in range(20):  # the job that it had started may still be at work in its folder, which is told
+        done = command("train", f"resume_sweep={out}", cwd=ROOT)
+        if done.returncode == 0:
+            break
+        assert "at work" in done.stderr
+        time.sleep(2)
+    after = runs(out)
+    assert [(run["status"], run["train_step"]) for run in after.values()] == [("finished", 4)] * 3
+    assert after["toy/plain/seed0-0"] == before
+
+
+@pytest.mark.slow
+def test_two_sweeps_into_the_same_folder(tmp_path: Path) -> None:
+    words = [*tiny(*TOY, "train_steps=2"), "seed=0,1", f"output={tmp_path / 'out'}"]
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-m", "animegen", "train", "-m", *words],
+            **{"cwd": ROOT, "stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL, "text": True},
+        )
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=300)[1] for process in both]
+    assert sorted(process.returncode for process in both) == [0, 2], said
+    refusal = sentence(said[[process.returncode for process in both].index(2)], 2)
+    assert "Another command is at work" in refusal or "already holds a sweep" in refusal
+    assert [run["status"] for run in runs(tmp_path / "out").values()] == ["finished"] * 2
+
+
+class Share(pl.Callback):
+    """Writes down which share of the machine a job was given, and when it held it."""
+
+    def on_fit_start(self, trainer: pl.Trainer, module: AnimeModule) -> None:
+        self.began = time.time()
+
+    def on_train_end(self, trainer: pl.Trainer, module: AnimeModule) -> None:
+        mine = {key: os.environ.get(key) for key in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")}
+        said = {**mine, "began": self.began, "ended": time.time()}
+        Path(trainer.default_root_dir, "share.json").write_text(json.dumps(said))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("launcher", "gpus", "shares"),
+    [
+        # Two jobs on four GPUs: each sees two, for trainer=ddp. Two on two by default: one each.
+        ("joblib hydra.launcher.n_jobs=2", "0,1,2,3", {"0,2", "1,3"}),
+        ("submitit_local", "0,1", {"0", "1"}),
+    ],
+)
+def test_gpus_are_shared_out_among_the_jobs_of_a_sweep(
+    launcher: str, gpus: str, shares: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if needs(launcher.split()[0]).args[0]:
+        pytest.skip("the launcher is not installed")
+    # All processes believe in these GPUs; the jobs train on the CPU.
+    (tmp_path / "sitecustomize.py").write_text(
+        f"from animegen import jobs\njobs.list_gpus = lambda: {gpus.split(',')!r}\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    quickstart = tiny("experiment=animegan/quickstart", "train_steps=1", "device=cpu")
+    quickstart.remove("threads=1")
+    words = (
+        *quickstart,
+        "+callbacks.share={_target_:tests.integration.test_sweep.Share}",
+        f"hydra/launcher={launcher.split()[0]}",
+    )
+    grid = ("ablation=none,animegan/no_discriminator", "seed=0,1", *launcher.split()[1:])
+    done = command("train", "-m", *words, *grid, f"output={tmp_path / 'out'}", cwd=ROOT, timeout=600)
+    assert done.returncode == 0, done.stderr
+    found = runs(tmp_path / "out")
+    assert len(found) == 4
+    assert {(bool(run["config"]["ablations"]), run["config"]["seed"]) for run in found.values()} == {
+        *((ablated, seed) for ablated in (False, True) for seed in (0, 1))
+    }
+    told = [json.loads((tmp_path / "out" / name / "share.json").read_text()) for name in found]
+    assert {each["CUDA_VISIBLE_DEVICES"] for each in told} == shares
+    assert {each["OMP_NUM_THREADS"] for each in told} == {str(max(1, jobs.count_cores() // 2))}
+    for share in shares:  # never two at a time on one
+        times = sorted((each["began"], each["ended"]) for each in told if each["CUDA_VISIBLE_DEVICES"] == share)
+        assert all(first[1] <= second[0] for first, second in itertools.pairwise(times))
 
 
 def needs(launcher: str) -> pytest.MarkDecorator:

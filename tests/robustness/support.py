@@ -15,7 +15,10 @@ from pathlib import Path
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
-    [*("animegen.train", "animegen.stylize", "animegen.interpolate", "animegen.prepare"), "tests.robustness.support"]
+    [
+        *("animegen.train", "animegen.stylize", "animegen.interpolate", "animegen.prepare", "animegen.evaluate"),
+        "tests.robustness.support",
+    ]
 )
 TIMEOUT = 300.0
 
@@ -68,10 +71,12 @@ def _run(module: str, commands: Sequence[Sequence[str]], log: str, largest_file:
     os._exit(code)
 
 
-def finish(process: multiprocessing.process.BaseProcess, log: Path, seconds: float | None = None) -> Ended:
-    """Wait for a process; kill it after ``seconds``, or fail if it takes longer than any should."""
+def finish(
+    process: multiprocessing.process.BaseProcess, log: Path, seconds: float | None = None, most: float = TIMEOUT
+) -> Ended:
+    """Wait for a process; kill it after ``seconds``, or fail if it takes longer than any should (``most``)."""
     began = time.monotonic()
-    process.join(TIMEOUT if seconds is None else seconds)
+    process.join(most if seconds is None else seconds)
     killed = process.is_alive()
     if killed:
         process.kill()
@@ -81,9 +86,11 @@ def finish(process: multiprocessing.process.BaseProcess, log: Path, seconds: flo
     return Ended(None if killed else process.exitcode, said, time.monotonic() - began)
 
 
-def run(module: str, commands: Sequence[Sequence[str]], log: Path, largest_file: int | None = None) -> Ended:
-    """Run a verb to its end; see :func:`start`."""
-    return finish(start(module, commands, log, largest_file), log)
+def run(
+    module: str, commands: Sequence[Sequence[str]], log: Path, largest_file: int | None = None, files: int = 1
+) -> Ended:
+    """Run a verb to its end; see :func:`start`. It may take longer the more ``files`` there are for each command."""
+    return finish(start(module, commands, log, largest_file), log, most=TIMEOUT + 5.0 * len(commands) * files)
 
 
 def kill_again_and_again(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from animegen import evaluate, export, importing, interpolate, load_model, stylize
+from animegen import evaluate, export, generate, importing, interpolate, load_model, stylize
 from animegen import train as train_verb
 from animegen.core.errors import AnimegenError
 from animegen.data.images import write_image
@@ -42,7 +42,7 @@ class Malicious:
 
 
 @pytest.mark.parametrize("wrapped", ["bare", "torch", "inside"])
-@pytest.mark.parametrize("verb", [evaluate, export, importing, interpolate, stylize, train_verb])
+@pytest.mark.parametrize("verb", [evaluate, export, generate, importing, interpolate, stylize, train_verb])
 def test_a_malicious_pickle_does_not_run(
     verb: Any, wrapped: str, toy: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -60,6 +60,7 @@ def test_a_malicious_pickle_does_not_run(
     more = {
         stylize: [f"input={tmp_path / 'a.png'}", f"output={tmp_path / 'b.png'}"],
         interpolate: [f"input=[{tmp_path / 'a.png'},{tmp_path / 'a.png'}]", f"output={tmp_path / 'b'}"],
+        generate: [f"keys=[{tmp_path / 'a.png'},{tmp_path / 'a.png'}]", f"output={tmp_path / 'b'}"],
         export: ["format=pt2", f"output={tmp_path / 'b.pt2'}"],
         importing: [f"output={tmp_path / 'b.ckpt'}"],
     }.get(verb, [])

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from animegen import compare, evaluate, interpolate, prepare, stylize
+from animegen import compare, evaluate, export, generate, interpolate, prepare, stylize
 from animegen import train as train_verb
 from animegen.core.checkpoint import read_checkpoint
 from tests.robustness.support import assert_calm, finish, run, start
 from tests.robustness.test_kills import film, pixels
 from tests.support import refused, run_verb, sentence, tiny, train
+from tests.unit.data.keyframes.test_keyframe_projects import small_project
 
 TOY = ("experiment=toy/quickstart",)
+
+
+#: A run that is scored, with pictures.
+SCORED = ("logger=none", "evaluate=true", "data.test_scenes=8")
+
+
+@pytest.fixture(scope="module")
+def between(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    words = ("experiment=interpolation/quickstart", "train_steps=1")
+    return train(*words, output=tmp_path_factory.mktemp("between") / "run")
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +50,86 @@ def test_training_on_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path) -> No
     assert read_checkpoint(folder)["animegen"]["train_step"] == 2
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("words", "room"), [((), 3_000), ((), 9_000), (("logger=csv",), 6_000), (SCORED, 45_000)])
+def test_training_on_a_disk_that_is_full_from_the_beginning(words: tuple[str, ...], room: int, tmp_path: Path) -> None:
+    """The configuration, a preview, the record, and a picture of the evaluation are what does not fit."""
+    begin = [word for word in tiny(*TOY, "train_steps=2") if not word.startswith(("logger=", "evaluate="))]
+    ended = run("animegen.train", [[*begin, *words, f"output={tmp_path / 'run'}"]], tmp_path / "log", room)
+    assert "cannot be written (File too large)" in sentence(ended.said, ended.code or 0)
+    assert not [path for path in (tmp_path / "run").rglob("*") if "unfinished" in path.name or path.name[0] == "."]
+    assert run_verb(train_verb.main, *begin, *words, f"output={tmp_path / 'run'}", "overwrite=true") == 0
+
+
+#: What a verb writes, with room for all but its largest file.
+FULL = {
+    "compare": ("animegen.compare", ["{toy}"], "out", 2_000),
+    "eval": ("animegen.evaluate", ["checkpoint={toy}", "device=cpu", "features=none"], "out", 8_000),
+    "drawn film": ("animegen.prepare", ["film=photo", "shots=[5,5]", "side=64"], "out.mp4", 8_000),
+    "its sound": ("animegen.prepare", ["film=photo", "shots=[5,5]", "side=64"], "out.mp4", 3_000),
+    "filter": ("animegen.prepare", ["filter={project}", "radius=1"], "out", 1_000),
+    "pictures": ("animegen.stylize", ["checkpoint={toy}", "input={project}/frames", "device=cpu"], "out", 1_000),
+    "pt2": ("animegen.export", ["checkpoint={toy}", "format=pt2"], "out.pt2", 5_000),
+    "onnx": ("animegen.export", ["checkpoint={toy}", "format=onnx"], "out.onnx", 1_000),
+    "smooth film": (
+        "animegen.interpolate",
+        ["checkpoint={between}", "input={film}", "crf=0", "device=cpu"],
+        "out.mkv",
+        20_000,
+    ),
+    "in-betweens": ("animegen.interpolate", ["checkpoint={between}", "input={pair}", "device=cpu"], "out", 1_000),
+    "generated": (
+        "animegen.generate",
+        ["checkpoint={between}", "keys={pair}", "frames=5", "device=cpu"],
+        "out.gif",
+        1_000,
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in ("compare", "its sound") else pytest.mark.slow) for name in FULL]
+)
+def test_a_full_disk_ends_in_a_sentence_and_leaves_nothing_half_written(
+    name: str, toy: Path, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    if name == "onnx":
+        pytest.importorskip("onnxruntime")
+    module, words, target, room = FULL[name]
+    project = small_project(tmp_path / "project")
+    places = {"toy": toy, "project": project, "pair": f"[{project}/frames/000.png,{project}/frames/001.png]"}
+    if any("{between}" in word for word in words):
+        places["between"] = request.getfixturevalue("between")
+    if any("{film}" in word for word in words):
+        places["film"] = film(tmp_path / "film.mkv")
+    given = [*(word.format(**places) for word in words), f"output={tmp_path / target}"]
+    before = {path.name for path in tmp_path.iterdir()}
+    ended = run(module, [given], tmp_path / "log", room)
+    assert "cannot be written" in sentence(ended.said, ended.code or 0)
+    left = {path.name for path in tmp_path.iterdir()} - before - {"log"}
+    # Folders that are filled file by file may be there, with whole files; a film's finished shots are kept for later.
+    assert left <= {"out", "out.mkv.partial"}
+    names = [path.name for path in (tmp_path / "out").rglob("*")] if "out" in left else []
+    assert not [each for each in names if each.startswith(".") or "unfinished" in each or each == "scores.json"]
+    assert run(module, [given], tmp_path / "log").code == 0  # there is room again
+    assert (tmp_path / target).exists()
+
+
+@pytest.mark.slow
+def test_preparing_films_on_a_full_disk_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    words = [f"input={film(tmp_path / 'film.mkv')}", "still=0", "uneven=100", "format=png", "short_side=null"]
+    for target, room in (("whole", None), ("full", 3_000), ("full", None)):
+        ended = run("animegen.prepare", [[*words, f"output={tmp_path / target}"]], tmp_path / "log", room)
+        assert_calm(ended)
+        assert (ended.code == 1 and "cannot be written" in ended.said) if room else ended.code == 0
+    whole, mended = (
+        {path.relative_to(place).as_posix(): path.read_bytes() for path in place.rglob("*.png")}
+        for place in (tmp_path / "whole", tmp_path / "full")
+    )
+    assert whole
+    assert whole == mended
+
+
 def test_a_film_on_a_full_disk(toy: Path, tmp_path: Path) -> None:
     source, log = film(tmp_path / "film.mkv"), tmp_path / "log"
     words = [f"checkpoint={toy}", f"input={source}", f"output={tmp_path / 'out.mkv'}", "device=cpu", "crf=0"]
@@ -49,7 +141,7 @@ def test_a_film_on_a_full_disk(toy: Path, tmp_path: Path) -> None:
     assert run_verb(stylize.main, *words) == 0
 
 
-@pytest.mark.parametrize("verb", [train_verb, stylize, interpolate, evaluate, compare, prepare])
+@pytest.mark.parametrize("verb", [train_verb, stylize, interpolate, evaluate, compare, prepare, generate, export])
 def test_an_output_that_cannot_be_written(
     verb: object, toy: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -62,8 +154,11 @@ def test_an_output_that_cannot_be_written(
         evaluate: [f"checkpoint={toy}", "device=cpu", "samples=1"],
         compare: [str(toy)],
         prepare: [f"input={source}"],
+        generate: [f"checkpoint={toy}", f"keys=[{source},{source}]", "device=cpu"],
+        export: [f"checkpoint={toy}", "format=pt2"],
     }[verb]
-    code = run_verb(verb.main, *words, f"output={tmp_path / 'file' / 'out'}")  # type: ignore[attr-defined]
+    target = tmp_path / "file" / ("out.pt2" if verb is export else "out")
+    code = run_verb(verb.main, *words, f"output={target}")  # type: ignore[attr-defined]
     refused(capfd, code)
     assert (tmp_path / "file").read_text() == "in the way"
 
@@ -80,12 +175,14 @@ def test_two_commands_train_into_the_same_folder(tmp_path: Path) -> None:
     assert read_checkpoint(folder)["animegen"]["train_step"] == 12
 
 
-def test_two_commands_draw_the_same_film(toy: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("verb", [stylize, pytest.param(interpolate, marks=pytest.mark.slow)])
+def test_two_commands_draw_the_same_film(verb: Any, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     source = film(tmp_path / "film.mkv")
     lossless = ["codec=libx264rgb", "crf=0", "pix_fmt=rgb24", "preset=ultrafast", "device=cpu"]
-    words = [f"checkpoint={toy}", f"input={source}", *lossless]
-    assert run_verb(stylize.main, *words, f"output={tmp_path / 'alone.mkv'}") == 0
-    both = [start("animegen.stylize", [[*words, f"output={tmp_path / 'out.mkv'}"]], tmp_path / f"log{n}") for n in "01"]
+    checkpoint = request.getfixturevalue("toy" if verb is stylize else "between")
+    words = [f"checkpoint={checkpoint}", f"input={source}", *lossless]
+    assert run_verb(verb.main, *words, f"output={tmp_path / 'alone.mkv'}") == 0
+    both = [start(verb.__name__, [[*words, f"output={tmp_path / 'out.mkv'}"]], tmp_path / f"log{n}") for n in "01"]
     ends = [finish(process, tmp_path / f"log{n}") for n, process in zip("01", both, strict=True)]
     for end in ends:
         assert_calm(end)
@@ -93,3 +190,22 @@ def test_two_commands_draw_the_same_film(toy: Path, tmp_path: Path) -> None:
     alone, together = pixels(tmp_path / "alone.mkv"), pixels(tmp_path / "out.mkv")
     assert len(alone) == len(together)
     assert all(torch.equal(one, other) for one, other in zip(alone, together, strict=True))
+
+
+@pytest.mark.slow
+def test_two_commands_prepare_the_same_films(tmp_path: Path) -> None:
+    (tmp_path / "films").mkdir()
+    for number in range(2):
+        film(tmp_path / "films" / f"{number}.mkv", shots=2 + number)
+    words = [f"input={tmp_path / 'films'}", "still=0", "uneven=100", "format=png", "short_side=null"]
+    assert run_verb(prepare.main, *words, f"output={tmp_path / 'alone'}") == 0
+    both = [start("animegen.prepare", [[*words, f"output={tmp_path / 'out'}"]], tmp_path / f"log{n}") for n in "01"]
+    for process, n in zip(both, "01", strict=True):
+        assert_calm(finish(process, tmp_path / f"log{n}"))
+    assert run_verb(prepare.main, *words, f"output={tmp_path / 'out'}") == 0  # finishes what they left to each other
+    alone, together = (
+        {path.relative_to(place).as_posix(): path.read_bytes() for path in place.rglob("*.png")}
+        for place in (tmp_path / "alone", tmp_path / "out")
+    )
+    assert alone
+    assert alone == together

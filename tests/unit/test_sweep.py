@@ -10,7 +10,7 @@ import pytest
 
 from animegen import jobs, sweep
 from animegen.core.errors import AnimegenError
-from animegen.sweep import Sweep, is_sweep, launcher_words, plan_sweep, report, slot
+from animegen.sweep import Sweep, is_sweep, launcher_words, optimised, plan_sweep, report, slot
 
 
 def test_what_is_a_sweep() -> None:
@@ -95,6 +95,16 @@ def test_a_cluster_has_set_up_its_jobs(tmp_path: Path, monkeypatch: pytest.Monke
         # With that name Lightning starts processes by itself, and does not take Slurm's tasks for them.
         assert (environment["CUDA_VISIBLE_DEVICES"], environment["SLURM_JOB_NAME"]) == ("7", "bash")
         assert environment.get("OMP_NUM_THREADS") == os.environ.get("OMP_NUM_THREADS")
+
+
+def test_a_sweeper_optimises_the_main_metric_or_what_there_is() -> None:
+    scores = {"main": "kid", "methods": {"model": {"kid": {"mean": 0.25}, "ssim": {"mean": 0.5}}}}
+    record = {"metrics": {"train/x": 1.0, "val/psnr": 20.0}}
+    assert optimised({**record, "evaluation": scores}) == 0.25
+    del scores["methods"]["model"]["kid"]  # too few pictures for it
+    assert optimised({**record, "evaluation": scores}) == 20.0
+    assert optimised(record) == 20.0
+    assert optimised({"metrics": {}}) is None
 
 
 def test_the_report_counts_what_failed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
