@@ -62,7 +62,7 @@ class Drawing(nn.Module):
     @property
     def smallest_side(self) -> int:
         """Height and width of the smallest picture, in pixels."""
-        return 2 * self.factor
+        return 4 * self.factor  # with less, maps inside become single pixels, which torch takes for a case of its own
 
     @property
     def device(self) -> torch.device:

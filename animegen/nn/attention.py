@@ -37,7 +37,10 @@ class SelfAttention(nn.Module):
         key = F.max_pool2d(self.key(x), 2).flatten(2).transpose(1, 2)
         value = F.max_pool2d(self.value(x), 2).flatten(2).transpose(1, 2)
         # SAGAN does not divide the products by the root of the width.
-        read = F.scaled_dot_product_attention(query, key, value, scale=1.0)  # (B,HW,C/2)
+        # With an axis for the one head: ONNX knows no other form.
+        read = F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None], scale=1.0)[
+            :, 0
+        ]  # (B,HW,C/2)
         read = read.transpose(1, 2).unflatten(2, x.shape[-2:])
         return x + (self.gain * self.project(read)).to(x.dtype)
 

@@ -44,9 +44,9 @@ METADATA = {
     "output_range": "-1,1",
     "factor": "4",
     "padding": "inside: any height and width from smallest_side on",
-    "smallest_side": "8",
+    "smallest_side": "16",
 }
-SIZES = [(1, 8, 8), (2, 33, 50), (1, 71, 12), (3, 40, 64)]
+SIZES = [(1, 16, 16), (2, 33, 50), (1, 71, 20), (3, 40, 64)]
 
 
 class Applied(StyliseModule):
@@ -75,7 +75,7 @@ def test_a_pt2_file_draws_what_the_model_draws(checkpoint: Path, capsys: pytest.
     assert verb.main([f"checkpoint={checkpoint}", "format=pt2", f"output={output}"]) == 0
     text = capsys.readouterr()
     assert "black and white" in text.out
-    assert "height and width from 8" in text.out
+    assert "height and width from 16" in text.out
     assert text.err == ""
     assert [path.name for path in output.parent.iterdir()] == ["it's a.pt2"]
     about = {graphs.METADATA_FILE: ""}
