@@ -110,7 +110,8 @@ class AnimeGAN(StyliseModule):
         self.colours.observe(photo, anime)
         phase = "pretrain" if self.train_step < self.pretrain_steps else "generator"
         judge = self.discriminator if phase == "generator" and self._is_turn_of_discriminator() else None
-        drawn = self._draw([self.objectives[name] for name in ((phase, "discriminator") if judge else (phase,))], batch)
+        names = (phase,) if judge is None else (phase, "discriminator")
+        drawn = self._draw([self.objectives[name] for name in names], batch)
         shared = {
             **drawn,
             "photo": photo,
