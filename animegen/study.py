@@ -194,7 +194,7 @@ def expand(config: DictConfig, common: Sequence[str] = ()) -> list[Row]:
     """
     for key in ("experiments", "ablations", "seeds"):
         values = OmegaConf.to_container(config[key])
-        if not values:
+        if not values and not (key == "ablations" and config.variants):
             raise AnimegenError(f"The study has no {key}: give at least one.")
         if len(values) != len({str(value) for value in values}):
             raise AnimegenError(f"The study names one of its {key} twice: {values}.")
@@ -211,7 +211,8 @@ def expand(config: DictConfig, common: Sequence[str] = ()) -> list[Row]:
             more += leave_one_out(config.leave_one_out, [*chosen, *shared]).items()
         title = experiments[experiment] if len(config.experiments) > 1 else ""
         rows += [Row(_title(title, name), (*chosen, word, *shared)) for name, word in changes]
-        rows += [Row(_title(title, name), (*chosen, *shared, *words)) for name, words in more]
+        # What a variant says beats the study, and what the user says beats both.
+        rows += [Row(_title(title, name), (*chosen, *config.overrides, *words, *common)) for name, words in more]
     names = [row.name for row in rows]
     if len(names) != len(set(names)):
         twice = next(name for name in names if names.count(name) > 1)

@@ -34,12 +34,19 @@ def test_the_grid_is_experiments_times_changes() -> None:
         "quickstart": (TOY, "ablation=none", "size=tiny", "train_steps=3"),
         "quickstart+lpips": (TOY, "ablation=animegan/lpips", "size=tiny", "train_steps=3"),
         "quickstart+lpips+no_discriminator": (TOY, both, "size=tiny", "train_steps=3"),
-        "quickstart+slow": (TOY, "size=tiny", "train_steps=3", "model.clip=1"),
+        "quickstart+slow": (TOY, "size=tiny", "model.clip=1", "train_steps=3"),
         "paired": ("experiment=animegan/paired", "ablation=none", "size=tiny", "train_steps=3"),
         "paired+lpips": ("experiment=animegan/paired", "ablation=animegan/lpips", "size=tiny", "train_steps=3"),
         "paired+lpips+no_discriminator": ("experiment=animegan/paired", both, "size=tiny", "train_steps=3"),
-        "paired+slow": ("experiment=animegan/paired", "size=tiny", "train_steps=3", "model.clip=1"),
+        "paired+slow": ("experiment=animegan/paired", "size=tiny", "model.clip=1", "train_steps=3"),
     }
+
+
+def test_a_study_may_have_variants_alone() -> None:
+    only = rows("ablations=[]", "~variants.half_rate", "+variants.slow=['model.clip=1']", "leave_one_out=null")
+    assert list(only) == ["slow"]
+    with pytest.raises(AnimegenError, match="no ablations: give at least one"):
+        rows("ablations=[]", "~variants.half_rate", "leave_one_out=null")
 
 
 def test_one_run_without_each_term() -> None:

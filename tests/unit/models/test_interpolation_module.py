@@ -131,6 +131,10 @@ def test_the_adversary_starts_late_and_the_autoencoder_draws_only_what_is_read()
     assert total.isfinite()
     # The truth's latent is a constant: the term pulls the fused one towards it.
     assert not steps[1][1].entries["latent_truth"]().requires_grad
+    # The fusion is what it teaches: an encoder that chases its own truth scales its latents up without end.
+    steps[1][1].entries["latent"].sum().backward()
+    assert network.fusion.last.weight.grad.abs().sum() > 0
+    assert all(p.grad is None for p in network.encoder.parameters())
 
 
 def test_mistakes_are_told() -> None:

@@ -127,11 +127,11 @@ class LatentInterpolator(InbetweenNetwork):
     flow moves maps and frames to t, the decoder goes by them, and where its mask says so its picture takes the place
     of the moved frames (what was hidden, lines that the warp has softened).
 
-    Extra values: ``latent`` (B,Z,h,w), fused; VAE: ``mean`` and ``logvar`` (2B,Z,h,w) of both frames; VQ: ``encoded``
-    and ``nearest`` (N,Z,h,w), what was quantised and the codes' vectors, and ``codes``; warped: ``merged``, ``flow``
-    and ``mask`` as in IFNet, and ``share`` (B,1,H,W), how much of the decoder's picture counts. Computed when a term
-    reads them: ``reconstruction`` (B,3,H,W), the truth through encoder, latent and decoder alone; ``latent_truth``,
-    the truth's latent.
+    Extra values: ``latent`` (B,Z,h,w), fused, no gradient to the encoder; VAE: ``mean`` and ``logvar`` (2B,Z,h,w)
+    of both frames; VQ: ``encoded`` and ``nearest`` (N,Z,h,w), what was quantised and the codes' vectors, and ``codes``;
+    warped: ``merged``, ``flow`` and ``mask`` as in IFNet, and ``share`` (B,1,H,W), how much of the decoder's picture
+    counts. Computed when a term reads them: ``reconstruction`` (B,3,H,W), the truth through encoder, latent and decoder
+    alone; ``latent_truth``, the truth's latent.
 
     Args:
         channels: of the levels at width 1; the latent has 1 / 2^(levels - 1) of the size.
@@ -208,6 +208,10 @@ class LatentInterpolator(InbetweenNetwork):
         """Draw the frames at time ``t`` (B,)."""
         latent = self.fusion(*state["latents"], t)
         extra = {**state["extra"], "latent": latent}
+        if torch.is_grad_enabled():
+            # What is between is duller than the truth, so an encoder asked to come near to its own (constant) truth
+            # scales everything up, the truth too, without end. So this term teaches the fusion alone.
+            extra["latent"] = self.fusion(*(end.detach() for end in state["latents"]), t)
         if self.quantizer is not None and self.order == "fuse":
             latent, more = self._quantised(latent)
             extra |= more
