@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from animegen.core.errors import AnimegenError, did_you_mean
 from animegen.nn.norm import make_norm
+from animegen.nn.precision import reflect_pad
 
 SLOPE = 0.2
 """Negative slope of the leaky ReLU in all AnimeGAN networks."""
@@ -52,7 +53,7 @@ class ReflectConv(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """Map (B,inputs,H,W) to (B,outputs,H/stride,W/stride)."""
         if any(self.border):
-            input = F.pad(input, self.border, mode="reflect")
+            input = reflect_pad(input, self.border)
         return super().forward(input)
 
 

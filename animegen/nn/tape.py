@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from animegen.nn.norm import shared_statistics
+from animegen.nn.norm import mean_and_variance, shared_statistics
 
 Provider = Callable[[Tensor, tuple[int, ...]], tuple[Tensor, Tensor]]
 """``provider(x, dims)`` returns mean and biased variance of ``x`` over ``dims``, kept as dimensions of size 1."""
@@ -175,8 +175,7 @@ class _Recorder(TorchFunctionMode):
     def statistics(self, module: object, x: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """Serve a normalisation layer."""
         if not whole_picture(x, dims):
-            variance, mean = torch.var_mean(x.float(), dims, correction=0, keepdim=True)
-            return mean, variance
+            return mean_and_variance(x, dims)
         if id(x) not in self.slots:
             raise TilingError("the network normalises something that is not made by recorded torch functions")
         self.paused = True

@@ -32,6 +32,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from animegen.nn.norm import mean_and_variance
 from animegen.nn.reach import Reach, inference, map_stride, measure_reach
 from animegen.nn.tape import Call, Slot, Statistics, Tape, TilingError, record
 
@@ -230,7 +231,7 @@ def _play(network: Network, tape: Tape | None, images: Tensor, grid: _Grid, dtyp
     with inference(images.device, dtype), _crew(images.device, dtype, len(windows)) as for_all:
         if tape is None:
             # Its steps depend on the size: record them for the size of our windows.
-            tape, _ = record(network, windows[0], _own_statistics)
+            tape, _ = record(network, windows[0], mean_and_variance)
         steps = tape.steps
         waiting: list[dict[Slot, Tensor]] = [{tape.input: window} for window in windows]
         begin = 0
@@ -323,8 +324,3 @@ def _combined(parts: list[_Moments]) -> tuple[Tensor, Tensor]:
     mean = (share * means).sum(-1)
     between = (share * (means - mean[..., None]).square()).sum(-1)
     return mean.to(dtype).to(device), (inside + between).to(dtype).to(device)
-
-
-def _own_statistics(x: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    variance, mean = torch.var_mean(x.float(), dims, correction=0, keepdim=True)
-    return mean, variance

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from animegen.core.errors import AnimegenError
-from animegen.nn.norm import LADE, InstanceNorm, LayerNorm, make_norm, shared_statistics
+from animegen.nn.norm import LADE, InstanceNorm, LayerNorm, make_norm, mean_and_variance, shared_statistics
 
 
 def picture(*shape, seed=0):
@@ -36,6 +36,16 @@ def test_instance_norm_by_hand():
     expected = 1 / (1 + 0.0625) ** 0.5
     torch.testing.assert_close(y[0, 0], torch.tensor([[-expected, expected], [-expected, expected]]))
     assert y[0, 1].abs().max() == 0
+
+
+def test_mean_and_variance_of_values_far_from_zero():
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) + 1000
+    for dims in ((2, 3), (1, 2, 3)):
+        variance, mean = torch.var_mean(x.double(), dims, correction=0, keepdim=True)
+        ours = mean_and_variance(x, dims)
+        torch.testing.assert_close(ours[0].double(), mean, rtol=1e-6, atol=0)
+        torch.testing.assert_close(ours[1].double(), variance, rtol=1e-5, atol=0)
+    assert mean_and_variance(x.bfloat16(), (2, 3))[0].dtype == torch.float32
 
 
 def test_layer_norm_is_joint_over_channels_and_space():
