@@ -24,7 +24,14 @@ from animegen.metrics.clip_benchmark import clip_benchmark
 from animegen.metrics.generated_clips import generation_benchmark
 from animegen.metrics.inbetween_benchmark import inbetween_benchmark
 from animegen.metrics.keyframe_benchmark import keyframe_benchmark
-from animegen.metrics.table import markdown_table, picture_strip, rich_table, to_json
+from animegen.metrics.table import (
+    class_titles,
+    markdown_classes,
+    markdown_table,
+    picture_strip,
+    rich_table,
+    to_json,
+)
 from animegen.nn.features import FeatureExtractor
 from animegen.reports.pareto import PARETO, pareto_plot
 from animegen.reports.plots import png
@@ -83,14 +90,18 @@ def evaluate_model(
     with model.applied():
         scores = benchmark.evaluate(methods, model.device)
         headers, rows = benchmark.pictures(methods, count=6, device=model.device)
-    result = to_json(scores, benchmark.task, benchmark.main, benchmark.privileged)
+    result = to_json(scores, benchmark.task, benchmark.main, benchmark.privileged, benchmark.by_class)
     if derived := [name for name in scores if name not in methods and name not in benchmark.baselines]:
         result["derived"] = derived
     title = f"{benchmark.task}, {model.train_step} train steps"
-    Console(highlight=False).print(rich_table(scores, title, privileged=benchmark.privileged))
+    show = Console(highlight=False)
+    show.print(rich_table(scores, title, privileged=benchmark.privileged))
+    for label, heading in class_titles(benchmark.by_class).items():
+        show.print(rich_table(benchmark.by_class[label], heading, privileged=benchmark.privileged))
     if folder is not None:
         with completed(folder / "table.md") as hidden:
-            hidden.write_text(markdown_table(scores, privileged=benchmark.privileged))
+            table = markdown_table(scores, privileged=benchmark.privileged)
+            hidden.write_text(table + markdown_classes(benchmark.by_class, benchmark.privileged))
         picture_strip(rows, headers, folder / "strip.png", overwrite=True)
         save_samples(headers, rows, folder / "samples")
         if (figure := pareto_plot(of_result(result))) is not None:

@@ -30,12 +30,14 @@ from animegen.core.runs import quoted, resolve_checkpoint
 from animegen.core.schema import Device
 from animegen.data.images import EXTENSIONS
 from animegen.stylize import Weights
-from animegen.video.encoding import CONTAINERS, Encoding, check_encoding
+from animegen.video.deep import is_deep
+from animegen.video.encoding import CONTAINERS, Encoding, check_encoding, usual_format
 from animegen.video.frames import FrameReader
 from animegen.video.opening import FILM_SUFFIXES, WRITTEN_SUFFIXES, open_video
 from animegen.video.reader import VideoReader
 from animegen.video.remux import check_streams
 from animegen.video.sequences import frames_of_gif, is_pattern, numbered
+from animegen.video.slowed import Slowed
 
 HELP = """animegen interpolate checkpoint=... input=... output=... [key=value ...]
 
@@ -43,16 +45,18 @@ HELP = """animegen interpolate checkpoint=... input=... output=... [key=value ..
   animegen interpolate checkpoint=runs/my_run input=frames/ output=more_frames/
   animegen interpolate checkpoint=last input=film.mp4 output=smooth.mp4 fps=60
   animegen interpolate checkpoint=last input=film.mp4 output=smooth.mp4 factor=2 holds=smooth
+  animegen interpolate checkpoint=last input=film.mp4 output=slow.mp4 slowmo=4
   animegen interpolate checkpoint=last input=film.mp4 selfcheck=true         how well does it do on this film?
 
 checkpoint   last, a run folder, or a .ckpt file           runs=runs is where last looks
 input        two or more pictures in brackets, a folder of frames, numbered frames (frames/%05d.png), or a film
 output       a film (.mp4 .mkv .mov .gif), or a folder for pictures
-factor       frames per frame (2); a variable rate stays one
+factor       frames per frame (2), also 2.5; a variable rate stays one
 fps          or frames per second: 60, 60000/1001
+slowmo       4: the film lasts four times as long, at its own rate unless factor or fps say otherwise; without sound
 holds        keep: drawings held on twos and threes stay, only what moved moves; smooth: motion takes the whole hold;
              auto: smooth in shots that are drawn on twos, threes or fours throughout, else keep
-cuts         true: cuts are found, and nothing is drawn across them
+cuts         true: cuts and flashes are found, and nothing is drawn across them
 confidence   0 to 1 (0.5 is a good start): pairs of which less matches are not drawn between, the first is held
 selfcheck    true: every other drawing is left out, drawn, and compared with the true one; writes nothing
 samples      how many drawings that compares at most (24)
@@ -65,7 +69,8 @@ overwrite    true replaces what exists
 codec        libx264, libx265, libsvtav1, ...              crf, preset, pix_fmt as the codec has them
 
 Films keep duration, sound and subtitles; every time stamp is exact. The frames of the source stay as they are. A film
-that is stopped goes on after its last finished shot when the same command is given again."""
+with ten bits per colour keeps them. One that is stopped goes on after its last finished shot when the same command is
+given again. Of a damaged film what it still shows is drawn, what is missing is told, and the exit code is 1."""
 
 
 class Holds(Enum):
@@ -87,8 +92,9 @@ class InterpolateSchema:
     device: Device = Device.auto
     precision: Any = None
     weights: Weights = Weights.ema
-    factor: int | None = None
+    factor: Any = None
     fps: Any = None
+    slowmo: Any = None
     input_fps: Any = None
     holds: Holds = Holds.keep
     cuts: bool = True
@@ -101,17 +107,21 @@ class InterpolateSchema:
     codec: str = "libx264"
     crf: float | None = None
     preset: str | None = None
-    pix_fmt: str = "yuv420p"
+    pix_fmt: str | None = None
 
 
-def interpolate(config: DictConfig) -> str:
-    """Do what the configuration asks for; return a sentence about it.
+def interpolate(config: DictConfig) -> int:
+    """Do what the configuration asks for, and print a sentence about it; return 1 if the film is damaged, else 0.
 
     Raises:
         AnimegenError: for a mistake in the configuration, before anything is written.
     """
-    fps = _rate("fps", config.fps)
-    grid = Grid(2 if config.factor is None and fps is None else config.factor, fps)
+    fps, slowmo, factor = (_rate(key, config[key]) for key in ("fps", "slowmo", "factor"))
+    if slowmo is not None and slowmo <= 1:
+        raise AnimegenError(f"slowmo={config.slowmo} makes nothing slower: use a number above 1, like 4.")
+    if factor is None and fps is None:
+        factor = slowmo or Fraction(2)
+    grid = Grid(factor, fps)
     tile = _tile(config.tile)
     if not 0 <= config.confidence <= 1:
         raise AnimegenError(f"confidence={config.confidence} is a share of the picture: use a number from 0 to 1.")
@@ -119,14 +129,21 @@ def interpolate(config: DictConfig) -> str:
         told = "writes nothing: leave output= out" if config.selfcheck else "needs output=<film or folder>"
         raise AnimegenError(f"animegen interpolate{' selfcheck=true' if config.selfcheck else ''} {told}.")
     reader = _reader(config.input, _rate("input_fps", config.input_fps))
-    encoding = Encoding(config.codec, config.crf, config.preset, config.pix_fmt)
+    film = isinstance(reader, VideoReader)
+    if slowmo is not None:
+        if not film:
+            raise AnimegenError("slowmo= is for films: pictures are as slow as input_fps= says.")
+        reader = Slowed(reader, slowmo)
+    deep = is_deep(reader.info.pix_fmt)
+    pix_fmt = config.pix_fmt or usual_format(config.codec, deep)
+    encoding = Encoding(config.codec, config.crf, config.preset, pix_fmt)
     target = Path(config.output or ".").expanduser()
     if not config.selfcheck:
         _check(reader, target, config.overwrite)
         if target.suffix.lower() in CONTAINERS:
             for name in (target, Path("x.mp4")):  # the film, and its segments
                 check_encoding(encoding, name)
-            if isinstance(reader, VideoReader):
+            if film and slowmo is None:
                 check_streams(reader.path, target)
     checkpoint = resolve_checkpoint(str(Path(config.checkpoint).expanduser()), config.runs)
     device = pick_device(config.device.value)
@@ -136,7 +153,8 @@ def interpolate(config: DictConfig) -> str:
             f"The model of '{checkpoint}', {type(model).__name__}, draws no frames between frames: use another."
         )
     if config.selfcheck:
-        return selfcheck(reader, model, device, config.samples, config.cuts)
+        print(selfcheck(reader, model, device, config.samples, config.cuts))
+        return 0
     dtype = torch.bfloat16 if config.precision.trainer == "bf16-mixed" else None
     draw = Inbetweener(model, device, dtype, tile, config.confidence)
     suffix = ".png" if config.format is Format.keep else f".{config.format.value}"
@@ -149,6 +167,12 @@ def interpolate(config: DictConfig) -> str:
         rate = grid.factor if grid.fps is None else grid.fps / reader.info.fps
         expected = round(expected * (rate or 1))
     with Display(1, "interpolate") as display:
+        for remark in reader.info.remarks:
+            display.note(remark)
+        if slowmo is not None:
+            display.note("Sound and subtitles do not fit slow motion and are left out.")
+        if deep and config.pix_fmt is None and target.suffix.lower() in CONTAINERS and not is_deep(pix_fmt):
+            display.note(f"codec={config.codec} has no format with ten bits: of {reader.info.pix_fmt} eight are kept.")
         shown = display.film(reader.path.name, 0, expected)
         try:
             for _ in interpolate_film(reader, target, draw, plan, display.note):
@@ -160,7 +184,8 @@ def interpolate(config: DictConfig) -> str:
             display.note(problem)
     seconds = time.perf_counter() - began
     held = f", {draw.held} held since their pairs match too little" if draw.held else ""
-    return f"{frames} frames, {draw.drawn} of them drawn{held}, {seconds:.1f} s: {target}"
+    print(f"{frames} frames, {draw.drawn} of them drawn{held}, {seconds:.1f} s: {target}")
+    return 1 if reader.problems else 0
 
 
 def _reader(given: Any, fps: Fraction | None) -> FrameReader:
@@ -243,8 +268,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
         ConfigStore.instance().store(group="schema", name="interpolate", node=InterpolateSchema, package="_global_")
-        print(interpolate(compose_config("interpolate", [_quoted(word) for word in words])))
-        return 0
+        return interpolate(compose_config("interpolate", [_quoted(word) for word in words]))
 
     return run(body)
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from animegen.data.toonworld.film import Film
 from animegen.video.encoding import Encoding
 from animegen.video.frames import Colour, VideoInfo
+from animegen.video.pixels import rows, tag
 from animegen.video.writer import VideoWriter
 
 FAST = Encoding(preset="ultrafast")
@@ -101,3 +102,43 @@ def raw_film(path: Path, rotation: float | None = None, mirrored: bool = False, 
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return stored
+
+
+def deep_film(
+    path: Path, codec: str = "libx264", count: int = 3, colour: Colour | None = None, size: tuple[int, int] = (96, 512)
+) -> Path:
+    """Write a film with ten bits per colour: fine ramps of luma and chroma that move by four pixels per frame."""
+    options = {"libx264": {"qp": "0"}, "libx265": {"x265-params": "lossless=1:log-level=error"}}.get(codec, {})
+    height, width = size
+    colour = colour or Colour()
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(
+            codec,
+            rate=24,
+            width=width,
+            height=height,
+            pix_fmt="yuv420p10le",
+            options=options,
+            time_base=Fraction(1, 24),
+        )
+        tag(stream.codec_context, colour, False)
+        for number in range(count):
+            frame = VideoFrame(width, height, "yuv420p10le")
+            across = np.arange(width) - 4 * number
+            for plane, (base, slope) in zip(frame.planes, ((100, 700), (420, 120), (640, -160)), strict=True):
+                share = across[:: width // plane.width] % width / width
+                rows(plane, plane.height, np.uint16)[:, : plane.width] = base + slope * share
+            tag(frame, colour, False)
+            frame.pts, frame.time_base = number, Fraction(1, 24)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def deep_planes(path: Path) -> list[list[np.ndarray]]:
+    """Return luma and chroma of all frames of a film with more than eight bits, as it has them."""
+    with av.open(str(path)) as container:
+        return [
+            [rows(plane, plane.height, np.uint16)[:, : plane.width].copy() for plane in frame.planes]
+            for frame in container.decode(video=0)
+        ]

@@ -25,7 +25,7 @@ from animegen.data.images import read_image, to_float, to_uint8
 from animegen.nn.reach import inference
 from animegen.video.cadence import rhythm, same_drawing
 from animegen.video.encoding import CONTAINERS, LOSSLESS, Encoding
-from animegen.video.frames import DEFAULT_RATE, RGB, Colour, FrameReader, VideoInfo
+from animegen.video.frames import DEFAULT_RATE, RGB, Colour, FrameReader, FrameWriter, Original, VideoInfo
 from animegen.video.opening import WRITTEN_SUFFIXES, create_video
 from animegen.video.sequences import SequenceReader
 from animegen.video.writer import VideoWriter
@@ -81,7 +81,7 @@ class Inbetweener:
 
     Attributes:
         drawn: frames drawn.
-        held: frames that repeat the first of their pair since it and the last match too little.
+        held: frames that were not drawn, since the two of their pair match too little.
     """
 
     def __init__(
@@ -95,12 +95,16 @@ class Inbetweener:
         self.model, self.device, self.dtype = model, torch.device(device), dtype
         self.tile, self._may_shrink = AUTO_TILE if tile is None else tile, tile is None
         self.least, self._match = confidence, Confidence() if confidence > 0 else None
-        self._pair: tuple[Tensor, Tensor] | None = None
+        self._pair: tuple[Original, Original] | None = None
         self._encoded: TiledPair | None = None
         self.drawn = self.held = 0
 
-    def __call__(self, first: Tensor, last: Tensor, t: float) -> Tensor:
-        """Draw the frame at time t between two frames, uint8 ``(3,H,W)`` each; a pair is encoded once.
+    def __call__(self, first: Original, last: Original, t: float) -> Tensor | None:
+        """Draw the frame at time t between two frames; a pair is encoded once.
+
+        Returns:
+            ``(3,H,W)``: float in [-1,1] if the frames have more than eight bits per colour, else uint8. ``None`` if
+            they match too little, so that the first is to be held.
 
         Raises:
             AnimegenError: if the memory does not suffice, or the model draws what is no picture.
@@ -110,10 +114,11 @@ class Inbetweener:
                 image = self._draw(first, last, t)
                 break
             except torch.OutOfMemoryError as error:
-                smaller = min(self.tile or max(first.shape), max(first.shape)) // 2
+                _, height, width = first.pixels.shape
+                smaller = min(self.tile or max(height, width), max(height, width)) // 2
                 if not self._may_shrink or smaller < SMALLEST_TILE:
                     raise AnimegenError(
-                        f"The memory of the device is too small for frames of {first.shape[2]}x{first.shape[1]}: use"
+                        f"The memory of the device is too small for frames of {width}x{height}: use"
                         " a smaller tile=, precision=bf16, or device=cpu."
                     ) from error
                 self._pair = self._encoded = None
@@ -121,21 +126,27 @@ class Inbetweener:
             torch.cuda.empty_cache()
         if image is None:
             self.held += 1
-            return first
+            return None
         if not image.isfinite().all():
             raise AnimegenError("The model draws no picture (NaN): use another checkpoint, or precision=fp32.")
         self.drawn += 1
-        return to_uint8(image[0]).cpu()
+        return (to_uint8(image[0]) if first.refine is None else image[0].float()).cpu()
 
-    def _draw(self, first: Tensor, last: Tensor, t: float) -> Tensor | None:
+    def _draw(self, first: Original, last: Original, t: float) -> Tensor | None:
         with inference(self.device, self.dtype):
             if self._pair is None or self._pair[0] is not first or self._pair[1] is not last:
                 self._encoded = None  # before the next pair takes its place in memory
-                if self._match is None or self._match(first, last) >= self.least:
-                    frames = [to_float(frame[None].to(self.device)) for frame in (first, last)]
+                if self._match is None or self._match(first.pixels, last.pixels) >= self.least:
+                    frames = [self._values(frame) for frame in (first, last)]
                     self._encoded = TiledPair(self.model, frames[0], frames[1], self.tile)
                 self._pair = first, last
             return None if self._encoded is None else self._encoded.at(t)
+
+    def _values(self, frame: Original) -> Tensor:
+        """Return a frame for the model, (1,3,H,W); those of eight bits travel to the device as such."""
+        if frame.refine is None:
+            return to_float(frame.pixels[None].to(self.device))
+        return frame.values[None].to(self.device)
 
 
 @dataclass(frozen=True)
@@ -162,7 +173,7 @@ class FilmPlan:
 
 def interpolate_film(
     reader: FrameReader, target: Path, draw: Inbetweener, plan: FilmPlan, note: Callable[[str], None] = print
-) -> Iterator[Between[Tensor]]:
+) -> Iterator[Between[Original]]:
     """Write a film with more frames; yield after each of them.
 
     The film passes twice if cuts or rhythms are looked for. Times are exact, sound and subtitles are copied, duration
@@ -179,11 +190,10 @@ def interpolate_film(
     """
     info, is_film = _info(reader.info, plan.grid), target.suffix.lower() in WRITTEN_SUFFIXES
     if isinstance(reader, Pictures):
-        shots, spread = look_at(reader, plan)
-        frames = _between(reader, plan, shots, spread, is_film)
+        frames = _between(reader, plan, *look_at(reader, plan), is_film)
         with create_video(target, info, plan.encoding, None, plan.suffix) as writer:
             for frame in frames:
-                writer.write(_shown(frame, draw), frame.time)
+                _write(writer, frame, draw, frame.time)
                 yield frame
             writer.close(reader.end)
         return
@@ -193,7 +203,7 @@ def interpolate_film(
     elif partial.finished:
         note(f"'{target}' goes on after frame {partial.frames}.")
     if partial.shots is None:
-        partial.shots, partial.smooth = look_at(reader, plan)
+        partial.shots, partial.smooth, partial.flashes = look_at(reader, plan)
         partial.save()
     encoding = plan.encoding if target.suffix.lower() in CONTAINERS else LOSSLESS
     yield from _segments(reader, partial, draw, plan, info, encoding, is_film, note)
@@ -202,9 +212,15 @@ def interpolate_film(
     partial.remove()
 
 
-def look_at(reader: FrameReader, plan: FilmPlan) -> tuple[list[tuple[int, int]], list[int]]:
-    """Return the shots of a film, as (first frame, stop), and the first frames of those to be spread over holds."""
+def look_at(reader: FrameReader, plan: FilmPlan) -> tuple[list[tuple[int, int]], list[int], list[int]]:
+    """Return what is to be known of a film before it is drawn.
+
+    Returns:
+        The shots, as (first frame, stop); the first frames of those whose drawings are spread over holds; the frames
+        with which a flash begins, and the picture after it.
+    """
     changes: list[bool] = []
+    flashes: list[int] = []
 
     def seen() -> Iterator[Tensor]:
         known: Tensor | None = None
@@ -217,15 +233,15 @@ def look_at(reader: FrameReader, plan: FilmPlan) -> tuple[list[tuple[int, int]],
     if plan.cuts and len_at_least(reader, 3):
         from animegen.video.shots import detect_shots  # on demand: pairs of pictures need no detector
 
-        shots = detect_shots(seen())
+        shots = detect_shots(seen(), flashes=flashes)
     elif plan.holds == "auto":
         deque(seen(), maxlen=0)
         shots = [(0, len(changes))]
     else:
         shots = [(0, reader.info.expected_frames or 1)]
     if plan.holds != "auto":
-        return shots, [first for first, _ in shots] if plan.holds == "smooth" else []
-    return shots, [first for first, stop in shots if (rhythm(changes[first:stop]) or 1) > 1]
+        return shots, [first for first, _ in shots] if plan.holds == "smooth" else [], flashes
+    return shots, [first for first, stop in shots if (rhythm(changes[first:stop]) or 1) > 1], flashes
 
 
 def len_at_least(reader: FrameReader, count: int) -> bool:
@@ -234,8 +250,19 @@ def len_at_least(reader: FrameReader, count: int) -> bool:
     return expected is None or expected >= count
 
 
-def _shown(frame: Between[Tensor], draw: Inbetweener) -> Tensor:
-    return frame.first if frame.last is None else draw(frame.first, frame.last, float(frame.t))
+def _write(writer: FrameWriter, frame: Between[Original], draw: Inbetweener, time: Fraction) -> None:
+    """Append a frame: drawn, or a copy of the source's."""
+    drawn = None if frame.last is None else draw(frame.first, frame.last, float(frame.t))
+    if drawn is None:
+        writer.copy(frame.first, time)
+    elif drawn.is_floating_point() and not writer.deep:
+        writer.write(to_uint8(drawn), time)
+    else:
+        writer.write(drawn, time)
+
+
+def _same(first: Original, second: Original) -> bool:
+    return same_drawing(first.pixels, second.pixels)
 
 
 def _between(
@@ -243,11 +270,12 @@ def _between(
     plan: FilmPlan,
     shots: list[tuple[int, int]],
     spread: list[int],
+    flashes: list[int],
     hold_last: bool,
-    frames: Iterator[tuple[Tensor, Fraction]] | None = None,
+    frames: Iterator[tuple[Original, Fraction]] | None = None,
     first: int = 0,
     origin: Fraction | None = None,
-) -> Iterator[Between[Tensor]]:
+) -> Iterator[Between[Original]]:
     begins = [begin for begin, _ in shots]
     spread_shots = set(spread)
 
@@ -255,7 +283,7 @@ def _between(
         return max((b for b in begins if b <= number), default=0) in spread_shots
 
     return between_frames(
-        *(frames or iter(reader), lambda: reader.end, plan.grid, same_drawing, begins[1:]),
+        *(frames or reader.originals(), lambda: reader.end, plan.grid, _same, [*begins[1:], *flashes]),
         smooth=smooth if 0 < len(spread) < len(shots) else bool(spread),
         hold_last=hold_last,
         first=first,
@@ -272,7 +300,7 @@ def _segments(
     encoding: Encoding,
     hold_last: bool,
     note: Callable[[str], None],
-) -> Iterator[Between[Tensor]]:
+) -> Iterator[Between[Original]]:
     """Write what is missing of the film, a segment per shot; yield after every frame."""
     before = partial.finished[-1] if partial.finished else None
     if before is not None and before.upto is None:
@@ -282,11 +310,11 @@ def _segments(
     cuts = {first for first, _ in shots[1:]}
     ahead: deque[tuple[int, Fraction]] = deque()  # cuts that were read and are not reached yet
 
-    def read() -> Iterator[tuple[Tensor, Fraction]]:
-        for number, (pixels, time) in enumerate(reader.frames(start=since), begin):
+    def read() -> Iterator[tuple[Original, Fraction]]:
+        for number, (original, time) in enumerate(reader.originals(start=since), begin):
             if number in cuts and number > begin:
                 ahead.append((number, time))
-            yield pixels, time
+            yield original, time
 
     origin = partial.finished[0].start if partial.finished else None
     writer: VideoWriter | None = None
@@ -299,7 +327,7 @@ def _segments(
         partial.add(found, reader.problems)
 
     try:
-        for frame in _between(reader, plan, shots, partial.smooth, hold_last, read(), begin, origin):
+        for frame in _between(reader, plan, shots, partial.smooth, partial.flashes, hold_last, read(), begin, origin):
             passed = None
             while ahead and frame.time >= ahead[0][1]:
                 passed = ahead.popleft()
@@ -311,7 +339,7 @@ def _segments(
                 writer = VideoWriter(partial.next_file(), info, encoding, piece=True)
                 for sentence in writer.notes if not partial.finished else ():
                     note(sentence)
-            writer.write(_shown(frame, draw), frame.time - start)
+            _write(writer, frame, draw, frame.time - start)
             last = frame.time
             yield frame
         if writer is not None:
@@ -325,7 +353,7 @@ def _segments(
 def _info(info: VideoInfo, grid: Grid) -> VideoInfo:
     """Return the facts of the new film; its time base holds all its times exactly."""
     if grid.factor is not None:
-        return replace(info, fps=info.fps * grid.factor, time_base=info.time_base / grid.factor, frames=None)
+        return replace(info, fps=info.fps * grid.factor, time_base=info.time_base / grid.factor.numerator, frames=None)
     assert grid.fps is not None
     return replace(info, fps=grid.fps, time_base=1 / grid.fps, frames=None)
 
@@ -336,7 +364,7 @@ def _facts(reader: FrameReader, plan: FilmPlan) -> dict[str, Any]:
         "input": identity(reader.path),
         "frames": reader.info.expected_frames,
         "rate": str(reader.info.fps),
-        "grid": [plan.grid.factor, str(plan.grid.fps)],
+        "grid": [str(plan.grid.factor), str(plan.grid.fps)],
         "holds": plan.holds,
         "cuts": plan.cuts,
         "encoding": asdict(plan.encoding),

@@ -53,6 +53,7 @@ class Partial:
         shots: (first frame, stop) of each shot, or ``None`` if they are not known yet.
         finished: the segments that are done.
         smooth: first frames of the shots whose held drawings are spread over their time.
+        flashes: numbers of the frames with which a flash begins, and the picture after it.
         problems: what could not be read in the part of the film that they show.
 
     Raises:
@@ -66,11 +67,13 @@ class Partial:
         self.finished: list[Finished] = []
         self.problems: list[str] = []
         self.smooth: list[int] = []
+        self.flashes: list[int] = []
         earlier = self._read()
         self.begun_anew = earlier is not None and earlier.get("settings") != self.settings
         if earlier is not None and not self.begun_anew:
             self.shots = None if earlier["shots"] is None else [(first, stop) for first, stop in earlier["shots"]]
             self.problems, self.smooth = earlier["problems"], earlier.get("smooth", [])
+            self.flashes = earlier.get("flashes", [])
             for entry in earlier["finished"]:
                 times = {key: Fraction(entry[key]) for key in ("start", "last", "end")}
                 upto = None if entry.get("upto") is None else Fraction(entry["upto"])
@@ -108,6 +111,7 @@ class Partial:
             "settings": self.settings,
             "shots": self.shots,
             "smooth": self.smooth,
+            "flashes": self.flashes,
             "problems": self.problems,
             "finished": [asdict(segment) for segment in self.finished],
         }

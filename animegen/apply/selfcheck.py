@@ -14,7 +14,7 @@ from animegen.core.errors import AnimegenError
 from animegen.core.protocols import Interpolator
 from animegen.data.images import to_float
 from animegen.metrics.inbetween_benchmark import InbetweenBenchmark
-from animegen.metrics.table import rich_table
+from animegen.metrics.table import class_titles, rich_table
 from animegen.video.cadence import same_drawing
 from animegen.video.flow import DISFlow
 from animegen.video.frames import FrameReader
@@ -80,11 +80,15 @@ def selfcheck(reader: FrameReader, model: Interpolator, device: torch.device, sa
     if cuts:
         from animegen.video.shots import detect_shots
 
-        begins = {first for first, _ in detect_shots(pixels for pixels, _ in reader)}
+        flashes: list[int] = []
+        begins = {first for first, _ in detect_shots((pixels for pixels, _ in reader), flashes=flashes)} | {*flashes}
     benchmark = FilmBenchmark(reader, begins, samples)
     if benchmark.found == 0:
         raise AnimegenError(f"No shot of '{reader.path}' has three different drawings: nothing can be left out.")
     scores = benchmark.evaluate({"model": benchmark.method_of(model)}, device)
     used = min(samples, benchmark.found)
-    Console(highlight=False).print(rich_table(scores, f"{reader.path.name}, {used} drawings left out"))
+    show = Console(highlight=False)
+    show.print(rich_table(scores, f"{reader.path.name}, {used} drawings left out"))
+    for label, heading in class_titles(benchmark.by_class).items():
+        show.print(rich_table(benchmark.by_class[label], heading))
     return f"every other drawing was left out, {used} of {benchmark.found} were compared: {reader.path}"

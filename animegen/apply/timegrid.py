@@ -6,6 +6,7 @@ pixels or networks. A handful of frames are kept at a time, however long a drawi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -41,47 +42,49 @@ class Grid:
 
     Args:
         factor: so many frames for each frame of the source, evenly spread over the time for which it is shown, so
-            that a variable rate stays one; or
+            that a variable rate stays one. With 5/2 every fifth frame is one of the source, each second of it; or
         fps: so many frames per second, from the time of the source's first frame on.
 
     Raises:
         AnimegenError: unless exactly one is given, and makes sense.
     """
 
-    def __init__(self, factor: int | None = None, fps: Fraction | None = None) -> None:
+    def __init__(self, factor: Fraction | int | None = None, fps: Fraction | None = None) -> None:
         if (factor is None) == (fps is None):
             raise AnimegenError("Give either factor= (frames per frame) or fps= (frames per second), not both or none.")
-        if factor is not None and factor < 2:
-            raise AnimegenError(f"factor={factor} makes no new frame: use a whole number from 2 on.")
+        if factor is not None and not 1 < factor <= 1000:
+            raise AnimegenError(f"factor={factor} makes no new frame: use a number above 1, like 2 or 2.5.")
         if fps is not None and not 0 < fps <= 1000:
             raise AnimegenError(f"fps={fps} is not possible: give a number like 60, or a fraction like 60000/1001.")
-        self.factor, self.fps = factor, fps
+        self.factor, self.fps = None if factor is None else Fraction(factor), fps
 
-    def times(self, start: Fraction, stop: Fraction, origin: Fraction) -> list[Fraction]:
+    def times(self, number: int, start: Fraction, stop: Fraction, origin: Fraction) -> list[Fraction]:
         """Return the times t with ``start <= t < stop`` at which a frame is shown.
 
         Args:
-            start: when a frame of the source appears.
+            number: of a frame of the source, the first of the film being 0.
+            start: when it appears.
             stop: when the next one does.
             origin: when the first one of the film does.
         """
         if self.factor is not None:
-            return [start + (stop - start) * n / self.factor for n in range(self.factor)]
+            first, after = (math.ceil(n * self.factor) for n in (number, number + 1))
+            return [start + (stop - start) * (k / self.factor - number) for k in range(first, after)]
         assert self.fps is not None
-        number = -((origin - start) * self.fps // 1)  # the first k with origin + k / fps >= start
+        k = math.ceil((start - origin) * self.fps)
         times = []
-        while (time := origin + number / self.fps) < stop:
+        while (time := origin + k / self.fps) < stop:
             times.append(Fraction(time))
-            number += 1
+            k += 1
         return times
 
 
 @dataclass
 class _Drawing(Generic[Frame]):
-    """A drawing: the frame by which it is known again, and those that show it and still wait, with their times."""
+    """A drawing: the frame by which it is known again, and those that show it and still wait: number, frame, time."""
 
     known_by: Frame
-    waiting: list[tuple[Frame, Fraction]] = field(default_factory=list)
+    waiting: list[tuple[int, Frame, Fraction]] = field(default_factory=list)
 
 
 def between_frames(
@@ -121,43 +124,43 @@ def between_frames(
         limit = LONGEST_HOLD if (smooth(number) if callable(smooth) else smooth) else 1
         if present is None or origin is None:
             origin = time if origin is None else origin
-            present = _Drawing(frame, [(frame, time)])
+            present = _Drawing(frame, [(number, frame, time)])
         elif number in begins:
             yield from _held(present, time, grid, origin)
-            present = _Drawing(frame, [(frame, time)])
+            present = _Drawing(frame, [(number, frame, time)])
         elif same(present.known_by, frame):
-            present.waiting.append((frame, time))
+            present.waiting.append((number, frame, time))
             if len(present.waiting) > limit:
                 # What is held for sure need not wait, so that a long hold costs no memory.
-                yield from _held(_Drawing(present.known_by, present.waiting[:1]), present.waiting[1][1], grid, origin)
+                yield from _held(_Drawing(present.known_by, present.waiting[:1]), present.waiting[1][2], grid, origin)
                 del present.waiting[0]
         else:
             yield from _moving(present, frame, time, grid, origin)
-            present = _Drawing(frame, [(frame, time)])
+            present = _Drawing(frame, [(number, frame, time)])
     if present is not None and origin is not None:
         if hold_last:
             yield from _held(present, end(), grid, origin)
         else:
-            yield from (Between(time, frame) for frame, time in present.waiting)
+            yield from (Between(time, frame) for _, frame, time in present.waiting)
 
 
 def _held(drawing: _Drawing[Frame], until: Fraction, grid: Grid, origin: Fraction) -> Iterator[Between[Frame]]:
-    for frame, start, stop in _intervals(drawing, until):
-        for time in grid.times(start, stop, origin):
+    for number, frame, start, stop in _intervals(drawing, until):
+        for time in grid.times(number, start, stop, origin):
             yield Between(time, frame)
 
 
 def _moving(
     drawing: _Drawing[Frame], following: Frame, until: Fraction, grid: Grid, origin: Fraction
 ) -> Iterator[Between[Frame]]:
-    frame, begin = drawing.waiting[0]
-    for _, start, stop in _intervals(drawing, until):
-        for time in grid.times(start, stop, origin):
+    _, frame, begin = drawing.waiting[0]
+    for number, _, start, stop in _intervals(drawing, until):
+        for time in grid.times(number, start, stop, origin):
             t = (time - begin) / (until - begin)
             yield Between(time, frame, following if t else None, t)
 
 
-def _intervals(drawing: _Drawing[Frame], until: Fraction) -> Iterator[tuple[Frame, Fraction, Fraction]]:
-    stops = [*(time for _, time in drawing.waiting[1:]), until]
-    for (frame, start), stop in zip(drawing.waiting, stops, strict=True):
-        yield frame, start, stop
+def _intervals(drawing: _Drawing[Frame], until: Fraction) -> Iterator[tuple[int, Frame, Fraction, Fraction]]:
+    stops = [*(time for _, _, time in drawing.waiting[1:]), until]
+    for (number, frame, start), stop in zip(drawing.waiting, stops, strict=True):
+        yield number, frame, start, stop

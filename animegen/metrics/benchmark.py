@@ -30,6 +30,9 @@ Score = dict[str, float | int | None]
 Scores = dict[str, dict[str, Score]]
 """{method: {metric: score}}."""
 
+#: Label of the scores on all samples, beside those of classes.
+_ALL = ""
+
 Method = Callable[..., Tensor]
 """Anything that a benchmark can apply to a batch; for `StyliseBenchmark` (B, 3, H, W) -> (B, 3, H, W) in [-1, 1]."""
 
@@ -66,15 +69,19 @@ class Benchmark(ABC):
         task: name of the task.
         main: the metric by which runs are ranked; it may be better when lower (see `registry.metric_info`).
         privileged: names of baselines that know more than a model does: yardsticks that no contest counts.
+        classes: what `class_of` may return, in the order in which it is shown; none: samples are not divided.
+        by_class: after `evaluate`, the scores on the samples of each class that there are, of the same methods.
     """
 
     task: str
     main: str
     privileged: frozenset[str] = PRIVILEGED
+    classes: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self._baselines: dict[str, Method] | None = None
-        self._baseline_scores: Scores = {}
+        self._baseline_scores: dict[str, Scores] = {}
+        self.by_class: dict[str, Scores] = {}
 
     def method_of(self, model: Any) -> Method:
         """Return how a model (`Stylizer`) is applied to what `apply` hands to methods: picture by picture."""
@@ -104,6 +111,10 @@ class Benchmark(ABC):
         """Return the metrics of all outputs of a method together, from what was kept of them; None = too few."""
         return {}
 
+    def class_of(self, batch: dict[str, Any]) -> list[str]:
+        """Return the class of each sample of a batch, one of `classes`."""
+        raise NotImplementedError
+
     @property
     def baselines(self) -> dict[str, Method]:
         """The fitted baselines by name."""
@@ -127,10 +138,14 @@ class Benchmark(ABC):
             AnimegenError: if a method has the name of a baseline or returns pictures of another shape.
         """
         self._check_names(methods)
-        unscored = {name: method for name, method in self.baselines.items() if name not in self._baseline_scores}
-        scores = self._score({**unscored, **methods}, torch.device(device))
-        self._baseline_scores.update({name: scores[name] for name in unscored})
-        return {**self._baseline_scores, **{name: scores[name] for name in methods}}
+        known = self._baseline_scores.get(_ALL, {})
+        unscored = {name: method for name, method in self.baselines.items() if name not in known}
+        scored = self._score({**unscored, **methods}, torch.device(device))
+        for label, scores in scored.items():
+            self._baseline_scores.setdefault(label, {}).update({name: scores[name] for name in unscored})
+            scored[label] = {**self._baseline_scores[label], **{name: scores[name] for name in methods}}
+        self.by_class = {label: scored[label] for label in self.classes if label in scored}
+        return scored[_ALL]
 
     @torch.no_grad()
     def pictures(
@@ -166,10 +181,14 @@ class Benchmark(ABC):
             )
         return output.float()
 
-    def _score(self, methods: Mapping[str, Method], device: torch.device) -> Scores:
+    def _score(self, methods: Mapping[str, Method], device: torch.device) -> dict[str, Scores]:
+        """Return the scores on all samples, under the label "", and on those of each class."""
+        labels: list[str] = []
         values: dict[str, dict[str, list[Tensor]]] = {name: {} for name in methods}
         kept: dict[str, list[Tensor]] = {name: [] for name in methods}
         for batch in self.batches(device):
+            if self.classes:
+                labels += self.class_of(batch)
             for name, method in methods.items():
                 output = self._run(name, method, batch)
                 finite = output.isfinite().flatten(1).all(1).cpu()
@@ -180,11 +199,16 @@ class Benchmark(ABC):
                     values[name].setdefault(metric, []).append(value.cpu().double().masked_fill(~finite, torch.nan))
                 if measured.kept is not None:
                     kept[name].append(measured.kept.index_fill(0, (~finite).nonzero()[:, 0], torch.nan))
-        scores: Scores = {}
+        whole = {name: {metric: torch.cat(parts) for metric, parts in row.items()} for name, row in values.items()}
+        scores = {_ALL: {name: {metric: summary(v) for metric, v in row.items()} for name, row in whole.items()}}
         for name in methods:
-            scores[name] = {metric: summary(torch.cat(parts)) for metric, parts in values[name].items()}
             if kept[name]:
-                scores[name].update(self._score_sets(torch.cat(kept[name])))
+                scores[_ALL][name].update(self._score_sets(torch.cat(kept[name])))
+        for label in dict.fromkeys(labels):
+            mine = torch.tensor([one == label for one in labels])
+            scores[label] = {
+                name: {metric: summary(v[mine]) for metric, v in row.items()} for name, row in whole.items()
+            }
         return scores
 
     def _score_sets(self, kept: Tensor) -> dict[str, Score]:

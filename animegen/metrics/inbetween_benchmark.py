@@ -14,6 +14,7 @@ from animegen.data.images import to_float
 from animegen.metrics import image
 from animegen.metrics.benchmark import Benchmark, Measured, Method
 from animegen.metrics.legacy import interpolation_error, ssim_atd_legacy
+from animegen.metrics.motion import LIMITS, motion_class, motion_size
 from animegen.metrics.perceptual import PerceptualDistance
 from animegen.nn.features import FeatureExtractor
 from animegen.nn.lines import chamfer
@@ -49,7 +50,7 @@ class InbetweenBenchmark(Benchmark):
 
     The baselines are the nearest frame, the cross-fade, and both frames carried half-way by DIS flow, which is the one
     to beat. They know no more than a model does. The name of the task holds the gap in frames: scores of different gaps
-    do not compare.
+    do not compare. Scores are also given by how far things move (:mod:`animegen.metrics.motion`).
 
     Args:
         test: pairs with the truth between; not shuffled.
@@ -60,6 +61,7 @@ class InbetweenBenchmark(Benchmark):
 
     main = "ssim"
     privileged = frozenset()
+    classes = tuple(LIMITS)
 
     def __init__(
         self,
@@ -103,6 +105,10 @@ class InbetweenBenchmark(Benchmark):
             if self.perceptual is not None:
                 rows["features"] = self.perceptual.features(rows["truth"])
             yield rows
+
+    def class_of(self, batch: dict[str, Any]) -> list[str]:
+        """Return the class of the motion between the two frames of each sample."""
+        return [motion_class(float(size)) for size in motion_size(batch["first"], batch["last"])]
 
     def apply(self, method: Method, batch: dict[str, Any]) -> Tensor:
         """Hand the method what it may know."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,20 +87,37 @@ def markdown_table(scores: Scores, spread: bool = False, privileged: Collection[
     return "\n".join(lines) + "\n"
 
 
-def to_json(scores: Scores, task: str, main: str, privileged: Collection[str] = PRIVILEGED) -> dict[str, Any]:
+def class_titles(by_class: Mapping[str, Scores]) -> dict[str, str]:
+    """Return a heading for the table of each class: its name, and how many samples it has."""
+    counts = {label: _count(scores) for label, scores in by_class.items()}
+    return {label: f"{label} motion, n = {count}" for label, count in counts.items()}
+
+
+def markdown_classes(by_class: Mapping[str, Scores], privileged: Collection[str] = PRIVILEGED) -> str:
+    """Return a headed Markdown table per class, to follow that of all samples; empty without classes."""
+    titles = class_titles(by_class)
+    return "".join(f"\n{titles[label]}\n\n{markdown_table(by_class[label], False, privileged)}" for label in by_class)
+
+
+def to_json(
+    scores: Scores,
+    task: str,
+    main: str,
+    privileged: Collection[str] = PRIVILEGED,
+    by_class: Mapping[str, Scores] | None = None,
+) -> dict[str, Any]:
     """Return the result as plain data that `json.dumps(..., allow_nan=False)` accepts, with what it means.
 
     Returns:
         {"task", "main", "methods": {method: {metric: {"mean", "std", "n"}}}, "metrics": {metric: {"unit", "better",
-        "description"}}, "privileged": [method]}; values that are not finite are None.
+        "description"}}, "privileged": [method]}, and, where samples are divided, "by_motion": {class: {method: ...}};
+        values that are not finite are None.
     """
     return {
         "task": task,
         "main": main,
-        "methods": {
-            name: {metric: {key: _finite(value) for key, value in score.items()} for metric, score in row.items()}
-            for name, row in scores.items()
-        },
+        "methods": _plain(scores),
+        **({"by_motion": {label: _plain(part) for label, part in by_class.items()}} if by_class else {}),
         "metrics": {
             metric: {"unit": info.unit, "better": info.better, "description": info.description}
             for metric, info in ((metric, metric_info(metric)) for metric in _metrics(scores))
@@ -147,6 +164,17 @@ def picture_strip(
             pixels = to_uint8(picture.detach().cpu()).permute(1, 2, 0).contiguous().numpy()
             sheet.paste(Image.fromarray(pixels), (gap + column * (width + gap), top + number * (height + gap)))
     write_image(path, torch.from_numpy(np.array(sheet)).permute(2, 0, 1))
+
+
+def _plain(scores: Scores) -> dict[str, Any]:
+    return {
+        name: {metric: {key: _finite(value) for key, value in score.items()} for metric, score in row.items()}
+        for name, row in scores.items()
+    }
+
+
+def _count(scores: Scores) -> int:
+    return max((int(score["n"] or 0) for row in scores.values() for score in row.values()), default=0)
 
 
 def _metrics(scores: Scores) -> list[str]:

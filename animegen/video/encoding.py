@@ -22,6 +22,8 @@ from animegen.core.errors import AnimegenError, did_you_mean
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 #: Codecs whose quality is set by ``crf``, with a value at which hardly anybody sees a loss. Lower is better and larger.
 CRF = {"libx264": 17, "libx265": 20, "libsvtav1": 24, "libvpx-vp9": 24, "libx264rgb": 17}
+#: Pixel formats: the one that plays everywhere, and its like with ten bits.
+USUAL_FORMAT, DEEP_FORMAT = "yuv420p", "yuv420p10le"
 #: Codecs that have presets: the usual one is a fair exchange of time for size.
 PRESET = {"libx264": "medium", "libx264rgb": "medium", "libx265": "medium", "libsvtav1": "8"}
 
@@ -59,6 +61,20 @@ class Encoding:
         return chosen
 
 
+def usual_format(codec: str, deep: bool) -> str:
+    """Return the pixel format in which films are written if nobody says otherwise.
+
+    Args:
+        codec: FFmpeg's name of the encoder.
+        deep: whether the film has more than eight bits per colour; then it is one with ten, where the codec has it.
+    """
+    try:
+        formats = [format_.name for format_ in Codec(codec, "w").video_formats or []]
+    except ValueError:
+        return USUAL_FORMAT  # told where the encoder is looked for
+    return DEEP_FORMAT if deep and DEEP_FORMAT in formats else USUAL_FORMAT
+
+
 #: Nothing is lost, and it is fast; for what is encoded again later.
 LOSSLESS = Encoding("libx264rgb", crf=0, preset="ultrafast", pix_fmt="rgb24")
 
@@ -89,6 +105,8 @@ def check_encoding(encoding: Encoding, path: Path) -> None:
         with av.open(io.BytesIO(), "w", format=name) as container:
             stream = add_stream(container, encoding, 64, 64, Fraction(25), Fraction(1, 25))
             frame = VideoFrame(64, 64, encoding.pix_fmt)
+            for plane in frame.planes:
+                plane.update(bytes(plane.buffer_size))  # libx264 dies of numbers that ten bits do not hold
             frame.pts, frame.time_base = 0, Fraction(1, 25)
             for packet in (*stream.encode(frame), *stream.encode(None)):
                 packet.dts = packet.pts  # libx265 gives films of one frame any number

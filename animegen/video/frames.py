@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from av.video.frame import VideoFrame
 from torch import Tensor
+
+from animegen.data.images import to_float
 
 #: Values of ITU-T H.273 for the matrix, also FFmpeg's ``AVColorSpace``.
 RGB, BT709, UNSPECIFIED, BT470BG, SMPTE170M, BT2020 = 0, 1, 2, 5, 6, 9
@@ -52,6 +56,7 @@ class VideoInfo:
         colour: how its numbers mean colours; guessed where the file does not say.
         rotation: by how many degrees counter-clockwise the stored frames were turned to stand upright.
         pixel_aspect: width of a pixel over its height.
+        remarks: a sentence for each thing about it that a film made of its frames will not have, or suffers from.
     """
 
     width: int
@@ -66,6 +71,7 @@ class VideoInfo:
     colour: Colour = Colour()
     rotation: int = 0
     pixel_aspect: Fraction = Fraction(1)
+    remarks: tuple[str, ...] = ()
 
     @property
     def expected_frames(self) -> int | None:
@@ -77,6 +83,26 @@ class VideoInfo:
     def resized(self, width: int, height: int) -> VideoInfo:
         """Return the facts of the same film in another size."""
         return replace(self, width=width, height=height)
+
+
+@dataclass(eq=False)
+class Original:
+    """A frame as the film has it, beside its pixels, so that a copy of it keeps every value.
+
+    Attributes:
+        pixels: uint8 ``(3,H,W)`` RGB.
+        stored: FFmpeg's frame, if the film lies in a video file and need not be turned.
+        refine: makes :attr:`values` of a film with more than eight bits per colour; ``None``: it has eight.
+    """
+
+    pixels: Tensor
+    stored: VideoFrame | None = None
+    refine: Callable[[], Tensor] | None = None
+
+    @cached_property
+    def values(self) -> Tensor:
+        """The pixels as float32 ``(3,H,W)``, black -1 and white 1, as finely as the film has them."""
+        return to_float(self.pixels) if self.refine is None else self.refine()
 
 
 class FrameReader(ABC):
@@ -112,6 +138,11 @@ class FrameReader(ABC):
     def __iter__(self) -> Iterator[tuple[Tensor, Fraction]]:
         return self.frames()
 
+    def originals(self, start: Fraction | float | None = None) -> Iterator[tuple[Original, Fraction]]:
+        """Yield the frames from a time on with what the film has of them; otherwise as :meth:`frames`."""
+        for pixels, time in self.frames(start):
+            yield Original(pixels), time
+
     def report(self, problem: str) -> None:
         """Note a problem, once."""
         if problem not in self.problems:
@@ -127,23 +158,30 @@ class FrameWriter(ABC):
         path: where it will lie.
         notes: a sentence for each thing that the user should know.
         count: frames written.
+        deep: whether frames are kept with more than eight bits per colour.
     """
 
     path: Path
     notes: list[str]
     count: int
+    deep: bool = False
 
     @abstractmethod
     def write(self, pixels: Tensor, time: Fraction) -> None:
         """Append a frame.
 
         Args:
-            pixels: uint8 ``(3,H,W)``, RGB; all frames of one size.
+            pixels: uint8 ``(3,H,W)``, RGB; all frames of one size. Where :attr:`deep`, also float, see
+                :attr:`Original.values`.
             time: when it appears, in seconds; later than the frame before.
 
         Raises:
             AnimegenError: if it cannot be encoded or stored.
         """
+
+    def copy(self, original: Original, time: Fraction) -> None:
+        """Append a frame of another film, with its own values where the format allows; see :meth:`write`."""
+        self.write(original.values if self.deep and original.refine else original.pixels, time)
 
     @abstractmethod
     def close(self, end: Fraction | None = None) -> None:

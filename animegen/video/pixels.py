@@ -17,7 +17,8 @@ from torch import Tensor
 
 from animegen.video.frames import BT709, RGB, SMPTE170M, Colour
 
-_FLAGS = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+#: For swscale: rounding, and chroma at every pixel.
+FLAGS = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 #: Matrix of H.273 -> swscale's number and (K_R, K_B). 4 is FCC, 5 and 6 are BT.601, 7 is SMPTE 240M.
 _MATRICES = {
     1: (Colorspace.ITU709, (0.2126, 0.0722)),
@@ -65,15 +66,15 @@ class FromFrames:
             dst_colorspace=self._matrix,
             src_color_range=self._range,
             dst_color_range=ColorRange.JPEG,
-            interpolation=_FLAGS,
+            interpolation=FLAGS,
             threads=1,
         )
         height, width = planar.height, planar.width
         values = np.empty((3, height, width), np.uint8)
         for channel, plane in zip(_PLANES, planar.planes[:3], strict=True):
-            values[channel] = _rows(plane, height)[:, :width]
+            values[channel] = rows(plane, height)[:, :width]
         if alpha:
-            opaque = _rows(planar.planes[3], height)[:, :width].astype(np.uint16)
+            opaque = rows(planar.planes[3], height)[:, :width].astype(np.uint16)
             values = ((values * opaque + 255 * (255 - opaque) + 127) // 255).astype(np.uint8)
         return torch.from_numpy(values)
 
@@ -92,12 +93,13 @@ class ToFrames:
     def __init__(self, pix_fmt: str, colour: Colour) -> None:
         self._converter = VideoReformatter()
         self._format = pix_fmt
-        self._matrix, coefficients = _MATRICES.get(colour.matrix, _MATRICES[BT709])
+        self._matrix = _MATRICES.get(colour.matrix, _MATRICES[BT709])[0]
         self._range = ColorRange.JPEG if colour.full_range else ColorRange.MPEG
         form = VideoFormat(pix_fmt, 2, 2)
         self.rgb = form.is_rgb
         deep = any(part.bits > 8 for part in form.components)
-        self._own_matrix = _full_range_matrix(*coefficients) if colour.full_range and not (self.rgb or deep) else None
+        own = colour.full_range and not (self.rgb or deep)
+        self._own_matrix = luma_and_chroma_matrix(*coefficients_of(colour)) if own else None
 
     def __call__(self, pixels: Tensor) -> VideoFrame:
         """Return the frame for uint8 ``(3,H,W)``, RGB, on the CPU."""
@@ -112,7 +114,7 @@ class ToFrames:
             dst_colorspace=self._matrix,
             src_color_range=source_range,
             dst_color_range=ColorRange.JPEG if self.rgb else self._range,
-            interpolation=_FLAGS,
+            interpolation=FLAGS,
             threads=1,
         )
 
@@ -137,8 +139,16 @@ def usual_colour(width: int, height: int) -> Colour:
     return Colour(BT709 if max(width, height) >= 1280 or min(width, height) >= 720 else SMPTE170M)
 
 
-def _full_range_matrix(red: float, blue: float) -> Tensor:
-    """Return the matrix (3,3) from RGB to luma and chroma in full range, by ITU-R BT.709 section 3, BT.601 2.5.1."""
+def coefficients_of(colour: Colour) -> tuple[float, float]:
+    """Return the shares of red and of blue in luma, K_R and K_B."""
+    return _MATRICES.get(colour.matrix, _MATRICES[BT709])[1]
+
+
+def luma_and_chroma_matrix(red: float, blue: float) -> Tensor:
+    """Return the matrix (3,3) from RGB to luma and chroma in full range, by ITU-R BT.709 section 3, BT.601 2.5.1.
+
+    RGB and luma lie in [0,1], chroma in [-1/2,1/2], or all in 255 times that.
+    """
     luma = torch.tensor([red, 1 - red - blue, blue])
     b = (torch.tensor([0.0, 0.0, 1.0]) - luma) / (2 * (1 - blue))
     r = (torch.tensor([1.0, 0.0, 0.0]) - luma) / (2 * (1 - red))
@@ -149,10 +159,24 @@ def _planar(values: Tensor, name: str, channels: tuple[int, int, int]) -> VideoF
     _, height, width = values.shape
     frame = VideoFrame(width, height, name)
     for channel, plane in zip(channels, frame.planes, strict=True):
-        _rows(plane, height)[:, :width] = values[channel].numpy()
+        rows(plane, height)[:, :width] = values[channel].numpy()
     return frame
 
 
-def _rows(plane: object, height: int) -> np.ndarray:
-    """Return the memory of a plane as (height, line size), which may be longer than its width."""
-    return np.frombuffer(plane, np.uint8).reshape(height, plane.line_size)  # type: ignore[attr-defined, call-overload]
+def rows(plane: object, height: int, kind: type[np.generic] = np.uint8) -> np.ndarray:
+    """Return the memory of a plane as (height, line size), which may be longer than its width, as numbers of a kind."""
+    return np.frombuffer(plane, kind).reshape(height, -1)  # type: ignore[call-overload, no-any-return]
+
+
+def plain_name(frame: VideoFrame) -> str:
+    """Return the name of a frame's pixel format; those of JPEG are others with full range."""
+    return frame.format.name.replace("yuvj", "yuv")
+
+
+def same_values(frame: VideoFrame) -> VideoFrame:
+    """Return a frame with the same values and nothing else: no kind of picture, no time, no side data."""
+    clean = VideoFrame(frame.width, frame.height, plain_name(frame))
+    for source, target in zip(frame.planes, clean.planes, strict=True):
+        width = min(source.line_size, target.line_size)
+        rows(target, target.height)[:, :width] = rows(source, source.height)[:, :width]
+    return clean

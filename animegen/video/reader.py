@@ -22,13 +22,16 @@ from av.video.stream import VideoStream
 from torch import Tensor
 
 from animegen.core.errors import AnimegenError, did_you_mean
-from animegen.video.frames import DEFAULT_RATE, FrameReader, VideoInfo
+from animegen.video.deep import FromDeep, is_deep
+from animegen.video.frames import DEFAULT_RATE, FrameReader, Original, VideoInfo
 from animegen.video.pixels import FromFrames, colour_of
 
 #: Errors in a row after which the rest of a file is given up.
 PATIENCE = 20
 #: A file that ends so many seconds before the time that it claims is called cut off.
 MISSING = Fraction(1, 2)
+#: What films in HDR10 say beside their frames.
+_HDR = (SideDataType.MASTERING_DISPLAY_METADATA, SideDataType.CONTENT_LIGHT_LEVEL)
 #: A higher rate, or one below 1, is taken for a mistake of the header.
 FASTEST = 480
 
@@ -60,7 +63,8 @@ class VideoReader(FrameReader):
             if first is None:
                 raise AnimegenError(f"'{self.path}' holds no frame that can be read: replace or remove it.")
             self.first = _time(first, stream) or Fraction(0)
-            self._turn, rotation = orientation(first)
+            self._turn, rotation, self._turned = orientation(first)
+            self._size = first.width, first.height
             info = _info(container, stream, first, rotation)
         if not 1 <= info.fps <= FASTEST:
             info = replace(info, fps=self._measured_rate() or DEFAULT_RATE)
@@ -93,6 +97,15 @@ class VideoReader(FrameReader):
             if begin is None or time >= begin:
                 yield self._turn(convert(frame)), time
 
+    def originals(self, start: Fraction | float | None = None) -> Iterator[tuple[Original, Fraction]]:
+        """Yield frames with what the file has of them; see :meth:`FrameReader.originals`."""
+        begin, convert = None if start is None else Fraction(start), FromFrames(self.info.colour)
+        refine, turned = FromDeep(self.info.colour), self._turned
+        for frame, time in self._timed(begin):
+            if begin is None or time >= begin:
+                fine = (lambda kept=frame: self._turn(refine(kept))) if is_deep(frame.format.name) else None
+                yield Original(self._turn(convert(frame)), None if turned else frame, fine), time
+
     def at(self, time: Fraction | float) -> Tensor:
         """Return the frame that is shown at a time in seconds, uint8 ``(3,H,W)``."""
         shown = None
@@ -122,8 +135,15 @@ class VideoReader(FrameReader):
                         time = Fraction(0) if last is None else last + usual
                     last = time
                     self.end = time + (frame.duration * base_of(stream) if frame.duration else usual)
-                    yield frame, time
+                    yield self._scaled(frame), time
                 return
+
+    def _scaled(self, frame: VideoFrame) -> VideoFrame:
+        """Return a frame in the size of the first one; broadcasts and joined files change theirs on the way."""
+        if (frame.width, frame.height) == self._size:
+            return frame
+        self.report("its pictures change their size on the way: they are scaled to the first one's")
+        return frame.reformat(*self._size, format=frame.format.name, interpolation="BICUBIC")
 
     def _frames_from(
         self, container: InputContainer, stream: VideoStream, start: Fraction | None
@@ -258,11 +278,23 @@ def _info(container: InputContainer, stream: VideoStream, first: VideoFrame, rot
         colour=colour_of(first),
         rotation=rotation,
         pixel_aspect=1 / aspect if sideways else aspect,
+        remarks=_remarks(first),
     )
 
 
-def orientation(frame: VideoFrame) -> tuple[Callable[[Tensor], Tensor], int]:
-    """Return what turns the pixels of a film upright, and by how many degrees counter-clockwise.
+def _remarks(frame: VideoFrame) -> tuple[str, ...]:
+    """Return what is special about a film, by its first frame; see :attr:`VideoInfo.remarks`."""
+    kinds: Iterable[SideData] = iter(frame.side_data)  # type: ignore[assignment]  # PyAV types it as a mapping
+    found = []
+    if frame.interlaced_frame:
+        found.append("It is interlaced: each frame shows two moments. Deinterlace it first (ffmpeg's filter bwdif).")
+    if any(data.type in _HDR for data in kinds):
+        found.append("Its matrix and curve of HDR stay; what it says about the display it was made on is left out.")
+    return tuple(found)
+
+
+def orientation(frame: VideoFrame) -> tuple[Callable[[Tensor], Tensor], int, bool]:
+    """Return what turns the pixels of a film upright, by how many degrees counter-clockwise, and whether it does.
 
     It is read from the frame's display matrix, nine numbers of which the first, second, fourth and fifth are
     a, b, c, d of ``x' = a x + c y, y' = b x + d y``, in units of 1/65536, y down (ISO 14496-12, 6.2.2). Turns by
@@ -271,7 +303,7 @@ def orientation(frame: VideoFrame) -> tuple[Callable[[Tensor], Tensor], int]:
     known: Iterable[SideData] = iter(frame.side_data)  # type: ignore[assignment]  # PyAV types it as a mapping
     side = next((data for data in known if data.type == SideDataType.DISPLAYMATRIX), None)
     if side is None:
-        return (lambda pixels: pixels), 0
+        return (lambda pixels: pixels), 0, False
     a, b, _, c, d = np.frombuffer(bytes(side), np.int32)[:5].tolist()
     swap = abs(b) > abs(a)
     mirror_x, mirror_y = (c < 0, b < 0) if swap else (a < 0, d < 0)
@@ -281,7 +313,7 @@ def orientation(frame: VideoFrame) -> tuple[Callable[[Tensor], Tensor], int]:
         turned = pixels.transpose(1, 2) if swap else pixels
         return turned.flip(flips).contiguous() if flips or swap else turned
 
-    return turn, frame.rotation % 360
+    return turn, frame.rotation % 360, bool(flips or swap)
 
 
 def _kinds(container: InputContainer) -> str:

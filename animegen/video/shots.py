@@ -44,6 +44,7 @@ def detect_shots(
     change: float = 20.0,
     shortest: int = 5,
     flash: int = 4,
+    flashes: list[int] | None = None,
 ) -> list[tuple[int, int]]:
     """Return the shots of a film as frame numbers (first, stop), half-open; together they cover the whole film.
 
@@ -59,6 +60,7 @@ def detect_shots(
             detector's own default of 15 took steps of drawings held on threes for cuts.)
         shortest: frames between two cuts at least.
         flash: a picture that is back after at most this many frames was not cut away; 0 takes flashes for cuts.
+        flashes: gets the numbers of the frames with which a flash begins, and the picture after it.
 
     Raises:
         AnimegenError: if the file cannot be read or there is no frame.
@@ -69,7 +71,7 @@ def detect_shots(
     hard: list[int] = []
     faded: list[tuple[int, int, int]] = []  # cut, first dark frame, first frame that is not
     count = 0
-    for number, picture in enumerate(_without_flashes(frames, flash, change)):
+    for number, picture in enumerate(_without_flashes(frames, flash, change, flashes)):
         time = FrameTimecode(number, fps=25.0)  # the detectors count frames; the rate changes nothing
         hard += [cut.frame_num for cut in cuts.process_frame(time, np.maximum(picture, NEARLY_BLACK))]
         # A fade's cut lies in the middle between fade-out and the present frame.
@@ -89,13 +91,17 @@ def detect_shots(
     return list(pairwise([*bounds, count]))
 
 
-def _without_flashes(frames: Iterable[np.ndarray], longest: int, change: float) -> Iterator[np.ndarray]:
+def _without_flashes(
+    frames: Iterable[np.ndarray], longest: int, change: float, flashes: list[int] | None = None
+) -> Iterator[np.ndarray]:
     """Yield small frames, those of a flash replaced by a cross-fade.
 
     A flash begins at a frame that differs from the one before (by at least `change` levels) if one of the next
     `longest` frames is again near the one before: at less than half that difference, and at less than half the contrast
     of the picture (else the dim frames on both sides of a fade would pass for the same picture). It ends there.
+    ``flashes`` gets the numbers of both frames.
     """
+    number = 1
     ahead: deque[np.ndarray] = deque()
     source = iter(frames)
     before = next(source, None)
@@ -108,6 +114,9 @@ def _without_flashes(frames: Iterable[np.ndarray], longest: int, change: float) 
             return
         gone = _back_after(before, list(ahead), change)
         after = ahead[gone]
+        if gone and flashes is not None:
+            flashes += [number, number + gone]
+        number += gone + 1
         for n in range(1, gone + 1):
             ahead.popleft()
             # The change of the frames that are missed is spread over them: in one step it might look like a cut.

@@ -16,9 +16,10 @@ from av.video.frame import VideoFrame
 from torch import Tensor
 
 from animegen.core.errors import AnimegenError
+from animegen.video.deep import ToDeep, is_deep
 from animegen.video.encoding import Encoding, add_stream, container_of, even_sides
-from animegen.video.frames import RGB, FrameWriter, VideoInfo
-from animegen.video.pixels import ToFrames, tag, usual_colour
+from animegen.video.frames import RGB, FrameWriter, Original, VideoInfo
+from animegen.video.pixels import ToFrames, plain_name, same_values, tag, usual_colour
 from animegen.video.remux import MOST_REORDERED, DecodingOrder, Segment, join
 
 
@@ -65,6 +66,10 @@ class VideoWriter(FrameWriter):
             )
         self._colour = usual_colour(width, height) if info.colour.matrix == RGB else info.colour
         self._convert = ToFrames(encoding.pix_fmt, self._colour)
+        self.deep = is_deep(encoding.pix_fmt)
+        self._convert_deep = ToDeep(encoding.pix_fmt, self._colour) if self.deep else None
+        #: Frames that are like this are stored as they are.
+        self._stored_as = None if any(self._pad) else (encoding.pix_fmt, width, height)
         self._time_base = info.time_base
         self._hidden = self.path.with_name(f".{uuid.uuid4().hex}.part")
         self._start, self._duration = Fraction(0), 1 / info.fps
@@ -84,11 +89,30 @@ class VideoWriter(FrameWriter):
 
     def write(self, pixels: Tensor, time: Fraction) -> None:
         """Append a frame; see :meth:`FrameWriter.write`."""
-        if tuple(pixels.shape) != (3, self.info.height, self.info.width) or pixels.dtype != torch.uint8:
+        known = pixels.dtype == torch.uint8 or (self.deep and pixels.is_floating_point())
+        if tuple(pixels.shape) != (3, self.info.height, self.info.width) or not known:
             raise ValueError(
                 f"frames of this film are uint8 (3, {self.info.height}, {self.info.width}),"
                 f" not {pixels.dtype} {tuple(pixels.shape)}"
             )
+        columns, rows = self._pad
+        pixels = torch.cat([pixels, pixels[:, :, -1:].expand(-1, -1, columns)], 2) if columns else pixels
+        pixels = torch.cat([pixels, pixels[:, -1:].expand(-1, rows, -1)], 1) if rows else pixels
+        convert = self._convert_deep if self._convert_deep and pixels.is_floating_point() else self._convert
+        self._append(convert(pixels), time)
+
+    def copy(self, original: Original, time: Fraction) -> None:
+        """Append a frame of another film; see :meth:`FrameWriter.copy`.
+
+        One with this film's pixel format, size and meaning of colours goes in value by value.
+        """
+        frame = original.stored
+        if frame is None or (plain_name(frame), frame.width, frame.height) != self._stored_as:
+            super().copy(original, time)
+        else:
+            self._append(same_values(frame), time)
+
+    def _append(self, frame: VideoFrame, time: Fraction) -> None:
         if self._last is None:
             self._start = time
         elif time <= self._last:
@@ -97,10 +121,6 @@ class VideoWriter(FrameWriter):
             self._duration = time - self._last
         self._last = time
         self.count += 1
-        columns, rows = self._pad
-        pixels = torch.cat([pixels, pixels[:, :, -1:].expand(-1, -1, columns)], 2) if columns else pixels
-        pixels = torch.cat([pixels, pixels[:, -1:].expand(-1, rows, -1)], 1) if rows else pixels
-        frame = self._convert(pixels)
         tag(frame, self._colour, self._convert.rgb)
         frame.time_base = self._time_base
         frame.pts = round((time - self._start) / self._time_base)

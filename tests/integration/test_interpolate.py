@@ -20,6 +20,7 @@ from animegen.apply.selfcheck import FilmBenchmark, left_out
 from animegen.apply.timegrid import Grid
 from animegen.data.images import read_image, write_image
 from animegen.data.toonworld import ToonWorldImages
+from animegen.video.frames import Original
 from animegen.video.reader import VideoReader
 from tests.support import refused, run_verb, train
 from tests.video_support import EXACT, level, noise, other_packets, with_sound, write_film
@@ -83,6 +84,24 @@ def test_a_film_keeps_its_times_its_cut_and_its_length(run: Path, frames: list[t
     assert all(abs(m - bright) < 15 or abs(m - night) < 8 for m in means)
 
 
+def test_a_flash_is_not_blended_into_the_frames_beside_it(
+    run: Path, frames: list[torch.Tensor], tmp_path: Path
+) -> None:
+    white = torch.full_like(frames[0], 255)
+    film = write_film(tmp_path / "in.mkv", [*frames, white, white - 3, *frames[1:]], encoding=EXACT)
+    assert go(run, str(film), tmp_path / "out.mkv", "factor=2", *WORDS) == 0
+    made = [pixels for pixels, _ in VideoReader(tmp_path / "out.mkv")]
+    assert len(made) == 18
+    # The last frame before, and the last of the flash, are held; beside them it is drawn.
+    assert torch.equal(made[6], frames[3])
+    assert torch.equal(made[7], frames[3])
+    assert torch.equal(made[8], white)
+    assert torch.equal(made[11], white - 3)
+    assert torch.equal(made[12], frames[1])
+    assert not torch.equal(made[5], made[4])
+    assert not torch.equal(made[13], made[12])
+
+
 def test_the_same_drawing_is_known_under_noise_and_a_blink_is_another(frames: list[torch.Tensor]) -> None:
     noise = torch.randint(-2, 3, frames[0].shape, generator=torch.Generator().manual_seed(0))
     assert same_drawing(frames[0], (frames[0].int() + noise).clamp(0, 255).to(torch.uint8))
@@ -103,6 +122,9 @@ def test_the_same_drawing_is_known_under_noise_and_a_blink_is_another(frames: li
         (["input=[{a},{a}]", "output={t}/o", "factor=1"], "makes no new frame"),
         (["input=[{a},{a}]", "output={t}/o", "factor=2", "fps=60"], "not both"),
         (["input=[{a},{a}]", "output={t}/o", "fps=fast"], "fps=fast is not possible"),
+        (["input=[{a},{a}]", "output={t}/o", "factor=twice"], "factor=twice is not possible"),
+        (["input=[{a},{a}]", "output={t}/o", "slowmo=0.5"], "makes nothing slower"),
+        (["input=[{a},{a}]", "output={t}/o", "slowmo=4"], "input_fps= says"),
         (["input=[{a},{a}]", "output={t}/x.png"], "neither a film"),
         (["input=[{a},{a}]", "output={t}"], "exists"),
     ],
@@ -226,8 +248,9 @@ class Local:
 @pytest.mark.parametrize("size", [(300, 500), (129, 128), (128, 600)])
 def test_tiles_give_the_same_frame_as_one_piece(size: tuple[int, int]) -> None:
     first, last = noise(1, *size), noise(2, *size)
-    whole = inbetween.Inbetweener(Local(), tile=0)(first, last, 0.25)
-    tiled = inbetween.Inbetweener(Local(), tile=128)(first, last, 0.25)
+    whole, tiled = (inbetween.Inbetweener(Local(), tile=t)(Original(first), Original(last), 0.25) for t in (0, 128))
+    assert whole is not None
+    assert tiled is not None
     # Only what a tile does not see beyond its edge differs, and there it hardly counts.
     gap = (whole.int() - tiled.int()).abs()
     assert gap.float().mean() < 0.02
@@ -328,8 +351,9 @@ def test_a_long_film_holds_few_frames_at_a_time(tmp_path: Path) -> None:
     reader, draw = Stream(), inbetween.Inbetweener(Local())
     plan = inbetween.FilmPlan(Grid(factor=2), "smooth", cuts=False)
     count = 0
-    for frame in inbetween._between(reader, plan, [(0, 2000)], [0], True):
-        inbetween._shown(frame, draw)
+    for frame in inbetween._between(reader, plan, [(0, 2000)], [0], [], True):
+        if frame.last is not None:
+            draw(frame.first, frame.last, float(frame.t))
         count += 1
     assert count == 4000
     assert most <= 8

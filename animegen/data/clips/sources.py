@@ -114,7 +114,7 @@ class ToonWorldFrames:
 
 
 LAYOUTS = ("vimeo90k", "atd12k", "folders")
-_SPLITS = ("train", "val", "test")
+_SPLITS = ("train", "val", "test", "all")
 _ATD = {"train": ("train_10k",), "test": ("test_2k_540p", "test_2k_original")}
 _VIMEO = {"train": ("tri_trainlist.txt", "sep_trainlist.txt"), "test": ("tri_testlist.txt", "sep_testlist.txt")}
 #: Lists of clips, one folder per line, as ``animegen prepare`` writes them.
@@ -142,7 +142,7 @@ class TripletFolders:
     Args:
         folder: where the dataset lies.
         layout: one of the above, or ``auto``, which looks.
-        split: ``train``, ``val`` or ``test``.
+        split: ``train``, ``val`` or ``test``; of ``folders`` also ``all``, to evaluate on clips none of which was seen.
         holdout: share of the training list that is kept for validation.
         on_error: what a broken file does. ``skip``: it is named once in a warning, and another clip takes its place;
             ``fail``: training stops.
@@ -217,18 +217,21 @@ class TripletFolders:
             raise AnimegenError(f"The folder '{self.folder}' does not exist: give the one that holds the clips.")
         layout = self._found_layout() if self.layout == "auto" else self.layout
         divided = False
+        if self.split == "all" and layout != "folders":
+            raise AnimegenError(f"split=all is for folders of clips, not for the layout {layout}: it has its own test.")
         if layout == "vimeo90k":
             folders = self._vimeo()
         elif layout == "atd12k":
             folders = self._atd()
         elif divided := layout == "folders" and all((self.folder / name).is_file() for name in LISTS.values()):
-            lines = (self.folder / LISTS[self.split]).read_text().splitlines()
+            names = list(LISTS.values()) if self.split == "all" else [LISTS[self.split]]
+            lines = [line for name in names for line in (self.folder / name).read_text().splitlines()]
             folders = [self.folder / line for line in lines if line]
         else:
             folders = sorted({file.parent for file in self.folder.rglob("*") if _is_frame(file)}, key=_folder_key)
         clips = [(folder.relative_to(self.folder).as_posix(), _frames(folder)) for folder in folders]
         clips = [(name, files) for name, files in clips if len(files) >= 3]
-        if not divided and (layout == "folders" or self.split != "test"):
+        if not divided and self.split != "all" and (layout == "folders" or self.split != "test"):
             clips = self._side(clips)
         if not clips:
             raise AnimegenError(

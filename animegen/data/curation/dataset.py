@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from animegen.core.errors import AnimegenError
 from animegen.core.files import completed
 from animegen.data.clips.sources import LISTS
 from animegen.data.curation.facts import unlike
-from animegen.data.curation.films import RECORDS, Writing, curate_film, find_films, identity, record_of
+from animegen.data.curation.films import RECORDS, Writing, curate_film, find_films, identity, movies_of, record_of
 from animegen.data.curation.report import write_report
 from animegen.data.curation.rules import Rules
 from animegen.data.sampler import counter_hash
@@ -31,9 +31,9 @@ class Curation:
     Attributes:
         rules: which frames become clips.
         writing: how they are written.
-        repeat: a clip of which first, middle and last drawing differ from those of an earlier one in at most so many of
-            64 bits is left out; ``None`` keeps all.
-        holdout: share of the films for validation, and as much for test.
+        repeat: a clip of which first, middle and last drawing differ from those of an earlier one of another shot in at
+            most so many of 64 bits is left out; ``None`` keeps all.
+        holdout: share of the movies for validation, and as much for test.
     """
 
     rules: Rules = field(default_factory=Rules)
@@ -101,7 +101,7 @@ def curate(
     present = [record for record in records.values() if record is not None]
     outcome.failed = [f"{r['film']}: {r['failed']}" for r in present if "failed" in r]
     if not outcome.missing:
-        outcome.clips = bring_together(place, present, curation)
+        outcome.clips = bring_together(place, present, curation, movies_of(films))
     return outcome
 
 
@@ -152,58 +152,67 @@ def _work(todo: list[tuple[str, Path]], place: Path, curation: Curation, jobs: i
             yield future.result()
 
 
-def bring_together(place: Path, records: Sequence[dict[str, Any]], curation: Curation) -> dict[str, int]:
+def bring_together(
+    place: Path, records: Sequence[dict[str, Any]], curation: Curation, movies: Mapping[str, str]
+) -> dict[str, int]:
     """Leave out repeats, divide the clips, write lists and report; return the number of clips per list."""
     good = [record for record in records if "failed" not in record]
-    clips = [clip | {"film": record["film"]} for record in good for clip in record["clips"]]
+    clips = [
+        clip | {"film": record["film"], "movie": movies[record["film"]]} for record in good for clip in record["clips"]
+    ]
     repeats = find_repeats(clips, curation.repeat)
     kept = [clip for clip in clips if clip["name"] not in repeats]
-    sides, by_film = divide(kept, curation.holdout)
+    sides, by_movie = divide(kept, curation.holdout)
     for side, names in sides.items():
         with completed(place / LISTS[side]) as hidden:
             hidden.write_text("".join(f"{name}\n" for name in names))
-    write_report(place, records, clips, repeats, sides, by_film, asdict(curation) | {"version": __version__})
+    settings = asdict(curation) | {"version": __version__}
+    write_report(place, records, clips, repeats, sides, by_movie, movies, settings)
     return {side: len(names) for side, names in sides.items()}
 
 
 def find_repeats(clips: Sequence[dict[str, Any]], limit: int | None) -> dict[str, str]:
-    """Return the clips that look like an earlier one, each with the name of that one."""
+    """Return the clips that look like an earlier one, each with the name of that one.
+
+    Within a shot only equal looks count, those of a cycle that is shown again: a figure that moves before a ground that
+    stands still changes few of the bits, and nothing is repeated.
+    """
     repeats: dict[str, str] = {}
-    looks: list[tuple[str, list[int]]] = []
+    looks: list[tuple[str, tuple[str, int], list[int]]] = []
     if limit is None:
         return repeats
     for clip in clips:
-        mine = [int(look, 16) for look in clip["looks"]]
-        twin = next(
-            (name for name, other in looks if all(unlike(a, b) <= limit for a, b in zip(mine, other, strict=True))),
-            None,
-        )
-        if twin is None:
-            looks.append((clip["name"], mine))
+        mine, shot = [int(look, 16) for look in clip["looks"]], (clip["film"], clip["shot"])
+        for name, place, other in looks:
+            most = limit if place != shot else 0
+            if all(unlike(a, b) <= most for a, b in zip(mine, other, strict=True)):
+                repeats[clip["name"]] = name
+                break
         else:
-            repeats[clip["name"]] = twin
+            looks.append((clip["name"], shot, mine))
     return repeats
 
 
 def divide(clips: Sequence[dict[str, Any]], holdout: float) -> tuple[dict[str, list[str]], bool]:
-    """Return the names of the clips for training, validation and test, and whether whole films were divided.
+    """Return the names of the clips for training, validation and test, and whether whole movies were divided.
 
-    With three films or more no film is on two sides; the hashes of their names decide. With fewer the last shots of
-    each film are for test and those before for validation: other moments, but the same rooms and persons.
+    With three movies or more no movie is on two sides; the hashes of their names decide. With fewer the last shots of
+    each movie are for test and those before for validation: other moments, but the same rooms and persons.
     """
     sides: dict[str, list[str]] = {"train": [], "val": [], "test": []}
-    films = sorted({clip["film"] for clip in clips}, key=lambda film: counter_hash("film", film) % 2**64)
-    if len(films) >= 3:
-        held = max(1, round(holdout * len(films)))
-        side_of = {film: "test" if n < held else "val" if n < 2 * held else "train" for n, film in enumerate(films)}
+    movies = sorted({clip["movie"] for clip in clips}, key=lambda movie: counter_hash("film", movie) % 2**64)
+    if len(movies) >= 3:
+        held = max(1, round(holdout * len(movies)))
+        side_of = {name: "test" if n < held else "val" if n < 2 * held else "train" for n, name in enumerate(movies)}
         for clip in clips:
-            sides[side_of[clip["film"]]].append(clip["name"])
+            sides[side_of[clip["movie"]]].append(clip["name"])
         return sides, True
-    for film in films:
-        mine = [clip for clip in clips if clip["film"] == film]
-        shots = sorted({clip["shot"] for clip in mine})
+    for movie in movies:
+        mine = [clip for clip in clips if clip["movie"] == movie]
+        shots = sorted({(clip["film"], clip["shot"]) for clip in mine})
         # One shot, or two, cannot be divided among three: then moments of the same shot are.
-        parts = [[c for c in mine if c["shot"] == shot] for shot in shots] if len(shots) > 2 else [[c] for c in mine]
+        by_shot = [[c for c in mine if (c["film"], c["shot"]) == shot] for shot in shots]
+        parts = by_shot if len(shots) > 2 else [[c] for c in mine]
         for side in ("test", "val"):
             wanted = max(1, round(holdout * len(mine)))
             count = 0

@@ -112,7 +112,7 @@ def measure(
         picture = pixels.permute(1, 2, 0).numpy()
         if bars is not None:
             bars.add(picture)
-        grey = _small(picture)
+        grey = small_grey(picture)
         luma, contrast = float(grey.mean()), float(grey.std())
         same = None if begins else sameness(known, pixels)
         if same is not None and same > held:
@@ -129,7 +129,8 @@ def measure(
         drawing, small, known, luma_before = number, grey, pixels, luma
 
 
-def _small(picture: np.ndarray) -> np.ndarray:
+def small_grey(picture: np.ndarray) -> np.ndarray:
+    """Return a picture (H,W,3) RGB in grey, at most `WIDTH` pixels wide."""
     height, width = picture.shape[:2]
     if width > WIDTH:
         picture = cv2.resize(picture, (WIDTH, max(16, round(height * WIDTH / width))), interpolation=cv2.INTER_AREA)

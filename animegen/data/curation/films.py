@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import uuid
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,8 @@ from animegen.video.shots import detect_shots
 RECORDS = ".curation"
 #: Cases per rule and side that are kept of each film, and frames between two of them.
 CASES, APART = 6, 12
+#: The end of a name that counts the parts of a film.
+_PART = re.compile(r"[\s_.(\[-]*(?:part|pt|cd|disc|disk|dvd|reel)[\s_.-]*\d+[)\]]?$", re.IGNORECASE)
 #: Sides of a small picture.
 THUMB = (90, 160)
 
@@ -79,6 +84,23 @@ def find_films(source: str | Path) -> dict[str, Path]:
             name, number = f"{_plain(file.stem)}-{number}", number + 1
         films[name] = file
     return films
+
+
+def movies_of(films: Mapping[str, Path]) -> dict[str, str]:
+    """Return of which movie each film is: what lies in a folder of its own, or in parts, belongs together.
+
+    Below the folder that holds all films the uppermost folder is the movie (a season, a disc, the parts of a film).
+    Beside others a film is a movie by itself, but for the end of its name that counts parts: ``show_e01_part2``.
+
+    Args:
+        films: as :func:`find_films` returns them.
+    """
+    top = Path(os.path.commonpath([path.resolve().parent for path in films.values()]))
+    movies = {}
+    for name, path in films.items():
+        folders = path.resolve().parent.relative_to(top).parts
+        movies[name] = f"{folders[0]}/" if folders else _PART.sub("", path.stem) or path.stem
+    return movies
 
 
 def identity(path: Path) -> list[Any]:

@@ -34,7 +34,8 @@ def write_report(
     clips: Sequence[Mapping[str, Any]],
     repeats: Mapping[str, str],
     sides: Mapping[str, Sequence[str]],
-    by_film: bool,
+    by_movie: bool,
+    movies: Mapping[str, str],
     settings: Mapping[str, Any],
 ) -> None:
     """Write ``report.json``, ``REPORT.md`` and ``sheets/<rule>.jpg``.
@@ -45,7 +46,8 @@ def write_report(
         clips: of all films.
         repeats: clips that are left out, with those that they repeat.
         sides: the clips by list.
-        by_film: whether whole films were divided.
+        by_movie: whether whole movies were divided.
+        movies: of which movie each film is.
         settings: of the curation.
     """
     good = [record for record in records if "failed" not in record]
@@ -60,7 +62,8 @@ def write_report(
         "fates": {**fates, "kept": fates["kept"] - repeated, "repeat": repeated},
         "clips": {side: len(names) for side, names in sides.items()},
         "clip_frames": {side: sum(frames[name] for name in names) for side, names in sides.items()},
-        "divided": "by film" if by_film else "by moment",
+        "divided": "by movie" if by_movie else "by moment",
+        "movies": len({movies[record["film"]] for record in records}),
         "repeats": dict(repeats),
         "by_film": {record["film"]: record.get("fates") or {"failed": record["failed"]} for record in records},
         "problems": {record["film"]: record["problems"] for record in good if record["problems"]},
@@ -83,12 +86,17 @@ def _page(report: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> st
         + ".",
         "",
     ]
-    if report["divided"] == "by film":
-        lines += ["No film is in two of the lists `train.txt`, `val.txt` and `test.txt`.", ""]
+    if report["movies"] < report["films"]:
+        lines += [
+            f"They are of {report['movies']} movies: films of one folder, and numbered parts, count as one.",
+            "",
+        ]
+    if report["divided"] == "by movie":
+        lines += ["No movie is in two of the lists `train.txt`, `val.txt` and `test.txt`.", ""]
     else:
         lines += [
-            "There are fewer than three films, so the lists `train.txt`, `val.txt` and `test.txt` hold different"
-            " moments of the same films. Scores on such held-out clips flatter: the rooms and persons are known.",
+            "There are fewer than three movies, so the lists `train.txt`, `val.txt` and `test.txt` hold different"
+            " moments of the same ones. Scores on such held-out clips flatter: the rooms and persons are known.",
             "",
         ]
     lines += ["| frames | share | fate | |", "|---:|---:|---|---|"]

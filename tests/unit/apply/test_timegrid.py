@@ -80,6 +80,52 @@ def test_two_hours_at_23_976_become_60_frames_per_second_without_drift() -> None
         assert f.time == (f.first + f.t) / rate
 
 
+def test_two_and_a_half_frames_per_frame() -> None:
+    found = made("abcde", Grid(factor=sec(5, 2)))
+    assert [f.time for f in found] == [sec(2 * k, 5) for k in range(13)]  # every k with 2 k / 5 < 5
+    assert shown(found)[:6] == ["a0", "a0-b1@2/5", "a0-b1@4/5", "b1-c2@1/5", "b1-c2@3/5", "c2"]
+    assert shown(found)[10:] == ["e4"] * 3
+    for f in found[:10]:
+        assert f.time == int(f.first[1]) + f.t
+
+
+def test_two_and_a_half_at_23_976_and_at_a_variable_rate() -> None:
+    rate = sec(24000, 1001)
+    frames = [(n, n / rate) for n in range(240)]
+    found = list(between_frames(frames, lambda: 240 / rate, Grid(factor=sec(5, 2)), lambda a, b: a == b))
+    assert [f.time for f in found] == [k / (rate * sec(5, 2)) for k in range(600)]
+    # In an interval of any length the frames lie where they would lie in one of a second.
+    times = [sec(0), sec(1, 10), sec(1, 2), sec(2, 3)]
+    found = list(
+        between_frames(zip(range(4), times, strict=True), lambda: sec(1), Grid(sec(5, 2)), lambda a, b: a == b)
+    )
+    assert [f.time for f in found] == [
+        *(sec(0), sec(4, 100), sec(8, 100)),
+        *(sec(1, 10) + sec(4, 10) * sec(1, 5), sec(1, 10) + sec(4, 10) * sec(3, 5)),
+        *(sec(1, 2), sec(1, 2) + sec(1, 6) * sec(2, 5), sec(1, 2) + sec(1, 6) * sec(4, 5)),
+        *(sec(2, 3) + sec(1, 3) * sec(1, 5), sec(2, 3) + sec(1, 3) * sec(3, 5)),
+    ]
+
+
+def test_a_film_that_goes_on_keeps_the_grid() -> None:
+    """From the third frame on, as after a stop: the same frames as in the whole film."""
+    grid, rate = Grid(factor=sec(5, 2)), sec(24000, 1001)
+    frames = [(n, n / rate) for n in range(8)]
+    whole = list(between_frames(frames, lambda: 8 / rate, grid, lambda a, b: a == b))
+    rest = list(between_frames(frames[3:], lambda: 8 / rate, grid, lambda a, b: a == b, first=3, origin=sec(0)))
+    assert [f for f in whole if f.first >= 3] == rest
+
+
+def test_the_last_second_of_two_hours_is_as_exact_as_the_first() -> None:
+    rate, grid = sec(24000, 1001), Grid(fps=sec(60))
+    last = int(7200 * rate)
+    found = [time for n in range(last - 24, last) for time in grid.times(n, n / rate, (n + 1) / rate, sec(0))]
+    numbers = [time * 60 for time in found]
+    assert all(number.denominator == 1 for number in numbers)
+    assert numbers == list(range(int(numbers[0]), int(numbers[0]) + len(numbers)))
+    assert numbers[-1] == 7200 * 60 - 1  # 431,999: with the first, 432,000 frames
+
+
 def test_a_grid_begins_at_the_first_frame_and_may_be_coarser() -> None:
     frames = [(n, sec(1, 3) + sec(n, 24)) for n in range(6)]
     found = list(between_frames(frames, lambda: sec(1, 3) + sec(6, 24), Grid(fps=sec(10)), lambda a, b: a == b))

@@ -7,9 +7,12 @@ import torch
 from torch import Tensor
 
 from animegen.data.clips import ClipView
+from animegen.data.images import to_float
 from animegen.metrics.image import psnr
 from animegen.metrics.inbetween_benchmark import InbetweenBenchmark, half_warp, linear_blend, nearest_frame
+from animegen.metrics.motion import motion_class, motion_size
 from animegen.metrics.registry import metric_info
+from animegen.metrics.table import markdown_classes, to_json
 from animegen.nn.features import FeatureExtractor
 
 
@@ -82,6 +85,47 @@ def test_scores_stand_beside_the_baselines_and_the_truth_wins() -> None:
     headers, rows = bench.pictures({"model": perfect}, count=2)
     assert headers == ["first", "last", "nearest", "blend", "warp_dis", "model", "truth"]
     assert len(rows) == 2
+
+
+class Mixed(Sliding):
+    """Three textures that move by nothing, by two pixels per frame, and by five."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def load(self, index: int, number: int) -> Tensor:
+        return super().load(0, number if index == 1 else 0).roll(5 * number if index == 2 else 0, -1)
+
+
+def test_scores_by_how_far_things_move() -> None:
+    still, moved = (to_float(Sliding().load(0, n)[None]) for n in (0, 4))
+    sizes = motion_size(torch.cat([still, still]), torch.cat([still, moved]))
+    assert sizes[0] < 0.001
+    assert sizes[1] == pytest.approx(8 / 64, rel=0.15)  # eight of 64 pixels
+    assert [motion_class(size) for size in (0.0, 0.0097, 0.0099, 0.039, 0.04)] == [
+        *("small", "small", "medium", "medium", "large")
+    ]
+    bench = InbetweenBenchmark(ClipView(Mixed(), size=64, gap=2, shuffle=False))
+    batch = next(bench.batches(torch.device("cpu")))
+    assert bench.class_of(batch) == ["small", "large", "large"]  # 4 and 10 of 64 pixels
+    for _ in range(2):  # the second time the baselines are remembered
+        scores = bench.evaluate({"model": linear_blend})
+        assert list(bench.by_class) == ["small", "large"]
+        for label, count in (("small", 1), ("large", 2)):
+            rows = bench.by_class[label]
+            assert list(rows) == list(scores) == ["nearest", "blend", "warp_dis", "model"]
+            assert all(row["psnr"]["n"] == count for row in rows.values())
+            assert rows["model"] == rows["blend"]
+        assert bench.by_class["small"]["blend"]["psnr"]["mean"] == 100
+        mean = sum(n * bench.by_class[label]["blend"]["ssim"]["mean"] for label, n in (("small", 1), ("large", 2))) / 3
+        assert scores["blend"]["ssim"]["mean"] == pytest.approx(mean)
+    result = to_json(scores, bench.task, bench.main, by_class=bench.by_class)
+    assert result["by_motion"]["large"]["model"]["psnr"]["n"] == 2
+    text = markdown_classes(bench.by_class)
+    assert "small motion, n = 1" in text
+    assert text.count("| warp_dis |") == 2
+    assert "by_motion" not in to_json(scores, bench.task, bench.main)
+    assert markdown_classes({}) == ""
 
 
 def test_all_frames_between_are_scored_by_themselves() -> None:

@@ -27,6 +27,41 @@ def test_facts(tmp_path: Path) -> None:
     assert (info.has_audio, info.codec, info.pix_fmt, info.rotation) == (False, "h264", "yuv420p", 0)
 
 
+def test_a_film_that_changes_its_size_keeps_the_first(tmp_path: Path) -> None:
+    pieces = []
+    for number, (height, width) in enumerate(((48, 64), (96, 128))):
+        with av.open(str(tmp_path / f"{number}.ts"), "w", format="mpegts") as container:
+            stream = container.add_stream("libx264", rate=24, width=width, height=height, pix_fmt="yuv420p")
+            for n in range(3):
+                frame = av.VideoFrame.from_ndarray(np.full((height, width, 3), 200 - 100 * number, np.uint8), "rgb24")
+                frame.pts = 3 * number + n
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+        pieces.append((tmp_path / f"{number}.ts").read_bytes())
+    (tmp_path / "film.ts").write_bytes(b"".join(pieces))
+    reader = VideoReader(tmp_path / "film.ts")
+    frames = [pixels for pixels, _ in reader]
+    assert [tuple(pixels.shape) for pixels in frames] == [(3, 48, 64)] * 6
+    assert [round(pixels.float().mean().item() / 10) for pixels in frames] == [20, 20, 20, 10, 10, 10]
+    assert any("scaled to the first" in problem for problem in reader.problems)
+    assert all(tuple(original.pixels.shape) == (3, 48, 64) for original, _ in reader.originals())
+
+
+def test_what_a_copy_would_not_have_is_told(tmp_path: Path) -> None:
+    plain = write_film(tmp_path / "plain.mp4", [level(100)] * 2)
+    assert VideoReader(plain).info.remarks == ()
+    with av.open(str(tmp_path / "film.mp4"), "w") as container:
+        options = {"x264-params": "tff=1"}
+        stream = container.add_stream("libx264", rate=24, width=64, height=64, pix_fmt="yuv420p", options=options)
+        for n in range(2):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 100, np.uint8), "rgb24")
+            frame.pts = n
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    (remark,) = VideoReader(tmp_path / "film.mp4").info.remarks
+    assert "interlaced" in remark
+
+
 def test_variable_rate_to_the_tick(tmp_path: Path) -> None:
     path = write_film(
         tmp_path / "film.mp4",

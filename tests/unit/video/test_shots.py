@@ -36,6 +36,17 @@ def test_shots_cover_the_film() -> None:
     assert detect_shots(torch.from_numpy(frame.transpose(2, 0, 1)) for frame in film) == shots
 
 
+def test_flashes_are_told() -> None:
+    frames = [np.full((36, 64, 3), 60, np.uint8) for _ in range(40)]
+    for number, frame in enumerate(frames):
+        frame[:, 2 + number // 2 : 20 + number // 2] = 120
+    for number in (10, 25, 26, 27):
+        frames[number] = np.full((36, 64, 3), 250, np.uint8)
+    flashes: list[int] = []
+    assert detect_shots(frames, flashes=flashes) == [(0, 40)]
+    assert flashes == [10, 11, 25, 28]
+
+
 def test_a_flash_is_a_cut_only_on_request() -> None:
     film = list(Film((24,), size=64))
     for n in (11, 12, 13):

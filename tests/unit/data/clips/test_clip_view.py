@@ -178,6 +178,8 @@ def test_atd_layout(tmp_path: Path) -> None:
     test = TripletFolders(tmp_path, split="test")
     assert [test.name(n) for n in range(len(test))] == ["test_2k_540p/Disney_v1", "test_2k_540p/Japan_v2"]
     assert int(test.load(1, 2)[0, 0, 0]) == 63
+    with pytest.raises(AnimegenError, match="split=all is for folders"):
+        TripletFolders(tmp_path, split="all").prepare()
     assert len(TripletFolders(tmp_path, split="train")) == len(TripletFolders(tmp_path, split="val")) == 1
 
 
@@ -190,6 +192,9 @@ def test_folders_of_frames_in_natural_order_and_broken_files(tmp_path: Path) -> 
     both = [TripletFolders(tmp_path, "folders", split, 0.4) for split in ("train", "val")]
     found = {part.name(n): part for part in both for n in range(len(part))}
     assert set(found) == {"shot a", "shot b"}
+    assert {everything.name(n) for everything in [TripletFolders(tmp_path, split="all")] for n in range(2)} == set(
+        found
+    )
     part = found["shot a"]
     assert [int(part.load(0, n)[0, 0, 0]) for n in range(part.length(0))] == [1, 2, 10, 11]
     (tmp_path / "shot a/2.png").write_text("no picture")

@@ -16,6 +16,7 @@ from animegen.core.errors import AnimegenError
 from animegen.data.clips import EpisodeFolders, TripletFolders
 from animegen.data.curation.dataset import divide, find_repeats
 from animegen.data.curation.facts import Bars, Facts, measure, unlike
+from animegen.data.curation.films import movies_of
 from animegen.data.curation.rules import Rules, choose
 from tests.support import refused, run_verb
 from tests.video_support import EXACT, level, write_film
@@ -116,12 +117,15 @@ def test_motion_brightness_and_bars_are_measured() -> None:
 
 def test_repeats_are_found_and_films_divided() -> None:
     def clip(name: str, shot: int, *looks: int) -> dict:
-        return {"name": name, "film": name.split("/")[0], "shot": shot, "looks": [f"{look:016x}" for look in looks]}
+        film = name.split("/")[0]
+        return {"name": name, "film": film, "movie": film, "shot": shot, "looks": [f"{look:016x}" for look in looks]}
 
     clips = [clip("a/1", 0, 0, 0, 0), clip("a/2", 1, 0, 0, 255), clip("b/1", 0, 1, 3, 0)]
     assert find_repeats(clips, 4) == {"b/1": "a/1"}
     assert find_repeats(clips, 8) == {"a/2": "a/1", "b/1": "a/1"}
     assert find_repeats(clips, None) == {}
+    same = [clip("a/1", 0, 0, 0, 0), clip("a/2", 0, 1, 0, 2), clip("a/3", 0, 0, 0, 0)]
+    assert find_repeats(same, 4) == {"a/3": "a/1"}  # in a shot only a cycle that is shown again
     many = [clip(f"{film}/{n}", n, n) for film in "abcdefgh" for n in range(4)]
     sides, by_film = divide(many, 0.1)
     films = {side: {name[0] for name in names} for side, names in sides.items()}
@@ -131,6 +135,40 @@ def test_repeats_are_found_and_films_divided() -> None:
     one, by_film = divide([c for c in many if c["film"] == "a"], 0.1)
     assert not by_film
     assert one == {"train": ["a/0", "a/1"], "val": ["a/2"], "test": ["a/3"]}
+
+
+def test_what_belongs_to_one_movie() -> None:
+    def found(*paths: str) -> dict[str, str]:
+        return movies_of({path: Path("/films") / path for path in paths})
+
+    flat = found("show_e01_part1.mkv", "show_e01_part2.mkv", "show_e02.mkv", "Film (CD 1).avi", "Film (CD 2).avi")
+    assert list(flat.values()) == ["show_e01", "show_e01", "show_e02", "Film", "Film"]
+    assert list(found("part1.mkv", "part2.mkv").values()) == ["part1", "part2"]  # nothing but a count
+    assert list(found("apartment3.mkv", "departed.mkv").values()) == ["apartment3", "departed"]
+    folders = found("a/1.mkv", "a/extra/2.mkv", "b/1.mkv", "c.mkv")
+    assert list(folders.values()) == ["a/", "a/", "b/", "c"]
+    # A folder that holds all of them is none.
+    assert list(found("mine/a.mkv", "mine/b.mkv").values()) == ["a", "b"]
+    assert list(found("alone.mkv").values()) == ["alone"]
+
+
+def test_no_movie_is_on_two_sides_whatever_its_files_are_called() -> None:
+    clips, movie_of = [], {}
+    for movie in range(12):
+        for part in range(4):
+            film = f"m{movie}-{part}"
+            movie_of[film] = f"movie{movie}/"
+            clips += [{"name": f"{film}/{n}", "film": film, "movie": f"movie{movie}/", "shot": n} for n in range(3)]
+    sides, by_movie = divide(clips, 0.2)
+    assert by_movie
+    movies = {side: {movie_of[name.split("/")[0]] for name in names} for side, names in sides.items()}
+    assert [len(movies[side]) for side in ("train", "val", "test")] == [8, 2, 2]
+    assert len(movies["train"] | movies["val"] | movies["test"]) == 12
+    assert sum(len(names) for names in sides.values()) == len(clips)
+    # Two movies in parts are divided by moment: the last shots of each, over its parts.
+    sides, by_movie = divide(clips[:24], 0.1)
+    assert not by_movie
+    assert sides["test"] == ["m1-3/2", "m0-3/2"] or sides["test"] == ["m0-3/2", "m1-3/2"]
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +206,7 @@ def test_films_become_lists_of_clips_that_the_sources_read(
     assert report["fates"]["kept"] == 3 * (8 + 6)
     assert sum(report["fates"].values()) == 60
     assert report["clips"] == {"train": 2, "val": 2, "test": 2}
-    assert report["divided"] == "by film"
+    assert report["divided"] == "by movie"
     assert "96x64 to 96x48" in (output / "REPORT.md").read_text()
     assert {f"{rule}.jpg" for rule in report["sheets"]} == {p.name for p in (output / "sheets").iterdir()}
     for side in ("train", "val", "test"):
@@ -176,6 +214,7 @@ def test_films_become_lists_of_clips_that_the_sources_read(
         assert len(clips) == 2
         assert {clips.length(0), clips.length(1)} == {8, 6}
         assert EpisodeFolders(output, split=side).clips == clips.clips
+    assert len(TripletFolders(output, split="all")) == 6
     record = json.loads((output / ".curation/film1.json").read_text())
     assert record["clips"][1]["frames"] == [8, 10, 12, 14, 16, 18]
     from animegen.data.images import read_image
@@ -195,6 +234,24 @@ def test_films_become_lists_of_clips_that_the_sources_read(
     assert json.loads((output / "report.json").read_text()) == report
 
 
+def test_films_of_one_folder_stay_together(films: Path, tmp_path: Path) -> None:
+    for number, place in enumerate(("a/1.mkv", "a/2.mkv", "b/1.mkv", "c_part1.mkv", "c_part2.mkv", "d.mkv")):
+        (tmp_path / "in" / place).parent.mkdir(parents=True, exist_ok=True)
+        frames = [scene(10 * number + 100, 3 * n) for n in range(5)]
+        write_film(tmp_path / "in" / place, frames, encoding=EXACT)
+    output = tmp_path / "set"
+    assert run(tmp_path / "in", output) == 0
+    lists = {side: (output / f"{side}.txt").read_text().split() for side in ("train", "val", "test")}
+    sides = {name.split("/")[0]: side for side, names in lists.items() for name in names}
+    assert len(sides) == 6
+    assert sides["1"] == sides["2"]  # those of a/; b/1.mkv is 1-2
+    assert sides["c_part1"] == sides["c_part2"]
+    assert len(set(sides.values())) == 3
+    report = json.loads((output / "report.json").read_text())
+    assert (report["films"], report["movies"], report["divided"]) == (6, 4, "by movie")
+    assert "They are of 4 movies" in (output / "REPORT.md").read_text()
+
+
 def test_every_second_frame_in_long_scenes_and_a_single_film(films: Path, tmp_path: Path) -> None:
     output = tmp_path / "scenes"
     assert run_verb(prepare.main, f"input={films}/film1.mkv", f"output={output}", "length=[3,6]", "every=2") == 0
@@ -202,7 +259,7 @@ def test_every_second_frame_in_long_scenes_and_a_single_film(films: Path, tmp_pa
     assert report["divided"] == "by moment"
     assert report["fates"]["skipped"] == 10
     assert report["fates"]["kept"] == 4 + 6
-    assert "fewer than three films" in (output / "REPORT.md").read_text()
+    assert "fewer than three movies" in (output / "REPORT.md").read_text()
 
 
 def test_shards_through_hydras_launcher(films: Path, tmp_path: Path) -> None:
