@@ -21,10 +21,13 @@ class SelfAttention(nn.Module):
 
     Args:
         channels: a multiple of 8.
+        window: even; maps of more than ``4 window^2`` places are read in squares of that side, each by itself, since
+            the work grows with the square of the places. ``None``: never.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, window: int | None = None) -> None:
         super().__init__()
+        self.window = window
         self.query = nn.Conv2d(channels, channels // 8, 1, bias=False)
         self.key = nn.Conv2d(channels, channels // 8, 1, bias=False)
         self.value = nn.Conv2d(channels, channels // 2, 1, bias=False)
@@ -33,6 +36,17 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B,C,H,W) to the same shape; H and W are at least 2."""
+        height, width = x.shape[-2:]
+        if self.window is None or height * width <= 4 * self.window**2:
+            return self._read(x)
+        side = self.window
+        whole = F.pad(x, (0, -width % side, 0, -height % side), mode="replicate")
+        squares = whole.unflatten(3, (-1, side)).unflatten(2, (-1, side)).permute(0, 2, 4, 1, 3, 5)  # (B,i,j,C,h,w)
+        read = self._read(squares.flatten(0, 2)).unflatten(0, squares.shape[:3])
+        read = read.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+        return read[..., :height, :width]
+
+    def _read(self, x: Tensor) -> Tensor:
         query = self.query(x).flatten(2).transpose(1, 2)  # (B,HW,C/8)
         key = F.max_pool2d(self.key(x), 2).flatten(2).transpose(1, 2)
         value = F.max_pool2d(self.value(x), 2).flatten(2).transpose(1, 2)

@@ -156,7 +156,7 @@ class SNResNetPatch(nn.Module):
             _ResBlock(3 + condition, c64, first=True),
             _ResBlock(c64, c128),
             _ResBlock(c128, c256),
-            SelfAttention(c256) if attention else nn.Identity(),
+            SelfAttention(c256, window=32) if attention else nn.Identity(),
             _ResBlock(c256, c512),
             _ResBlock(c512, c512, down=False),
             nn.LeakyReLU(SLOPE),

@@ -36,6 +36,25 @@ def test_self_attention_equals_loops_over_places():
         torch.testing.assert_close(layer(x), expected)
 
 
+def test_large_maps_are_read_in_squares():
+    torch.manual_seed(0)
+    whole, layer = SelfAttention(16), SelfAttention(16, window=4)
+    with torch.no_grad():
+        whole.gain.fill_(0.7)
+    layer.load_state_dict(whole.state_dict())
+    small, large = torch.randn(2, 16, 8, 8), torch.randn(2, 16, 12, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(small), whole(small))
+        for top in (0, 4, 8):
+            for left in (0, 4):
+                square = large[..., top : top + 4, left : left + 4]
+                torch.testing.assert_close(layer(large)[..., top : top + 4, left : left + 4], whole(square))
+        # What does not fill the last squares is continued by its border, and cut off again.
+        odd = large[..., :10, :7]
+        longer = torch.nn.functional.pad(odd, (0, 1, 0, 2), mode="replicate")
+        torch.testing.assert_close(layer(odd), layer(longer)[..., :10, :7])
+
+
 def test_external_attention_has_the_published_parameters():
     assert parameters(ExternalAttention(128)) == 3 * 128 * 128 + 2 * 128
 

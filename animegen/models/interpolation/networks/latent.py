@@ -23,6 +23,9 @@ from animegen.nn.warp import backward_warp, resize_flow
 SKIPS = ("none", "gated", "warped")
 ORDERS = ("fuse", "quantise")
 
+#: Beyond 32x32 places (frames of 256 pixels at three levels) attention stays within squares of 16x16.
+ATTENTION_WINDOW = 16
+
 #: Limits of the logarithm of the variance (as in latent diffusion's autoencoder): beyond them it says nothing.
 _LOWEST, _HIGHEST = -30.0, 20.0
 
@@ -46,7 +49,7 @@ class Encoder(nn.Module):
         pairs = pairwise(channels)
         self.downs = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairs)
         end = channels[-1]
-        self.attention = SelfAttention(end)
+        self.attention = SelfAttention(end, ATTENTION_WINDOW)
         self.last = nn.Sequential(group_norm(end), nn.SiLU(), nn.Conv2d(end, latent, 3, padding=1))
 
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -88,7 +91,7 @@ class Decoder(nn.Module):
         super().__init__()
         end = channels[-1]
         self.first = nn.Conv2d(latent, end, 3, padding=1)
-        self.attention = SelfAttention(end)
+        self.attention = SelfAttention(end, ATTENTION_WINDOW)
         self.levels = nn.ModuleList(
             nn.ModuleList(ResBlock(c, c, dropout=dropout) for _ in range(blocks)) for c in reversed(channels)
         )

@@ -104,7 +104,7 @@ class UNet(nn.Module):
         pairs = list(pairwise(channels))
         self.down_blocks = nn.ModuleList([stage(channels[0], channels[0]), *(stage(b, b) for _, b in pairs)])
         self.downs = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairs)
-        self.attention = SelfAttention(channels[-1]) if attention else nn.Identity()
+        self.attention = SelfAttention(channels[-1], window=16) if attention else nn.Identity()
         self.ups = nn.ModuleList(nn.Conv2d(b, a, 3, padding=1) for a, b in reversed(pairs))
         self.up_blocks = nn.ModuleList(stage(2 * a, a) for a, _ in reversed(pairs))
         self.last = nn.Sequential(
