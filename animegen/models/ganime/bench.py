@@ -1,4 +1,4 @@
-"""How fast the transformer learns and draws: tokens per second, and the layouts beside each other."""
+"""How fast the transformer learns and draws: tokens per second, and all layouts beside each other."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from animegen.core.protocols import Sampling
 from animegen.models.ganime.networks import CodeTransformer
+from animegen.models.ganime.networks.layouts import LAYOUTS
 
 #: Codes per clip; peers' loops were timed with as many.
 TOKENS = 1024
-#: Passes of clip_mask.
-STEPS = 8
 
 
 def fits(model: Any) -> bool:
@@ -39,17 +37,24 @@ def measure(model: Any, seconds: float, precision: str, device: torch.device) ->
     height, width = network.grid
     frames = min(network.max_frames, max(3, TOKENS // (height * width)))
     drawn = (frames - 2) * height * width
-    share = seconds / 4
+    share = seconds / (3 + len(LAYOUTS))
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed")
 
-    def drawing(transformer: CodeTransformer, batch: int, steps: int | None = None) -> float:
+    def drawing(transformer: CodeTransformer, batch: int) -> float:
         first, last = torch.randint(network.codes, (2, batch, height, width), device=device)
         with autocast, torch.no_grad():
-            return _seconds(lambda: transformer.generate(first, last, frames, Sampling(steps=steps)), share, device)
+            return _seconds(lambda: transformer.generate(first, last, frames), share, device)
 
     size = (len(network.body.blocks), network.body.heads, network.head.in_features)
-    masked = CodeTransformer(network.codes, network.grid, network.max_frames, *size, layout="clip_mask").to(device)
-    one, eight, guessed = drawing(network, 1), drawing(network, 8), drawing(masked, 1, STEPS)
+    one, eight = drawing(network, 1), drawing(network, 8)
+    beside: dict[str, float] = {}
+    for name in LAYOUTS:
+        other = network
+        if name != network.layout_name:
+            other = CodeTransformer(network.codes, network.grid, network.max_frames, *size, layout=name).to(device)
+            beside[f"s per clip, {name}"] = taken = drawing(other, 1)
+            beside[f"{name} over {network.layout_name}, times as fast"] = one / taken
+        beside[f"passes one after the other, {name}"] = other.layout.passes(frames, height * width)
     codes = torch.randint(network.codes, (4, frames, height, width), device=device)
     optimizer = torch.optim.AdamW(network.parameters(), fused=True)
 
@@ -68,8 +73,7 @@ def measure(model: Any, seconds: float, precision: str, device: torch.device) ->
         f"codes drawn/s, {name}, one clip": drawn / one,
         f"codes drawn/s, {name}, batch of 8": 8 * drawn / eight,
         f"s per clip of {frames} frames of {height}x{width}, {name}": one,
-        f"s per clip, clip_mask in {STEPS} passes": guessed,
-        f"clip_mask over {name}, times as fast": one / guessed,
+        **beside,
         "codes/s in training, batch of 4": codes.numel() / learning,
     }
 

@@ -30,10 +30,8 @@ class Ganime(InbetweenModule):
     tokenizer takes its averaged weights, if there are any, and never moves again; the codes of all training clips are
     written into the run folder (:mod:`animegen.models.ganime.codes`), and the transformer learns from these alone.
 
-    ==================  ===========================================================================================
-    ``transformer``     ``null``: the tokenizer alone, for all steps; it draws the cross-fade of its reconstructions
-    ``tokenizer_steps`` 0 with ``tokenizer_checkpoint``: the transformer alone, over a finished tokenizer
-    ==================  ===========================================================================================
+    ``transformer: null`` is the tokenizer alone, for all steps; it draws the cross-fade of its reconstructions.
+    ``tokenizer_steps: 0`` with a ``tokenizer_checkpoint`` is the transformer alone, over a finished tokenizer.
 
     Context entries of the objective ``tokenizer``: ``fake`` (N,3,H,W), the reconstruction of ``real``; ``encoded`` and
     ``nearest`` (N,D,h,w), what was quantised and the codes' vectors; ``fake_logits``. Of ``discriminator``:
@@ -47,6 +45,8 @@ class Ganime(InbetweenModule):
         discriminator: judges reconstructions; with a ``condition`` of 3 channels together with the real picture.
         tokenizer_steps: train steps in which the tokenizer learns.
         tokenizer_checkpoint: checkpoint or run folder of a tokenizer to begin with.
+        codes_folder: where the codes of the training clips are kept, for several runs over one tokenizer; ``None`` is
+            the folder ``codes`` of the run.
         frame_size: (height, width) of the frames that are learned from.
         discriminator_start: train step from which the discriminator learns. Its term in the tokenizer's objective may
             start later: a discriminator that has learned a little does less harm.
@@ -67,6 +67,7 @@ class Ganime(InbetweenModule):
         discriminator: nn.Module | None = None,
         tokenizer_steps: int = 0,
         tokenizer_checkpoint: str | None = None,
+        codes_folder: str | None = None,
         frame_size: Sequence[int] = (64, 64),
         discriminator_start: int = 0,
         adaptive_cap: float | None = 10.0,
@@ -100,6 +101,7 @@ class Ganime(InbetweenModule):
                 " ~model.objectives.discriminator and ~model.optimizers.discriminator."
             )
         self.tokenizer_steps, self.tokenizer_checkpoint = tokenizer_steps, tokenizer_checkpoint
+        self.codes_folder = codes_folder
         self.adaptive_cap, self.soft_frames = adaptive_cap, soft_frames
         self.sampling = Sampling(**(dict(sampling) if sampling else {}))
         #: Train step at which the transformer began to learn; -1 before. Saved.
@@ -205,7 +207,7 @@ class Ganime(InbetweenModule):
         """Return the codes of the training clips; the first process makes the table if it is not there."""
         if self.table is None:
             view = self.trainer.datamodule.train  # type: ignore[attr-defined]
-            folder = Path(self.trainer.default_root_dir) / "codes"
+            folder = Path(self.codes_folder or Path(self.trainer.default_root_dir) / "codes")
             first = self.trainer.is_global_zero
             table = code_table(folder, self.tokenizer, view) if first else None
             self.trainer.strategy.barrier()

@@ -11,7 +11,12 @@ import torch
 from animegen import bench as verb
 from animegen.core.build import build
 from animegen.core.config import compose_config
+from animegen.models.ganime.networks.masked import ClipMask, FrameBlockMask
 from tests.support import run_verb
+
+
+def network_steps() -> dict[str, int]:
+    return {name: layout().steps for name, layout in (("clip_mask", ClipMask), ("frame_block_mask", FrameBlockMask))}
 
 
 def test_codes_per_second_are_measured(tmp_path: Path) -> None:
@@ -22,9 +27,18 @@ def test_codes_per_second_are_measured(tmp_path: Path) -> None:
     # Pictures of 32 pixels are 4x4 codes; 14 of 16 frames are drawn.
     one = rows["s per clip of 16 frames of 4x4, prefix_ar"]
     assert rows["codes drawn/s, prefix_ar, one clip"] * one == pytest.approx(14 * 16)
-    guessed = rows["s per clip, clip_mask in 8 passes"]
-    assert rows["clip_mask over prefix_ar, times as fast"] == pytest.approx(one / guessed)
+    for layout in ("clip_mask", "frame_block_mask", "frame_parallel", "torch_ganime"):
+        assert rows[f"{layout} over prefix_ar, times as fast"] == pytest.approx(one / rows[f"s per clip, {layout}"])
     assert rows["clip_mask over prefix_ar, times as fast"] > 1
+    passes = {name.split()[-1]: value for name, value in rows.items() if name.startswith("passes")}
+    masked = network_steps()
+    assert passes == {
+        "prefix_ar": 14 * 16,
+        "clip_mask": masked["clip_mask"],
+        "frame_block_mask": 14 * masked["frame_block_mask"],
+        "frame_parallel": 14,
+        "torch_ganime": 14,
+    }
     assert min(rows.values()) > 0
 
 

@@ -14,7 +14,6 @@ from animegen.core.errors import AnimegenError
 from animegen.core.protocols import Sampling
 from animegen.models.ganime.drawing import soft_frames
 from animegen.models.ganime.networks import CodeTransformer
-from animegen.models.ganime.networks.gpt import attended
 from animegen.models.ganime.networks.layouts import LAYOUTS
 from animegen.models.ganime.networks.rows import LENGTH, MASK, NOTHING, START
 from animegen.models.ganime.networks.sampling import masked_after, pick
@@ -218,6 +217,21 @@ def test_every_length_and_grid_up_to_the_largest(layout: str) -> None:
         made(torch.zeros(1, 3, 5, 4, dtype=torch.long))
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("steps", [None, 3, 100])
+def test_passes_are_counted(layout: str, steps: int | None) -> None:
+    made, codes = network(layout), clips(1)
+    lengths: list[int] = []
+    given = 1 + 2 * 6  # the length, and both frames
+    made.body.register_forward_pre_hook(lambda _, args: lengths.append(args[0].shape[1]))
+    made.generate(codes[:, 0], codes[:, -1], 5, Sampling(steps=steps))
+    runs = len(lengths)
+    if layout in CACHING:
+        assert lengths[0] == given
+        runs -= 1 + (2 if layout == "frame_block_mask" else 0)  # two of three finished frames are read
+    assert made.layout.passes(5, 6, steps) == runs
+
+
 def test_masks_are_of_cosine_share_in_training_and_fixed_in_eval() -> None:
     made, codes = network("clip_mask"), clips(2)
     assert torch.equal(made(codes)["place"], made(codes)["place"])
@@ -395,19 +409,6 @@ def test_overfits_four_clips(layout: str) -> None:
     changed = codes[:, 1:-1] != codes[:, :-2]
     assert (drawn == codes)[:, 1:-1][changed].float().mean() > 0.95
     assert MASK not in (drawn - 32).unique()
-
-
-def test_attention_without_the_fused_kernel_computes_the_same() -> None:
-    torch.manual_seed(0)
-    key, value = torch.randn(2, 2, 3, 9, 8)
-    for queries, dtype, close in ((1, torch.float32, 1e-6), (5, torch.bfloat16, 2e-2)):
-        query = torch.randn(2, 3, queries, 8)
-        expected = torch.softmax(query @ key.transpose(2, 3) / 8**0.5, -1) @ value
-        with torch.no_grad():
-            found = attended(*(part.to(dtype) for part in (query, key, value)), None, 0.0)
-        assert found.dtype == dtype
-        assert torch.allclose(found.float(), expected, atol=close)
-        assert torch.allclose(attended(query, key, value, None, 0.0), expected, atol=1e-6)  # with gradients
 
 
 def test_under_bf16_single_tokens_are_kept_in_float32() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from math import gcd
+from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -12,9 +14,54 @@ from animegen.core.errors import AnimegenError, did_you_mean
 RESAMPLE = ("conv", "bilinear", "nearest")
 
 
+class GroupNorm(nn.GroupNorm):
+    """Group norm that goes backward over channels-last maps in bfloat16 on a CPU nearly as fast as over others.
+
+    For those torch has a slow way: with a batch of 8 and 64 channels of 64x128 it took 51 ms, in the other order of
+    memory 1.6.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B,C,h,w) to the same shape."""
+        slow = x.dtype == torch.bfloat16 and x.device.type == "cpu"
+        slow = slow and x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+        if slow and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            return _Turned.apply(x, self.weight, self.bias, self.num_groups, self.eps)  # type: ignore[no-any-return]
+        return super().forward(x)
+
+
+class _Turned(torch.autograd.Function):
+    """Group norm whose backward pass runs in the other order of memory."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:  # type: ignore[override]
+        size, channels, places = x.shape[0], x.shape[1], x.shape[2:].numel()
+        ctx.sizes = (size, channels, places, groups)
+        y, mean, rstd = torch.native_group_norm(x, weight, bias, size, channels, places, groups, eps)
+        ctx.save_for_backward(x, weight, mean, rstd)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, weight, mean, rstd = ctx.saved_tensors
+        found = torch.ops.aten.native_group_norm_backward(
+            gradient.contiguous(), x.contiguous(), mean, rstd, weight, *ctx.sizes, list(ctx.needs_input_grad[:3])
+        )
+        to_x, to_weight, to_bias = (part if part is None or part.numel() else None for part in found)
+        return None if to_x is None else _channels_last(to_x), to_weight, to_bias, None, None
+
+
+def _channels_last(maps: Tensor) -> Tensor:
+    """Return contiguous maps (B,C,h,w) in the order channels-last; faster, picture by picture, than torch does it."""
+    result = torch.empty_like(maps, memory_format=torch.channels_last)
+    for target, source in zip(result, maps, strict=True):
+        target.permute(1, 2, 0).flatten(0, 1).copy_(source.flatten(1).t())
+    return result
+
+
 def norm(channels: int, groups: int = 32, eps: float = 1e-6) -> nn.GroupNorm:
     """Return group norm with ``groups`` groups, or as many as divide ``channels`` evenly."""
-    return nn.GroupNorm(gcd(groups, channels), channels, eps)
+    return GroupNorm(gcd(groups, channels), channels, eps)
 
 
 class ResBlock(nn.Module):

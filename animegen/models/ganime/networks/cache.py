@@ -23,6 +23,8 @@ class Cache:
     def __init__(self, layers: int, batch: int, heads: int, length: int, size: int, like: Tensor) -> None:
         self.keys = like.new_empty((layers, batch, heads, length, size))
         self.values = torch.empty_like(self.keys)
+        # A layer's own, since indexing costs more than the rest of `write`.
+        self._layers = [(self.keys[n], self.values[n]) for n in range(layers)]
         #: How many tokens are kept.
         self.length = 0
 
@@ -31,7 +33,9 @@ class Cache:
 
         They stay only if :attr:`length` is raised after the last layer; otherwise the next pass writes over them.
         """
-        end = self.length + keys.shape[2]
-        self.keys[layer, :, :, self.length : end] = keys
-        self.values[layer, :, :, self.length : end] = values
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+        count = keys.shape[2]
+        all_keys, all_values = self._layers[layer]
+        all_keys.narrow(2, self.length, count).copy_(keys)
+        all_values.narrow(2, self.length, count).copy_(values)
+        end = self.length + count
+        return all_keys.narrow(2, 0, end), all_values.narrow(2, 0, end)

@@ -7,18 +7,14 @@ initialisation are those of the paper, so that its weights can be loaded (see `g
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from animegen.core.errors import AnimegenError
 from animegen.models.ganime.networks.cache import Cache
+from animegen.models.ganime.networks.products import attended, linear
 
 Turn = tuple[Tensor, Tensor]
 """Cosines and sines by which the pairs of a head's numbers are turned, each broadcastable to (B,heads,S,size/2)."""
-
-
-#: Most scores, of all queries with all keys, that are ever held at once where no fused kernel spares them.
-_SCORES = 2**26
 
 
 class Attention(nn.Module):
@@ -41,14 +37,14 @@ class Attention(nn.Module):
         """Map (B,S,dim) to the same shape; see `Body.forward` for the arguments."""
         batch, length, dim = x.shape
         # (3,B,heads,S,size): one view for all three.
-        query, key, value = self.qkv(x).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        query, key, value = linear(self.qkv, x).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
         if turns is not None:
             query, key = turned(query, turns[0]), turned(key, turns[1])
         if cache is not None:
             key, value = cache.write(layer, key, value)
             query = query.to(key.dtype)
         read = attended(query, key, value, mask, self.dropout if self.training else 0.0)
-        return self.out(read.transpose(1, 2).reshape(batch, length, dim).to(x.dtype))
+        return linear(self.out, read.transpose(1, 2).reshape(batch, length, dim).to(x.dtype))
 
 
 class Block(nn.Module):
@@ -70,9 +66,10 @@ class Block(nn.Module):
         layer: int = 0,
     ) -> Tensor:
         """Map (B,S,dim) to the same shape; see `Body.forward` for the arguments."""
-        x = x + self.dropout(self.attention(self.norm1(x), mask, turns, cache, layer))
-        hidden = F.gelu(self.up(self.norm2(x)), approximate="tanh")
-        return x + self.dropout(self.down(hidden))
+        read = self.attention(self.norm1(x), mask, turns, cache, layer)
+        x = x + (self.dropout(read) if self.training else read)
+        made = linear(self.down, linear(self.up, self.norm2(x), gelu=True))
+        return x + (self.dropout(made) if self.training else made)
 
 
 class Body(nn.Module):
@@ -127,20 +124,6 @@ class Body(nn.Module):
     def new_cache(self, batch: int, length: int, like: Tensor) -> Cache:
         """Return an empty cache for so many tokens."""
         return Cache(len(self.blocks), batch, self.heads, length, self.size, like)
-
-
-def attended(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
-    """Return ``softmax(query key / sqrt(size)) value``, (B,heads,S,size), by whatever computes it fastest.
-
-    Without gradients, on a CPU, two plain products beat torch's fused kernel where there is one query, and by much in
-    bfloat16; for many queries in float32 they do not.
-    """
-    plain = query.device.type == "cpu" and mask is None and not dropout and not torch.is_grad_enabled()
-    small = query.shape[:3].numel() * key.shape[2] <= _SCORES
-    if plain and small and (query.shape[2] == 1 or query.dtype == torch.bfloat16):
-        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
-        return scores.softmax(-1) @ value
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
 
 
 def turned(x: Tensor, turn: Turn) -> Tensor:

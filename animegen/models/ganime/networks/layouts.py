@@ -46,6 +46,10 @@ class PrefixAR(Prefixed):
 
     aims = True
 
+    def passes(self, frames: int, cells: int, steps: int | None = None) -> int:
+        """Return the number of codes."""
+        return (frames - 2) * cells
+
     def lesson(self, ids: Tensor, keys: list[int], codes: int, generator: torch.Generator | None) -> Lesson:
         """Return one row per clip; the last tokens predict all codes of all frames that are not given."""
         prefix = self.prefix(ids, keys, codes)
@@ -130,6 +134,10 @@ class FrameParallel(Layout):
     def slots(self, frames: int, cells: int) -> int:
         """Return the length of a row: the last frame, the frames before, and a token for what remains."""
         return (self.before + 1) * cells + (self.remaining == "token")
+
+    def passes(self, frames: int, cells: int, steps: int | None = None) -> int:
+        """Return the number of frames."""
+        return frames - 2
 
     def lesson(self, ids: Tensor, keys: list[int], codes: int, generator: torch.Generator | None) -> Lesson:
         """Return a row per clip and predicted frame."""

@@ -83,6 +83,18 @@ class Layout(ABC):
         """Return the longest row for clips of so many frames of so many codes."""
 
     @abstractmethod
+    def passes(self, frames: int, cells: int, steps: int | None = None) -> int:
+        """Return how often the transformer runs, one pass after the other, to draw what is between two frames.
+
+        Reading what is given does not count, nor does reading what was finished.
+
+        Args:
+            frames: of the clip, both given ones included.
+            cells: codes per frame.
+            steps: of the layouts that guess again and again; ``None`` is their own number.
+        """
+
+    @abstractmethod
     def lesson(self, ids: Tensor, keys: list[int], codes: int, generator: torch.Generator | None) -> Lesson:
         """Return the rows of a training step.
 

@@ -17,6 +17,7 @@ from animegen.models.ganime.networks.cache import Cache
 from animegen.models.ganime.networks.gpt import Body, Turn
 from animegen.models.ganime.networks.gpt2 import load_gpt2_body
 from animegen.models.ganime.networks.layouts import LAYOUTS
+from animegen.models.ganime.networks.products import packed
 from animegen.models.ganime.networks.rows import NOTHING, SEGMENTS, SPECIALS, Layout, Lesson, Tokens
 from animegen.models.ganime.networks.sampling import Draw, Sampling, pick
 
@@ -299,12 +300,14 @@ class CodeTransformer(nn.Module):
         device = clip.device.type
         was_training = self.training
         self.eval()
+        rows = len(clip) * (2 if draw.guided else 1) * (1 if self.layout.aims else frames * clip[0, 0].numel())
         try:
             if not torch.is_autocast_enabled(device):
-                return self._filled(clip, sorted(given), draw)
+                with packed(self, rows):
+                    return self._filled(clip, sorted(given), draw)
             # Autocast would convert all weights again for every token.
             converted = copy.deepcopy(self).to(torch.get_autocast_dtype(device))
-            with torch.autocast(device, enabled=False):
+            with torch.autocast(device, enabled=False), packed(converted, rows):
                 return converted._filled(clip, sorted(given), draw)
         finally:
             self.train(was_training)
