@@ -41,6 +41,8 @@ class ClipBenchmark(SteadinessBenchmark):
         keys: key frames per clip.
         hold: frames for which a drawn pose is held. 1, as a camera films; ``None``: as the scene has it, like the clips
             of `toonworld_project`.
+        grain: standard deviation, in levels, of noise that is put on every frame of the photos, each its own, as film
+            and cameras in the dark have it. How a method behaves on still and looped clips is measured without it.
         train_scenes: training scenes to which the baselines are fitted.
         first_scene: number of the first test scene.
         world_seed: the world.
@@ -61,6 +63,7 @@ class ClipBenchmark(SteadinessBenchmark):
         size: int = 128,
         keys: int = 2,
         hold: int | None = 1,
+        grain: float = 0.0,
         train_scenes: int = 16,
         first_scene: int = 0,
         world_seed: int = 0,
@@ -71,7 +74,10 @@ class ClipBenchmark(SteadinessBenchmark):
     ) -> None:
         if keys >= frames:
             raise AnimegenError(f"A clip benchmark needs fewer keys than frames, not {keys} of {frames}.")
+        if grain < 0:
+            raise AnimegenError(f"benchmark.grain={grain} is a standard deviation in levels: it must be at least 0.")
         super().__init__(frames, intervals, drift_frames, extractor)
+        self.grain = grain
         self.keys = spread_keys(frames, keys)
         self.held = [t for t in range(frames) if t not in self.keys]
         self.style, self.size, self.world_seed, self.train_scenes = style, size, world_seed, train_scenes
@@ -116,6 +122,10 @@ class ClipBenchmark(SteadinessBenchmark):
         for number in range(min(len(self.clips), limit or len(self.clips))):
             clip = self.clips.clip(number)
             batch: dict[str, Any] = {key: to_float(clip[key].to(device))[None] for key in ("photo", "anime")}
+            if self.grain:
+                generator = torch.Generator().manual_seed(number)
+                noise = torch.randn(batch["photo"].shape, generator=generator).to(device)
+                batch["photo"] = (batch["photo"] + self.grain / video.LEVELS * noise).clamp(-1, 1)
             photo, anime = batch["photo"][0], batch["anime"][0]
             estimated = EstimatedMotion(clip["photo"], self.estimator)
             batch["motions"] = [ExactMotion(self.clips.scene(number)), estimated]

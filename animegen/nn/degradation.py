@@ -59,12 +59,14 @@ class PhotoDegradation(nn.Module):
         self.shading, self.light, self.blur, self.grain = shading, light, blur, grain
 
     @torch.no_grad()
-    def forward(self, anime: Tensor, colours: LinearColourTransfer) -> Tensor:
+    def forward(self, anime: Tensor, colours: LinearColourTransfer, frames: int = 1) -> Tensor:
         """Return degraded pictures of the same shape and range.
 
         Args:
             anime: ``(B,3,H,W)`` in [-1,1].
             colours: the map from photo to anime colours, used backwards.
+            frames: each picture is that many frames of a clip below each other. They meet the same fate, and have the
+                same texture, which would be noise if it changed from frame to frame; only grain does.
         """
         with torch.autocast(anime.device.type, enabled=False):
             areas = without_lines(anime.float(), self.ink)
@@ -73,7 +75,7 @@ class PhotoDegradation(nn.Module):
                 areas = torch.where(torch.rand(one, device=anime.device) < self.kept_ink, anime.float(), areas)
             image = (torch.lerp(areas, colours.reverse(areas), self.recolour) + 1) / 2
             rough = self.texture * _function_of_colour(areas, 1).clamp_min(0)
-            image = image * (1 + rough * self._texture(image))
+            image = image * (1 + rough * self._texture(image, frames))
             image = image * (1 + self.tint * _function_of_colour(areas, 3))
             image = image * (1 + self.shading * _relief(areas))
             image = image * (1 + self.light * (_normal(one, image) + _normal(three, image)))
@@ -81,15 +83,16 @@ class PhotoDegradation(nn.Module):
             image = image + self.grain * torch.randn_like(image)
         return (image.clamp(0, 1) * 2 - 1).to(anime)
 
-    def _texture(self, image: Tensor) -> Tensor:
+    def _texture(self, image: Tensor, frames: int) -> Tensor:
         """Return noise of several sizes of grain, mixed differently for each picture, ``(B,3,H,W)``."""
+        image = image[..., : image.shape[-2] // frames, :]
         side, grains = min(image.shape[-2:]), (1, 2, 4, 8)
         shares = F.normalize(torch.rand(len(image), len(grains), 1, 1, 1, device=image.device), dim=1)
         total = torch.zeros_like(image)
         for number, grain in enumerate(grains):
             cells = max(side // grain, 2)
             total += shares[:, number] * (_noise(image, cells) + self.hue * _noise(image, cells, channels=3))
-        return total
+        return total.repeat(1, 1, frames, 1)
 
 
 def without_lines(anime: Tensor, width: int) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from animegen.core.errors import AnimegenError
+from animegen.core.judging import refining
 from animegen.core.module import Updates
 from animegen.core.objective import Objective
 from animegen.core.tasks import StyliseModule, split_batches
@@ -51,7 +52,7 @@ class AnimeGAN(StyliseModule):
         degradation: makes the input of ``restored``, see
             :class:`~animegen.models.animegan.degradation.PhotoDegradation`.
         refiner: takes degraded drawings further towards photos before they are restored, see
-            :class:`~animegen.models.animegan.networks.Refiner`. It learns on the turns of the discriminator.
+            :class:`~animegen.nn.refiner.Refiner`. It learns on the turns of the discriminator.
         photo_discriminator: tells photos from refined drawings, as ``discriminator`` tells anime from fakes.
         pretrain_steps: length of phase 0 in train steps.
         discriminator_every: the discriminator is updated on every so many steps of phase 1, from the first on; the
@@ -155,11 +156,8 @@ class AnimeGAN(StyliseModule):
         judge = self.photo_discriminator
         if judge is None or "refined" not in drawn or not self._is_turn_of_discriminator():
             return
-        refined, objective = drawn["refined"], self.objectives["photo_discriminator"]
-        pictures: dict[str, Make] = {"photo_logits": lambda: photo, "refined_logits": refined.detach}
-        yield "photo_discriminator", objective(**joint_logits(objective, judge, pictures))
-        judged = {"refined_logits": lambda: judge(refined)}
-        yield "refiner", self.objectives["refiner"](refined=refined, degraded=drawn["degraded"], **judged)
+        photos: dict[str, Make] = {"photo_logits": lambda: photo}
+        yield from refining(self.objectives, judge, drawn["degraded"], drawn["refined"], photos)
 
     def _is_turn_of_discriminator(self) -> bool:
         return (self.train_step - self.pretrain_steps) % self.discriminator_every == 0

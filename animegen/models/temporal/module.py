@@ -1,8 +1,8 @@
-"""Training and application of the temporal generator."""
+"""Training of the temporal generator."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -10,25 +10,33 @@ import torch
 from torch import Tensor, nn
 
 from animegen.core.errors import AnimegenError
+from animegen.core.judging import Make, joint_logits, refining
 from animegen.core.module import Updates
-from animegen.core.objective import Objective
-from animegen.core.tasks import StyliseModule, pad_and_crop, split_batches
+from animegen.core.tasks import split_batches
 from animegen.data.edge_smoothing import edge_smooth
+from animegen.models.temporal.application import TemporalStyliser
 from animegen.models.temporal.looks import LookColours, check_looks, colours_of
-from animegen.models.temporal.networks.generator import TemporalGenerator, fits, without_memory
+from animegen.models.temporal.networks.generator import TemporalGenerator
 from animegen.models.temporal.networks.state import Style, TemporalState
-from animegen.models.temporal.networks.style import blend, scaled
-from animegen.models.temporal.showing import attention_picture, clip_scores, frame_scores
-from animegen.models.temporal.windows import MOTION, Disturbance, Stage, as_windows, in_order, motion_of, staged
-from animegen.nn.colour import LinearColourTransfer
+from animegen.models.temporal.windows import Disturbance, Stage, as_windows, in_order, motion_of, staged
+from animegen.nn.colour import LinearColourTransfer, gray
 from animegen.nn.degradation import PhotoDegradation
 from animegen.nn.discriminators3d import SHORTEST, TemporalPatchGAN
 
 #: After how many of its updates the singular values of a discriminator are cut (TGAN's code).
 CLIP_EVERY = 5
 
+#: What the generator draws -> the context entries for which that is needed.
+DRAWN = {
+    "fake": ("fake", "clip", "maps", "forth", "back", "fake_logits", "fake_gray_logits", "clip_logits", "rebuilt"),
+    "restored": ("restored", "restored_clip", "restored_logits"),
+    "identity": ("identity",),
+    "noisy": ("noisy",),
+}
+NETWORKS = ("discriminator", "temporal_discriminator", "reverse", "photo_discriminator", "refiner")
 
-class TemporalAnime(StyliseModule):
+
+class TemporalAnime(TemporalStyliser):
     """Film to anime, steady in time, in the style of stills; learned without pairs.
 
     One pass of the generator per step serves all updates. Windows are ``(B,T,3,H,W)``; pictures without time, as
@@ -38,43 +46,49 @@ class TemporalAnime(StyliseModule):
     ==============================  ==================================================================================
     ``fake``, ``photo``, ``anime``  frames: drawn, given, and those of other clips in the style
     ``photo_coloured``              the photos after linear colour transfer to the anime set
-    ``restored``, ``identity``      generator(anime degraded to look like photos), and generator(anime)
+    ``restored``, ``identity``      generator(anime degraded, and refined, to look like photos), and generator(anime)
     ``style``                       the still that each frame was given
     ``clip``, ``photo_clip``        windows (B,T,3,H,W): drawn, and given; likewise ``restored_clip``, ``anime_clip``
     ``flow``, ``valid``             motion between neighbours; ``flow_first``, ``valid_first``: to the first frame
     ``maps``                        the maps before the style comes in, (B,T,C,H/8,W/8)
     ``forth``, ``back``             frames drawn on the way there, and on the way back with the memory that they left
     ``noisy``                       generator(photo with noise)
-    ``fake_logits``                 discriminator(fake); ``real_logits``, ``smooth_logits`` (edge-smoothed anime) too
+    ``fake_logits``                 discriminator(fake); likewise ``real_logits``, ``restored_logits``, and
+                                    ``smooth_logits`` of edge-smoothed anime
+    ``fake_gray_logits``            discriminator(fake without colour); ``gray_logits``: of anime without colour
     ``clip_logits``                 temporal_discriminator(clip); ``real_clip_logits`` likewise
     ``rebuilt``                     reverse(fake): the photo again (CycleGAN)
     ``rebuilt_anime``               generator(reverse(anime))
     ``unstyled_logits``             photo_discriminator(reverse(anime)); ``photo_logits``: of photos
+    ``degraded``                    anime degraded (refiner only)
+    ``refined``                     refiner(degraded) (refiner only); ``refined_logits``: photo_discriminator(refined)
     ==============================  ==================================================================================
 
-    Terms with a ``start`` make phases; a discriminator learns while its objective has an active term, the temporal
-    one when windows have three frames.
+    Terms with a ``start`` make phases; a discriminator and the refiner learn on steps on which their objective has an
+    active term, the temporal one when windows have three frames. Photos are drawn on steps on which an active term
+    needs it: terms with the same ``every`` leave steps between on which anime is restored and nothing else.
 
     Args:
         generator: a :class:`~animegen.models.temporal.networks.TemporalGenerator`.
         discriminator: of frames, or ``None``.
         temporal_discriminator: of clips, or ``None``.
         reverse: generator from anime to photo for the cycle, or ``None``.
-        photo_discriminator: judges what ``reverse`` makes.
+        photo_discriminator: judges what ``reverse`` and the refiner make.
         degradation: makes the input of ``restored``.
+        refiner: takes degraded drawings further towards photos before they are restored, see
+            :class:`~animegen.nn.refiner.Refiner`.
         disturbance: cuts and cold starts within windows.
         stages: parts of the training by name, see :class:`~animegen.models.temporal.windows.Stage`.
         looks: how many looks the data have (``data.styles``); each has colours of its own.
         default_share: of the samples are drawn in the learned default style, so that it is there when no still is.
         state_noise: standard deviation of noise on what the memory carries.
+        grain: largest standard deviation, as a share of the intensity range, of noise on windows of several frames that
+            are drawn or restored: its own strength for each window, and its own noise for every frame, which only a
+            memory can average. The terms see the photos without it.
         tbptt: gradients go back through so many frames; 0: through all.
         still_size: shorter side to which stills are scaled when the model is applied: what it was trained on.
         settings: see :class:`~animegen.core.module.AnimeModule`.
     """
-
-    generator: TemporalGenerator
-    #: What is drawn depends on the frames before.
-    remembers = True
 
     def __init__(
         self,
@@ -84,11 +98,13 @@ class TemporalAnime(StyliseModule):
         reverse: TemporalGenerator | None = None,
         photo_discriminator: nn.Module | None = None,
         degradation: PhotoDegradation | None = None,
+        refiner: nn.Module | None = None,
         disturbance: Disturbance | None = None,
         stages: Mapping[str, Stage | None] | None = None,
         looks: int = 1,
         default_share: float = 0.5,
         state_noise: float = 0.0,
+        grain: float = 0.0,
         tbptt: int = 0,
         still_size: int = 256,
         **settings: Any,
@@ -98,14 +114,18 @@ class TemporalAnime(StyliseModule):
         self.discriminator, self.temporal_discriminator = discriminator, temporal_discriminator
         self.reverse, self.photo_discriminator = reverse, photo_discriminator
         self.degradation, self.disturbance = degradation, disturbance or Disturbance()
-        self.stages = in_order(stages)
-        if not 0 <= default_share <= 1 or state_noise < 0 or tbptt < 0:
-            raise AnimegenError("model.default_share is from 0 to 1, model.state_noise and model.tbptt at least 0.")
-        self.default_share, self.still_size = default_share, still_size
+        self.refiner, self.stages = refiner, in_order(stages)
+        if not 0 <= default_share <= 1 or min(state_noise, grain, tbptt) < 0:
+            raise AnimegenError(
+                "model.default_share is from 0 to 1, model.state_noise, model.grain and model.tbptt at least 0."
+            )
+        self.default_share, self.grain, self.still_size = default_share, grain, still_size
         generator.detach_every, generator.state_noise = tbptt, state_noise
         self.colours = LinearColourTransfer()
         self.more_colours = nn.ModuleList(LinearColourTransfer() for _ in range(looks - 1))
-        for name in ("discriminator", "temporal_discriminator", "reverse", "photo_discriminator"):
+        if refiner is not None and photo_discriminator is None:
+            raise AnimegenError("model.refiner learns from model.photo_discriminator: set both, or neither.")
+        for name in NETWORKS:
             if getattr(self, name) is None and name in self.objectives:
                 raise AnimegenError(
                     f"The model has no {name} but an objective for one: delete it with ~model.objectives.{name} and"
@@ -120,108 +140,140 @@ class TemporalAnime(StyliseModule):
     # --- training --------------------------------------------------------------------------------------
 
     def updates(self, batch: dict[str, Tensor]) -> Updates:
-        """Yield the updates of the discriminators, the generator, and the reverse generator."""
+        """Yield the updates of the discriminators, the generator, the refiner, and the reverse generator."""
         batch = staged(as_windows(batch), self.stages, self.train_step)
         self._colours(batch).observe(batch["photo"], batch["anime"])
         batch, reset = self.disturbance(batch)
-        entries = self._draw(batch, reset)
-        anime, fake, clip = entries["anime"], entries["fake"], entries["clip"]
+        drawn = self._draw(batch, reset)
+        photo, anime = drawn["photo"], drawn["anime"]
+        pictures: dict[str, Make] = {
+            "real_logits": lambda: anime,
+            "fake_logits": lambda: drawn["fake"].detach(),
+            "restored_logits": lambda: drawn["restored"].detach(),
+            "smooth_logits": lambda: edge_smooth(anime),
+            "gray_logits": lambda: gray(anime),
+            "fake_gray_logits": lambda: gray(drawn["fake"].detach()),
+        }
         if (judge := self._learning("discriminator")) is not None:
-            yield "discriminator", self._judging(judge, "discriminator", real_logits=anime, fake_logits=fake.detach())
-        if (judge := self._learning("temporal_discriminator")) is not None and clip.shape[1] >= SHORTEST:
-            clips = {"real_clip_logits": batch["anime"], "clip_logits": clip.detach()}
-            yield "temporal_discriminator", self._judging(judge, "temporal_discriminator", **clips)
+            objective = self.objectives["discriminator"]
+            yield "discriminator", objective(**joint_logits(objective, judge, pictures))
+        if (judge := self._learning("temporal_discriminator")) is not None and batch["photo"].shape[1] >= SHORTEST:
+            objective = self.objectives["temporal_discriminator"]
+            clips = {"real_clip_logits": lambda: batch["anime"], "clip_logits": lambda: drawn["clip"].detach()}
+            yield "temporal_discriminator", objective(**joint_logits(objective, judge, clips))
             if self.temporal_discriminator is not None and self.train_step % CLIP_EVERY == 0:
                 self.temporal_discriminator.clip()
-        if (judge := self._learning("photo_discriminator")) is not None:
-            unstyled = self._reversed(anime).detach()
-            yield (
-                "photo_discriminator",
-                self._judging(judge, "photo_discriminator", photo_logits=entries["photo"], unstyled_logits=unstyled),
-            )
         lazy = {
-            "fake_logits": partial(self._judge, "discriminator", fake),
-            "clip_logits": lambda: self._judge_clips(clip),
-            "rebuilt": lambda: self._reversed(fake),
+            "fake_logits": lambda: self._judge("discriminator", drawn["fake"]),
+            "fake_gray_logits": lambda: self._judge("discriminator", gray(drawn["fake"])),
+            "restored_logits": lambda: self._judge("discriminator", drawn["restored"]),
+            "clip_logits": lambda: self._judge_clips(drawn["clip"]),
+            "rebuilt": lambda: self._reversed(drawn["fake"]),
             "rebuilt_anime": lambda: self._drawn_alone(self._reversed(anime).detach()),
         }
-        yield "generator", self.objectives["generator"](**entries, **lazy)
+        yield "generator", self.objectives["generator"](**drawn, **lazy)
+        photos: dict[str, Make] = {
+            "photo_logits": lambda: photo,
+            "unstyled_logits": lambda: self._reversed(anime).detach(),
+        }
+        if (judge := self._learning("photo_discriminator")) is not None:
+            if "refined" in drawn and self._learning("refiner") is not None:
+                yield from refining(self.objectives, judge, drawn["degraded"], drawn["refined"], photos)
+            else:
+                objective = self.objectives["photo_discriminator"]
+                yield "photo_discriminator", objective(**joint_logits(objective, judge, photos))
         if self._learning("reverse") is not None:
             backward = {
-                "photo": entries["photo"],
+                "photo": photo,
                 "anime": anime,
-                "rebuilt": lambda: self._reversed(fake.detach()),
+                "rebuilt": lambda: self._reversed(drawn["fake"].detach()),
                 "unstyled_logits": lambda: self._judge("photo_discriminator", self._reversed(anime)),
             }
             yield "reverse", self.objectives["reverse"](**backward)
 
     def _draw(self, batch: dict[str, Tensor], reset: Tensor | None) -> dict[str, Any]:
-        """Return the context entries; what a term reads of the generator is drawn in one pass where possible."""
-        objective, photo, anime = self.objectives["generator"], batch["photo"], batch["anime"]
-        batch_size, length = photo.shape[:2]
-        style = self._encoded(batch["style"])
-        inputs = {"fake": photo}
-        if objective.reads("restored") or objective.reads("restored_clip"):
-            inputs["restored"] = self._degraded(anime, self._colours(batch))
-        if objective.reads("identity"):
+        """Return the context entries; what a term reads of the generator is drawn in one pass."""
+        photo, anime = batch["photo"], batch["anime"]
+        count, length = photo.shape[:2]
+        flat = photo.flatten(0, 1)
+        entries: dict[str, Any] = {
+            **motion_of(batch),
+            "photo_clip": photo,
+            "photo": flat,
+            "anime_clip": anime,
+            "anime": anime.flatten(0, 1),
+            "style": batch["style"].repeat_interleave(length, 0),
+            "photo_coloured": lambda: self._colours(batch)(flat),
+        }
+        inputs = {}
+        if self._needs("fake", "noisy"):
+            inputs["fake"] = self._grained(photo)
+        if self._needs("restored"):
+            degraded = self._degraded(anime, self._colours(batch))
+            if self.refiner is not None:
+                entries["degraded"] = degraded.flatten(0, 1)
+                with torch.set_grad_enabled(self._learning("refiner") is not None):
+                    entries["refined"] = self.refiner(entries["degraded"])
+                # Detached: it must not learn to make the generator's task easy.
+                degraded = entries["refined"].detach().unflatten(0, (count, length))
+            inputs["restored"] = self._grained(degraded)
+        if self._needs("identity"):
             inputs["identity"] = anime
-        if objective.reads("noisy"):
-            inputs["noisy"] = photo + 0.02 * torch.randn_like(photo)
+        if self._needs("noisy"):
+            inputs["noisy"] = inputs["fake"] + 0.02 * torch.randn_like(photo)
+        if not inputs:
+            return entries
         joined, slices = split_batches(inputs)
-        count = len(inputs)
-        aux: dict[str, Tensor] = {}
+        style = Style(*(v.repeat(len(inputs), *(1,) * (v.ndim - 1)) for v in self._encoded(batch["style"])))
         flow, resets = self._flow_for(inputs, batch), None
         if reset is not None:
             resets = torch.cat([reset if name in ("fake", "noisy") else torch.zeros_like(reset) for name in inputs])
-        drawn, state = self.generator(
-            joined, Style(*(part.repeat(count, *(1,) * (part.ndim - 1)) for part in style)), None, resets, flow, aux
-        )
+        aux: dict[str, Tensor] = {}
+        drawn, state = self.generator(joined, style, None, resets, flow, aux, keep=length > 1)
         clips = {name: drawn[part] for name, part in slices.items()}
-        after = state.map(lambda value: value[:batch_size])
-        entries: dict[str, Any] = {name: clip.flatten(0, 1) for name, clip in clips.items()}
-        flat = photo.flatten(0, 1)
-        there = {
-            name: (lambda n: lambda: self._there_and_back(batch, clips["fake"], after, reset)[n])(name)
-            for name in ("forth", "back")
-        }
-        return {
-            **entries,
-            **there,
-            **motion_of(batch),
-            **{f"{name}_clip": clips[name] for name in ("restored",) if name in clips},
-            "clip": clips["fake"],
-            "photo_clip": photo,
-            "photo": flat,
-            "anime": anime.flatten(0, 1),
-            "anime_clip": anime,
-            "style": batch["style"].repeat_interleave(length, 0),
-            "maps": aux["bottleneck"][:batch_size],
-            "photo_coloured": lambda: self._colours(batch)(flat),
-        }
+        entries |= {name: clip.flatten(0, 1) for name, clip in clips.items()}
+        if "restored" in clips:
+            entries["restored_clip"] = clips["restored"]
+        if "fake" in clips:
+            after = state.map(lambda value: value[slices["fake"]])
+            back = partial(self._there_and_back, {**batch, "photo": inputs["fake"]}, clips["fake"], after, reset)
+            entries |= {"clip": clips["fake"], "maps": aux["bottleneck"][slices["fake"]], "forth": back, "back": back}
+        return entries
+
+    def _needs(self, *drawn: str) -> bool:
+        """Tell whether an active term of any network that learns needs what the generator draws, see `DRAWN`."""
+        return any(
+            objective.reads(entry) for objective in self.objectives.values() for what in drawn for entry in DRAWN[what]
+        )
+
+    def _grained(self, clip: Tensor) -> Tensor:
+        """Put noise on clips (B,T,3,H,W) of several frames, of another strength for each clip."""
+        if not self.grain or clip.shape[1] < 2:
+            return clip
+        strength = 2 * self.grain * torch.rand(len(clip), 1, 1, 1, 1, device=clip.device)  # [-1,1] is 2 wide
+        return (clip + strength * torch.randn_like(clip)).clamp(-1, 1)
 
     def _encoded(self, stills: Tensor) -> Style:
         """Encode the stills of a batch, some of which make room for the default style."""
         encoder = self.generator.style
-        given, default = encoder(stills), encoder.default(len(stills))
-        plain = torch.rand(len(stills), device=stills.device) < self.default_share
-        return Style(
-            *(
-                torch.where(plain.view(-1, *(1,) * (a.ndim - 1)), b.to(a.dtype), a)
-                for a, b in zip(given, default, strict=True)
-            )
-        )
+        default = encoder.default(len(stills))
+        shown = (torch.rand(len(stills), device=stills.device) >= self.default_share).nonzero().squeeze(1)
+        if len(shown) == 0:
+            return default
+        given = encoder(stills[shown])
+        return Style(*(d.index_copy(0, shown, g.to(d.dtype)) for d, g in zip(default, given, strict=True)))
 
     def _colours(self, batch: dict[str, Tensor]) -> LookColours:
         return colours_of([self.colours, *self.more_colours], batch)  # type: ignore[list-item]
 
     def _degraded(self, clip: Tensor, colours: LookColours) -> Tensor:
-        """Degrade clips (B,T,3,H,W), all frames of a clip alike but for grain and texture."""
+        """Degrade clips (B,T,3,H,W), all frames of a clip alike but for grain."""
         if self.degradation is None:
             raise AnimegenError("A loss term reads 'restored', but the model has no model.degradation: set it.")
         length, height = clip.shape[1], clip.shape[3]
         # The frames below each other are one tall picture: one colour of the clip meets one fate.
         tall = clip.transpose(1, 2).flatten(2, 3)
-        return self.degradation(tall, colours).unflatten(2, (length, height)).transpose(1, 2)
+        return self.degradation(tall, colours, length).unflatten(2, (length, height)).transpose(1, 2)
 
     def _flow_for(self, inputs: Mapping[str, Tensor], batch: dict[str, Tensor]) -> Tensor | None:
         """Return the flow (N,T,2,H,W) of all inputs, for a memory that follows it."""
@@ -284,116 +336,3 @@ class TemporalAnime(StyliseModule):
         """Return logits of clips; 0, which moves nothing, for those that are too short to be judged."""
         logits = self._judge("temporal_discriminator", clip) if clip.shape[1] >= SHORTEST else None
         return clip.new_zeros(len(clip), 1) if logits is None else logits
-
-    def _judging(self, judge: nn.Module, update: str, **pictures: Tensor) -> Any:
-        """Bind an update's objective to logits of one joint pass over what it reads."""
-        objective: Objective = self.objectives[update]
-        if objective.reads("smooth_logits"):
-            pictures["smooth_logits"] = edge_smooth(pictures["real_logits"])
-
-        def together() -> dict[str, Tensor]:
-            joined, slices = split_batches({name: value for name, value in pictures.items() if objective.reads(name)})
-            logits = judge(joined)
-            return {name: logits[part] for name, part in slices.items()}
-
-        return objective(**dict.fromkeys([*pictures, "smooth_logits"], together))
-
-    # --- application -----------------------------------------------------------------------------------
-
-    def encode_style(self, stills: Sequence[Tensor], weights: Sequence[float] | None = None) -> Style:
-        """Encode a style for :meth:`stylize`, once for any number of frames.
-
-        Args:
-            stills: pictures (3,H,W) in [-1,1] of any sizes.
-            weights: how much each counts; all alike without.
-
-        Raises:
-            AnimegenError: if stills and weights do not belong together.
-        """
-        encoder = self.generator.style
-        home = encoder.default_code
-        styles = [encoder(scaled(still.to(home.device, home.dtype)[None], self.still_size)) for still in stills]
-        return blend(styles, [1.0] * len(styles) if weights is None else list(weights))
-
-    def stylize(
-        self, frames: Tensor, state: TemporalState | None = None, style: Style | Tensor | None = None
-    ) -> tuple[Tensor, TemporalState]:
-        """Stylise the next frame of each of B streams, of any size.
-
-        Args:
-            frames: ``(B,3,H,W)`` in [-1,1].
-            state: what the call for the frame before returned; ``None`` starts the memory anew. Frames of another size
-                do so, too.
-            style: what :meth:`encode_style` returned, or stills ``(S,3,h,w)`` that count alike; ``None`` is the style
-                of the state, or else the learned default.
-
-        Returns:
-            Pictures of the same shape and range, and the state.
-        """
-        if isinstance(style, Tensor):
-            style = self.encode_style(list(style))
-        if style is not None and len(style.code) != len(frames):
-            style = style.expanded(len(frames))
-        after: list[TemporalState] = []
-
-        def network(images: Tensor) -> Tensor:
-            before = state
-            if before is not None and not fits(before, images, self.generator.memory.levels):
-                before = without_memory(before)
-            drawn, new = self.generator(images.unsqueeze(1), style, before, None, self._estimated(images, before))
-            after.append(new)
-            return drawn.squeeze(1)
-
-        output = pad_and_crop(network, frames, self.factor).clamp(-1, 1)
-        return output, after[-1]
-
-    def _estimated(self, images: Tensor, state: TemporalState | None) -> Tensor | None:
-        """Return the DIS flow (B,1,2,H,W) into the frame before, for a memory that follows it."""
-        if not self.generator.needs_flow:
-            return None
-        if state is None or state.previous is None:
-            return torch.zeros_like(images[:, :2]).unsqueeze(1)
-        from animegen.video.flow import DISFlow  # on demand: few need it
-
-        return DISFlow()(images.float(), state.previous.float()).to(images.dtype).unsqueeze(1)
-
-    def draw_clips(self, clips: Tensor, stills: Tensor | None = None) -> Tensor:
-        """Draw whole clips (B,T,3,H,W) in [-1,1] of any size, frame after frame.
-
-        Each in the style of its still (B,3,h,w), or all in the default style.
-        """
-        style = None if stills is None else self.generator.style(scaled(stills, self.still_size))
-        state, frames = None, []
-        for frame in clips.unbind(1):
-            drawn, state = self.stylize(frame, state, style)
-            frames.append(drawn)
-        return torch.stack(frames, 1)
-
-    def example_batch(self, size: int, height: int, width: int, device: torch.device) -> dict[str, Tensor]:
-        """Return windows of noise of five frames with all that a batch holds, to measure speed with."""
-        clips = torch.rand(2, size, 5, 3, height, width, device=device) * 2 - 1
-        motion = {name: clips[0, :, 1:, :count] for name, count in MOTION.items()}
-        return {"photo": clips[0], "anime": clips[1], "style": clips[1, :, 0], **motion}
-
-    def preview(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Show photo, output and truth, as clips and one frame of each; and where attention reads the style."""
-        if batch["photo"].ndim == 4:
-            return super().preview(batch)
-        still = batch["style"] if "look" in batch else None
-        clips = {"photo_clip": batch["photo"], "output_clip": self.draw_clips(batch["photo"], still)}
-        if "anime" in batch:
-            clips["truth_clip"] = batch["anime"]
-        last = {name.removesuffix("_clip"): clip[:, -1] for name, clip in clips.items()}
-        if "look" in batch:
-            last["style"] = batch["style"]
-        return {**last, **attention_picture(self.generator, batch["photo"][:, -1]), **clips}
-
-    def validate(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Score pictures as every model of the task, and clips frame by frame and along their motion."""
-        if batch["photo"].ndim == 4:
-            return super().validate(batch)
-        output = self.draw_clips(batch["photo"], batch["style"] if "look" in batch else None).float()
-        with torch.autocast(output.device.type, enabled=False):
-            truth = batch["anime"].float() if "anime" in batch else None
-            frames = {} if truth is None else frame_scores(output, truth)
-            return {**frames, **clip_scores(output, truth, batch)}

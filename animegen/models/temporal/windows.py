@@ -80,18 +80,22 @@ class Disturbance(nn.Module):
         splice: the window goes on as that of another sample, and the memory is reset there.
         silent_splice: the same, untold: the network has to see for itself that the film is another.
         cold: the memory is emptied although the film goes on.
+        still: nothing moves: the first frame is held. Drawn for photos and for anime each by itself, and before the
+            others. What changes then is the noise that is put on frames, and the memory learns that it is none of the
+            picture.
     """
 
-    def __init__(self, splice: float = 0.0, silent_splice: float = 0.0, cold: float = 0.0) -> None:
+    def __init__(self, splice: float = 0.0, silent_splice: float = 0.0, cold: float = 0.0, still: float = 0.0) -> None:
         super().__init__()
-        if min(splice, silent_splice, cold) < 0 or splice + silent_splice + cold > 1:
+        if min(splice, silent_splice, cold, still) < 0 or max(splice + silent_splice + cold, still) > 1:
             raise AnimegenError(
-                "The chances splice, silent_splice and cold must not be negative, nor more than 1 in all."
+                "The chances splice, silent_splice and cold, and still, must not be negative, nor more than 1 in all."
             )
-        self.splice, self.silent_splice, self.cold = splice, silent_splice, cold
+        self.splice, self.silent_splice, self.cold, self.still = splice, silent_splice, cold, still
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor | None]:
         """Return a batch with disturbed windows, and where the memory is reset, bool (B,T); ``None`` for nowhere."""
+        batch = self._held(batch)
         photo = batch["photo"]
         count, length = photo.shape[:2]
         chances = self.splice + self.silent_splice + self.cold
@@ -119,6 +123,20 @@ class Disturbance(nn.Module):
             later = elsewhere[:, 1:] & (frame > place[:, None])[:, 1:, None, None, None]
             out["valid"] = torch.where(later, batch["valid"].roll(1, 0), out["valid"])
         return out, (frame == place[:, None]) & told[:, None]
+
+    def _held(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Hold the first frame of some windows."""
+        if not self.still or batch["photo"].shape[1] < 2:
+            return batch
+        out = dict(batch)
+        count, device = len(batch["photo"]), batch["photo"].device
+        photos, anime = (torch.rand(2, count, 1, 1, 1, 1, device=device) < self.still).unbind()
+        for key, held in (("photo", photos), ("anime", anime)):
+            out[key] = torch.where(held, batch[key][:, :1], batch[key])
+        for key, value in (("flow", 0), ("valid", 1), ("flow_first", 0), ("valid_first", 1)):
+            if key in batch:
+                out[key] = torch.where(photos, torch.full_like(batch[key], value), batch[key])
+        return out
 
 
 def motion_of(batch: dict[str, Tensor]) -> dict[str, Tensor]:

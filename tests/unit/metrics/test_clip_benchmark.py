@@ -180,6 +180,21 @@ def test_style_and_settings() -> None:
     assert ClipBenchmark(**SMALL, intervals=[1, 4, 12]).intervals == [1, 4]
 
 
+def test_grain_is_noise_of_its_own_on_every_photo_and_always_the_same() -> None:
+    settings = {**SMALL, "clips": 1}
+    clean, grainy = ClipBenchmark(**settings), ClipBenchmark(**settings, grain=4.0)
+    (plain,), (first,), (again,) = (list(b.batches(torch.device("cpu"))) for b in (clean, grainy, grainy))
+    assert torch.equal(first["photo"], again["photo"])
+    assert torch.equal(first["anime"], plain["anime"])
+    noise = (first["photo"] - plain["photo"])[0] * video.LEVELS
+    inner = plain["photo"][0].abs() < 0.8  # where nothing is cut off at black and white
+    assert noise[inner].std().item() == pytest.approx(4.0, rel=0.03)
+    both = inner[0] & inner[1]
+    assert abs(torch.corrcoef(torch.stack([noise[0][both], noise[1][both]]))[0, 1].item()) < 0.1
+    with pytest.raises(AnimegenError, match=r"benchmark\.grain=-1 is a standard deviation"):
+        ClipBenchmark(**SMALL, grain=-1)
+
+
 def test_the_clip_of_a_key_frame_project_can_be_scored() -> None:
     project = toonworld_project(frames=8, size=32, scene=3)
     benchmark = ClipBenchmark(clips=1, frames=8, size=32, hold=None, first_scene=3)

@@ -7,7 +7,7 @@ import torch
 
 from animegen.core.errors import AnimegenError
 from animegen.models.animegan.networks import CompactUNet
-from animegen.models.animegan.networks.compact import ResidualBlock
+from animegen.nn.compact import ResidualBlock
 from animegen.nn.tiling import tiled
 
 

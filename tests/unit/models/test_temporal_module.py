@@ -82,7 +82,7 @@ def test_gradients_reach_every_parameter_of_the_generator_and_no_discriminator()
     assert {"ping_pong", "identity", "tv", "colour", "restoration"} <= set(terms["generator"])
     missed = [name for name, found in reached(model.generator).items() if not found]
     assert not missed
-    assert list(terms) == ["discriminator", "temporal_discriminator", "generator"]
+    assert list(terms) == ["discriminator", "temporal_discriminator", "generator", "photo_discriminator", "refiner"]
     for name in ("discriminator", "temporal_discriminator"):
         model.zero_grad(set_to_none=True)
         model.train_step = 9
@@ -119,6 +119,48 @@ def test_both_discriminators_see_anime_as_real() -> None:
     assert clips.shape == (4, 4, 3, 32, 32)  # whole clips, drawn ones too
 
 
+def test_photos_are_drawn_on_the_turns_of_their_terms_alone() -> None:
+    model = module("train_steps=100", experiment="quickstart")
+    given = {key: value[:, :1] for key, value in batch().items() if key in ("photo", "anime")}
+    given["style"] = batch()["style"]
+    seen: list[int] = []
+    model.generator.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    between = step(model, given, at=10)
+    assert list(between) == ["generator"]
+    assert set(between["generator"]) == {"restoration", "gradient", "steadiness"}
+    turn = step(model, given, at=12)
+    assert list(turn) == ["discriminator", "generator", "photo_discriminator", "refiner"]
+    assert {"adversarial", "adversarial_restored", "colour", "tv", "temporal"} <= set(turn["generator"])
+    assert seen == [2, 4]  # restored only; photos beside
+
+
+def test_grain_differs_from_frame_to_frame_and_is_for_windows_alone() -> None:
+    model = module("model.grain=0.1")
+    clip = torch.zeros(64, 3, 3, 8, 8)
+    noise = model._grained(clip)
+    strengths = noise.flatten(1).std(1) / 2  # as a share of the range of 2
+    assert strengths.max().item() < 0.11
+    assert strengths.mean().item() == pytest.approx(0.05, rel=0.2)
+    assert abs(torch.corrcoef(torch.stack([noise[:, 0].flatten(), noise[:, 1].flatten()]))[0, 1].item()) < 0.05
+    assert torch.equal(model._grained(clip[:, :1]), clip[:, :1])
+    assert torch.equal(module("model.grain=0.0")._grained(clip), clip)
+
+
+def test_the_refiner_learns_from_photos_and_its_drawings_are_restored() -> None:
+    model = module("model.grain=0.0", "model.stages.windows.samples=null")
+    assert model.refiner is not None
+    nn.init.constant_(model.refiner.network.last.bias, 0.3)
+    seen: dict[str, Tensor] = {}
+    model.generator.register_forward_pre_hook(lambda _, inputs: seen.update({"joined": inputs[0], **seen}))
+    model.refiner.register_forward_hook(lambda _, __, output: seen.update(refined=output))
+    step(model, batch())
+    assert torch.equal(seen["joined"][2:4].flatten(0, 1), seen["refined"])
+    assert not seen["joined"].requires_grad  # it must not learn to make the generator's task easy
+    assert reached(model.refiner)["network.last.weight"]
+    with pytest.raises(AnimegenError, match=r"learns from model\.photo_discriminator"):
+        module("model.photo_discriminator=null", "model.objectives.photo_discriminator=null")
+
+
 def test_features_are_frozen_and_not_in_the_model() -> None:
     """A style loss in features that learn is lowered by making them constant."""
     model = module()
@@ -143,9 +185,9 @@ def test_single_frames_need_neither_motion_nor_the_discriminator_of_clips() -> N
 
 def test_terms_and_discriminators_begin_at_their_step() -> None:
     model = module("train_steps=100")
-    assert list(step(model, batch(), at=0)) == ["generator"]
+    assert list(step(model, batch(), at=0)) == ["generator", "photo_discriminator", "refiner"]
     assert "adversarial" not in step(model, batch(), at=0)["generator"]
-    assert list(step(model, batch(), at=99)) == ["discriminator", "temporal_discriminator", "generator"]
+    assert list(step(model, batch(), at=99))[:3] == ["discriminator", "temporal_discriminator", "generator"]
 
 
 def test_ping_pong_is_nothing_without_a_memory_and_something_with_one() -> None:
@@ -186,7 +228,9 @@ def test_singular_values_are_cut_every_fifth_step() -> None:
 def test_the_cycle_trains_the_way_back() -> None:
     model = module("ablation=temporal/cycle")
     terms = step(model, batch())
-    assert list(terms) == ["discriminator", "temporal_discriminator", "photo_discriminator", "generator", "reverse"]
+    judges = ["discriminator", "temporal_discriminator", "generator", "photo_discriminator", "refiner", "reverse"]
+    assert list(terms) == judges
+    assert {"refined", "unstyled"} <= set(terms["photo_discriminator"])
     assert terms["reverse"]["cycle"] == pytest.approx(terms["generator"]["cycle"], rel=1e-3)
     assert model.reverse is not None
     assert reached(model.reverse)["decoder.last.weight"]
@@ -203,12 +247,16 @@ def test_options_train(ablation: str) -> None:
 
 
 def test_restoration_degrades_all_frames_of_a_clip_alike() -> None:
-    model = module("+model.degradation.texture=0.0", "+model.degradation.grain=0.0")
-    clip = torch.full((1, 3, 3, 32, 32), 0.2)
+    clip = torch.rand(2, 1, 3, 8, 8).mul(2).sub(1).repeat_interleave(4, -1).repeat_interleave(4, -2)
+    clip = clip.expand(-1, 3, -1, -1, -1)
+    model = module("+model.degradation.ink=1", "+model.degradation.shading=0.0", "+model.degradation.grain=0.0")
     degraded = model._degraded(clip, model._colours({}))
     assert degraded.shape == clip.shape
-    assert (degraded - degraded[:, :1]).abs().max() < 1e-5
-    assert (degraded - clip).abs().max() > 1e-3
+    inner = degraded[..., 2:-2, :]  # rows at the borders are blurred with those of the next frame
+    assert (inner - inner[:, :1]).abs().max() < 1e-5
+    assert (degraded - clip).abs().mean() > 0.05
+    grainy = module("+model.degradation.ink=1", "+model.degradation.shading=0.0")._degraded(clip, model._colours({}))
+    assert (grainy - grainy[:, :1])[:, 1:, ..., 2:-2, :].std() == pytest.approx(2**0.5 * 0.04, rel=0.2)
 
 
 def test_networks_and_objectives_must_belong_together() -> None:
@@ -269,6 +317,27 @@ def test_splices_are_cuts_told_or_not_and_cold_starts_go_on() -> None:
     assert reset is None
     with pytest.raises(AnimegenError, match="chances"):
         Disturbance(splice=0.8, cold=0.4)
+
+
+def test_windows_that_stand_still_have_no_motion() -> None:
+    given = batch(64, side=8)
+    given["flow"] += 3
+    given["valid"][:] = False
+    torch.manual_seed(0)
+    out, reset = Disturbance(still=0.5)(given)
+    assert reset is None
+    held = {key: (out[key] == given[key][:, :1]).flatten(1).all(1) for key in ("photo", "anime")}
+    for key, still in held.items():
+        assert 16 < still.sum() < 48
+        assert torch.equal(out[key][~still], given[key][~still])
+    assert not torch.equal(held["photo"], held["anime"])
+    still = held["photo"]
+    assert out["valid"][still].all()
+    assert not out["valid"][~still].any()
+    assert (out["flow"][still] == 0).all()
+    assert (out["flow"][~still] == 3).all()
+    single = {key: value[:, :1] for key, value in given.items() if key in ("photo", "anime")}
+    assert Disturbance(still=1.0)(single)[0] is single
 
 
 # --- application -----------------------------------------------------------------------------------------------

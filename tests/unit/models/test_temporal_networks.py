@@ -124,6 +124,24 @@ def test_a_reset_starts_that_stream_anew_and_no_other() -> None:
     assert (emptied[1] - plain[1, 2:]).abs().max() < 1e-6
 
 
+def test_a_frame_without_a_past_is_drawn_as_without_a_memory() -> None:
+    network, film = generator(), clip(2, 3)
+    drawn = network(film)[0]
+    single = network(film[:, :1], keep=False)[0]
+    assert (single - drawn[:, :1]).abs().max() < 1e-5
+    with torch.no_grad():
+        network.memory.gamma.zero_()
+        for block in network.fusion:
+            assert block.time_gate is not None
+            block.time_gate.weight[:, -32:].zero_()  # what the gate reads of the memory
+    none = network(film)[0]
+    assert (none[:, :1] - drawn[:, :1]).abs().max() < 1e-5
+    assert (none[:, 1:] - drawn[:, 1:]).abs().max() > 1e-3
+    # Single frames that nothing follows are not remembered.
+    assert network(film[:, :1], keep=False)[1].memory == ()
+    assert len(network(film[:, :1])[1].memory) == 3
+
+
 @pytest.mark.parametrize("length", [1, 2, 5])
 def test_output_is_finite_and_in_range(length: int) -> None:
     drawn, state = generator()(100 * clip(2, length, 40))

@@ -2,14 +2,14 @@
 
 from animegen.models.animegan.networks.autoencoder import VGGAutoencoder
 from animegen.models.animegan.networks.cartoongan import CartoonGAN
-from animegen.models.animegan.networks.compact import CompactUNet
-from animegen.models.animegan.networks.output import OutputActivation
-from animegen.models.animegan.networks.refiner import Refiner
 from animegen.models.animegan.networks.seed import SeedGenerator
 from animegen.models.animegan.networks.v1 import AnimeGANv1
 from animegen.models.animegan.networks.v2 import AnimeGANv2, AnimeGANv2Lite, AnimeGANv2LitePlain
 from animegen.models.animegan.networks.v3 import AnimeGANv3, AnimeGANv3Discriminator, AnimeGANv3DoubleTail
 from animegen.models.animegan.networks.whitebox import WhiteBoxDiscriminator, WhiteBoxUNet
+from animegen.nn.compact import CompactUNet
+from animegen.nn.output import OutputActivation
+from animegen.nn.refiner import Refiner
 
 __all__ = [
     "AnimeGANv1",

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from animegen.core.errors import AnimegenError
-from animegen.models.animegan.networks.output import OutputActivation
 from animegen.models.animegan.networks.stored import StoredFeatures
 from animegen.nn.conv import SLOPE, initialise, scale_channels
 from animegen.nn.norm import InstanceNorm
+from animegen.nn.output import OutputActivation
 
 
 class UpConv(nn.Module):
@@ -45,7 +45,7 @@ class VGGAutoencoder(nn.Module):
         backbone: ``vgg19`` or ``vgg16``; its weights are adopted when training begins.
         train_encoder: train it, too (as in the project); else it stays as pretrained.
         width: factor on the decoder's channels.
-        output: see :class:`~animegen.models.animegan.networks.output.OutputActivation`.
+        output: see :class:`~animegen.nn.output.OutputActivation`.
 
     Raises:
         AnimegenError: for a backbone that is no VGG.

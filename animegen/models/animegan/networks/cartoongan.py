@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from animegen.models.animegan.networks.output import OutputActivation
 from animegen.nn.conv import ReflectConv, Upsample, initialise, require_multiple, scale_channels
 from animegen.nn.norm import make_norm
+from animegen.nn.output import OutputActivation
 
 
 class ResidualBlock(nn.Module):
@@ -48,7 +48,7 @@ class CartoonGAN(nn.Module):
         norm: ``instance`` as published, ``layer``, ``lade`` or ``None``.
         upsample: ``transposed`` as published, or resizing and a convolution with as many parameters, free of
             checkerboards: a mode of :class:`~animegen.nn.conv.Upsample`.
-        output: see :class:`~animegen.models.animegan.networks.output.OutputActivation`.
+        output: see :class:`~animegen.nn.output.OutputActivation`.
     """
 
     factor = 4

@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from animegen.models.animegan.networks.autoencoder import UpConv
-from animegen.models.animegan.networks.output import OutputActivation
 from animegen.nn.conv import SLOPE, initialise, require_multiple, scale_channels
 from animegen.nn.norm import InstanceNorm
+from animegen.nn.output import OutputActivation
 
 
 class ConvBlock(nn.Module):
@@ -78,7 +78,7 @@ class SeedGenerator(nn.Module):
         blocks: number of residual blocks; 4 in the project (AnimeGAN: 8).
         outer: whether each end has its second convolution at full size; without them and with one block it is the
             project's small generator for pictures of 64 pixels, 3,108,227 parameters.
-        output: see :class:`~animegen.models.animegan.networks.output.OutputActivation`; ``linear`` in the project's
+        output: see :class:`~animegen.nn.output.OutputActivation`; ``linear`` in the project's
             last version.
     """
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from animegen.models.animegan.networks.output import OutputActivation
 from animegen.nn.conv import (
     SLOPE,
     ConvNormAct,
@@ -18,6 +17,7 @@ from animegen.nn.conv import (
     scale_channels,
 )
 from animegen.nn.norm import make_norm
+from animegen.nn.output import OutputActivation
 
 
 class InvertedResidual(nn.Module):
@@ -71,7 +71,7 @@ class AnimeGANv1(nn.Module):
         width: factor on all channel counts.
         norm: ``instance`` (as published), ``layer``, ``lade`` or ``None``.
         upsample: see :class:`~animegen.nn.conv.Upsample`; ``tf1`` is what the authors' framework did.
-        output: see :class:`~animegen.models.animegan.networks.output.OutputActivation`.
+        output: see :class:`~animegen.nn.output.OutputActivation`.
 
     The first convolution after the last upsampling reads 128 channels as in the code (the paper's figure has 64). The
     norms use an epsilon of 1e-5 everywhere, where the code has 1e-6 inside separable convolutions.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from animegen.models.animegan.networks.output import OutputActivation
 from animegen.models.animegan.networks.v1 import InvertedResidual
 from animegen.nn.conv import ConvNormAct, ReflectConv, Upsample, initialise, require_multiple, scale_channels
+from animegen.nn.output import OutputActivation
 
 
 class Bottleneck(nn.Module):
@@ -33,7 +33,7 @@ class AnimeGANv2(nn.Module):
         blocks: number of residual blocks at the smallest size, published as 4.
         norm: ``layer`` (as published, which removed v1's high-frequency specks), ``instance``, ``lade`` or ``None``.
         upsample: see :class:`~animegen.nn.conv.Upsample`; ``tf1`` is what the authors' framework did.
-        output: see :class:`~animegen.models.animegan.networks.output.OutputActivation`.
+        output: see :class:`~animegen.nn.output.OutputActivation`.
         output_bias: bias of the last convolution; the published network has none, a PyTorch port has one.
     """
 

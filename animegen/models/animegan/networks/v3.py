@@ -11,10 +11,10 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from animegen.models.animegan.networks.output import OutputActivation
 from animegen.nn.attention import ExternalAttention
 from animegen.nn.conv import SLOPE, ReflectConv, Upsample, initialise, require_multiple, scale_channels
 from animegen.nn.norm import LADE
+from animegen.nn.output import OutputActivation
 from animegen.nn.spectral import spectral_norm
 
 
@@ -83,7 +83,7 @@ class AnimeGANv3(nn.Module):
     Args:
         width: factor on all channel counts, and on the entries of the attention's memory.
         upsample: see :class:`~animegen.nn.conv.Upsample`.
-        output: see :class:`~animegen.models.animegan.networks.output.OutputActivation`.
+        output: see :class:`~animegen.nn.output.OutputActivation`.
     """
 
     factor = 8

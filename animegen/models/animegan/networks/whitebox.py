@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from animegen.models.animegan.networks.output import OutputActivation
 from animegen.nn.conv import SLOPE, ReflectConv, Upsample, initialise, require_multiple, scale_channels
 from animegen.nn.filters import guided_filter
+from animegen.nn.output import OutputActivation
 from animegen.nn.spectral import spectral_norm
 
 

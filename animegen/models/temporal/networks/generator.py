@@ -82,8 +82,12 @@ class Memory(nn.Module):
     """A ConvLSTM at each chosen level of the pyramid, and what it adds to the maps there.
 
     A cell reads the maps of its level and the hidden maps of the cell one level finer. The maps become
-    ``f + gamma m conv(h)`` with the mask ``m = sigmoid(conv1x1([f, h]))``. ``gamma`` begins at 0.1 and not at 0, so
+    ``f + gamma m conv(h)`` with the mask ``m = sigmoid(conv1x1([f, h]))``. ``gamma`` begins at 0.3 and not at 0, so
     that the memory learns from the first step on.
+
+    The first frame of a stream has no past, and the memory adds nothing to it: what is drawn then is what a network
+    for single frames draws. So nothing that single frames can do by themselves hides in the memory, and training on
+    single frames does not pay for it.
 
     Args:
         channels: of the maps at 1/2, 1/4 and 1/8.
@@ -104,7 +108,7 @@ class Memory(nn.Module):
             self.cells.append(ConvLSTM(maps + self.hidden.get(level - 1, 0), hidden, norm))
             self.masks.append(nn.Conv2d(maps + hidden, 1, 1))
             self.outs.append(ReflectConv(hidden, maps, 3))
-        self.gamma = nn.Parameter(torch.full((len(self.levels),), 0.1))
+        self.gamma = nn.Parameter(torch.full((len(self.levels),), 0.3))
 
     def forward(
         self, maps: list[Tensor], length: int, carried: Sequence[Carried] | None, **options: Any
@@ -118,9 +122,11 @@ class Memory(nn.Module):
             options: see :meth:`~animegen.nn.convlstm.ConvLSTM.forward`.
 
         Returns:
-            the maps with the memory's part; the hidden maps (B*T,C,h,w) at 1/8, if there is a cell; what to carry on.
+            the maps with the memory's part; the hidden maps (B*T,C,h,w) at 1/8, if there is a cell, 0 where there is no
+            past; what to carry on.
         """
         maps = list(maps)
+        past = _has_past(len(maps[0]) // length, length, carried, options.get("reset"), maps[0].device)
         hidden: dict[int, Tensor] = {}
         after = []
         for number, level in enumerate(self.levels):
@@ -131,10 +137,28 @@ class Memory(nn.Module):
             after.append(state)
             h = hidden[level].flatten(0, 1).to(maps[level - 1].dtype)
             mask = torch.sigmoid(self.masks[number](torch.cat([maps[level - 1], h], 1)))
-            added = self.gamma[number] * mask * self.outs[number](h)
+            added = self.gamma[number] * past * mask * self.outs[number](h)
             maps[level - 1] = maps[level - 1] + added.to(maps[level - 1].dtype)
-        top = hidden[3].flatten(0, 1) if 3 in hidden else None
+        top = past * hidden[3].flatten(0, 1) if 3 in hidden else None
         return maps, top, tuple(after)
+
+    def nothing(self, maps: list[Tensor]) -> Tensor | None:
+        """Return the hidden maps (N,C,h,w) at 1/8, if there is a cell, of frames without a past: 0."""
+        return maps[2].new_zeros(len(maps[2]), self.hidden[3], *maps[2].shape[-2:]) if 3 in self.hidden else None
+
+
+def _has_past(
+    batch: int, length: int, carried: Sequence[Carried] | None, reset: Tensor | None, device: torch.device
+) -> Tensor:
+    """Return 1 for each frame that has a past and 0 for each that starts a stream, (B*T,1,1,1).
+
+    A stream whose hidden map is 0 everywhere was emptied between two calls.
+    """
+    past = torch.ones(batch, length, dtype=torch.bool, device=device)
+    past[:, 0] = False if not carried else carried[0][0].flatten(1).any(1)
+    if reset is not None:
+        past = past & ~reset
+    return past.float().view(-1, 1, 1, 1)
 
 
 class Decoder(nn.Module):
@@ -249,6 +273,7 @@ class TemporalGenerator(nn.Module):
         reset: Tensor | None = None,
         flow: Tensor | None = None,
         aux: dict[str, Tensor] | None = None,
+        keep: bool = True,
     ) -> tuple[Tensor, TemporalState]:
         """Draw clips.
 
@@ -261,6 +286,8 @@ class TemporalGenerator(nn.Module):
                 if the memory follows it.
             aux: is filled with ``bottleneck``, the maps before the style comes in ``(B,T,C,H/8,W/8)``, and
                 ``attention``, what the places of the last fusion block read from the tokens ``(B,T,HW/64,K)``.
+            keep: remember the frames. ``False`` spares the memory's work on single frames that nothing follows; the
+                state is then that of a fresh start.
 
         Returns:
             Pictures of the shape of the frames in [-1,1], and the state.
@@ -279,16 +306,18 @@ class TemporalGenerator(nn.Module):
             carried = state.memory or None
         style = self._style(style, state, batch)
         maps = self.encoder(flat)
-        maps, held, after = self.memory(
-            maps,
-            length,
-            carried,
-            reset=reset,
-            flow=flow,
-            align=self.align,
-            detach_every=self.detach_every,
-            noise=self.state_noise,
-        )
+        held, after = self.memory.nothing(maps), ()
+        if keep or length > 1 or carried is not None:
+            maps, held, after = self.memory(
+                maps,
+                length,
+                carried,
+                reset=reset,
+                flow=flow,
+                align=self.align,
+                detach_every=self.detach_every,
+                noise=self.state_noise,
+            )
         each = style.expanded(length) if length > 1 else style
         x = maps[2]
         if aux is not None:

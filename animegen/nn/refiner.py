@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from animegen.models.animegan.networks.compact import CompactUNet
+from animegen.nn.compact import CompactUNet
 
 
 class Refiner(nn.Module):

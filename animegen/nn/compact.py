@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from animegen.models.animegan.networks.output import OutputActivation
 from animegen.nn.conv import SLOPE, ReflectConv, Upsample, initialise, require_multiple, scale_channels
 from animegen.nn.norm import make_norm
+from animegen.nn.output import OutputActivation
 
 #: Channels at full resolution, whatever the width.
 DETAIL = 16
@@ -25,7 +25,7 @@ class CompactUNet(nn.Module):
         width: factor on the channels (64, 128 and 256 at 1; 2,141,955 parameters).
         blocks: residual blocks per resolution and direction.
         norm: of the residual blocks, see :func:`~animegen.nn.norm.make_norm`.
-        output: see :class:`~animegen.models.animegan.networks.OutputActivation`.
+        output: see :class:`~animegen.nn.output.OutputActivation`.
     """
 
     factor = 8
