@@ -193,7 +193,7 @@ def expand(config: DictConfig, common: Sequence[str] = ()) -> list[Row]:
         AnimegenError: if nothing is left to run, or two rows have the same name.
     """
     for key in ("experiments", "ablations", "seeds"):
-        values = OmegaConf.to_container(config[key])
+        values = list(config[key])
         if not values and not (key == "ablations" and config.variants):
             raise AnimegenError(f"The study has no {key}: give at least one.")
         if len(values) != len({str(value) for value in values}):
