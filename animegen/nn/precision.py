@@ -1,4 +1,4 @@
-"""Where half precision must not reach."""
+"""Where half precision must not reach, and where it should not be left."""
 
 from __future__ import annotations
 

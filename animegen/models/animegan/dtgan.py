@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from animegen.core.judging import Make, joint_logits
 from animegen.core.module import Updates
 from animegen.core.tasks import StyliseModule, pad_and_crop
-from animegen.models.animegan.judging import Make, joint_logits, smooth_of
+from animegen.models.animegan.judging import smooth_of
 from animegen.models.animegan.networks.v3 import AnimeGANv3DoubleTail
 from animegen.nn.colour import gray
 from animegen.nn.filters import l0_smooth, self_guided

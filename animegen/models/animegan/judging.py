@@ -7,9 +7,6 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from animegen.core.errors import AnimegenError
-from animegen.core.judging import Make, joint_logits
-
-__all__ = ["Make", "joint_logits", "smooth_of"]
 
 
 def smooth_of(batch: Mapping[str, Tensor]) -> Tensor:

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from animegen.core.errors import AnimegenError
-from animegen.core.judging import refining
+from animegen.core.judging import Make, joint_logits, refining
 from animegen.core.module import Updates
 from animegen.core.objective import Objective
 from animegen.core.tasks import StyliseModule, split_batches
 from animegen.models.animegan.degradation import PhotoDegradation
-from animegen.models.animegan.judging import Make, joint_logits, smooth_of
+from animegen.models.animegan.judging import smooth_of
 from animegen.nn.colour import LinearColourTransfer, gray
 
 

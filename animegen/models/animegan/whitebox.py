@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from animegen.core.judging import Make, joint_logits
 from animegen.core.module import Updates
 from animegen.core.tasks import StyliseModule
-from animegen.models.animegan.judging import Make, joint_logits
 from animegen.nn.colour import apply_colour_map
 from animegen.nn.filters import guided_filter, l0_smooth
 

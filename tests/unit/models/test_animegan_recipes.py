@@ -6,9 +6,9 @@ import torch
 from animegen.core.build import build as build_node
 from animegen.core.config import compose_config, plain
 from animegen.core.errors import AnimegenError
+from animegen.core.judging import joint_logits
 from animegen.losses import LPIPS, PatchNCE
 from animegen.models.animegan import Autoencoder
-from animegen.models.animegan.judging import joint_logits
 from animegen.models.animegan.networks import CartoonGAN, WhiteBoxUNet
 from animegen.nn.colour import gray
 from animegen.nn.discriminators import MultiscalePatchGAN, SNResNetPatch

@@ -23,7 +23,7 @@ from animegen.nn.warp import backward_warp, resize_flow
 SKIPS = ("none", "gated", "warped")
 ORDERS = ("fuse", "quantise")
 
-#: Beyond 32x32 places (frames of 256 pixels at three levels) attention stays within squares of 16x16.
+#: Beyond 32x32 places (frames of 256 pixels, if the latent has an eighth) attention stays within squares of 16x16.
 ATTENTION_WINDOW = 16
 
 #: Limits of the logarithm of the variance (as in latent diffusion's autoencoder): beyond them it says nothing.
