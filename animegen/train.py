@@ -26,14 +26,16 @@ from animegen import __version__, callbacks
 from animegen.cli import quieten, run
 from animegen.core.ablations import check_ablations
 from animegen.core.build import build, finish
-from animegen.core.checkpoint import load_model, pick_device, read_checkpoint
+from animegen.core.checkpoint import begin_with, load_model, pick_device, read_checkpoint
 from animegen.core.config import check_complete, compose_config, explain, list_options, plain, register, run_folder
 from animegen.core.errors import AnimegenError
 from animegen.core.module import AnimeModule
 from animegen.core.runs import (
     check_folder,
     prepare_folder,
+    quoted,
     read_record,
+    resolve_checkpoint,
     resumed_overrides,
     resumed_step,
     unwritable,
@@ -57,6 +59,7 @@ HELP = """animegen train [key=value ...]
   animegen train experiment=toy/quickstart size=tiny train_steps=200 output=runs/try
   animegen train resume=last                            go on with the newest run, exactly where it stopped
   animegen train resume=runs/try train_steps=500        train on
+  animegen train init=runs/try train_steps=500          begin anew, but with its weights: other data, losses or rates
   animegen train model.optimizers.generator.lr=1e-4     change any value; ~key removes one, +key=value adds one
   animegen train rerun=runs/try                         the same run again, from its run.json
   animegen train -m model=animegan/v1,animegan/v2 seed=0,1,2      one run for each combination
@@ -65,8 +68,8 @@ HELP = """animegen train [key=value ...]
   animegen train experiment=animegan/quickstart --cfg job         print the configuration and do nothing
 
 keys: seed, train_steps, val_every, device=auto|cpu|cuda|mps, threads, evaluate, report, output=<folder>, runs,
-      overwrite, resume=last|<run folder>|<.ckpt file>, rerun=<run folder>, resume_sweep=<folder>, and these groups
-      (what each option is: animegen list):
+      overwrite, resume=last|<run folder>|<.ckpt file>, init=likewise, rerun=<run folder>, resume_sweep=<folder>, and
+      these groups (what each option is: animegen list):
 """
 
 #: Samples per batch of the final evaluation.
@@ -110,6 +113,9 @@ def _train(
     if "TORCHELASTIC_RUN_ID" in os.environ and not (config.output or config.resume):
         raise AnimegenError("torchrun starts many processes, which need one folder: name it, output=<shared folder>.")
     pick_device(config.device.value)  # one that is not there is told now, with the remedy
+    if config.init and not config.resume:  # 'last' is another run tomorrow
+        config.init = str(resolve_checkpoint(config.init, config.runs))
+        overrides = [f"init={quoted(config.init)}" if word.startswith("init=") else word for word in overrides]
     facts: dict[str, Any] = {"config": plain(config), "choices": choices, "overrides": overrides}
     checkpoint = Path(config.resume) if config.resume else None
     goes_on = checkpoint is not None and run_folder(checkpoint).resolve() == folder.resolve()
@@ -125,6 +131,8 @@ def _train(
     data = build(config.data, "data")
     model: Any = build(config.model, "model")
     model.run_info = {"version": __version__, **facts}
+    if config.init and not checkpoint:
+        log.info("%s: weights of %s", ", ".join(begin_with(model, config.init)), config.init)
     if trainer.is_global_zero:
         # Not before everything is built: a mistake must not cost the run that is to be replaced.
         held.enter_context(locked(folder, tidy=True))

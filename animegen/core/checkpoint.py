@@ -90,6 +90,46 @@ def load_model(
     return model
 
 
+def begin_with(model: AnimeModule, path: str | os.PathLike) -> list[str]:
+    """Give the networks of a new model the weights of those with the same names in a checkpoint, averaged ones first.
+
+    What else a checkpoint holds (optimizers, steps, statistics of the data) stays behind: this is the beginning of a
+    training, not the continuation of one.
+
+    Returns:
+        the names of the networks that begin with trained weights; the others begin as they are.
+
+    Raises:
+        AnimegenError: if the file cannot be read, has none of the networks, or one of another shape; the model is then
+            as before.
+    """
+    content = read_checkpoint(path)
+    averages = content["animegen"].get("ema", {}).get("averages", {})
+    trained: dict[str, dict[str, torch.Tensor]] = {}
+    for name, network in model.networks().items():
+        start = f"{name}."
+        given = {key.removeprefix(start): v for key, v in content["state_dict"].items() if key.startswith(start)}
+        given |= averages.get(name, {})
+        if not given:
+            continue
+        own = {key: value.shape for key, value in network.state_dict().items()}
+        theirs = {key: value.shape for key, value in given.items()}
+        wrong = [key for key in {**own, **theirs} if own.get(key) != theirs.get(key)]
+        if wrong:
+            raise AnimegenError(
+                f"The {name} in '{path}' is another network than this model's: they differ in {len(wrong)} of their"
+                f" entries, such as '{wrong[0]}'; set model.{name} as that run has it, or take init= away."
+            )
+        trained[name] = given
+    if not trained:
+        raise AnimegenError(
+            f"'{path}' has no network called {' or '.join(model.networks())}: it is of another family; take init= away."
+        )
+    for name, given in trained.items():
+        model.networks()[name].load_state_dict(given)
+    return list(trained)
+
+
 def pick_device(device: str | torch.device = "auto") -> torch.device:
     """Return the device that ``device=auto|cpu|cuda|mps`` means on this machine."""
     if isinstance(device, torch.device):

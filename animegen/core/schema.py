@@ -33,6 +33,7 @@ class TrainSchema:
     report: bool = True
     threads: int | None = None
     resume: str | None = None
+    init: str | None = None
     ablations: dict[str, bool] = field(default_factory=dict)
     model: Any = None
     data: Any = None

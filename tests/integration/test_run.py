@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from itertools import pairwise
@@ -256,6 +257,34 @@ def test_compiled_networks_have_the_same_keys(tmp_path: Path, monkeypatch: pytes
     folder = train(*TOY, "train_steps=1", "model.compile=[generator]", output=tmp_path / "compiled")
     assert compiled == ["ToyGenerator"]
     assert_same_state(read_checkpoint(plain), read_checkpoint(folder))
+
+
+def test_init_begins_anew_with_the_weights_of_another_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = train(*TOY, "train_steps=3", "seed=1", output=tmp_path / "runs/first")
+    # A rate of 0 keeps what the training began with; the checkpoint's averages, where there are some, are taken.
+    still = [*TOY, "model.optimizers.generator.lr=0", "evaluate=false", f"runs={tmp_path / 'runs'}"]
+    again = train(*still, "train_steps=1", "init=last", output=tmp_path / "again")
+    before, after = read_checkpoint(first), read_checkpoint(again)
+    assert after["animegen"]["train_step"] == 1
+    assert after["animegen"]["config"]["init"] == str(first / "checkpoints/last.ckpt")
+    begun = {k: v for k, v in after["state_dict"].items() if k.startswith("generator.")}
+    averaged = before["animegen"].get("ema", {}).get("averages", {}).get("generator", {})
+    expected = {k: averaged.get(k.removeprefix("generator."), before["state_dict"][k]) for k in begun}
+    assert begun
+    assert all(torch.equal(begun[k], expected[k]) for k in begun)
+    # Going on with that run does not look at init= again.
+    shutil.rmtree(first)
+    assert train(*still, "train_steps=2", f"resume={again}", output=again) == again
+    assert "init" in record(again)["config"]
+
+    wide = ["train_steps=1", f"init={again}", "model.generator.channels=4"]
+    assert go(tmp_path / "wide", *wide) == 2
+    assert "is another network than this model's" in capsys.readouterr().err
+    assert not any((tmp_path / "wide").iterdir())
+    assert go(tmp_path / "none", "init=nowhere") == 2
+    assert "There is no checkpoint at 'nowhere'" in capsys.readouterr().err
 
 
 def test_eval_of_a_run_and_of_other_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,7 @@ from animegen.data.clips.digits import MovingDigits
 from animegen.data.clips.episodes import ClipsView, EpisodeFolders
 from animegen.data.clips.films import FilmWindows, anime_windows
 from animegen.data.clips.moving import MovingStills, ToonWorldWindows, in_looks
-from animegen.data.clips.sources import ClipSource, ToonWorldFrames, TripletFolders
+from animegen.data.clips.sources import ClipSource, MixedClips, ToonWorldFrames, TripletFolders
 from animegen.data.clips.style_clips import StyledClipAugment, StyledClipView
 from animegen.data.clips.view import ClipView
 
@@ -16,6 +16,7 @@ __all__ = [
     "ClipsView",
     "EpisodeFolders",
     "FilmWindows",
+    "MixedClips",
     "MovingDigits",
     "MovingStills",
     "StyledClipAugment",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -111,6 +112,68 @@ class ToonWorldFrames:
     def prepare(self) -> None:
         """Draw or open the frames."""
         self.pictures.prepare()
+
+
+class MixedClips:
+    """Several sources as one, so that a network sees all of them in one training.
+
+    Args:
+        sources: name -> source. The names go before those of the clips.
+        times: name -> how often each clip of that source stands in the collection, 1 where nothing is said: clips are
+            drawn evenly, so a few real ones among many generated ones would hardly be seen.
+
+    Raises:
+        AnimegenError: without sources, and for ``times`` below 1 or of an unknown source.
+    """
+
+    def __init__(self, sources: Mapping[str, ClipSource], times: Mapping[str, int] | None = None) -> None:
+        times = dict(times or {})
+        if not sources:
+            raise AnimegenError("Mixed clips need at least one source.")
+        for name, often in times.items():
+            if name not in sources:
+                raise AnimegenError(f"times names '{name}', which is no source.{did_you_mean(name, sources)}")
+            if often < 1:
+                raise AnimegenError(f"times of '{name}' is {often}: use 1 or more, or leave the source out.")
+        self.sources = dict(sources)
+        self.times = {name: times.get(name, 1) for name in sources}
+
+    @property
+    def skipped(self) -> int:
+        """Number of broken files met so far, in all sources."""
+        return sum(getattr(source, "skipped", 0) for source in self.sources.values())
+
+    def prepare(self) -> None:
+        """Let each source do its costly work."""
+        for source in self.sources.values():
+            if (prepare := getattr(source, "prepare", None)) is not None:
+                prepare()
+
+    def __len__(self) -> int:
+        return sum(len(source) * self.times[name] for name, source in self.sources.items())
+
+    def name(self, index: int) -> str:
+        """Return the name of a clip, such as ``folder/film/0003``, with ``#2`` behind it the second time."""
+        name, again, place = self._place(index)
+        return f"{name}/{self.sources[name].name(place)}" + (f"#{again + 1}" if again else "")
+
+    def length(self, index: int) -> int:
+        """Return how many frames a clip has."""
+        name, _, place = self._place(index)
+        return self.sources[name].length(place)
+
+    def load(self, index: int, number: int) -> Tensor | None:
+        """Return a frame as uint8 ``(3, H, W)``, or ``None`` if its source skips it."""
+        name, _, place = self._place(index)
+        return self.sources[name].load(place, number)
+
+    def _place(self, index: int) -> tuple[str, int, int]:
+        """Return the name of the source, how often the clip came before, and its number in the source."""
+        for name, source in self.sources.items():
+            if index < len(source) * self.times[name]:
+                return name, *divmod(index, len(source))
+            index -= len(source) * self.times[name]
+        raise IndexError(f"clip {index} beyond the last of {len(self)}")
 
 
 LAYOUTS = ("vimeo90k", "atd12k", "folders")

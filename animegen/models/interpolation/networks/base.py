@@ -54,6 +54,12 @@ class InbetweenNetwork(nn.Module):
         """Return further values for loss terms that need the truth (B,3,H,W); computed only if a term reads them."""
         return {}
 
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile the parts with :func:`torch.compile`: training calls them, but not ``forward`` of the whole."""
+        for child in self.children():
+            for part in child if isinstance(child, nn.ModuleList) else (child,):
+                part.compile(*args, **kwargs)
+
 
 class Symmetric(InbetweenNetwork):
     """Draws forwards and backwards and takes the mean: swapping the frames and t to 1 - t changes nothing.

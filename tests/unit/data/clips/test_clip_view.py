@@ -12,7 +12,7 @@ from torch import Tensor
 from animegen.core.build import build
 from animegen.core.config import compose_config
 from animegen.core.errors import AnimegenError
-from animegen.data.clips import ClipAugment, ClipView, ToonWorldFrames, TripletFolders
+from animegen.data.clips import ClipAugment, ClipView, MixedClips, ToonWorldFrames, TripletFolders
 from animegen.data.toonworld import Scene
 
 
@@ -205,6 +205,31 @@ def test_folders_of_frames_in_natural_order_and_broken_files(tmp_path: Path) -> 
         strict.load(0, 1)
 
 
+def test_mixed_clips_are_those_of_all_sources_some_of_them_often() -> None:
+    mixed = MixedClips({"real": Numbered(2, frames=3, broken=(1, 0)), "drawn": Numbered(3)}, {"real": 2})
+    names = ["real/clip0", "real/clip1", "real/clip0#2", "real/clip1#2", "drawn/clip0", "drawn/clip1", "drawn/clip2"]
+    assert [mixed.name(n) for n in range(len(mixed))] == names
+    assert [mixed.length(n) for n in range(len(mixed))] == [3] * 4 + [9] * 3
+    assert (grey(mixed.load(3, 2)), grey(mixed.load(6, 8)), mixed.load(1, 0)) == (12, 28, None)
+    with pytest.raises(IndexError):
+        mixed.load(7, 0)
+    view = ClipView(mixed, size=8, gap=[2, 4], seed=1)
+    seen = [view.name(number).split("-") for number in range(70)]
+    assert {name for name, *_ in seen} == set(names)
+    assert {int(last) - int(first) for name, first, last in seen if name.startswith("real")} == {2}
+    # A broken clip makes room for the next one.
+    assert all(grey(view[n]["last"]) - grey(view[n]["first"]) in (2, 4) for n in range(30))
+
+
+def test_mixtures_that_cannot_be_are_told() -> None:
+    with pytest.raises(AnimegenError, match="at least one source"):
+        MixedClips({})
+    with pytest.raises(AnimegenError, match="Did you mean 'real'"):
+        MixedClips({"real": Numbered()}, {"rael": 2})
+    with pytest.raises(AnimegenError, match="use 1 or more"):
+        MixedClips({"real": Numbered()}, {"real": 0})
+
+
 def test_what_is_missing_is_told(tmp_path: Path) -> None:
     with pytest.raises(AnimegenError, match="does not exist"):
         TripletFolders(tmp_path / "no").prepare()
@@ -216,7 +241,7 @@ def test_what_is_missing_is_told(tmp_path: Path) -> None:
         TripletFolders(tmp_path, "vimeo90")
 
 
-def test_the_configurations_build_batches_of_both_sources(tmp_path: Path) -> None:
+def test_the_configurations_build_batches_of_all_sources(tmp_path: Path) -> None:
     for number in range(3):
         for frame in (1, 2, 3):
             write(tmp_path / f"{number}/frame{frame}.png", 40 * frame, (80, 70))
@@ -224,6 +249,7 @@ def test_the_configurations_build_batches_of_both_sources(tmp_path: Path) -> Non
     for words in (
         ["data=triplets/folders", f"data.folder={tmp_path}"],
         ["data=triplets/toonworld", *(f"data.{word}" for word in small)],
+        ["data=triplets/mixed", f"data.folder={tmp_path}", "data.scenes=2", "data.frames=7"],
     ):
         config = compose_config("train", ["model=interpolation/unet", "size=tiny", *words])
         data = build(config.data, "data")
