@@ -120,7 +120,7 @@ def list_images(folder: str | Path, recursive: bool = True, extensions: tuple[st
     wanted = {extension.lower() for extension in extensions}
     found: list[Path] = []
     others = 0
-    for name in _walk(folder, recursive):
+    for name in visible_files(folder, recursive):
         if name.suffix.lower() in wanted:
             found.append(name)
         else:
@@ -211,7 +211,7 @@ def _upright(exif: bytes) -> bytes:
     return block.tobytes()
 
 
-def _walk(folder: Path, recursive: bool) -> list[Path]:
+def visible_files(folder: Path, recursive: bool = True) -> list[Path]:
     """Return all visible files below a folder; a link that leads back to where we are is not followed again."""
     files: list[Path] = []
     seen: set[str] = set()

@@ -19,6 +19,7 @@ from animegen.metrics.perceptual import PerceptualDistance
 from animegen.nn.features import FeatureExtractor
 from animegen.nn.lines import chamfer
 from animegen.nn.warp import backward_warp
+from animegen.video import mci
 from animegen.video.flow import DISFlow, FlowEstimator
 
 
@@ -48,9 +49,10 @@ def half_warp(batch: dict[str, Any], estimator: FlowEstimator) -> Tensor:
 class InbetweenBenchmark(Benchmark):
     """Scores methods that map a batch (``first``, ``last`` (B,3,H,W), ``t`` (B,)) to the frames between (B,3,H,W).
 
-    The baselines are the nearest frame, the cross-fade, and both frames carried half-way by DIS flow, which is the one
-    to beat. They know no more than a model does. The name of the task holds the gap in frames: scores of different gaps
-    do not compare. Scores are also given by how far things move (:mod:`animegen.metrics.motion`).
+    The baselines are the nearest frame, the cross-fade, FFmpeg's motion compensation (:mod:`animegen.video.mci`), and
+    both frames carried half-way by DIS flow, which is the one to beat. They know no more than a model does. The name of
+    the task holds the gap in frames: scores of different gaps do not compare. Scores are also given by how far things
+    move (:mod:`animegen.metrics.motion`).
 
     Args:
         test: pairs with the truth between; not shuffled.
@@ -88,7 +90,10 @@ class InbetweenBenchmark(Benchmark):
     def fit_baselines(self) -> dict[str, Method]:
         """Return the baselines; nothing has to be fitted."""
         carried: Callable[[dict[str, Any]], Tensor] = lambda batch: half_warp(batch, self.estimator)  # noqa: E731
-        return {"nearest": nearest_frame, "blend": linear_blend, f"warp_{self.estimator.name}": carried}
+        baselines: dict[str, Method] = {"nearest": nearest_frame, "blend": linear_blend}
+        if mci.available():
+            baselines["ffmpeg_mci"] = lambda batch: mci.motion_compensated(batch["first"], batch["last"], batch["t"])
+        return baselines | {f"warp_{self.estimator.name}": carried}
 
     def batches(self, device: torch.device, limit: int | None = None) -> Iterator[dict[str, Any]]:
         """Yield pairs with the truth, one row per frame between."""

@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor
 
 from animegen.core.errors import AnimegenError, did_you_mean
-from animegen.data.images import EXTENSIONS, natural_key, read_image
+from animegen.data.images import EXTENSIONS, natural_key, read_image, visible_files
 from animegen.data.sampler import counter_hash
 from animegen.data.toonworld import ToonWorldImages
 from animegen.data.toonworld.scene import Size
@@ -291,7 +291,7 @@ class TripletFolders:
             lines = [line for name in names for line in (self.folder / name).read_text().splitlines()]
             folders = [self.folder / line for line in lines if line]
         else:
-            folders = sorted({file.parent for file in self.folder.rglob("*") if _is_frame(file)}, key=_folder_key)
+            folders = sorted({file.parent for file in visible_files(self.folder) if _is_frame(file)}, key=_folder_key)
         clips = [(folder.relative_to(self.folder).as_posix(), _frames(folder)) for folder in folders]
         clips = [(name, files) for name, files in clips if len(files) >= 3]
         if not divided and self.split != "all" and (layout == "folders" or self.split != "test"):

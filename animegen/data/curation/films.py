@@ -21,7 +21,7 @@ from animegen.core.errors import AnimegenError
 from animegen.core.files import completed
 from animegen.data.curation.facts import Bars, measure
 from animegen.data.curation.rules import Case, Choice, Rules, choose
-from animegen.data.images import write_image
+from animegen.data.images import visible_files, write_image
 from animegen.data.views import scale_short_side
 from animegen.video.opening import FILM_SUFFIXES
 from animegen.video.reader import VideoReader
@@ -72,7 +72,7 @@ def find_films(source: str | Path) -> dict[str, Path]:
     if place.is_file():
         files = [place]
     else:
-        files = [p for p in sorted(place.rglob("*")) if not p.name.startswith(".") and p.is_file()]
+        files = sorted(visible_files(place))
         files = [p for p in files if p.suffix.lower() in FILM_SUFFIXES or frames_of_gif(p) > 1]
     if not files:
         raise AnimegenError(f"There are no films in '{place}': they end with {', '.join(FILM_SUFFIXES)}, or .gif.")

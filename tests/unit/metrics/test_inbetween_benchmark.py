@@ -72,7 +72,7 @@ def test_scores_stand_beside_the_baselines_and_the_truth_wins() -> None:
 
     scores = bench.evaluate({"model": perfect})
     assert calls == [{"first", "last", "t"}]  # a method does not see the truth
-    assert list(scores) == ["nearest", "blend", "warp_dis", "model"]
+    assert list(scores) == ["nearest", "blend", "ffmpeg_mci", "warp_dis", "model"]
     assert scores["model"]["psnr"]["mean"] == 100
     assert scores["model"]["chamfer"]["mean"] == 0
     assert scores["warp_dis"]["psnr"]["mean"] > scores["blend"]["psnr"]["mean"] + 2
@@ -83,7 +83,7 @@ def test_scores_stand_beside_the_baselines_and_the_truth_wins() -> None:
     assert bench.task == "inbetween_gap4"
     assert all(metric_info(name) for name in scores["model"])
     headers, rows = bench.pictures({"model": perfect}, count=2)
-    assert headers == ["first", "last", "nearest", "blend", "warp_dis", "model", "truth"]
+    assert headers == ["first", "last", "nearest", "blend", "ffmpeg_mci", "warp_dis", "model", "truth"]
     assert len(rows) == 2
 
 
@@ -113,7 +113,7 @@ def test_scores_by_how_far_things_move() -> None:
         assert list(bench.by_class) == ["small", "large"]
         for label, count in (("small", 1), ("large", 2)):
             rows = bench.by_class[label]
-            assert list(rows) == list(scores) == ["nearest", "blend", "warp_dis", "model"]
+            assert list(rows) == list(scores) == ["nearest", "blend", "ffmpeg_mci", "warp_dis", "model"]
             assert all(row["psnr"]["n"] == count for row in rows.values())
             assert rows["model"] == rows["blend"]
         assert bench.by_class["small"]["blend"]["psnr"]["mean"] == 100

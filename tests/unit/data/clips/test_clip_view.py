@@ -205,6 +205,16 @@ def test_folders_of_frames_in_natural_order_and_broken_files(tmp_path: Path) -> 
         strict.load(0, 1)
 
 
+def test_clips_behind_links_are_found(tmp_path: Path) -> None:
+    for frame in range(3):
+        write(tmp_path / f"elsewhere/one/{frame}.png", 40)
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "set/linked/one/back").symlink_to(tmp_path / "set")
+    source = TripletFolders(tmp_path / "set", split="all")
+    assert [source.name(n) for n in range(len(source))] == ["linked/one"]
+
+
 def test_mixed_clips_are_those_of_all_sources_some_of_them_often() -> None:
     mixed = MixedClips({"real": Numbered(2, frames=3, broken=(1, 0)), "drawn": Numbered(3)}, {"real": 2})
     names = ["real/clip0", "real/clip1", "real/clip0#2", "real/clip1#2", "drawn/clip0", "drawn/clip1", "drawn/clip2"]
