@@ -18,7 +18,16 @@ from animegen.models.temporal.application import TemporalStyliser
 from animegen.models.temporal.looks import LookColours, check_looks, colours_of
 from animegen.models.temporal.networks.generator import TemporalGenerator
 from animegen.models.temporal.networks.state import Style, TemporalState
-from animegen.models.temporal.windows import Disturbance, Stage, as_windows, in_order, motion_of, staged
+from animegen.models.temporal.windows import (
+    Disturbance,
+    Stage,
+    as_windows,
+    in_order,
+    learning_part,
+    motion_of,
+    stage_at,
+    staged,
+)
 from animegen.nn.colour import LinearColourTransfer, gray
 from animegen.nn.degradation import PhotoDegradation
 from animegen.nn.discriminators3d import SHORTEST, TemporalPatchGAN
@@ -115,6 +124,8 @@ class TemporalAnime(TemporalStyliser):
         self.reverse, self.photo_discriminator = reverse, photo_discriminator
         self.degradation, self.disturbance = degradation, disturbance or Disturbance()
         self.refiner, self.stages = refiner, in_order(stages)
+        for stage in (*self.stages, None):  # a wrong name is told now; in the end all of it may learn
+            learning_part(generator, stage)
         if not 0 <= default_share <= 1 or min(state_noise, grain, tbptt) < 0:
             raise AnimegenError(
                 "model.default_share is from 0 to 1, model.state_noise, model.grain and model.tbptt at least 0."
@@ -141,7 +152,9 @@ class TemporalAnime(TemporalStyliser):
 
     def updates(self, batch: dict[str, Tensor]) -> Updates:
         """Yield the updates of the discriminators, the generator, the refiner, and the reverse generator."""
-        batch = staged(as_windows(batch), self.stages, self.train_step)
+        stage = stage_at(self.stages, self.train_step)
+        learning_part(self.generator, stage)
+        batch = staged(as_windows(batch), stage)
         self._colours(batch).observe(batch["photo"], batch["anime"])
         batch, reset = self.disturbance(batch)
         drawn = self._draw(batch, reset)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from animegen.core.errors import AnimegenError
+from animegen.core.errors import AnimegenError, did_you_mean
 
 #: Entries with one value per frame but the first, and their channels.
 MOTION = {"flow": 2, "valid": 1, "flow_first": 2, "valid_first": 1}
@@ -21,15 +21,22 @@ class Stage(nn.Module):
         frames: frames per window; ``None`` for all.
         size: side of the crops (of the clips; stills stay whole); ``None`` for all.
         samples: windows per batch; ``None`` for all.
+        only: the part of the generator that learns, such as ``memory``; ``None``: all of it. The others stay as they
+            are, and what the memory adds is then its own work: emptied, it leaves what single frames had learned.
     """
 
     def __init__(
-        self, start: int = 0, frames: int | None = None, size: int | None = None, samples: int | None = None
+        self,
+        start: int = 0,
+        frames: int | None = None,
+        size: int | None = None,
+        samples: int | None = None,
+        only: str | None = None,
     ) -> None:
         super().__init__()
         if start < 0 or any(value is not None and value < 1 for value in (frames, size, samples)):
             raise AnimegenError("A stage needs a start that is not negative; its other settings must be at least 1.")
-        self.start, self.frames, self.size, self.samples = start, frames, size, samples
+        self.start, self.frames, self.size, self.samples, self.only = start, frames, size, samples, only
 
 
 def in_order(stages: Mapping[str, Stage | None] | None) -> list[Stage]:
@@ -46,12 +53,36 @@ def in_order(stages: Mapping[str, Stage | None] | None) -> list[Stage]:
     return sorted((stage for stage in (stages or {}).values() if stage is not None), key=lambda stage: stage.start)
 
 
-def staged(batch: dict[str, Tensor], stages: list[Stage], step: int) -> dict[str, Tensor]:
-    """Return what the stage in force leaves of a batch: its first frames, samples, and rows and columns.
+def stage_at(stages: list[Stage], step: int) -> Stage | None:
+    """Return the stage in force at a step, if any."""
+    return next((stage for stage in reversed(stages) if stage.start <= step), None)
+
+
+def learning_part(generator: nn.Module, stage: Stage | None) -> None:
+    """Let that part of the generator learn that the stage wants, and nothing else of it.
+
+    Raises:
+        AnimegenError: if it has no such part.
+    """
+    only = stage.only if stage is not None else None
+    try:
+        part = generator if only is None else generator.get_submodule(only)
+    except AttributeError as error:
+        known = [name for name, _ in generator.named_children()]
+        raise AnimegenError(
+            f"model.stages: the generator has no part '{only}' that could learn alone: use {', '.join(known)}."
+            + did_you_mean(str(only), known)
+        ) from error
+    learning = {id(parameter) for parameter in part.parameters()}
+    for parameter in generator.parameters():
+        parameter.requires_grad_(id(parameter) in learning)
+
+
+def staged(batch: dict[str, Tensor], stage: Stage | None) -> dict[str, Tensor]:
+    """Return what a stage leaves of a batch: its first frames, samples, and rows and columns.
 
     A single frame is taken from anywhere in the window, drawn from torch's generator.
     """
-    stage = next((stage for stage in reversed(stages) if stage.start <= step), None)
     if stage is None:
         return batch
     length = batch["photo"].shape[1]

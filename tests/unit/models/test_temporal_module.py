@@ -11,12 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from animegen.core.build import build
+from animegen.core.checkpoint import read_checkpoint
 from animegen.core.config import compose_config, plain
 from animegen.core.errors import AnimegenError
 from animegen.models.temporal import TemporalAnime
 from animegen.models.temporal.looks import check_looks
-from animegen.models.temporal.windows import Disturbance, Stage, as_windows, in_order, staged
+from animegen.models.temporal.windows import Disturbance, Stage, as_windows, in_order, stage_at, staged
 from animegen.nn.colour import LinearColourTransfer
+from tests.support import train
 
 
 def module(*words: str, experiment: str = "study") -> TemporalAnime:
@@ -275,14 +277,14 @@ def test_stages_cut_frames_samples_and_sides() -> None:
     stages = in_order({"late": Stage(5, samples=1), "early": Stage(1, frames=2, size=16), "off": None})
     assert [stage.start for stage in stages] == [1, 5]
     given = batch()
-    assert staged(given, stages, 0) is given
-    early = staged(given, stages, 4)
+    assert staged(given, stage_at(stages, 0)) is given
+    early = staged(given, stage_at(stages, 4))
     assert torch.equal(early["photo"], given["photo"][:, :2, :, :16, :16])
     assert early["flow"].shape == (2, 1, 2, 16, 16)
     assert early["style"].shape == (2, 3, 32, 32)
-    late = staged(given, stages, 100)
+    late = staged(given, stage_at(stages, 100))
     assert late["photo"].shape == (1, 4, 3, 32, 32)
-    single = staged(given, [Stage(0, 1)], 0)
+    single = staged(given, Stage(0, 1))
     assert single["photo"].shape[1] == 1
     assert "flow" not in single
     with pytest.raises(AnimegenError, match="at least 1"):
@@ -290,7 +292,39 @@ def test_stages_cut_frames_samples_and_sides() -> None:
     with pytest.raises(AnimegenError, match=r"model\.stages\.a must say what it is"):
         in_order({"a": {"start": 3}})  # type: ignore[dict-item]
     both = in_order({"a": Stage(frames=3), "b": Stage(frames=2)})
-    assert staged(given, both, 0)["photo"].shape[1] == 2  # the one named later counts
+    assert staged(given, stage_at(both, 0))["photo"].shape[1] == 2  # the one named later counts
+
+
+def test_a_stage_can_teach_a_part_of_the_generator_alone() -> None:
+    model = module("model.stages.windows.start=5", "+model.stages.windows.only=memory")
+    generator = model.generator
+    assert all(parameter.requires_grad for parameter in generator.parameters())
+    for at, learning in ((4, {"encoder", "memory", "decoder"}), (5, {"memory"}), (4, {"encoder", "memory", "decoder"})):
+        model.train_step = at
+        for objective in model.objectives.values():
+            objective.step = at
+        updates = [name for name, _ in model.updates(batch())]
+        assert "generator" in updates
+        found = {name.split(".")[0] for name, p in generator.named_parameters() if p.requires_grad}
+        assert found & {"encoder", "memory", "decoder"} == learning
+    with pytest.raises(AnimegenError, match=r"no part 'memori'.*Did you mean 'memory'"):
+        module("+model.stages.windows.only=memori")
+
+
+def test_what_a_stage_leaves_alone_stays_as_it_was(tmp_path: Path) -> None:
+    words = [
+        "experiment=temporal/quickstart",
+        "model.stages.windows.start=1",
+        "+model.stages.windows.only=memory",
+        "evaluate=false",
+    ]
+    begun = train(*words, "train_steps=1", output=tmp_path / "run")
+    before = read_checkpoint(begun)["state_dict"]
+    before = {key: value.clone() for key, value in before.items() if key.startswith("generator.")}
+    train(f"resume={begun}", "train_steps=3", output=tmp_path / "on")
+    after = read_checkpoint(tmp_path / "on")["state_dict"]
+    changed = {key.split(".")[1] for key, value in before.items() if not torch.equal(value, after[key])}
+    assert changed == {"memory"}
 
 
 def test_splices_are_cuts_told_or_not_and_cold_starts_go_on() -> None:

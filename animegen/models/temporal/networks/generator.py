@@ -17,6 +17,7 @@ from animegen.nn.attention import SelfAttention
 from animegen.nn.conv import SLOPE, ReflectConv, Upsample, initialise, require_multiple, scale_channels
 from animegen.nn.convlstm import ALIGNMENTS, Carried, ConvLSTM, pooled
 from animegen.nn.norm import make_norm
+from animegen.nn.precision import reflect_pad
 
 #: Channels at full resolution, whatever the width.
 DETAIL = 16
@@ -37,7 +38,7 @@ class BlurDown(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N,inputs,H,W) to (N,outputs,H/2,W/2)."""
         if self.blur:  # [1,2,1] is [1,1] twice
-            x = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), 2, stride=1)
+            x = F.avg_pool2d(reflect_pad(x, (1, 1, 1, 1)), 2, stride=1)
             x = F.avg_pool2d(x, 2, stride=1)
         return self.conv(x)
 
