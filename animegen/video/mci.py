@@ -65,7 +65,7 @@ def _between(first: np.ndarray, last: np.ndarray, time: Fraction) -> np.ndarray:
                 frame = chain[-1].pull()
             except (av.error.BlockingIOError, av.error.EOFError):
                 return
-            if frame.pts * frame.time_base == wanted:
+            if isinstance(frame, av.VideoFrame) and frame.time == float(wanted):
                 found.append(_array(frame))
 
     # Each frame twice: the filter looks one frame further on both sides, and sees nothing move there.
