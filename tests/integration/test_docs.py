@@ -31,6 +31,14 @@ VERBS = {
 FENCE = re.compile(r"^```(\w+) ?(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
+def test_every_recorded_experiment_is_in_the_table() -> None:
+    folder = DOCS.parent / "experiments"
+    recorded = {path.parent.name for path in folder.glob("*/README.md")}
+    listed = re.findall(r"^\| \[(\w+)\]\((\w+)/README\.md\)", (folder / "README.md").read_text(), re.MULTILINE)
+    assert recorded == {name for name, _ in listed}
+    assert all(name == link for name, link in listed)
+
+
 def blocks(page: str) -> list[tuple[str, str, str]]:
     """Return (language, file name, text) of the fenced blocks of a page."""
     return FENCE.findall((DOCS / f"{page}.md").read_text())
