@@ -73,10 +73,7 @@ def load_model(
     model = build(config, f"the model of '{path}'")
     if not isinstance(model, AnimeModule):
         raise AnimegenError(f"The configuration in '{path}' names no model of animegen: it was not loaded.")
-    trained = {key: value for key, value in content["state_dict"].items() if not key.startswith("objectives.")}
-    if weights == "ema" and "ema" in state:
-        for network, averages in state["ema"]["averages"].items():
-            trained.update({f"{network}.{key}": value for key, value in averages.items()})
+    trained = _weights_in(content, averaged=weights == "ema")
     try:
         model.load_state_dict(trained, strict=True)
     except RuntimeError as error:
@@ -103,13 +100,11 @@ def begin_with(model: AnimeModule, path: str | os.PathLike) -> list[str]:
         AnimegenError: if the file cannot be read, has none of the networks, or one of another shape; the model is then
             as before.
     """
-    content = read_checkpoint(path)
-    averages = content["animegen"].get("ema", {}).get("averages", {})
+    weights = _weights_in(read_checkpoint(path), averaged=True)
     trained: dict[str, dict[str, torch.Tensor]] = {}
     for name, network in model.networks().items():
         start = f"{name}."
-        given = {key.removeprefix(start): v for key, v in content["state_dict"].items() if key.startswith(start)}
-        given |= averages.get(name, {})
+        given = {key.removeprefix(start): value for key, value in weights.items() if key.startswith(start)}
         if not given:
             continue
         own = {key: value.shape for key, value in network.state_dict().items()}
@@ -128,6 +123,15 @@ def begin_with(model: AnimeModule, path: str | os.PathLike) -> list[str]:
     for name, given in trained.items():
         model.networks()[name].load_state_dict(given)
     return list(trained)
+
+
+def _weights_in(content: dict[str, Any], averaged: bool) -> dict[str, torch.Tensor]:
+    """Return the state dict of the model in a checkpoint, with the averages where there are some, if asked for."""
+    weights = {key: value for key, value in content["state_dict"].items() if not key.startswith("objectives.")}
+    if averaged:
+        for network, averages in content["animegen"].get("ema", {}).get("averages", {}).items():
+            weights.update({f"{network}.{key}": value for key, value in averages.items()})
+    return weights
 
 
 def pick_device(device: str | torch.device = "auto") -> torch.device:
