@@ -25,6 +25,8 @@ from animegen.nn.features import FeatureExtractor
 FVD_CHANNELS = 16
 #: Makes of frames (N,3,H,W) in [-1,1] what a tokenizer keeps of them.
 Reconstruct = Callable[[Tensor], Tensor]
+#: Draws reconstructed clips (B,T,3,H,W) anew, given some of their frames: number -> (B,3,H,W).
+Render = Callable[[Tensor, Mapping[int, Tensor]], Tensor]
 
 
 def copy_first(first: Tensor, last: Tensor, frames: int) -> Tensor:
@@ -50,7 +52,9 @@ class GenerationBenchmark(Benchmark):
 
     The given frames count in no metric of single frames. Baselines are those of `BASELINES`; with a tokenizer also the
     same from reconstructed frames, which is what anything over that tokenizer could do without motion, and
-    ``reconstruction``, the true clip through the tokenizer: the ceiling. The name of the task holds the gap in frames.
+    ``reconstruction``, the true clip through the tokenizer: the ceiling. With a renderer three of these are scored as
+    it draws them, too: reconstructed nearest frame and cross-fade tell what it makes of both ends alone, reconstructed
+    truth is the ceiling. The name of the task holds the gap in frames.
 
     Args:
         test: clips with their truth, all frames between; not shuffled.
@@ -60,6 +64,7 @@ class GenerationBenchmark(Benchmark):
         extractor: network for feature distances of frames; ``None`` or one with random weights leaves them out.
         limit: number of clips to use, evenly spread; ``None`` for all.
         batch_size: clips per batch.
+        render: the renderer of the model, if it has any; it needs ``reconstruct``.
 
     Raises:
         AnimegenError: for clips without the frames between.
@@ -75,6 +80,7 @@ class GenerationBenchmark(Benchmark):
         extractor: FeatureExtractor | None = None,
         limit: int | None = None,
         batch_size: int = 8,
+        render: Render | None = None,
     ) -> None:
         super().__init__()
         if test.shuffle or test.middle != "all":
@@ -82,7 +88,7 @@ class GenerationBenchmark(Benchmark):
                 "Whole clips are scored against all frames between, in a fixed order: use a view with middle=all and"
                 " shuffle=false."
             )
-        self.test, self.reconstruct, self.network = test, reconstruct, network
+        self.test, self.reconstruct, self.render, self.network = test, reconstruct, render, network
         self.limit, self.batch_size = limit, batch_size
         self.task = f"generation_gap{test.gaps[0]}"
         known = extractor is not None and not extractor.name.endswith(("_random", "_random_raw"))
@@ -105,7 +111,12 @@ class GenerationBenchmark(Benchmark):
         found: dict[str, Method] = dict(BASELINES)
         if self.reconstruct is not None:
             found |= {f"{name}_reconstructed": self._coded(method) for name, method in BASELINES.items()}
-            found["reconstruction"] = _OnTruth(self.reconstruct)
+            found["reconstruction"] = _OnTruth(self._reconstructed)
+            if self.render is not None:
+                found |= {f"{method.__name__}_rendered": self._anew(method) for method in (copy_nearest, cross_fade)}
+                found["reconstruction_rendered"] = _OnTruth(
+                    lambda clip: self._drawn_anew(self._reconstructed(clip), clip)
+                )
         return found
 
     def batches(self, device: torch.device, limit: int | None = None) -> Iterator[dict[str, Any]]:
@@ -182,15 +193,37 @@ class GenerationBenchmark(Benchmark):
         assert reconstruct is not None
         return lambda first, last, frames: method(reconstruct(first), reconstruct(last), frames)
 
+    def _anew(self, method: Method) -> Method:
+        """Return a baseline of reconstructions that the renderer draws anew."""
+
+        def drawn(first: Tensor, last: Tensor, frames: int) -> Tensor:
+            clip = self._coded(method)(first, last, frames)
+            return self._drawn_anew(clip, torch.stack([first, *[last] * (frames - 1)], 1))
+
+        return drawn
+
+    def _reconstructed(self, clip: Tensor) -> Tensor:
+        assert self.reconstruct is not None
+        return self.reconstruct(clip.flatten(0, 1)).view_as(clip)
+
+    def _drawn_anew(self, coded: Tensor, clip: Tensor) -> Tensor:
+        """Return a coded clip as the renderer draws it between the first and the last frame of another."""
+        assert self.render is not None
+        given = {0: clip[:, 0], clip.shape[1] - 1: clip[:, -1]}
+        drawn = self.render(coded, given)
+        for number, frame in given.items():
+            drawn[:, number] = frame
+        return drawn
+
 
 class _OnTruth:
     """What is made of the true clip."""
 
-    def __init__(self, reconstruct: Reconstruct) -> None:
-        self.reconstruct = reconstruct
+    def __init__(self, made: Callable[[Tensor], Tensor]) -> None:
+        self.made = made
 
     def __call__(self, clip: Tensor) -> Tensor:
-        return self.reconstruct(clip.flatten(0, 1)).view_as(clip)
+        return self.made(clip)
 
 
 def generation_benchmark(
@@ -206,7 +239,8 @@ def generation_benchmark(
     Args:
         settings: ``network`` (``none`` or what `ClipFeatures` takes), ``size`` and ``frames``, see there.
         data: the data module; its test set, or else its validation set, has to be one of clips.
-        model: if it has a ``reconstruct``, the baselines are also scored of reconstructions.
+        model: if it has a ``reconstruct``, the baselines are also scored of reconstructions, and with a ``renderer``
+            also as this draws them.
         features: network for feature distances.
         samples: number of clips; ``None`` for all.
         batch_size: clips per batch.
@@ -219,7 +253,9 @@ def generation_benchmark(
         raise AnimegenError("benchmark=generation scores clips between two frames: use data=clips/toonworld.")
     name = str(settings.get("network") or "none")
     network = None if name == "none" else ClipFeatures(name, settings.get("size"), settings.get("frames"))
-    return GenerationBenchmark(test, getattr(model, "reconstruct", None), network, features, samples, batch_size)
+    reconstruct = getattr(model, "reconstruct", None)
+    render = getattr(model, "rendered", None) if getattr(model, "renders", False) else None
+    return GenerationBenchmark(test, reconstruct, network, features, samples, batch_size, render)
 
 
 def _spread(numbers: list[int], limit: int | None) -> list[int]:

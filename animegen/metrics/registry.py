@@ -7,7 +7,9 @@ from typing import Literal
 
 from animegen.metrics.baselines import BestLookupTable
 
-PRIVILEGED = frozenset({BestLookupTable.name, "nearest_key", "flow_key", "truth", "reconstruction"})
+PRIVILEGED = frozenset(
+    {BestLookupTable.name, "nearest_key", "flow_key", "truth", "reconstruction", "reconstruction_rendered"}
+)
 """Names of baselines that are made with true drawings (of training pictures, or of the very clip: key frames, the truth
 itself), which an unpaired model never sees."""
 

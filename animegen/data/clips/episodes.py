@@ -20,7 +20,8 @@ Shape = int | Sequence[int]
 class ClipsView(ClipView):
     """Frames to learn codes from, then the numbers of clips whose codes are kept; whole clips in evaluation.
 
-    Training: a sample below :attr:`frames_until` is ``frame``, uint8 (3,H,W), any frame of any clip. One above says
+    Training: a sample below :attr:`frames_until` is ``frame``, uint8 (3,H,W), any frame of any clip; with
+    :attr:`with_ends` also ``first``, ``last`` and ``t`` of a piece of a clip in which it lies. One above says
     which frames of which clip: ``clip`` (its number), ``frames`` (T,), the numbers of its frames in the order in which
     they are shown, and ``mirror`` (0 or 1), all int64. No picture is read for it. T is the same in all samples of a
     batch, so nothing has to be padded, and no device has to be asked for it.
@@ -76,6 +77,8 @@ class ClipsView(ClipView):
         #: Training samples below this number are frames, all others are numbers of clips; ``None``: all are frames.
         #: The model sets it, since it knows for how long the tokenizer learns.
         self.frames_until: int | None = None
+        #: Whether training frames come with the ends of a clip round them; the model sets this, too.
+        self.with_ends = False
         self._long: dict[int, list[int]] | None = None
 
     def prepare(self) -> None:
@@ -95,7 +98,7 @@ class ClipsView(ClipView):
         if number < 0:
             raise IndexError(f"sample {number}")
         if self.frames_until is None or number < self.frames_until:
-            sample = self._frame(number)
+            sample = self._frame_with_ends(number) if self.with_ends else self._frame(number)
         else:
             clip, frames, mirror = self._piece(number)
             sample = {"clip": torch.tensor(clip), "frames": torch.tensor(frames), "mirror": torch.tensor(mirror)}
@@ -120,9 +123,24 @@ class ClipsView(ClipView):
             picture = self.clips.load(clip, draw_integer(self.clips.length(clip), self.seed, "frame", number))
             if picture is not None:
                 return {"frame": self._varied(picture, number)}
-        raise AnimegenError(
-            f"None of the {count} clips beginning with '{self.clips.name(0)}' can be used: the warnings above say what"
-            " is wrong with each."
+        raise self._unusable()
+
+    def _frame_with_ends(self, number: int) -> dict[str, Tensor]:
+        """Return a frame between the ends of a piece; broken pictures are replaced by another piece."""
+        for step in range(8 * len(self.clips)):  # pieces are drawn at random, so some of them more than once
+            clip, shown, _ = self._piece(number + step * self.batch)
+            place = 1 + draw_integer(len(shown) - 2, self.seed, "between", number)
+            found = [self.clips.load(clip, shown[n]) for n in (place, 0, -1)]
+            good = [self._varied(picture, number) for picture in found if picture is not None]
+            if len(good) == len(found):
+                sample = dict(zip(("frame", "first", "last"), good, strict=True))
+                return sample | {"t": torch.tensor(place / (len(shown) - 1))}
+        raise self._unusable()
+
+    def _unusable(self) -> AnimegenError:
+        return AnimegenError(
+            f"None of the {len(self.clips)} clips beginning with '{self.clips.name(0)}' can be used: the warnings above"
+            " say what is wrong with each."
         )
 
     def _varied(self, picture: Tensor, number: int) -> Tensor:

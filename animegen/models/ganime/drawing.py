@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +26,7 @@ class Pair:
 
     Attributes:
         first, last: (U,h,w) codes of the pairs that differ.
+        pictures: the frames themselves, (U,3,H,W) each, padded.
         group: (B,) which of these each pair of the batch is.
         height, width: of the frames.
         clips: number of frames -> (U,T,3,H,W).
@@ -31,6 +34,7 @@ class Pair:
 
     first: Tensor
     last: Tensor
+    pictures: tuple[Tensor, Tensor]
     group: Tensor
     height: int
     width: int
@@ -41,10 +45,11 @@ class Pair:
         """Encode pairs (B,3,H,W) in [-1,1]; neighbours in the batch that are the same are encoded once."""
         new = (first[1:] != first[:-1]).flatten(1).any(1) | (last[1:] != last[:-1]).flatten(1).any(1)
         new = torch.cat([new.new_ones(1), new])
-        codes = tokenizer.encode(padded(torch.cat([first[new], last[new]]), tokenizer.factor))
+        pictures = padded(torch.cat([first[new], last[new]]), tokenizer.factor)
         height, width = first.shape[-2:]
-        early, late = codes.chunk(2)
-        return cls(early, late, new.long().cumsum(0) - 1, height, width)
+        early, late = tokenizer.encode(pictures).chunk(2)
+        before, after = pictures.chunk(2)
+        return cls(early, late, (before, after), new.long().cumsum(0) - 1, height, width)
 
     def cropped(self, frames: Tensor) -> Tensor:
         """Return frames (B,3,H,W) without what they were padded with."""
@@ -71,6 +76,37 @@ def decode(tokenizer: Tokenizer, codes: Tensor) -> Tensor:
     """Return the clips (B,T,3,H,W) of codes (B,T,h,w)."""
     frames = torch.cat([tokenizer.decode(chunk) for chunk in codes.flatten(0, 1).split(_CHUNK)])
     return frames.unflatten(0, codes.shape[:2])
+
+
+def render(tokenizer: Tokenizer, codes: Tensor, given: Mapping[int, Tensor]) -> Tensor:
+    """Return the clips (B,T,3,H,W) of codes (B,T,h,w), drawn with the pixels of given frames; see `rendered`."""
+    return rendered(tokenizer, decode(tokenizer, codes), given)
+
+
+def rendered(tokenizer: Tokenizer, coded: Tensor, given: Mapping[int, Tensor]) -> Tensor:
+    """Draw coded clips anew, each stretch between two given frames with the pixels of both.
+
+    Args:
+        tokenizer: without a renderer clips remain as they are.
+        coded: (B,T,3,H,W), as the tokenizer draws them; the given frames, too.
+        given: number of a frame -> (B,3,H,W).
+
+    Returns:
+        the clips (B,T,3,H,W); in place of the given frames stand the coded ones.
+    """
+    network: Any = tokenizer.renderer
+    if network is None:
+        return coded
+    height, width = coded.shape[-2:]
+    clip = coded.clone()
+    for early, late in pairwise(sorted(given)):
+        pair = network.encode_pair(*(padded(given[number], network.factor) for number in (early, late)))
+        for number in range(early + 1, late):
+            t = torch.full((len(coded),), (number - early) / (late - early), device=coded.device)
+            guide = coded[:, [number, early, late]].flatten(1, 2)
+            drawn = network.synthesize(pair, t, padded(guide, network.factor)).image
+            clip[:, number] = drawn[..., :height, :width].clamp(-1, 1).to(clip.dtype)
+    return clip
 
 
 def soft_frames(tokenizer: Tokenizer, clips: Tensor, found: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:

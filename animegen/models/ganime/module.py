@@ -18,7 +18,7 @@ from animegen.data.clips import ClipsView
 from animegen.metrics.image import psnr, ssim
 from animegen.models.ganime.adaptive import AdaptiveEvaluation
 from animegen.models.ganime.codes import CodeTable, code_table
-from animegen.models.ganime.drawing import Pair, accuracies, decode, soft_frames, span_of
+from animegen.models.ganime.drawing import Pair, accuracies, decode, render, rendered, soft_frames, span_of
 from animegen.models.ganime.networks.tokenizer import Tokenized, Tokenizer
 from animegen.models.ganime.networks.transformer import CodeTransformer
 
@@ -34,10 +34,11 @@ class Ganime(InbetweenModule):
     ``tokenizer_steps: 0`` with a ``tokenizer_checkpoint`` is the transformer alone, over a finished tokenizer.
 
     Context entries of the objective ``tokenizer``: ``fake`` (N,3,H,W), the reconstruction of ``real``; ``encoded`` and
-    ``nearest`` (N,D,h,w), what was quantised and the codes' vectors; ``fake_logits``. Of ``discriminator``:
-    ``fake_logits``, ``real_logits``. Of ``transformer``: ``logits`` (M,K) and ``targets`` (M,); ``soft`` and
-    ``soft_truth`` (n,3,H,W), some frames drawn from the probabilities of their codes, with gradients to these, and the
-    same frames of the true codes.
+    ``nearest`` (N,D,h,w), what was quantised and the codes' vectors; ``fake_logits``; ``rendered`` (N,3,H,W), frames as
+    the tokenizer's renderer draws them between the ends of a clip round each, if it has one. Of ``discriminator``:
+    ``fake_logits``, ``real_logits``. Of ``transformer``: ``logits`` (M,K) and ``targets`` (M,);
+    ``soft`` and ``soft_truth`` (n,3,H,W), some frames drawn from the probabilities of their codes, with gradients to
+    these, and the same frames of the true codes; both without the renderer.
 
     Args:
         tokenizer: pictures to codes and back.
@@ -167,6 +168,7 @@ class Ganime(InbetweenModule):
                 )
             steps = self.begun_at if self.begun else self.tokenizer_steps
             view.frames_until = steps * data.batch_size * self.trainer.world_size
+        view.with_ends = self.renders
 
     def _take_tokenizer(self, path: str) -> None:
         found = getattr(load_model(path, "cpu"), "tokenizer", None)
@@ -242,6 +244,7 @@ class Ganime(InbetweenModule):
             real=real,
             encoded=tokenized.encoded,
             nearest=tokenized.quantized.nearest,
+            rendered=lambda: self._drawn_anew(fake, batch),
             fake_logits=lambda: self._judged(shown, real),
         )
         if adaptive:
@@ -260,6 +263,19 @@ class Ganime(InbetweenModule):
                 self.record(f"transformer/{name}", value)
         read = {"logits": found["logits"], "targets": found["targets"], "soft": draw, "soft_truth": draw}
         yield "transformer", self.objectives["transformer"](**read)
+
+    def _drawn_anew(self, fake: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """Return what the renderer makes of reconstructions, and of those of the ends round them."""
+        network = self.tokenizer
+        if network.renderer is None:
+            raise AnimegenError("A loss term reads rendered, but the tokenizer has no renderer: delete the term.")
+        with torch.no_grad():  # and in eval mode, since only the frame itself is to move the codebook
+            training = network.training
+            network.eval()
+            ends = network.decode(network.encode(torch.cat([batch["first"], batch["last"]])))
+            network.train(training)
+        guide = torch.cat([fake, *ends.chunk(2)], 1)
+        return network.renderer(batch["first"], batch["last"], batch["t"], guide).image
 
     def _judged(self, pictures: Tensor, real: Tensor) -> Tensor:
         if self.discriminator is None:
@@ -288,7 +304,9 @@ class Ganime(InbetweenModule):
 
     def example_batch(self, size: int, height: int, width: int, device: torch.device) -> dict[str, Tensor]:  # type: ignore[override]
         """Return frames of random pixels, to measure the tokenizer with; in the size that the model is made for."""
-        return {"frame": torch.rand(size, 3, *self.frame_size, device=device) * 2 - 1}
+        frames = torch.rand(3, size, 3, *self.frame_size, device=device) * 2 - 1
+        times = torch.full((size,), 0.5, device=device)
+        return {"frame": frames[0], "first": frames[1], "last": frames[2], "t": times}
 
     # --- drawing --------------------------------------------------------------------------------
 
@@ -318,7 +336,8 @@ class Ganime(InbetweenModule):
         frames = span_of(t, self.max_frames) + 1
         if frames not in encoded.clips:
             codes = self.transformer.generate(encoded.first, encoded.last, frames, self.sampling)
-            encoded.clips[frames] = decode(self.tokenizer, codes)
+            given = {0: encoded.pictures[0], frames - 1: encoded.pictures[1]}
+            encoded.clips[frames] = render(self.tokenizer, codes, given)
         number = (t * (frames - 1)).round().long().clamp(1, frames - 2)
         return encoded.cropped(encoded.clips[frames][encoded.group, number])
 
@@ -348,13 +367,23 @@ class Ganime(InbetweenModule):
                 "This checkpoint holds a tokenizer without a trained transformer: it cannot draw clips."
             )
         given = {0: first, frames - 1: last, **(keys or {})}
-        coded = {t: self.tokenizer.encode(padded(picture, self.factor)) for t, picture in given.items()}
+        whole = {t: padded(picture, self.factor) for t, picture in given.items()}
+        coded = {t: self.tokenizer.encode(picture) for t, picture in whole.items()}
         middle = {t: coded[t] for t in keys or {}}
         codes = self.transformer.generate(coded[0], coded[frames - 1], frames, sampling or self.sampling, middle)
-        clip = decode(self.tokenizer, codes)[..., : first.shape[-2], : first.shape[-1]].to(first.dtype)
+        clip = render(self.tokenizer, codes, whole)[..., : first.shape[-2], : first.shape[-1]].to(first.dtype)
         for t, picture in given.items():
             clip[:, t] = picture
         return clip
+
+    @property
+    def renders(self) -> bool:
+        """Whether given frames lend their pixels to those between."""
+        return self.tokenizer.renderer is not None
+
+    def rendered(self, coded: Tensor, given: Mapping[int, Tensor]) -> Tensor:
+        """Return coded clips (B,T,3,H,W) with the pixels of given frames, see `drawing.rendered`."""
+        return rendered(self.tokenizer, coded, given)
 
     def reconstruct(self, frames: Tensor) -> Tensor:
         """Return what the codes keep of frames (N,3,H,W) in [-1,1], of any size."""
@@ -387,6 +416,9 @@ class Ganime(InbetweenModule):
                 "perplexity": usage.perplexity,
                 "codes_used": usage.used,
             }
+            if self.renders:
+                best = self.rendered(drawn, {0: clip[:, 0], drawn.shape[1] - 1: clip[:, -1]})[:, 1:-1]
+                scores["rendered_psnr"] = psnr(best.flatten(0, 1), batch["truth"].float().flatten(0, 1))
         if self.transformer is None or not self.begun:
             return scores
         found = self.transformer(codes.unflatten(0, clip.shape[:2]), self.train_step)

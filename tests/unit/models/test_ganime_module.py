@@ -23,8 +23,9 @@ from animegen.metrics.image import psnr
 from animegen.models.ganime import Ganime
 from animegen.models.ganime.adaptive import AdaptiveEvaluation
 from animegen.models.ganime.codes import CodeTable, code_table, describe
-from animegen.models.ganime.drawing import Pair, decode, soft_frames, span_of
+from animegen.models.ganime.drawing import Pair, decode, rendered, soft_frames, span_of
 from animegen.models.ganime.networks import CodeTransformer, NLayerPatchGAN, Tokenizer
+from animegen.models.interpolation.networks import IFNet
 from tests.support import assert_same_state, train
 
 
@@ -53,7 +54,7 @@ OBJECTIVES = {
 
 
 def module(begun: bool = True, **settings: Any) -> Ganime:
-    network = tokenizer()
+    network = tokenizer(renderer=settings.pop("renderer", None))
     transformer = CodeTransformer(24, (4, 4), max_frames=9, layers=1, heads=2, dim=16)
     given: dict[str, Any] = {"frame_size": (16, 16), "tokenizer_steps": 1}
     given |= {"objectives": {name: make() for name, make in OBJECTIVES.items()}, "sampling": {"greedy": True}}
@@ -62,6 +63,16 @@ def module(begun: bool = True, **settings: Any) -> Ganime:
         found.begun_at = found.train_step = 1
         found._fix_tokenizer()
     return found
+
+
+def renderer() -> IFNet:
+    """A renderer that no longer draws the cross-fade, as it would before it has learned."""
+    torch.manual_seed(2)
+    network = IFNet([2, 1], [8, 8], 2, 1, [8, 8], guide=9)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    return network
 
 
 def frames(count: int, height: int = 16, width: int = 16) -> Tensor:
@@ -253,6 +264,80 @@ def test_soft_frames_of_a_certain_transformer_are_the_true_frames() -> None:
     assert drawn["soft"].shape == (3, 3, 16, 16)
     torch.testing.assert_close(drawn["soft"].clamp(-1, 1), drawn["soft_truth"], atol=1e-4, rtol=1e-4)
     assert soft_frames(network, clips, found, 9)["soft"].shape[0] == 4
+
+
+def test_the_renderer_teaches_the_codes_and_the_ends_do_not_move_the_codebook() -> None:
+    objective = Objective(rendered=term(L1(), image="rendered", reference="real"))
+    found = module(begun=False, renderer=renderer(), objectives={"tokenizer": objective}).train()
+    shown = frames(6)
+    batch = {"frame": shown[:2], "first": shown[2:4], "last": shown[4:], "t": torch.tensor([0.25, 0.5])}
+    alone = module(begun=False, renderer=renderer(), objectives={"tokenizer": objective}).train()
+    torch.manual_seed(5)  # unused codes are replaced by chance
+    alone.tokenizer(batch["frame"])
+    torch.manual_seed(5)
+    ((name, bound),) = list(found.updates(batch))
+    assert name == "tokenizer"
+    bound.compute()[0].backward()
+    assert found.tokenizer.training
+    for key, buffer in alone.tokenizer.named_buffers():
+        assert torch.equal(dict(found.tokenizer.named_buffers())[key], buffer), key
+    # From the rendered picture back to the renderer, the decoder, and what encodes the frame.
+    for part in (found.tokenizer.renderer, found.tokenizer.decoder, found.tokenizer.encoder):
+        assert part is not None
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters())
+    found.train_step = 1
+    found._begin()
+    assert not any(p.requires_grad for p in found.tokenizer.parameters())
+    with pytest.raises(AnimegenError, match="tokenizer has no renderer"):
+        next(iter(module(begun=False, objectives={"tokenizer": objective}).updates(batch)))[1].compute()
+
+
+def test_each_stretch_is_rendered_between_the_given_frames_round_it() -> None:
+    class Told(nn.Module):
+        factor = 4
+
+        def encode_pair(self, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
+            assert first.shape[-2:] == (8, 8)  # padded
+            return first, last
+
+        def synthesize(self, pair: tuple[Tensor, Tensor], t: Tensor, guide: Tensor) -> Any:
+            calls.append((*(float(x.mean()) for x in pair), float(t[0]), guide[0, ::3, 0, 0].tolist()))
+            return type("Drawn", (), {"image": guide[:, :3] * 10})
+
+    calls: list[Any] = []
+    coded = (torch.arange(6) / 10).view(1, 6, 1, 1, 1).expand(1, 6, 3, 6, 7)
+    given = {number: torch.full((1, 3, 6, 7), -number / 10) for number in (0, 3, 5)}
+    clip = rendered(tokenizer(renderer=Told()), coded, given)
+    told = [
+        (0.0, -0.3, 1 / 3, [0.1, 0.0, 0.3]),
+        (0.0, -0.3, 2 / 3, [0.2, 0.0, 0.3]),
+        (-0.3, -0.5, 0.5, [0.4, 0.3, 0.5]),
+    ]
+    for (first, last, t, guide), expected in zip(calls, told, strict=True):
+        assert (first, last, t) == pytest.approx(expected[:3])
+        assert guide == pytest.approx(expected[3])
+    assert clip.shape == coded.shape
+    assert clip[0, :, 0, 5, 6].tolist() == pytest.approx([0.0, 1.0, 1.0, 0.3, 1.0, 0.5])  # clamped; ends as coded
+
+
+def test_clips_are_what_the_renderer_draws_and_the_given_frames_stay() -> None:
+    plain, found = module().eval(), module(renderer=renderer()).eval()
+    first, last = frames(1, 13, 15), frames(1, 13, 15).flip(-1)
+    clip = found.generate(first, last, 5)
+    assert torch.equal(clip[:, 0], first)
+    assert torch.equal(clip[:, -1], last)
+    assert not torch.allclose(clip[:, 1:-1], plain.generate(first, last, 5)[:, 1:-1], atol=0.01)
+    times = torch.tensor([[0.25, 0.5, 0.75]])
+    torch.testing.assert_close(found.between(first, last, times), clip[:, 1:-1])
+    middle = frames(1, 13, 15).neg()
+    assert torch.equal(found.generate(first, last, 5, keys={2: middle})[:, 2], middle)
+    assert found.renders
+    assert not plain.renders
+    truth = frames(3).unsqueeze(0)
+    batch = {"first": frames(1), "last": frames(1).neg(), "truth": truth, "t": times}
+    coded = decode(found.tokenizer, found.tokenizer.encode(torch.cat([batch["first"], truth[0], batch["last"]]))[None])
+    best = found.rendered(coded, {0: batch["first"], 4: batch["last"]})[0, 1:-1]
+    torch.testing.assert_close(found.validate(batch)["rendered_psnr"], psnr(best, truth[0]))
 
 
 def test_parts_that_do_not_fit_are_told() -> None:

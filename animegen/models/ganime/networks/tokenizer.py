@@ -129,6 +129,11 @@ class Decoder(nn.Module):
 class Tokenizer(nn.Module):
     """Turns pictures into a grid of codes, and codes into pictures.
 
+    Codes of a few bytes cannot hold what a drawing looks like, but other frames of the clip show it. A ``renderer``
+    draws a coded frame anew with the pixels of two frames round it, after the context of CCVS (Le Moing et al. 2021),
+    whose decoder looks at earlier frames; trained together, codes tell what these frames do not show. The codes of a
+    frame depend on that frame alone, so that a transformer learns them as always.
+
     Args:
         channels: base width, that of the first convolution.
         multipliers: width of each level as a multiple of ``channels``; each level but the first has half the size.
@@ -144,6 +149,8 @@ class Tokenizer(nn.Module):
         eps: of the norms; TorchGANime raised it to 6.1e-5 against NaN in half precision.
         dropout: in the residual blocks.
         width: factor on all channel counts (multiples of 8 remain).
+        renderer: a network of the task in-between with a guide of 9 channels (the coded frame, and both frames round
+            it as coded), such as :class:`~animegen.models.interpolation.networks.IFNet`.
 
     Raises:
         AnimegenError: for choices that do not exist.
@@ -164,6 +171,7 @@ class Tokenizer(nn.Module):
         eps: float = 1e-6,
         dropout: float = 0.0,
         width: float = 1.0,
+        renderer: nn.Module | None = None,
     ) -> None:
         super().__init__()
         check_resample(resample)
@@ -194,6 +202,7 @@ class Tokenizer(nn.Module):
             raise AnimegenError("The transformer reads one code per place: set model.tokenizer.quantizer.residual=1.")
         self.before = nn.Conv2d(latent, self.quantizer.dim, 1)
         self.after = nn.Conv2d(self.quantizer.dim, latent, 1)
+        self.renderer = renderer
         self.output = output
         self.cosine = bool((quantizer or {}).get("cosine", False)) and not self.quantizer.scalar
         #: Pixels per code in each direction; the sides of pictures are multiples of it.

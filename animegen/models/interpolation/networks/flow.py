@@ -87,6 +87,7 @@ class FlowPyramid(nn.Module):
         features: channels of the learned features.
         depth: convolutions per stage.
         width: factor on the channel counts of the stages.
+        guide: channels of a picture that tells something of the frame at t, and that every stage sees; 0 for none.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class FlowPyramid(nn.Module):
         features: int = 8,
         depth: int = 8,
         width: float = 1.0,
+        guide: int = 0,
     ) -> None:
         super().__init__()
         if len(scales) != len(widths) or not scales:
@@ -104,8 +106,8 @@ class FlowPyramid(nn.Module):
         self.stem = nn.Sequential(
             nn.Conv2d(3, features, 3, 1, 1), nn.PReLU(features), nn.Conv2d(features, features, 3, 1, 1)
         )
-        # Frames, features, time, and the flow; later stages also see what is moved so far, and the mask.
-        first = 2 * (3 + features) + 1 + 4
+        # Frames, features, time, guide, and the flow; later stages also see what is moved so far, and the mask.
+        first = 2 * (3 + features) + 1 + guide + 4
         later = first + 2 * (3 + features) + 1
         self.stages = nn.ModuleList(
             FlowBlock(later if number else first, 5, scale_channels(channels, width), scale, depth)
@@ -119,19 +121,20 @@ class FlowPyramid(nn.Module):
         first, last = both.chunk(2)
         return first, last
 
-    def forward(self, encoded: tuple[Tensor, Tensor], t: Tensor) -> Moved:
-        """Move an encoded pair to the times ``t`` (B,)."""
+    def forward(self, encoded: tuple[Tensor, Tensor], t: Tensor, guide: Tensor | None = None) -> Moved:
+        """Move an encoded pair to the times ``t`` (B,); ``guide`` (B,guide,H,W)."""
         first, last = encoded
         time = as_map(t, first)
         flow, logit = first.new_zeros(len(first), 4, *first.shape[-2:]), torch.zeros_like(time)
         # Pixels of the frame at t come from t times the whole way before, and 1 - t times the way ahead.
         way = torch.cat([time, time, 1 - time, 1 - time], 1)
         prior = torch.logit((1 - time).clamp(_EDGE, 1 - _EDGE))
-        seen = [first, last, time]
+        known = [first, last, time] if guide is None else [first, last, time, guide]
+        seen = known
         for number, stage in enumerate(self.stages):
             if number:
                 moved = [backward_warp(frame, f) for frame, f in zip((first, last), flow.split(2, 1), strict=True)]
-                seen = [first, last, time, *moved, torch.sigmoid(logit + prior)]
+                seen = [*known, *moved, torch.sigmoid(logit + prior)]
             change = stage(torch.cat(seen, 1), flow)
             flow, logit = flow + way * change[:, :4], logit + change[:, 4:]
         to_first, to_last = flow.split(2, 1)
@@ -145,12 +148,17 @@ class FlowPyramid(nn.Module):
 class IFNet(InbetweenNetwork):
     """Backward warping with a refining U-Net behind it.
 
+    With a ``guide`` it is told what the frame between looks like, roughly, and has to find out from where in the two
+    frames each pixel of it comes: the teacher of RIFE is one such, and the renderer of GANime
+    (:class:`~animegen.models.ganime.Ganime`) another.
+
     Extra values: ``flow`` (B,4,H,W), ``mask`` (B,1,H,W), ``merged`` (B,3,H,W): what the flow alone makes of it.
 
     Args:
         scales, widths, features, depth: see :class:`FlowPyramid`.
         refine: channels of the refining U-Net's levels at width 1; empty for none.
         width: factor on all channel counts.
+        guide: channels of the guide; 0 for none.
     """
 
     def __init__(
@@ -161,25 +169,32 @@ class IFNet(InbetweenNetwork):
         depth: int = 6,
         refine: Sequence[int] = (32, 64, 128, 256),
         width: float = 1.0,
+        guide: int = 0,
     ) -> None:
         super().__init__()
-        self.pyramid = FlowPyramid(scales, widths, features, depth, width)
+        self.pyramid = FlowPyramid(scales, widths, features, depth, width, guide)
         self.refine = None
         if refine:
-            # The frames, as they are and moved, with their features; flow and mask.
-            self.refine = UNet(2 * (3 + features) + 6 + 5, 3, [scale_channels(c, width) for c in refine])
+            # The frames, as they are and moved, with their features; flow and mask; guide.
+            self.refine = UNet(2 * (3 + features) + 6 + 5 + guide, 3, [scale_channels(c, width) for c in refine])
         self.factor = max(self.pyramid.factor, self.refine.factor if self.refine else 1)
 
     def encode_pair(self, first: Tensor, last: Tensor) -> dict[str, Any]:
         """Compute the features of both frames."""
         return {**super().encode_pair(first, last), "encoded": self.pyramid.encode(first, last)}
 
-    def synthesize(self, state: dict[str, Any], t: Tensor) -> Drawn:
-        """Draw the frames at time ``t`` (B,)."""
-        moved = self.pyramid(state["encoded"], t)
+    def forward(self, first: Tensor, last: Tensor, t: Tensor, guide: Tensor | None = None) -> Drawn:
+        """Draw the frames at time ``t`` (B,) between ``first`` and ``last`` (B,3,H,W)."""
+        return self.synthesize(self.encode_pair(first, last), t, guide)
+
+    def synthesize(self, state: dict[str, Any], t: Tensor, guide: Tensor | None = None) -> Drawn:
+        """Draw the frames at time ``t`` (B,), with a ``guide`` (B,guide,H,W) where the network has one."""
+        moved = self.pyramid(state["encoded"], t, guide)
         image = moved.merged
         if self.refine is not None:
             size = moved.flow.new_tensor(20.0)  # pixels: brings flows to the range of pictures
             seen = [*state["encoded"], moved.first, moved.last, moved.flow / size, moved.mask]
+            if guide is not None:
+                seen.append(guide)
             image = image + bump(t, image) * self.refine(torch.cat(seen, 1), t)
         return Drawn(image, {"flow": moved.flow, "mask": moved.mask, "merged": moved.merged})

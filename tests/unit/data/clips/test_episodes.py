@@ -65,6 +65,34 @@ def test_frames_then_numbers_and_one_length_per_batch() -> None:
     assert all(torch.equal(again[n][key], value) for n in (0, 5, 8, 77) for key, value in view[n].items())
 
 
+def test_training_frames_with_ends_lie_at_their_time_between_two_frames_of_the_same_clip() -> None:
+    clips = Numbered([9, 5, 12])
+    view = ClipsView(clips, [8, 12], lengths=[3, 5], strides=[1, 2], reverse=True, batch=4, seed=3)
+    view.prepare()
+    view.with_ends = True
+    times = set()
+    for sample in (view[n] for n in range(200)):
+        assert set(sample) == {"frame", "first", "last", "t", "sample"}
+        (first, a), (frame, b), (last, c) = (sample[key][:2, 0, 0].tolist() for key in ("first", "frame", "last"))
+        assert first == frame == last
+        assert min(a, c) < b < max(a, c)
+        assert float(sample["t"]) == pytest.approx((b - a) / (c - a))
+        assert torch.equal(sample["first"][2], sample["last"][2])  # mirrored alike
+        assert torch.equal(sample["first"][2], sample["frame"][2])
+        times.add((abs(c - a), float(sample["t"])))
+    assert times == {(span, t) for span in (2, 4) for t in (0.5,)} | {(s, t) for s in (4, 8) for t in (0.25, 0.5, 0.75)}
+    # The same pieces after a clip has lost a frame, but for those that showed it.
+    load = clips.load
+    clips.load = lambda index, number: None if (index, number) == (0, 4) else load(index, number)  # type: ignore[method-assign]
+    shown = [view[n] for n in range(200)]
+    assert all(
+        tuple(sample[key][:2, 0, 0].tolist()) != (0, 4) for sample in shown for key in ("first", "frame", "last")
+    )
+    clips.load = lambda index, number: None  # type: ignore[method-assign]
+    with pytest.raises(AnimegenError, match="None of the 3 clips"):
+        view[0]
+
+
 def test_training_frames_are_mirrored_and_cut_at_random_and_others_are_not() -> None:
     plain = ClipsView(Numbered([4]), [8, 12], lengths=[3], mirror=False)
     ramps = {tuple(plain[n]["frame"][2, 0].tolist()) for n in range(8)}
