@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +12,12 @@ from torch import Tensor
 
 from animegen.core.inbetween import padded
 from animegen.models.ganime.networks.tokenizer import Tokenizer
+from animegen.models.interpolation.networks.base import Drawn
+from animegen.nn.warp import backward_warp, resize_flow
 
 #: Frames that go through the decoder at a time.
 _CHUNK = 64
+Size = tuple[int, int]
 #: Times this close to a frame of a clip are taken for it.
 _NEAR = 1e-3
 
@@ -26,7 +28,7 @@ class Pair:
 
     Attributes:
         first, last: (U,h,w) codes of the pairs that differ.
-        pictures: the frames themselves, (U,3,H,W) each, padded.
+        pictures: the frames themselves, (U,3,H,W) each; padded, where they were not scaled for the tokenizer.
         group: (B,) which of these each pair of the batch is.
         height, width: of the frames.
         clips: number of frames -> (U,T,3,H,W).
@@ -41,13 +43,16 @@ class Pair:
     clips: dict[int, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, tokenizer: Tokenizer, first: Tensor, last: Tensor) -> Pair:
-        """Encode pairs (B,3,H,W) in [-1,1]; neighbours in the batch that are the same are encoded once."""
+    def of(cls, tokenizer: Tokenizer, first: Tensor, last: Tensor, limit: Size | None = None) -> Pair:
+        """Encode pairs (B,3,H,W) in [-1,1]; neighbours in the batch that are the same are encoded once.
+
+        ``limit``: see `sized`.
+        """
         new = (first[1:] != first[:-1]).flatten(1).any(1) | (last[1:] != last[:-1]).flatten(1).any(1)
         new = torch.cat([new.new_ones(1), new])
-        pictures = padded(torch.cat([first[new], last[new]]), tokenizer.factor)
+        pictures, small = sized(torch.cat([first[new], last[new]]), tokenizer.factor, limit)
         height, width = first.shape[-2:]
-        early, late = tokenizer.encode(pictures).chunk(2)
+        early, late = tokenizer.encode(small).chunk(2)
         before, after = pictures.chunk(2)
         return cls(early, late, (before, after), new.long().cumsum(0) - 1, height, width)
 
@@ -78,8 +83,23 @@ def decode(tokenizer: Tokenizer, codes: Tensor) -> Tensor:
     return frames.unflatten(0, codes.shape[:2])
 
 
+def sized(pictures: Tensor, factor: int, limit: Size | None = None) -> tuple[Tensor, Tensor]:
+    """Return pictures (N,3,H,W) as a renderer takes them, and as a tokenizer takes them.
+
+    Within ``limit`` (height, width) both are the pictures, padded to multiples of ``factor``. Beyond it the tokenizer
+    sees them scaled down, as large as the limit allows and nearly in their proportions, and the renderer as they are.
+    """
+    height, width = pictures.shape[-2:]
+    scale = min(limit[0] / height, limit[1] / width) if limit is not None else 1.0
+    if scale >= 1:
+        whole = padded(pictures, factor)
+        return whole, whole
+    rows, columns = (max(2, round(side * scale / factor)) * factor for side in (height, width))
+    return pictures, _scaled(pictures, pictures.new_empty(rows, columns))
+
+
 def render(tokenizer: Tokenizer, codes: Tensor, given: Mapping[int, Tensor]) -> Tensor:
-    """Return the clips (B,T,3,H,W) of codes (B,T,h,w), drawn with the pixels of given frames; see `rendered`."""
+    """Return the clips of codes (B,T,h,w), drawn with the pixels of given frames; see `rendered`."""
     return rendered(tokenizer, decode(tokenizer, codes), given)
 
 
@@ -89,24 +109,50 @@ def rendered(tokenizer: Tokenizer, coded: Tensor, given: Mapping[int, Tensor]) -
     Args:
         tokenizer: without a renderer clips remain as they are.
         coded: (B,T,3,H,W), as the tokenizer draws them; the given frames, too.
-        given: number of a frame -> (B,3,H,W).
+        given: number of a frame -> (B,3,H,W), the first and the last among them. They may be larger than the coded
+            frames: then motion and mask are found in the size of these, and move the pixels of the given ones.
 
     Returns:
-        the clips (B,T,3,H,W); in place of the given frames stand the coded ones.
+        the clips (B,T,3,H,W) in [-1,1] in the size of the given frames, which stand in them as they are.
     """
-    network: Any = tokenizer.renderer
+    network = tokenizer.renderer
     if network is None:
         return coded
-    height, width = coded.shape[-2:]
-    clip = coded.clone()
+    clip = torch.stack([given.get(number, given[0]) for number in range(coded.shape[1])], 1)
     for early, late in pairwise(sorted(given)):
-        pair = network.encode_pair(*(padded(given[number], network.factor) for number in (early, late)))
+        ends = given[early], given[late]
+        pair = network.encode_pair(*(padded(_scaled(end, coded), network.factor) for end in ends))
         for number in range(early + 1, late):
             t = torch.full((len(coded),), (number - early) / (late - early), device=coded.device)
-            guide = coded[:, [number, early, late]].flatten(1, 2)
-            drawn = network.synthesize(pair, t, padded(guide, network.factor)).image
-            clip[:, number] = drawn[..., :height, :width].clamp(-1, 1).to(clip.dtype)
+            guide = padded(coded[:, [number, early, late]].flatten(1, 2), network.factor)
+            drawn = _enlarged(network.synthesize(pair, t, guide), *ends, coded)
+            clip[:, number] = drawn.clamp(-1, 1).to(clip.dtype)
     return clip
+
+
+def _scaled(picture: Tensor, like: Tensor) -> Tensor:
+    """Return a picture in the size of another, if it is not already."""
+    size = like.shape[-2:]
+    if picture.shape[-2:] == size:
+        return picture
+    return F.interpolate(picture.float(), size, mode="bicubic", antialias=True).clamp(-1, 1)
+
+
+def _enlarged(drawn: Drawn, first: Tensor, last: Tensor, coded: Tensor) -> Tensor:
+    """Return what was drawn in the size of coded frames in that of the given ones: flow, mask and retouching grow."""
+    height, width = coded.shape[-2:]
+    small = {name: drawn.extra[name][..., :height, :width].float() for name in ("flow", "mask", "merged")}
+    image = drawn.image[..., :height, :width]
+    if first.shape[-2:] == (height, width):
+        return image
+    size = first.shape[-2:]
+    flows = [resize_flow(flow, *size) for flow in small["flow"].split(2, 1)]
+    early, late = (backward_warp(end.float(), flow) for end, flow in zip((first, last), flows, strict=True))
+    mask, retouched = (
+        F.interpolate(part, size, mode="bilinear", align_corners=False)
+        for part in (small["mask"], image.float() - small["merged"])
+    )
+    return mask * early + (1 - mask) * late + retouched
 
 
 def soft_frames(tokenizer: Tokenizer, clips: Tensor, found: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:

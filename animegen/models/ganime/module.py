@@ -18,7 +18,7 @@ from animegen.data.clips import ClipsView
 from animegen.metrics.image import psnr, ssim
 from animegen.models.ganime.adaptive import AdaptiveEvaluation
 from animegen.models.ganime.codes import CodeTable, code_table
-from animegen.models.ganime.drawing import Pair, accuracies, decode, render, rendered, soft_frames, span_of
+from animegen.models.ganime.drawing import Pair, accuracies, decode, render, rendered, sized, soft_frames, span_of
 from animegen.models.ganime.networks.tokenizer import Tokenized, Tokenizer
 from animegen.models.ganime.networks.transformer import CodeTransformer
 
@@ -321,13 +321,13 @@ class Ganime(InbetweenModule):
         return 2 if self.transformer is None else self.transformer.max_frames
 
     @property
-    def max_size(self) -> tuple[int, int]:
-        """Greatest height and width of frames that the transformer knows."""
-        return self.frame_size
+    def max_size(self) -> tuple[int, int] | None:
+        """Greatest height and width of frames that can be drawn; with a renderer there is none."""
+        return None if self.renders else self.frame_size
 
     def encode_pair(self, first: Tensor, last: Tensor) -> Pair:  # type: ignore[override]
         """Return the codes of two frames (B,3,H,W) in [-1,1], of any size; pairs that repeat are encoded once."""
-        return Pair.of(self.tokenizer, first, last)
+        return Pair.of(self.tokenizer, first, last, self.frame_size if self.renders else None)
 
     def synthesize(self, encoded: Pair, t: Tensor) -> Tensor:  # type: ignore[override]
         """Return the frames (B,3,H,W) at time ``t`` (B,): of the shortest clip that has a frame at all these times."""
@@ -367,11 +367,14 @@ class Ganime(InbetweenModule):
                 "This checkpoint holds a tokenizer without a trained transformer: it cannot draw clips."
             )
         given = {0: first, frames - 1: last, **(keys or {})}
-        whole = {t: padded(picture, self.factor) for t, picture in given.items()}
-        coded = {t: self.tokenizer.encode(picture) for t, picture in whole.items()}
+        both = {
+            t: sized(picture, self.factor, self.frame_size if self.renders else None) for t, picture in given.items()
+        }
+        coded = {t: self.tokenizer.encode(small) for t, (_, small) in both.items()}
         middle = {t: coded[t] for t in keys or {}}
         codes = self.transformer.generate(coded[0], coded[frames - 1], frames, sampling or self.sampling, middle)
-        clip = render(self.tokenizer, codes, whole)[..., : first.shape[-2], : first.shape[-1]].to(first.dtype)
+        clip = render(self.tokenizer, codes, {t: whole for t, (whole, _) in both.items()})
+        clip = clip[..., : first.shape[-2], : first.shape[-1]].to(first.dtype)
         for t, picture in given.items():
             clip[:, t] = picture
         return clip

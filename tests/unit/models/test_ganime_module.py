@@ -23,9 +23,10 @@ from animegen.metrics.image import psnr
 from animegen.models.ganime import Ganime
 from animegen.models.ganime.adaptive import AdaptiveEvaluation
 from animegen.models.ganime.codes import CodeTable, code_table, describe
-from animegen.models.ganime.drawing import Pair, decode, rendered, soft_frames, span_of
+from animegen.models.ganime.drawing import Pair, decode, rendered, sized, soft_frames, span_of
 from animegen.models.ganime.networks import CodeTransformer, NLayerPatchGAN, Tokenizer
 from animegen.models.interpolation.networks import IFNet
+from animegen.models.interpolation.networks.base import Drawn
 from tests.support import assert_same_state, train
 
 
@@ -302,7 +303,7 @@ def test_each_stretch_is_rendered_between_the_given_frames_round_it() -> None:
 
         def synthesize(self, pair: tuple[Tensor, Tensor], t: Tensor, guide: Tensor) -> Any:
             calls.append((*(float(x.mean()) for x in pair), float(t[0]), guide[0, ::3, 0, 0].tolist()))
-            return type("Drawn", (), {"image": guide[:, :3] * 10})
+            return Drawn(guide[:, :3] * 10, {"flow": guide[:, :4], "mask": guide[:, :1], "merged": guide[:, :3]})
 
     calls: list[Any] = []
     coded = (torch.arange(6) / 10).view(1, 6, 1, 1, 1).expand(1, 6, 3, 6, 7)
@@ -317,7 +318,57 @@ def test_each_stretch_is_rendered_between_the_given_frames_round_it() -> None:
         assert (first, last, t) == pytest.approx(expected[:3])
         assert guide == pytest.approx(expected[3])
     assert clip.shape == coded.shape
-    assert clip[0, :, 0, 5, 6].tolist() == pytest.approx([0.0, 1.0, 1.0, 0.3, 1.0, 0.5])  # clamped; ends as coded
+    assert clip[0, :, 0, 5, 6].tolist() == pytest.approx(
+        [0.0, 1.0, 1.0, -0.3, 1.0, -0.5]
+    )  # clamped; the given as given
+
+
+def test_larger_frames_are_moved_as_the_coded_ones_are() -> None:
+    class Shift(nn.Module):
+        """Half of both frames, one pixel from the left and one row from below, and a tenth lighter."""
+
+        factor = 8
+
+        def encode_pair(self, first: Tensor, last: Tensor) -> Any:
+            return first
+
+        def synthesize(self, first: Tensor, t: Tensor, guide: Tensor) -> Any:
+            flow = torch.tensor([-1.0, 0, 0, 1]).view(1, 4, 1, 1).expand(1, 4, *first.shape[-2:])
+            extra = {"flow": flow, "mask": torch.full_like(first[:, :1], 0.5), "merged": first}
+            return Drawn(first + 0.1, extra)
+
+    first, last = (frames(n, 24, 36)[:1] * 0.5 for n in (1, 2))
+    coded = torch.zeros(1, 3, 3, 12, 12)  # half as high and a third as wide
+    clip = rendered(tokenizer(renderer=Shift()), coded, {0: first, 2: last})
+    assert torch.equal(clip[:, 0], first)
+    assert torch.equal(clip[:, 2], last)
+    expected = (first[..., :22, :33] + last[..., 2:, 3:]) / 2 + 0.1
+    torch.testing.assert_close(clip[0, 1, :, :22, 3:], expected[0])
+    # A renderer that has learned nothing draws the cross-fade, of whatever size.
+    network = tokenizer(renderer=IFNet([2, 1], [8, 8], 2, 1, [8, 8], guide=9)).eval()
+    found = module().eval()
+    found.tokenizer = network
+    first, last = frames(1, 40, 60), frames(2, 40, 60)[:1]
+    clip = found.generate(first, last, 5)
+    for number in range(5):
+        torch.testing.assert_close(clip[:, number], torch.lerp(first, last, number / 4))
+    torch.testing.assert_close(found.between(first, last, torch.tensor([[0.25, 0.5]])), clip[:, 1:3])
+    assert (found.max_size, module().max_size) == (None, (16, 16))
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "small"), [(13, 16, (16, 16)), (32, 32, (16, 16)), (16, 48, (8, 16)), (90, 10, (16, 8))]
+)
+def test_pictures_are_scaled_to_what_a_tokenizer_knows(height: int, width: int, small: tuple[int, int]) -> None:
+    picture = frames(1, height, width)
+    whole, coded = sized(picture, 4, (16, 16))
+    assert coded.shape[-2:] == small
+    if max(height, width) > 16:
+        assert torch.equal(whole, picture)
+    else:
+        assert torch.equal(whole, coded)
+        assert torch.equal(whole[..., :height, :width], picture)
+    assert torch.equal(*sized(picture, 4))
 
 
 def test_clips_are_what_the_renderer_draws_and_the_given_frames_stay() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from animegen.core.errors import AnimegenError, did_you_mean
 from animegen.models.ganime.networks.blocks import Attention, Down, ResBlock, Up, check_resample, norm
+from animegen.models.interpolation.networks.flow import IFNet
 from animegen.nn.conv import require_multiple, scale_channels
 from animegen.nn.quantizer import Quantized, Quantizer
 
@@ -149,8 +150,8 @@ class Tokenizer(nn.Module):
         eps: of the norms; TorchGANime raised it to 6.1e-5 against NaN in half precision.
         dropout: in the residual blocks.
         width: factor on all channel counts (multiples of 8 remain).
-        renderer: a network of the task in-between with a guide of 9 channels (the coded frame, and both frames round
-            it as coded), such as :class:`~animegen.models.interpolation.networks.IFNet`.
+        renderer: a network of the task in-between with a guide of 9 channels: the coded frame, and both frames round it
+            as coded.
 
     Raises:
         AnimegenError: for choices that do not exist.
@@ -171,7 +172,7 @@ class Tokenizer(nn.Module):
         eps: float = 1e-6,
         dropout: float = 0.0,
         width: float = 1.0,
-        renderer: nn.Module | None = None,
+        renderer: IFNet | None = None,
     ) -> None:
         super().__init__()
         check_resample(resample)
