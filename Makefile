@@ -44,7 +44,7 @@ quickstart: install  ## photo to anime on the generated world: train, score and 
 DEMO_animegan      := experiment=animegan/quickstart train_steps=3000
 DEMO_fewshot       := experiment=fewshot/quickstart train_steps=1200
 DEMO_interpolation := experiment=interpolation/quickstart train_steps=500
-DEMO_ganime        := experiment=ganime/quickstart train_steps=1600 model.tokenizer_steps=1200 precision=bf16
+DEMO_ganime        := experiment=ganime/quickstart train_steps=900 model.tokenizer_steps=600
 DEMO_temporal      := experiment=temporal/quickstart train_steps=1200 data.scenes=48
 FAMILIES           := temporal ganime animegan interpolation fewshot
 

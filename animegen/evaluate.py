@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from animegen.cli import run
@@ -46,7 +47,7 @@ HELP = """animegen eval checkpoint=<last|run folder|file> [key=value ...]
   animegen eval checkpoint=last benchmark=generation  # whole clips between two frames
   animegen eval checkpoint=runs/quickstart data=unpaired/folders data.photos=photos data.anime=stills features=vgg19
 
-keys: checkpoint=last|<run folder>|<.ckpt file>, device, weights=ema|raw, samples, batch_size, output=<folder>,
+keys: checkpoint=last|<run folder>|<.ckpt file>, device, threads, weights=ema|raw, samples, batch_size, output=<folder>,
       overwrite, runs, data=... (default: what the checkpoint was trained on; data.<key>=... changes it),
       benchmark=none|clips (benchmark.film, .style, .clips, .frames, .size, .intervals, .keys, .hold)|
       generation (benchmark.network, .size, .frames),
@@ -191,6 +192,8 @@ def evaluate(words: list[str]) -> dict[str, Any]:
     if folder is not None and (folder / "scores.json").exists() and not config.overwrite:
         raise AnimegenError(f"'{folder}' already holds scores: choose another output= or set overwrite=true.")
     checkpoint = resolve_checkpoint(config.checkpoint, config.runs)
+    if config.threads:
+        torch.set_num_threads(config.threads)
     device = pick_device(config.device.value)
     model = load_model(checkpoint, device, config.weights)
     data = data_of(checkpoint, model, mine)

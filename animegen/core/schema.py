@@ -54,6 +54,7 @@ class EvalSchema:
     checkpoint: str = "???"
     runs: str = "runs"
     device: Device = Device.auto
+    threads: int | None = None
     weights: str = "ema"
     samples: int | None = None
     batch_size: int = 8

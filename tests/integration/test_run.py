@@ -298,7 +298,12 @@ def test_eval_of_a_run_and_of_other_data(tmp_path: Path, capsys: pytest.CaptureF
     capsys.readouterr()
     assert "already holds scores" in refused(capsys, run_verb(evaluate.main, *words))
     # One value changed: the rest of the data is that of the run.
-    assert run_verb(evaluate.main, *words, "overwrite=true", "data.style=dusk") == 0
+    before = torch.get_num_threads()
+    try:
+        assert run_verb(evaluate.main, *words, "overwrite=true", "data.style=dusk", "threads=3") == 0
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
     dusk = json.loads((scores / "scores.json").read_text())
     assert dusk["methods"]["model"]["psnr"]["n"] == 2
     assert dusk["methods"]["identity"]["psnr"] != own["methods"]["identity"]["psnr"]
