@@ -38,6 +38,8 @@ class PhotoDegradation(nn.Module):
             same all over a picture: the light of another hour.
         blur: largest share of a 3x3 binomial blur.
         grain: standard deviation of additive noise per pixel and channel.
+        borrowed: largest share of the fine detail of photos that is laid over the pictures. Detail beyond
+            a tenth of the range is cut: an edge of the photo is no texture, and has no business there.
     """
 
     def __init__(
@@ -52,14 +54,18 @@ class PhotoDegradation(nn.Module):
         light: float = 0.08,
         blur: float = 1.0,
         grain: float = 0.02,
+        borrowed: float = 0.0,
     ) -> None:
         super().__init__()
         self.recolour, self.ink, self.kept_ink = recolour, ink, kept_ink
         self.texture, self.hue, self.tint = texture, hue, tint
         self.shading, self.light, self.blur, self.grain = shading, light, blur, grain
+        self.borrowed = borrowed
 
     @torch.no_grad()
-    def forward(self, anime: Tensor, colours: LinearColourTransfer, frames: int = 1) -> Tensor:
+    def forward(
+        self, anime: Tensor, colours: LinearColourTransfer, frames: int = 1, photos: Tensor | None = None
+    ) -> Tensor:
         """Return degraded pictures of the same shape and range.
 
         Args:
@@ -67,6 +73,7 @@ class PhotoDegradation(nn.Module):
             colours: the map from photo to anime colours, used backwards.
             frames: each picture is that many frames of a clip below each other. They meet the same fate, and have the
                 same texture, which would be noise if it changed from frame to frame; only grain does.
+            photos: ``(N,3,H,W)`` in [-1,1], to borrow detail from.
         """
         with torch.autocast(anime.device.type, enabled=False):
             areas = without_lines(anime.float(), self.ink)
@@ -79,6 +86,10 @@ class PhotoDegradation(nn.Module):
             image = image * (1 + self.tint * _function_of_colour(areas, 3))
             image = image * (1 + self.shading * _relief(areas))
             image = image * (1 + self.light * (_normal(one, image) + _normal(three, image)))
+            if self.borrowed and photos is not None:
+                lent = photos.float()[torch.randint(len(photos), (len(anime),), device=photos.device)]
+                detail = ((lent - blurred(lent, times=8)) / 2).clamp(-0.1, 0.1)
+                image = image + self.borrowed * torch.rand(one, device=image.device) * detail
             image = torch.lerp(image, blurred(image), self.blur * torch.rand(one, device=image.device))
             image = image + self.grain * torch.randn_like(image)
         return (image.clamp(0, 1) * 2 - 1).to(anime)

@@ -176,7 +176,9 @@ class AnimeGAN(StyliseModule):
         if read("restored", "restored_logits", "restored_gray_logits"):
             if self.degradation is None:
                 raise AnimegenError("A loss term reads 'restored', but the model has no model.degradation: set it.")
-            inputs["restored"] = made["degraded"] = self.degradation(batch["anime"], self.colours)
+            inputs["restored"] = made["degraded"] = self.degradation(
+                batch["anime"], self.colours, photos=batch["photo"]
+            )
             if self.refiner is not None:
                 with torch.set_grad_enabled(self._is_turn_of_discriminator()):
                     made["refined"] = self.refiner(made["degraded"])

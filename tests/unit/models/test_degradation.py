@@ -98,3 +98,25 @@ def test_range_shape_and_repeatability() -> None:
     assert torch.equal(first, degrade(anime, transfer))
     assert first.shape == anime.shape
     assert first.abs().max() <= 1
+
+
+def test_detail_is_borrowed_from_photos_and_edges_are_not() -> None:
+    anime = torch.full((32, 3, 16, 16), 0.2)
+    photos = torch.full((4, 3, 16, 16), -0.3)
+    assert torch.equal(photos - blurred(photos, times=8), torch.zeros_like(photos))
+    degrade = PhotoDegradation(**{**OFF, "recolour": 0.0, "borrowed": 2.0})  # type: ignore[arg-type]
+    torch.testing.assert_close(degrade(anime, colours(), photos=photos), anime)
+    torch.testing.assert_close(degrade(anime, colours()), anime)
+    # One photo with a fine pattern: what is added is that pattern, at most twice.
+    fine = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 0.1
+    added = degrade(anime, colours(), photos=fine) - anime
+    detail = fine - blurred(fine, times=8)
+    share = (added * detail).sum((1, 2, 3)) / detail.square().sum()
+    torch.testing.assert_close(added, share.view(-1, 1, 1, 1) * detail)
+    assert 0 <= share.min() < 0.5
+    assert 1.5 < share.max() <= 2
+    # And one with a hard edge: cut to a tenth of the range, so to .2 of [-1, 1], before it is doubled at most.
+    hard = torch.full((1, 3, 16, 16), -1.0)
+    hard[..., 8:] = 1.0
+    edge = degrade(anime, colours(), photos=hard) - anime
+    assert 0.3 < edge.abs().max() <= 0.4 + 1e-6
