@@ -171,11 +171,23 @@ class Ganime(InbetweenModule):
         view.with_ends = self.renders
 
     def _take_tokenizer(self, path: str) -> None:
+        """Begin with the tokenizer of a checkpoint; its renderer counts only if this model has one, too."""
         found = getattr(load_model(path, "cpu"), "tokenizer", None)
         if not isinstance(found, Tokenizer):
             raise AnimegenError(f"model.tokenizer_checkpoint={path} is a checkpoint without a tokenizer: give another.")
+        if self.renders and found.renderer is None and self.tokenizer_steps < 1:
+            raise AnimegenError(
+                f"The tokenizer in '{path}' has no renderer, and with model.tokenizer_steps=0 none is trained: set"
+                " model.tokenizer_steps, or ablation=ganime/no_renderer."
+            )
+        state = found.state_dict()
+        if not (self.renders and found.renderer is not None):
+            state = {name: value for name, value in state.items() if not name.startswith("renderer.")}
+            state |= {
+                name: value for name, value in self.tokenizer.state_dict().items() if name.startswith("renderer.")
+            }
         try:
-            self.tokenizer.load_state_dict(found.state_dict())
+            self.tokenizer.load_state_dict(state)
         except RuntimeError as error:
             raise AnimegenError(
                 f"The tokenizer in '{path}' is another network than model.tokenizer of this run: choose the tokenizer"

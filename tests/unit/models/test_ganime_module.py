@@ -503,7 +503,9 @@ def test_validation_scores_what_is_drawn_beside_the_cross_fades() -> None:
 # --- a run ------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_passes_from_the_tokenizer_to_the_transformer_and_goes_on_anywhere(tmp_path: Path) -> None:
+def test_a_run_passes_from_the_tokenizer_to_the_transformer_and_goes_on_anywhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ("experiment=ganime/quickstart", "data.lengths=[3]", "model.transformer.layers=1")
     kept = ("callbacks.checkpoints.every=1", "callbacks.checkpoints.keep=-1", "callbacks.previews.every=100")
     whole = train(*words, *kept, "train_steps=4", output=tmp_path / "whole")
@@ -545,3 +547,15 @@ def test_a_run_passes_from_the_tokenizer_to_the_transformer_and_goes_on_anywhere
     (mine,), (theirs,) = list((single / "codes").iterdir()), list((whole / "codes").iterdir())
     assert mine.name == theirs.name
     assert np.array_equal(np.load(mine / "codes.npy"), np.load(theirs / "codes.npy"))
+    # A tokenizer's renderer is left out where none is wanted, and missed where one is.
+    bare = train(*words, *alone, "ablation=ganime/no_renderer", output=tmp_path / "bare")
+    without = load_model(bare, "cpu")
+    assert isinstance(without, Ganime)
+    assert not without.renders
+    taken = without.tokenizer.state_dict()
+    assert all(torch.equal(taken[name], weights[4][name]) for name in taken)
+    with pytest.raises(AssertionError, match="ended with 2"):
+        train(*words, *alone[1:], f"model.tokenizer_checkpoint={bare}", output=tmp_path / "refused")
+    assert "has no renderer" in capsys.readouterr().err
+    begun = ("model.tokenizer_steps=1", "train_steps=2", f"model.tokenizer_checkpoint={bare}")
+    assert load_model(train(*words, *begun, output=tmp_path / "begun"), "cpu").renders  # type: ignore[attr-defined]
