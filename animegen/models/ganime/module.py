@@ -317,8 +317,8 @@ class Ganime(InbetweenModule):
     def example_batch(self, size: int, height: int, width: int, device: torch.device) -> dict[str, Tensor]:  # type: ignore[override]
         """Return frames of random pixels, to measure the tokenizer with; in the size that the model is made for."""
         frames = torch.rand(3, size, 3, *self.frame_size, device=device) * 2 - 1
-        times = torch.full((size,), 0.5, device=device)
-        return {"frame": frames[0], "first": frames[1], "last": frames[2], "t": times}
+        ends = {"first": frames[1], "last": frames[2], "t": torch.full((size,), 0.5, device=device)}
+        return {"frame": frames[0]} | (ends if self.renders else {})
 
     # --- drawing --------------------------------------------------------------------------------
 
