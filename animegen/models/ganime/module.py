@@ -180,14 +180,8 @@ class Ganime(InbetweenModule):
                 f"The tokenizer in '{path}' has no renderer, and with model.tokenizer_steps=0 none is trained: set"
                 " model.tokenizer_steps, or ablation=ganime/no_renderer."
             )
-        state = found.state_dict()
-        if not (self.renders and found.renderer is not None):
-            state = {name: value for name, value in state.items() if not name.startswith("renderer.")}
-            state |= {
-                name: value for name, value in self.tokenizer.state_dict().items() if name.startswith("renderer.")
-            }
         try:
-            self.tokenizer.load_state_dict(state)
+            self.tokenizer.take_over(found)
         except RuntimeError as error:
             raise AnimegenError(
                 f"The tokenizer in '{path}' is another network than model.tokenizer of this run: choose the tokenizer"

@@ -219,6 +219,19 @@ class Tokenizer(nn.Module):
         """The weight that draws the picture; gradients of losses are compared there."""
         return self.decoder.last.weight
 
+    def take_over(self, other: Tokenizer) -> None:
+        """Take the weights of another tokenizer, and those of its renderer if both have one.
+
+        Raises:
+            RuntimeError: if it is another network.
+        """
+        state = other.state_dict()
+        if self.renderer is None or other.renderer is None:
+            state = {name: value for name, value in state.items() if not name.startswith("renderer.")}
+            own = self.state_dict()
+            state |= {name: value for name, value in own.items() if name.startswith("renderer.")}
+        self.load_state_dict(state)
+
     def forward(self, images: Tensor) -> Tokenized:
         """Map images (N,3,H,W) in [-1,1] to their reconstruction; in training mode the codebook moves."""
         encoded = self._encoded(images)
