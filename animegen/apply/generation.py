@@ -8,12 +8,11 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from animegen.core.errors import AnimegenError
 from animegen.core.protocols import ClipGenerator, Sampling
-from animegen.data.images import to_float, to_uint8
+from animegen.data.images import scaled, to_float, to_uint8
 from animegen.nn.reach import inference
 
 
@@ -66,8 +65,8 @@ class ClipDrawer:
         given = [to_float(key.to(self.device)).expand(self.samples, -1, -1, -1) for key in keys]
         try:
             with inference(self.device, self.dtype):
-                clip = self._chain([_scaled(key, small) for key in given], frames - 1)
-                clip = _scaled(clip.flatten(0, 1), (height, width)).unflatten(0, clip.shape[:2])
+                clip = self._chain([scaled(key, small) for key in given], frames - 1)
+                clip = scaled(clip.flatten(0, 1), (height, width)).unflatten(0, clip.shape[:2])
         except torch.OutOfMemoryError as error:
             raise AnimegenError(
                 f"The memory of the device is too small for {self.samples} clips of {width}x{height}: use fewer"
@@ -122,10 +121,3 @@ class ClipDrawer:
         self._calls += 1
         more: dict[str, Any] = {"keys": keys} if keys else {}
         return self.model.generate(first, last, frames, sampling=sampling, **more)
-
-
-def _scaled(pictures: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return pictures (N,3,H,W) in another size."""
-    if tuple(pictures.shape[-2:]) == size:
-        return pictures
-    return F.interpolate(pictures.float(), size=size, mode="bicubic", antialias=True).clamp(-1, 1)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
@@ -249,3 +250,10 @@ def _discard(partial: Path) -> None:
 def _reason(error: BaseException) -> str:
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(str(text).split())
+
+
+def scaled(pictures: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return pictures (N,3,H,W) in [-1,1] in another size (height, width): bicubic, anti-aliased."""
+    if tuple(pictures.shape[-2:]) == size:
+        return pictures
+    return F.interpolate(pictures.float(), size=size, mode="bicubic", antialias=True).clamp(-1, 1)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from animegen.core.inbetween import padded
+from animegen.data.images import scaled
 from animegen.models.ganime.networks.tokenizer import Tokenizer
 from animegen.models.interpolation.networks.base import Drawn
 from animegen.nn.warp import backward_warp, resize_flow
@@ -95,7 +96,7 @@ def sized(pictures: Tensor, factor: int, limit: Size | None = None) -> tuple[Ten
         whole = padded(pictures, factor)
         return whole, whole
     rows, columns = (max(2, round(side * scale / factor)) * factor for side in (height, width))
-    return pictures, _scaled(pictures, pictures.new_empty(rows, columns))
+    return pictures, scaled(pictures, (rows, columns))
 
 
 def render(tokenizer: Tokenizer, codes: Tensor, given: Mapping[int, Tensor]) -> Tensor:
@@ -118,24 +119,17 @@ def rendered(tokenizer: Tokenizer, coded: Tensor, given: Mapping[int, Tensor]) -
     network = tokenizer.renderer
     if network is None:
         return coded
+    size = (coded.shape[-2], coded.shape[-1])
     clip = torch.stack([given.get(number, given[0]) for number in range(coded.shape[1])], 1)
     for early, late in pairwise(sorted(given)):
         ends = given[early], given[late]
-        pair = network.encode_pair(*(padded(_scaled(end, coded), network.factor) for end in ends))
+        pair = network.encode_pair(*(padded(scaled(end, size), network.factor) for end in ends))
         for number in range(early + 1, late):
             t = torch.full((len(coded),), (number - early) / (late - early), device=coded.device)
             guide = padded(coded[:, [number, early, late]].flatten(1, 2), network.factor)
             drawn = _enlarged(network.synthesize(pair, t, guide), *ends, coded)
             clip[:, number] = drawn.clamp(-1, 1).to(clip.dtype)
     return clip
-
-
-def _scaled(picture: Tensor, like: Tensor) -> Tensor:
-    """Return a picture in the size of another, if it is not already."""
-    size = like.shape[-2:]
-    if picture.shape[-2:] == size:
-        return picture
-    return F.interpolate(picture.float(), size, mode="bicubic", antialias=True).clamp(-1, 1)
 
 
 def _enlarged(drawn: Drawn, first: Tensor, last: Tensor, coded: Tensor) -> Tensor:
