@@ -18,8 +18,6 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from animegen.core.errors import AnimegenError
-
 POLL_SECONDS = 0.1
 PLAIN_SECONDS = 60.0
 _STEP = re.compile(r"^step (\d+)(?:/\d+)?  ", re.MULTILINE)
@@ -129,43 +127,6 @@ def list_gpus() -> list[str]:
     count = torch.cuda.device_count()
     visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     return visible[:count] if visible else [str(number) for number in range(count)]
-
-
-@contextlib.contextmanager
-def locked(folder: Path, tidy: bool = False) -> Iterator[int | None]:
-    """Hold a folder for one command at a time; yields what its processes must inherit to hold it as well.
-
-    Args:
-        folder: it is created if need be; it is held as long as a process has locked the file ``.lock`` in it.
-        tidy: remove that file at the end; not for commands whose processes may outlive them.
-
-    Raises:
-        AnimegenError: if another command, or a process that it left behind, is at work in the folder.
-    """
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        yield None
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
-    except OSError as error:
-        raise AnimegenError(f"'{folder}' cannot be written ({error.strerror}): choose another output=.") from error
-    try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise AnimegenError(
-                f"Another command is at work in '{folder}': wait until it has ended, or choose another output=."
-            ) from error
-        try:
-            yield file
-        finally:
-            if tidy:
-                (folder / ".lock").unlink(missing_ok=True)
-    finally:
-        os.close(file)
 
 
 def run_all(

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from animegen import jobs
 from animegen.core.config import CONFIG_MODULE, compose_config, list_groups, plain, register
 from animegen.core.errors import AnimegenError, did_you_mean
+from animegen.core.locks import locked
 from animegen.core.runs import quoted, read_record
 from animegen.core.schema import schema_keys
 from animegen.reports.differences import CIRCUMSTANCES, differences
@@ -348,7 +349,7 @@ def run_study(words: Sequence[str]) -> int:
         for task in make_tasks(runs, config.overwrite, jobs.share_machine(config.jobs)[0].threads):
             print(shlex.join(["animegen", *task.command[3:]]))
         return 0
-    with jobs.locked(folder) as lock:
+    with locked(folder) as lock:
         slots = jobs.share_machine(config.jobs)
         tasks = make_tasks(runs, config.overwrite, slots[0].threads)
         _write_record(folder, name, config, rows, runs, words)

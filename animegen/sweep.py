@@ -26,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from animegen import jobs
 from animegen.core.config import explain, register
 from animegen.core.errors import AnimegenError, did_you_mean
+from animegen.core.locks import locked
 from animegen.core.runs import quoted, read_record, unquoted, unwritable
 from animegen.study import can_resume
 
@@ -240,7 +241,7 @@ def optimised(record: dict[str, Any]) -> float | None:
 def slot(sweep: Path, count: int, gpus: Sequence[str] | None = None) -> Iterator[tuple[jobs.Slot, int | None]]:
     """Wait for a share of this machine that no other job of the sweep uses, and hold it.
 
-    Yields the share, and what processes must inherit to hold it as well (see :func:`animegen.jobs.locked`).
+    Yields the share, and what processes must inherit to hold it as well (see :func:`animegen.core.locks.locked`).
 
     Args:
         sweep: folder of the sweep.
@@ -261,7 +262,7 @@ def slot(sweep: Path, count: int, gpus: Sequence[str] | None = None) -> Iterator
         for number, share in enumerate(shares):
             with contextlib.ExitStack() as stack:
                 try:
-                    lock = stack.enter_context(jobs.locked(place / str(number)))
+                    lock = stack.enter_context(locked(place / str(number)))
                 except AnimegenError:
                     continue
                 yield jobs.Slot(share.threads, share.gpus, environment), lock
@@ -301,7 +302,7 @@ def run_sweep(words: Sequence[str]) -> int:
 @contextlib.contextmanager
 def recorded(sweep: Sweep) -> Iterator[None]:
     """Hold the folder of a sweep, with a record of the command in it, while Hydra runs it."""
-    with jobs.locked(sweep.folder):
+    with locked(sweep.folder):
         for old in (sweep.folder / "jobs").glob("*.json"):
             old.unlink()
         if not sweep.resumed:

@@ -29,6 +29,7 @@ from animegen.core.build import build, finish
 from animegen.core.checkpoint import begin_with, load_model, pick_device, read_checkpoint
 from animegen.core.config import check_complete, compose_config, explain, list_options, plain, register, run_folder
 from animegen.core.errors import AnimegenError
+from animegen.core.locks import locked
 from animegen.core.module import AnimeModule
 from animegen.core.runs import (
     check_folder,
@@ -43,7 +44,6 @@ from animegen.core.runs import (
 from animegen.core.sharded import ShardedStrategy
 from animegen.data.images import read_image
 from animegen.evaluate import chosen_benchmark, evaluate_model
-from animegen.jobs import locked
 from animegen.nn.features import FeatureExtractor
 from animegen.reports.pareto import PARETO
 from animegen.reports.sections import write_page

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from animegen import __version__
 from animegen.apply.display import Display
-from animegen.apply.partial import Finished, Partial
+from animegen.apply.partial import Finished, Partial, begun
 from animegen.apply.photos import reason_for
 from animegen.apply.stylist import NoMemoryError
 from animegen.apply.summary import Summary
@@ -104,28 +104,24 @@ def _stylize_film(
     reader: FrameReader, target: Path, follow: Follow, settings: FilmSettings, summary: Summary, display: Display
 ) -> list[str]:
     """Make one film; return what could not be read."""
-    partial = Partial(target, _facts(reader, settings))
-    if partial.begun_anew:
-        display.note(f"'{partial.folder}' was begun with another input or other settings, and is begun anew.")
-    elif partial.finished:
-        display.note(f"'{target}' goes on after frame {partial.frames}.")
-    if partial.shots is None and settings.shots is not None:
-        partial.shots = settings.shots(pixels for pixels, _ in reader)
-        partial.save()
-    info = _info(reader, settings)
-    shown = display.film(reader.path.name, partial.frames, reader.info.expected_frames)
-    try:
-        for _ in _segments(reader, partial, follow, settings, info, target, display.note):
-            summary.frames += 1
-            shown.frame()
-    except KeyboardInterrupt:
-        display.note("What is finished is kept: the same command goes on with it.")
-        raise
-    finally:
-        shown.end()
-    for note in assemble(reader, partial, target, settings.suffix, info):
-        display.note(note)
-    partial.remove()
+    with begun(target, _facts(reader, settings), display.note) as partial:
+        if partial.shots is None and settings.shots is not None:
+            partial.shots = settings.shots(pixels for pixels, _ in reader)
+            partial.save()
+        info = _info(reader, settings)
+        shown = display.film(reader.path.name, partial.frames, reader.info.expected_frames)
+        try:
+            for _ in _segments(reader, partial, follow, settings, info, target, display.note):
+                summary.frames += 1
+                shown.frame()
+        except KeyboardInterrupt:
+            display.note("What is finished is kept: the same command goes on with it.")
+            raise
+        finally:
+            shown.end()
+        for note in assemble(reader, partial, target, settings.suffix, info):
+            display.note(note)
+        partial.remove()
     return list(dict.fromkeys([*partial.problems, *reader.problems]))
 
 

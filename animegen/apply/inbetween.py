@@ -17,7 +17,7 @@ from animegen import __version__
 from animegen.apply.confidence import Confidence
 from animegen.apply.films import assemble, identity
 from animegen.apply.pairtiles import TiledPair
-from animegen.apply.partial import Finished, Partial
+from animegen.apply.partial import Finished, Partial, begun
 from animegen.apply.timegrid import Between, Grid, between_frames
 from animegen.core.errors import AnimegenError
 from animegen.core.protocols import Interpolator
@@ -197,19 +197,15 @@ def interpolate_film(
                 yield frame
             writer.close(reader.end)
         return
-    partial = Partial(target, _facts(reader, plan))
-    if partial.begun_anew:
-        note(f"'{partial.folder}' was begun with another input or other settings, and is begun anew.")
-    elif partial.finished:
-        note(f"'{target}' goes on after frame {partial.frames}.")
-    if partial.shots is None:
-        partial.shots, partial.smooth, partial.flashes = look_at(reader, plan)
-        partial.save()
-    encoding = plan.encoding if target.suffix.lower() in CONTAINERS else LOSSLESS
-    yield from _segments(reader, partial, draw, plan, info, encoding, is_film, note)
-    for sentence in assemble(reader, partial, target, plan.suffix, info):
-        note(sentence)
-    partial.remove()
+    with begun(target, _facts(reader, plan), note) as partial:
+        if partial.shots is None:
+            partial.shots, partial.smooth, partial.flashes = look_at(reader, plan)
+            partial.save()
+        encoding = plan.encoding if target.suffix.lower() in CONTAINERS else LOSSLESS
+        yield from _segments(reader, partial, draw, plan, info, encoding, is_film, note)
+        for sentence in assemble(reader, partial, target, plan.suffix, info):
+            note(sentence)
+        partial.remove()
 
 
 def look_at(reader: FrameReader, plan: FilmPlan) -> tuple[list[tuple[int, int]], list[int], list[int]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 
 from animegen.core.errors import AnimegenError
 from animegen.core.files import completed
+from animegen.core.locks import LOCK, locked
 from animegen.video.remux import Segment
 
 MANIFEST = "animegen.json"
@@ -40,15 +43,38 @@ class Finished:
     upto: Fraction | None = None
 
 
-class Partial:
-    """The folder ``<output>.partial`` with a manifest of what was asked for, the shots, and the finished segments.
+@contextmanager
+def begun(target: Path, settings: dict[str, Any], note: Callable[[str], None]) -> Iterator[Partial]:
+    """Yield the beginning of the film ``target``, found or made, which is this command's alone as long as it lasts.
 
     Args:
         target: the output.
+        settings: all that the result depends on.
+        note: gets a sentence if an earlier command began with the film.
+
+    Raises:
+        AnimegenError: if the folder cannot be written, holds something else, or another command is making this film.
+    """
+    folder = target.with_name(f"{target.name}.partial")
+    with locked(folder, tidy=True):
+        partial = Partial(folder, settings)
+        if partial.begun_anew:
+            note(f"'{folder}' was begun with another input or other settings, and is begun anew.")
+        elif partial.finished:
+            note(f"'{target}' goes on after frame {partial.frames}.")
+        yield partial
+
+
+class Partial:
+    """The folder ``<output>.partial`` with a manifest of what was asked for, the shots, and the finished segments.
+
+    To be had from :func:`begun`, which keeps other commands away from it.
+
+    Args:
+        folder: where the segments lie; anything in it that is not finished is removed.
         settings: all that the result depends on. A folder that was begun with others is begun anew.
 
     Attributes:
-        folder: where the segments lie.
         begun_anew: whether an earlier beginning was thrown away.
         shots: (first frame, stop) of each shot, or ``None`` if they are not known yet.
         finished: the segments that are done.
@@ -60,8 +86,8 @@ class Partial:
         AnimegenError: if the folder cannot be written, or holds something else.
     """
 
-    def __init__(self, target: Path, settings: dict[str, Any]) -> None:
-        self.folder = target.with_name(f"{target.name}.partial")
+    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+        self.folder = folder
         self.settings = json.loads(json.dumps(settings, default=str))
         self.shots: list[tuple[int, int]] | None = None
         self.finished: list[Finished] = []
@@ -79,7 +105,7 @@ class Partial:
                 upto = None if entry.get("upto") is None else Fraction(entry["upto"])
                 found = Finished(entry["file"], entry["frames"], **times, source=entry.get("source"), upto=upto)
                 self.finished.append(found)
-        kept = {MANIFEST, *(segment.file for segment in self.finished)}
+        kept = {LOCK, MANIFEST, *(segment.file for segment in self.finished)}
         for path in self.folder.iterdir() if self.folder.is_dir() else ():
             if path.name not in kept:  # begun and not finished
                 path.unlink()
@@ -128,7 +154,7 @@ class Partial:
         try:
             return json.loads((self.folder / MANIFEST).read_text())
         except (OSError, ValueError) as error:
-            if self.folder.is_dir() and set(os.listdir(self.folder)) <= {MANIFEST}:
+            if self.folder.is_dir() and set(os.listdir(self.folder)) <= {LOCK, MANIFEST}:
                 return None
             raise AnimegenError(
                 f"'{self.folder}' is not the beginning of a film of animegen: remove it, or choose another output=."

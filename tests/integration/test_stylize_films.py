@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from animegen import stylize as verb
+from animegen.core.locks import locked
 from animegen.data.images import write_image
 from animegen.video.frames import VideoInfo
 from animegen.video.opening import open_video
@@ -183,6 +184,21 @@ def test_killed_in_the_middle(model: Inverts, tmp_path: Path, monkeypatch: pytes
     assert model.calls == 8 + 1
     drawn = pixels_of(tmp_path / "out.mp4")
     assert [int(x.float().mean().round()) for x in drawn] == pytest.approx([*range(4), *range(8)], abs=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", "out.mp4"]
+
+
+def test_a_film_that_another_command_draws(model: Inverts, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is left to that command; what that has begun stays as it is."""
+    source = write_film(tmp_path / "in.mp4", [noise(n) for n in range(3)])
+    words = (f"input={source}", f"output={tmp_path / 'out.mp4'}")
+    partial = tmp_path / "out.mp4.partial"
+    with locked(partial):
+        (partial / "00001.mp4").write_text("half of a shot")
+        assert run(*words) == 2
+        assert f"Another command is at work in '{partial}'" in capsys.readouterr().err
+        assert (partial / "00001.mp4").read_text() == "half of a shot"
+    (partial / "00001.mp4").unlink()
+    assert run(*words) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", "out.mp4"]
 
 

@@ -14,7 +14,8 @@ import pytest
 
 from animegen import jobs
 from animegen.core.errors import AnimegenError
-from animegen.jobs import Slot, Task, duration, locked, run_all, share_machine
+from animegen.core.locks import locked
+from animegen.jobs import Slot, Task, duration, run_all, share_machine
 
 
 def task(folder: Path, name: str, code: str, steps: int = 0) -> Task:
