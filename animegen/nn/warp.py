@@ -15,14 +15,16 @@ from torch import Tensor
 from animegen.nn.precision import at_least_float32
 
 
-def backward_warp(image: Tensor, flow: Tensor, padding: str = "border") -> Tensor:
-    """Return the picture seen through a flow: ``out(p) = image(p + flow(p))``, bilinear between the pixels.
+def backward_warp(image: Tensor, flow: Tensor, padding: str = "border", mode: str = "bilinear") -> Tensor:
+    """Return the picture seen through a flow: ``out(p) = image(p + flow(p))``.
 
     Args:
         image: (B, C, H, W), the picture into which the flow points.
         flow: (B, 2, H, W) in pixels.
         padding: what lies outside the picture: ``border`` repeats its edge, ``zeros`` is 0 (a position less than
             a pixel outside is blended with the edge).
+        mode: what lies between the pixels: ``bilinear``, or ``bicubic``, which stays sharp when a picture is moved again
+            and again but overshoots at edges.
 
     Returns:
         (B, C, H, W) in the picture's type. Differentiable in both arguments.
@@ -38,7 +40,7 @@ def backward_warp(image: Tensor, flow: Tensor, padding: str = "border") -> Tenso
     grid = torch.stack([2 * x / max(width - 1, 1) - 1, 2 * y / max(height - 1, 1) - 1], dim=-1)
     with torch.autocast(image.device.type, enabled=False):
         out = F.grid_sample(
-            at_least_float32(image), grid.to(at_least_float32(image).dtype), "bilinear", padding, align_corners=True
+            at_least_float32(image), grid.to(at_least_float32(image).dtype), mode, padding, align_corners=True
         )
     return out.to(image.dtype)
 

@@ -43,7 +43,7 @@ class FlowEstimator(Protocol):
 class DISFlow:
     """Dense inverse search (Kroeger et al. 2016) by OpenCV, on the CPU: about 20 ms for a pair of 480p.
 
-    It reads the 8-bit luma. Not differentiable, and not for use within a training step.
+    It reads the 8-bit luma. Not differentiable.
 
     Args:
         preset: ``ultrafast``, ``fast`` or ``medium`` (the best; finest scale at half the picture's size).

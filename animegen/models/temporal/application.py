@@ -11,8 +11,8 @@ from animegen.core.tasks import StyliseModule, pad_and_crop
 from animegen.models.temporal.networks.generator import TemporalGenerator, fits, without_memory
 from animegen.models.temporal.networks.state import Style, TemporalState
 from animegen.models.temporal.networks.style import blend, scaled
-from animegen.models.temporal.showing import attention_picture, clip_scores, frame_scores
-from animegen.models.temporal.windows import MOTION
+from animegen.models.temporal.showing import attention_picture, clip_scores, frame_scores, mask_picture
+from animegen.models.temporal.windows import MOTION, estimated_flow
 
 
 class TemporalStyliser(StyliseModule):
@@ -72,14 +72,12 @@ class TemporalStyliser(StyliseModule):
         return output, after[-1]
 
     def _estimated(self, images: Tensor, state: TemporalState | None) -> Tensor | None:
-        """Return the DIS flow (B,1,2,H,W) into the frame before, for a memory that follows it."""
+        """Return the DIS flow (B,1,2,H,W) into the frame before, if something follows it."""
         if not self.generator.needs_flow:
             return None
         if state is None or state.previous is None:
             return torch.zeros_like(images[:, :2]).unsqueeze(1)
-        from animegen.video.flow import DISFlow  # on demand: few need it
-
-        return DISFlow()(images.float(), state.previous.float()).to(images.dtype).unsqueeze(1)
+        return estimated_flow(torch.stack([state.previous, images], 1))[:, 1:]
 
     def draw_clips(self, clips: Tensor, stills: Tensor | None = None) -> Tensor:
         """Draw whole clips (B,T,3,H,W) in [-1,1] of any size, frame after frame.
@@ -100,7 +98,7 @@ class TemporalStyliser(StyliseModule):
         return {"photo": clips[0], "anime": clips[1], "style": clips[1, :, 0], **motion}
 
     def preview(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Show photo, output and truth, as clips and one frame of each; and where attention reads the style."""
+        """Show photo, output and truth, as clips and one frame of each; what attention reads, and what is new."""
         if batch["photo"].ndim == 4:
             return super().preview(batch)
         still = batch["style"] if "look" in batch else None
@@ -110,7 +108,8 @@ class TemporalStyliser(StyliseModule):
         last = {name.removesuffix("_clip"): clip[:, -1] for name, clip in clips.items()}
         if "look" in batch:
             last["style"] = batch["style"]
-        return {**last, **attention_picture(self.generator, batch["photo"][:, -1]), **clips}
+        seen = attention_picture(self.generator, batch["photo"][:, -1]) | mask_picture(self.generator, batch["photo"])
+        return {**last, **seen, **clips}
 
     def validate(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Score pictures as every model of the task, and clips frame by frame and along their motion."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from animegen.core.errors import AnimegenError
+from animegen.core.errors import AnimegenError, did_you_mean
 from animegen.core.judging import Make, joint_logits, refining
 from animegen.core.module import Updates
 from animegen.core.tasks import split_batches
@@ -22,6 +22,7 @@ from animegen.models.temporal.windows import (
     Disturbance,
     Stage,
     as_windows,
+    estimated_flow,
     in_order,
     learning_part,
     motion_of,
@@ -42,6 +43,8 @@ DRAWN = {
     "identity": ("identity",),
     "noisy": ("noisy",),
 }
+#: Where the flow that memory and composition follow in training comes from.
+MEMORY_FLOWS = ("given", "estimated")
 NETWORKS = ("discriminator", "temporal_discriminator", "reverse", "photo_discriminator", "refiner")
 
 
@@ -94,6 +97,9 @@ class TemporalAnime(TemporalStyliser):
         grain: largest standard deviation, as a share of the intensity range, of noise on windows of several frames that
             are drawn or restored: its own strength for each window, and its own noise for every frame, which only a
             memory can average. The terms see the photos without it.
+        memory_flow: what memory and composition follow in training, if they follow a flow: ``given``, the flow of the
+            batch (and none for anime clips, whose motion is not known), or ``estimated``, DIS on what the generator is
+            given, as when the model is applied.
         tbptt: gradients go back through so many frames; 0: through all.
         still_size: shorter side to which stills are scaled when the model is applied: what it was trained on.
         settings: see :class:`~animegen.core.module.AnimeModule`.
@@ -114,6 +120,7 @@ class TemporalAnime(TemporalStyliser):
         default_share: float = 0.5,
         state_noise: float = 0.0,
         grain: float = 0.0,
+        memory_flow: str = "given",
         tbptt: int = 0,
         still_size: int = 256,
         **settings: Any,
@@ -130,6 +137,12 @@ class TemporalAnime(TemporalStyliser):
             raise AnimegenError(
                 "model.default_share is from 0 to 1, model.state_noise, model.grain and model.tbptt at least 0."
             )
+        if memory_flow not in MEMORY_FLOWS:
+            raise AnimegenError(
+                f"model.memory_flow={memory_flow} is unknown: use {' or '.join(MEMORY_FLOWS)}."
+                + did_you_mean(memory_flow, MEMORY_FLOWS)
+            )
+        self.memory_flow = memory_flow
         self.default_share, self.grain, self.still_size = default_share, grain, still_size
         generator.detach_every, generator.state_noise = tbptt, state_noise
         self.colours = LinearColourTransfer()
@@ -238,7 +251,7 @@ class TemporalAnime(TemporalStyliser):
             return entries
         joined, slices = split_batches(inputs)
         style = Style(*(v.repeat(len(inputs), *(1,) * (v.ndim - 1)) for v in self._encoded(batch["style"])))
-        flow, resets = self._flow_for(inputs, batch), None
+        flow, resets = self._flow_for(list(inputs), joined, batch), None
         if reset is not None:
             resets = torch.cat([reset if name in ("fake", "noisy") else torch.zeros_like(reset) for name in inputs])
         aux: dict[str, Tensor] = {}
@@ -288,10 +301,18 @@ class TemporalAnime(TemporalStyliser):
         tall = clip.transpose(1, 2).flatten(2, 3)
         return self.degradation(tall, colours, length).unflatten(2, (length, height)).transpose(1, 2)
 
-    def _flow_for(self, inputs: Mapping[str, Tensor], batch: dict[str, Tensor]) -> Tensor | None:
-        """Return the flow (N,T,2,H,W) of all inputs, for a memory that follows it."""
+    def _flow_for(self, names: list[str], joined: Tensor, batch: dict[str, Tensor]) -> Tensor | None:
+        """Return the flow (N,T,2,H,W) of all inputs (N,T,3,H,W), if something follows it.
+
+        Args:
+            names: of the inputs.
+            joined: one after the other.
+            batch: has the motion of the photos.
+        """
         if not self.generator.needs_flow:
             return None
+        if self.memory_flow == "estimated":
+            return estimated_flow(joined)
         photo = batch["photo"]
         still = torch.zeros_like(photo[:, :, :2])
         if photo.shape[1] > 1:
@@ -301,7 +322,7 @@ class TemporalAnime(TemporalStyliser):
         else:
             moving = still
         # The motion of the anime clips is not known; standing still is.
-        return torch.cat([moving if name in ("fake", "noisy") else still for name in inputs])
+        return torch.cat([moving if name in ("fake", "noisy") else still for name in names])
 
     def _there_and_back(
         self, batch: dict[str, Tensor], clip: Tensor, state: TemporalState, reset: Tensor | None
@@ -312,11 +333,13 @@ class TemporalAnime(TemporalStyliser):
         """
         if clip.shape[1] < 2:
             return {"forth": clip.flatten(0, 1), "back": clip.flatten(0, 1)}
-        flow = None
-        if self.generator.needs_flow:  # the way back is about the way there reversed
+        photos, flow = batch["photo"].flip(1), None
+        if self.generator.needs_flow and self.memory_flow == "estimated":
+            flow = estimated_flow(photos)[:, 1:]
+        elif self.generator.needs_flow:  # the way back is about the way there reversed
             flow = -batch["flow"].flip(1).to(clip.dtype)
         again = None if reset is None else reset[:, 1:].flip(1)
-        back, _ = self.generator(batch["photo"][:, :-1].flip(1), None, state, again, flow)
+        back, _ = self.generator(photos[:, 1:], None, state, again, flow)
         return {"forth": clip[:, :-1].flatten(0, 1), "back": back.flip(1).flatten(0, 1)}
 
     def _drawn_alone(self, frames: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from animegen.metrics.image import edge_f_score, flatness, psnr, ssim
 from animegen.metrics.video import warp_errors
 from animegen.models.temporal.networks.generator import TemporalGenerator
 from animegen.models.temporal.networks.style import GRID
+from animegen.models.temporal.windows import estimated_flow
 from animegen.nn.warp import inside
 from animegen.video.flow import Motion
 
@@ -59,13 +60,14 @@ def attention_picture(generator: TemporalGenerator, frames: Tensor) -> dict[str,
 
     Red and green are the mean row and column of the tokens that are read, blue how much the likeliest one counts.
     """
-    if not any(block.kind == "attention" for block in generator.fusion) or generator.needs_flow:
+    if not any(block.kind == "attention" for block in generator.fusion):
         return {}
     pictures: list[Tensor] = []
 
     def network(images: Tensor) -> Tensor:
         aux: dict[str, Tensor] = {}
-        drawn, _ = generator(images.unsqueeze(1), aux=aux)
+        flow = torch.zeros_like(images[:, :2]).unsqueeze(1) if generator.needs_flow else None
+        drawn, _ = generator(images.unsqueeze(1), flow=flow, aux=aux)
         shares = aux["attention"][:, 0].float()  # (B,HW/64,K)
         place = torch.linspace(-1, 1, GRID, device=shares.device)
         rows, columns = place.repeat_interleave(GRID), place.repeat(GRID)
@@ -77,3 +79,23 @@ def attention_picture(generator: TemporalGenerator, frames: Tensor) -> dict[str,
 
     pad_and_crop(network, frames, generator.factor)
     return {"attention": pictures[-1][..., : frames.shape[-2], : frames.shape[-1]].clamp(-1, 1)}
+
+
+def mask_picture(generator: TemporalGenerator, clips: Tensor) -> dict[str, Tensor]:
+    """Return how much of the last frame of clips (B,T,3,H,W) is new, white for all, and not composed of the one before.
+
+    Empty if the generator does not compose, or nothing came before.
+    """
+    if generator.composition is None or clips.shape[1] < 2:
+        return {}
+    masks: list[Tensor] = []
+
+    def network(frames: Tensor) -> Tensor:
+        aux: dict[str, Tensor] = {}
+        pair = frames.unflatten(1, (2, 3))
+        drawn, _ = generator(pair, flow=estimated_flow(pair), aux=aux)
+        masks.append(aux["mask"][:, 1].expand(-1, 3, -1, -1) * 2 - 1)
+        return drawn[:, 1]
+
+    pad_and_crop(network, clips[:, -2:].flatten(1, 2), generator.factor)
+    return {"mask": masks[-1][..., : clips.shape[-2], : clips.shape[-1]]}

@@ -177,6 +177,17 @@ def motion_of(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: batch["photo"][:, :0, :count] for name, count in MOTION.items()}
 
 
+def estimated_flow(clips: Tensor) -> Tensor:
+    """Return the DIS flow (B,T,2,H,W) of clips (B,T,3,H,W) from each frame into the one before; 0 at the first."""
+    from animegen.video.flow import DISFlow  # on demand: few need it
+
+    later, earlier = clips[:, 1:].flatten(0, 1).float(), clips[:, :-1].flatten(0, 1).float()
+    flow = torch.zeros_like(clips[:, :, :2])
+    if len(later):
+        flow[:, 1:] = DISFlow()(later, earlier).unflatten(0, (len(clips), -1)).to(flow.dtype)
+    return flow
+
+
 def as_windows(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return a batch with time: pictures become windows of one frame, and anime pictures serve as stills."""
     out = dict(batch)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from animegen.core.errors import AnimegenError, did_you_mean
+from animegen.models.temporal.networks.composition import COMPOSITIONS, Composition
 from animegen.models.temporal.networks.state import Style, TemporalState
 from animegen.models.temporal.networks.style import AdaNorm, FusionBlock, StyleEncoder
 from animegen.nn.attention import SelfAttention
@@ -195,9 +196,10 @@ class Decoder(nn.Module):
 class TemporalGenerator(nn.Module):
     """Draws clips frame after frame, in the style of stills, with a ConvLSTM pyramid as memory.
 
-    Everything but the memory looks at single frames and runs over all frames of a call at once; only the recurrent part
-    of the memory goes frame by frame. No norm mixes frames or samples. So a clip in one piece, in windows that
-    hand on the state, and frame by frame give the same, and training and streaming are one code.
+    Everything but the memory (and the composition with the last output, if there is one) looks at single frames and
+    runs over all frames of a call at once; only the recurrent part of the memory goes frame by frame. No norm mixes
+    frames or samples. So a clip in one piece, in windows that hand on the state, and frame by frame give the same, and
+    training and streaming are one code.
 
     Args:
         width: factor on the channels (64, 128 and 256 at 1/2, 1/4 and 1/8 of the size).
@@ -205,6 +207,8 @@ class TemporalGenerator(nn.Module):
         memory: hidden channels per channel of the maps.
         gate_norm: group norm of the memory's gates.
         align: whether the memory is moved along a flow that is then needed: ``none``, ``flow`` or ``flow_hidden``.
+        compose: ``previous`` composes each drawing with the output before, moved along a flow that is then needed, see
+            :class:`~animegen.models.temporal.networks.composition.Composition`; ``none`` puts it out as it is.
         encoder_blocks: residual blocks at 1/2, 1/4 and 1/8.
         blocks: number of fusion blocks at 1/8.
         fusion, kernel: see :class:`~animegen.models.temporal.networks.style.FusionBlock`.
@@ -227,6 +231,7 @@ class TemporalGenerator(nn.Module):
         memory: float = 1.0,
         gate_norm: bool = True,
         align: str = "none",
+        compose: str = "none",
         encoder_blocks: Sequence[int] = (1, 1, 2),
         blocks: int = 6,
         fusion: str = "attention",
@@ -243,6 +248,10 @@ class TemporalGenerator(nn.Module):
             raise AnimegenError(
                 f"align={align} is unknown: use {', '.join(ALIGNMENTS)}.{did_you_mean(align, ALIGNMENTS)}"
             )
+        if compose not in COMPOSITIONS:
+            raise AnimegenError(
+                f"compose={compose} is unknown: use {', '.join(COMPOSITIONS)}.{did_you_mean(compose, COMPOSITIONS)}"
+            )
         channels = [scale_channels(c, width) for c in (64, 128, 256)]
         self.align, self.styled = align if levels else "none", styled
         #: Settings of the training, see :class:`~animegen.nn.convlstm.ConvLSTM`.
@@ -255,6 +264,7 @@ class TemporalGenerator(nn.Module):
         self.attention = SelfAttention(channels[2]) if self_attention else None
         self.fusion = nn.ModuleList(FusionBlock(channels[2], code, held, fusion, kernel) for _ in range(blocks))
         self.decoder = Decoder(channels, code, norm, skips, detail)
+        self.composition = Composition() if compose == "previous" else None
         for part in (self.encoder, self.style.layers, self.memory.masks, self.memory.outs, self.fusion, self.decoder):
             initialise(part, "he")
         for block in self.modules():
@@ -263,8 +273,8 @@ class TemporalGenerator(nn.Module):
 
     @property
     def needs_flow(self) -> bool:
-        """Whether the memory follows the picture along a flow."""
-        return self.align != "none"
+        """Whether the memory or the last output follows the picture along a flow."""
+        return self.align != "none" or self.composition is not None
 
     def forward(
         self,
@@ -284,9 +294,10 @@ class TemporalGenerator(nn.Module):
             state: what the call for the frames before returned; ``None`` at the start of the streams.
             reset: bool ``(B,T)``: where true, that stream starts anew before that frame.
             flow: ``(B,T,2,H,W)``, from each frame into the one before (anything at the first frame of a stream); needed
-                if the memory follows it.
-            aux: is filled with ``bottleneck``, the maps before the style comes in ``(B,T,C,H/8,W/8)``, and
-                ``attention``, what the places of the last fusion block read from the tokens ``(B,T,HW/64,K)``.
+                if the memory or the last output follows it.
+            aux: is filled with ``bottleneck``, the maps before the style comes in ``(B,T,C,H/8,W/8)``; ``attention``,
+                what the places of the last fusion block read from the tokens ``(B,T,HW/64,K)``; and ``mask``, how much
+                of each pixel is not composed of the last output ``(B,T,1,H,W)``.
             keep: remember the frames. ``False`` spares the memory's work on single frames that nothing follows; the
                 state is then that of a fresh start.
 
@@ -300,7 +311,7 @@ class TemporalGenerator(nn.Module):
         flat = frames.flatten(0, 1)
         require_multiple(flat, self.factor)
         if self.needs_flow and flow is None:
-            raise AnimegenError("The memory of this model follows a flow (align), which was not given.")
+            raise AnimegenError("The memory of this model follows a flow (align, compose), which was not given.")
         carried = None
         if state is not None:
             self._check(state, frames)
@@ -331,9 +342,15 @@ class TemporalGenerator(nn.Module):
             x, shares = block(x, each, held)
         if aux is not None and shares is not None:
             aux["attention"] = shares.unflatten(0, (batch, length))
-        drawn = self.decoder([maps[0], maps[1], F.leaky_relu(x, SLOPE)], each.code, flat)
-        kept = frames[:, -1] if self.needs_flow else None
-        return drawn.unflatten(0, (batch, length)), TemporalState(after, style, kept)
+        drawn = self.decoder([maps[0], maps[1], F.leaky_relu(x, SLOPE)], each.code, flat).unflatten(0, (batch, length))
+        previous = frames[:, -1] if self.needs_flow else None
+        if self.composition is None or flow is None:
+            return drawn, TemporalState(after, style, previous)
+        last = None if state is None or state.drawn is None or state.previous is None else (state.drawn, state.previous)
+        drawn, mask = self.composition(drawn, frames, flow, last, reset, self.detach_every)
+        if aux is not None:
+            aux["mask"] = mask
+        return drawn, TemporalState(after, style, previous, drawn[:, -1])
 
     def _check(self, state: TemporalState, frames: Tensor) -> None:
         streams = len(state.style.code)
@@ -353,6 +370,8 @@ class TemporalGenerator(nn.Module):
 
 def fits(state: TemporalState, frames: Tensor, levels: Sequence[int]) -> bool:
     """Tell whether the memory of a state belongs to frames (B,3,H,W) of this size."""
+    if state.previous is not None and state.previous.shape[-2:] != frames.shape[-2:]:
+        return False
     if not state.memory:
         return True
     scale = 2 ** min(levels)
@@ -361,4 +380,4 @@ def fits(state: TemporalState, frames: Tensor, levels: Sequence[int]) -> bool:
 
 def without_memory(state: TemporalState) -> TemporalState | None:
     """Return a state that starts the memory anew but keeps the style."""
-    return replace(state, memory=(), previous=None)
+    return replace(state, memory=(), previous=None, drawn=None)

@@ -37,12 +37,14 @@ class TemporalState:
     Attributes:
         memory: hidden and cell map of each level, finest first.
         style: the encoded style, so that it is encoded once per stream.
-        previous: the frame before (B,3,H,W), for memories that follow the picture along a flow; else ``None``.
+        previous: the frame before (B,3,H,W), if something follows the picture along a flow; else ``None``.
+        drawn: the output before (B,3,H,W), if outputs are composed with it; else ``None``.
     """
 
     memory: tuple[Carried, ...]
     style: Style
     previous: Tensor | None = None
+    drawn: Tensor | None = None
 
     def map(self, change: Callable[[Tensor], Tensor]) -> TemporalState:
         """Return the state with every tensor changed."""
@@ -50,6 +52,7 @@ class TemporalState:
             tuple((change(hidden), change(cell)) for hidden, cell in self.memory),
             Style(*(change(value) for value in self.style)),
             None if self.previous is None else change(self.previous),
+            None if self.drawn is None else change(self.drawn),
         )
 
     def detach(self) -> TemporalState:
@@ -64,4 +67,4 @@ class TemporalState:
         """Return the state with the memory of some streams, bool (B,), emptied; their style stays."""
         kept = ~streams.view(-1, 1, 1, 1)
         memory = tuple((torch.where(kept, h, 0.0), torch.where(kept, c, 0.0)) for h, c in self.memory)
-        return replace(self, memory=memory)
+        return replace(self, memory=memory, drawn=None if self.drawn is None else torch.where(kept, self.drawn, 0.0))
