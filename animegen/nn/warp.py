@@ -23,8 +23,8 @@ def backward_warp(image: Tensor, flow: Tensor, padding: str = "border", mode: st
         flow: (B, 2, H, W) in pixels.
         padding: what lies outside the picture: ``border`` repeats its edge, ``zeros`` is 0 (a position less than
             a pixel outside is blended with the edge).
-        mode: what lies between the pixels: ``bilinear``, or ``bicubic``, which stays sharp when a picture is moved again
-            and again but overshoots at edges.
+        mode: what lies between the pixels: ``bilinear``, or ``bicubic``, which keeps a picture sharp that is moved
+            again and again, but overshoots at edges.
 
     Returns:
         (B, C, H, W) in the picture's type. Differentiable in both arguments.

@@ -41,6 +41,18 @@ def test_each_output_is_composed_with_the_moved_one_before() -> None:
     assert masks[:, 1].sub(share).abs().max() < 1e-6
 
 
+def test_lines_that_are_moved_again_and_again_stay() -> None:
+    """Half a pixel a frame, to and fro, and nothing new: bilinear moving would leave a quarter of a line's contrast."""
+    torch.manual_seed(0)
+    line = torch.full((1, 1, 3, 16, 16), 0.5)
+    line[..., 8] = -0.5
+    composition, flow = Composition(), torch.zeros(1, 11, 2, 16, 16)
+    composition.mask.bias.data.fill_(-20)
+    flow[:, 1::2, 0], flow[:, 2::2, 0] = 0.5, -0.5
+    outputs, _ = composition(line.expand(-1, 11, -1, -1, -1), line.expand(-1, 11, -1, -1, -1), flow)
+    assert 0.5 - outputs[0, 10, :, :, 8].mean() > 0.4
+
+
 def test_windows_and_single_frames_equal_one_piece() -> None:
     network, film, flow = composing(), clip(2, 6), 2 * clip(2, 6, seed=5)[:, :, :2]
     whole, end = network(film, flow=flow)

@@ -16,7 +16,7 @@ from animegen.core.config import compose_config, plain
 from animegen.core.errors import AnimegenError
 from animegen.models.temporal import TemporalAnime
 from animegen.models.temporal.looks import check_looks
-from animegen.models.temporal.windows import Disturbance, Stage, as_windows, in_order, stage_at, staged
+from animegen.models.temporal.windows import Disturbance, Stage, as_windows, estimated_flow, in_order, stage_at, staged
 from animegen.nn.colour import LinearColourTransfer
 from tests.support import train
 
@@ -74,7 +74,7 @@ def test_gradients_reach_every_parameter_of_the_generator_and_no_discriminator()
     model = module("model.default_share=0.5", "model.stages.windows.samples=null")
     with torch.no_grad():  # what begins as nothing passes nothing on
         for name, parameter in model.generator.named_parameters():
-            if name.endswith(("second.weight", "affine.weight", "gain")):
+            if name.endswith(("second.weight", "affine.weight", "mask.weight", "gain")):
                 parameter.add_(0.1 * torch.randn_like(parameter))
     torch.manual_seed(3)
     terms = step(model, batch(8))
@@ -193,12 +193,8 @@ def test_terms_and_discriminators_begin_at_their_step() -> None:
 
 
 def test_ping_pong_is_nothing_without_a_memory_and_something_with_one() -> None:
-    assert (
-        step(module("model.generator.levels=[]", "model.stages.windows.samples=null"), batch())["generator"][
-            "ping_pong"
-        ]
-        < 1e-5
-    )
+    forgetful = module("ablation=temporal/frame_by_frame", "model.stages.windows.samples=null")
+    assert step(forgetful, batch())["generator"]["ping_pong"] < 1e-5
     model = module("model.stages.windows.samples=null")
     with torch.no_grad():
         model.generator.memory.gamma.fill_(1.0)
@@ -208,10 +204,12 @@ def test_ping_pong_is_nothing_without_a_memory_and_something_with_one() -> None:
 def test_the_way_back_is_cut_where_the_way_there_was() -> None:
     model = module("model.tbptt=0").eval()
     given = batch(1)
-    state = model.generator(given["photo"])[1]
+    state = model.generator(given["photo"], flow=estimated_flow(given["photo"]))[1]
     reset = torch.tensor([[False, False, True, False]])  # frames 2 and 3 belong to another film
     drawn = model._there_and_back(given, given["photo"], state, reset)["back"]
-    fresh, _ = model.generator(given["photo"][:, :2].flip(1), None, state.reset(torch.tensor([True])))
+    way_back = given["photo"][:, :2].flip(1)
+    emptied = state.reset(torch.tensor([True]))
+    fresh, _ = model.generator(way_back, None, emptied, flow=estimated_flow(way_back))
     assert torch.allclose(drawn[:2], fresh[0].flip(0), atol=1e-6)
     leaking = model._there_and_back(given, given["photo"], state, None)["back"]
     assert torch.equal(leaking[2], drawn[2])
@@ -396,7 +394,7 @@ def test_frames_of_any_size(height: int, width: int) -> None:
 
 def test_streaming_equals_the_windows_of_training() -> None:
     model, film = applied(), torch.rand(1, 6, 3, 32, 32) * 2 - 1
-    windows = model.generator(film)[0].clamp(-1, 1)
+    windows = model.generator(film, flow=estimated_flow(film))[0].clamp(-1, 1)
     assert (model.draw_clips(film) - windows).abs().max() < 1e-5
 
 
@@ -422,8 +420,8 @@ def test_a_memory_that_follows_the_picture_estimates_its_flow() -> None:
     assert state.previous is not None
     twice, _ = model.stylize(still.roll(3, -1), state)
     assert twice.isfinite().all()
-    unaligned = applied()
-    assert unaligned.stylize(still)[1].previous is None
+    unmoved = applied("ablation=temporal/no_composition")
+    assert unmoved.stylize(still)[1].previous is None
 
 
 def test_each_look_has_its_colours_and_clips_are_drawn_after_their_still() -> None:
@@ -469,7 +467,7 @@ def test_model_and_data_have_the_same_looks() -> None:
 def test_previews_and_scores_of_clips() -> None:
     model, given = applied(), batch()
     shown = model.preview(given)
-    assert list(shown) == ["photo", "output", "truth", "attention", "photo_clip", "output_clip", "truth_clip"]
+    assert list(shown) == ["photo", "output", "truth", "attention", "mask", "photo_clip", "output_clip", "truth_clip"]
     assert shown["output_clip"].shape == (2, 4, 3, 32, 32)
     scores = model.validate(given)
     assert scores["warp_excess"].shape == (2,)
