@@ -64,7 +64,11 @@ def test_base_has_the_parameters_counted_by_hand() -> None:
 
 
 def test_the_quickstart_size_is_that_of_a_small_network() -> None:
-    assert count(TemporalGenerator(width=0.375, memory=0.5, encoder_blocks=(1, 1, 1), blocks=1)) == 1_265_204
+    network = TemporalGenerator(width=0.5, memory=0.5, compose="previous", encoder_blocks=(1, 1, 1), blocks=1)
+    assert count(network) == 2_224_301
+    mask = (9 * 12 + 1) * 16 + (9 * 16 + 1) * 16 + 9 * 16 + 1
+    assert network.composition is not None
+    assert count(network.composition) == mask == 4_209
 
 
 # --- one code for windows and streams ------------------------------------------------------------------------------
