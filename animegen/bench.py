@@ -223,7 +223,8 @@ def bench_streams(model: Any, config: DictConfig, device: torch.device) -> dict[
         with inference(device, dtype):
             _, state = model.stylize(frame)
             rows[f"stream of {side} px, frames/s"] = 1 / _seconds(partial(model.stylize, frame, state), device)
-        held = [value for pair in state.memory for value in pair]
+        pictures = [value for value in (state.previous, state.drawn) if value is not None]
+        held = [*(value for pair in state.memory for value in pair), *pictures]
         rows[f"stream of {side} px, state in MiB"] = sum(v.numel() * v.element_size() for v in held) / 2**20
     model.train()
     return rows
