@@ -10,11 +10,11 @@ __all__ = ["AnimegenError", "__version__", "load_model"]
 def __getattr__(name: str) -> Any:
     """Import the public names when they are first used, so that ``import animegen`` stays light."""
     if name == "load_model":
-        from animegen.core.checkpoint import load_model
+        from animegen.engine.checkpoint import load_model
 
         return load_model
     if name == "AnimegenError":
-        from animegen.core.errors import AnimegenError
+        from animegen.errors import AnimegenError
 
         return AnimegenError
     raise AttributeError(f"module 'animegen' has no attribute '{name}'")

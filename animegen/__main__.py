@@ -2,6 +2,6 @@
 
 import sys
 
-from animegen.cli import main
+from animegen.cli.main import main
 
 sys.exit(main())

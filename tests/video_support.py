@@ -12,11 +12,11 @@ import torch
 from av.video.frame import VideoFrame
 from torch import Tensor
 
-from animegen.data.toonworld.film import Film
-from animegen.video.encoding import Encoding
-from animegen.video.frames import Colour, VideoInfo
-from animegen.video.pixels import rows, tag
-from animegen.video.writer import VideoWriter
+from animegen.media.video.encoding import Encoding
+from animegen.media.video.frames import Colour, VideoInfo
+from animegen.media.video.pixels import rows, tag
+from animegen.media.video.writer import VideoWriter
+from animegen.toonworld.film import Film
 
 FAST = Encoding(preset="ultrafast")
 #: Keeps every value.

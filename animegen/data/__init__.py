@@ -7,7 +7,6 @@ seed and of sample numbers (:mod:`animegen.data.sampler`).
 from animegen.data.augment import Augment
 from animegen.data.datamodule import AnimeDataModule
 from animegen.data.edge_smoothing import edge_smooth
-from animegen.data.images import list_images, read_exif, read_image, to_float, to_uint8, write_image
 from animegen.data.memory import InMemory
 from animegen.data.regions import regions_source
 from animegen.data.sampler import ResumableBatchSampler
@@ -22,6 +21,7 @@ from animegen.data.sources import (
     smooth_source,
 )
 from animegen.data.views import PairedView, StillView, UnpairedView, View
+from animegen.media.images import list_images, read_exif, read_image, to_float, to_uint8, write_image
 
 __all__ = [
     "AnimeDataModule",

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from animegen.core.errors import AnimegenError
-from animegen.data.images import to_float
 from animegen.data.sampler import counter_hash, counter_hash_tensor, random_bits, uniform
+from animegen.errors import AnimegenError
+from animegen.media.images import to_float
 
 # Weights of red, green and blue in luma, ITU-R BT.601.
 _LUMA = (0.299, 0.587, 0.114)

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from animegen.core.errors import AnimegenError, did_you_mean
 from animegen.data.augment import Augment, is_image
 from animegen.data.edge_smoothing import edge_smooth
-from animegen.data.images import to_float
 from animegen.data.sampler import ResumableBatchSampler, ShardedBatchSampler
 from animegen.data.views import View
+from animegen.errors import AnimegenError, did_you_mean
+from animegen.media.images import to_float
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from animegen.data.images import to_uint8
+from animegen.media.images import to_uint8
 
 # BT.601 luma in units of 2**-15, rounded so that the sum is exactly 2**15, as OpenCV has it.
 _RED, _GREEN, _BLUE, _LUMA_SHIFT = 9798, 19235, 3735, 15

@@ -10,9 +10,9 @@ from typing import ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from animegen.core.errors import AnimegenError, did_you_mean
-from animegen.data.images import EXTENSIONS, list_images, read_image
 from animegen.data.sampler import counter_hash
+from animegen.errors import AnimegenError, did_you_mean
+from animegen.media.images import EXTENSIONS, list_images, read_image
 
 log = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from animegen.core.errors import AnimegenError
 from animegen.data.sampler import draw_integer, stream_index
 from animegen.data.sources import ImageSource, Matched, by_name_hash, next_good
 from animegen.data.sources import load as load_picture
+from animegen.errors import AnimegenError
 
 
 class View(Dataset[dict[str, Tensor]]):

@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor, nn
 
-from animegen.core.errors import AnimegenError, did_you_mean
+from animegen.errors import AnimegenError, did_you_mean
 from animegen.losses.pixel import difference
 
 SCHEDULES = ("constant", "cyclical", "capacity")

@@ -8,7 +8,7 @@ from importlib import resources
 import torch
 from torch import Tensor, nn
 
-from animegen.core.errors import AnimegenError, did_you_mean
+from animegen.errors import AnimegenError, did_you_mean
 from animegen.losses.pixel import difference
 from animegen.nn.features import FeatureExtractor
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from animegen.core.errors import AnimegenError
+from animegen.errors import AnimegenError
 
 
 def difference(image: Tensor, reference: Tensor, loss: nn.Module) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from animegen.core.errors import AnimegenError
+from animegen.errors import AnimegenError
 from animegen.losses.pixel import difference
 from animegen.nn.colour import luma
 from animegen.nn.warp import backward_warp, inside, resize_flow

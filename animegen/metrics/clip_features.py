@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from animegen.core.errors import AnimegenError
+from animegen.errors import AnimegenError
 from animegen.nn.features import Frozen
 
 #: A network of random weights, which every machine has. It sees colour, edges and motion, but knows nothing.

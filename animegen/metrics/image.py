@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from animegen.core.errors import AnimegenError
-from animegen.data.images import to_uint8
+from animegen.errors import AnimegenError
+from animegen.media.images import to_uint8
 from animegen.nn.colour import luma, rgb_to_lab, rgb_to_yuv, to_unit
 
 PSNR_CEILING = 100.0

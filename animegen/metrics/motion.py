@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from animegen.data.curation.facts import MOST, small_grey
-from animegen.data.images import to_uint8
+from animegen.curation.facts import MOST, small_grey
+from animegen.media.images import to_uint8
 
 #: Upper limits of the classes, as shares of the picture's width: 10 and 40 of 1024 pixels, those between which the MPI
 #: Sintel flow benchmark divides (Butler et al. 2012; s0-10, s10-40, s40+).

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from animegen.core.errors import AnimegenError
+from animegen.errors import AnimegenError
 from animegen.nn.features import FeatureExtractor, Frozen
 
 # The layers that LPIPS reads (Zhang et al. 2018); VGG19, which it does not know, in the manner of its VGG16.

@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from animegen.core.errors import AnimegenError
+from animegen.errors import AnimegenError
+from animegen.media.video.flow import ClipMotion, FlowEstimator
 from animegen.metrics.image import colour_distance, edge_f_score, ssim
 from animegen.nn.colour import gray, luma, rgb_to_yuv
 from animegen.nn.warp import backward_warp
-from animegen.video.flow import ClipMotion, FlowEstimator
 
 LEVELS = 127.5
 """Levels of 255 per unit of pictures in [-1, 1]."""

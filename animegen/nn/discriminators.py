@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from animegen.core.errors import AnimegenError
+from animegen.errors import AnimegenError
 from animegen.nn.attention import SelfAttention
 from animegen.nn.conv import SLOPE, initialise, scale_channels
 from animegen.nn.norm import make_norm

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from animegen.core.errors import AnimegenError, did_you_mean
+from animegen.errors import AnimegenError, did_you_mean
 from animegen.nn.conv import SLOPE, scale_channels
 from animegen.nn.singular import clip_singular_values
 from animegen.nn.spectral import SpectralNorm

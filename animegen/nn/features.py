@@ -13,7 +13,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from animegen.core.errors import AnimegenError, did_you_mean
+from animegen.errors import AnimegenError, did_you_mean
 
 _MODELS = torchvision.models
 _BACKBONES: dict[str, tuple[Callable[..., Any], str]] = {

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from animegen.core.errors import AnimegenError, did_you_mean
+from animegen.errors import AnimegenError, did_you_mean
 from animegen.nn.precision import at_least_float32
 
 StatisticsProvider = Callable[[nn.Module, Tensor, tuple[int, ...]], tuple[Tensor, Tensor]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from animegen.core.errors import AnimegenError, did_you_mean
+from animegen.errors import AnimegenError, did_you_mean
 from animegen.nn.precision import at_least_float32
 
 OUTPUTS = ("tanh", "sigmoid", "sigmoid01", "linear")

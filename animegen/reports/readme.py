@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from animegen.core.errors import AnimegenError
+from animegen.errors import AnimegenError
 
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
 LARGEST_BYTES = 300_000

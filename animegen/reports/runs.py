@@ -12,8 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from animegen.core.errors import AnimegenError, did_you_mean
-from animegen.core.runs import read_record
+from animegen.engine.runs import read_record
+from animegen.errors import AnimegenError, did_you_mean
 from animegen.reports.differences import CIRCUMSTANCES, differences
 from animegen.reports.samples import Samples
 
@@ -35,7 +35,7 @@ class RunFolder:
 
     @property
     def status(self) -> str:
-        """How it ended, see :class:`animegen.callbacks.RunRecord`."""
+        """How it ended, see :class:`animegen.engine.callbacks.RunRecord`."""
         return str(self.record.get("status", "unknown"))
 
     @property

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from animegen.core.errors import AnimegenError
-from animegen.data.images import read_image, to_uint8, write_image
+from animegen.errors import AnimegenError
+from animegen.media.images import read_image, to_uint8, write_image
 
 INDEX = "index.json"
 

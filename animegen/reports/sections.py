@@ -9,8 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from animegen.core.errors import AnimegenError, did_you_mean
-from animegen.metrics.table import picture_strip
+from animegen.benchmarks.tables import picture_strip
+from animegen.errors import AnimegenError, did_you_mean
 from animegen.reports import plots
 from animegen.reports.clips import gif_strip, last_clip
 from animegen.reports.differences import differences
@@ -34,7 +34,7 @@ def make_sections(rows: Rows, settings: Mapping[str, Any]) -> list[Section]:
 
     Args:
         rows: the runs by row.
-        settings: ``baseline``, ``metrics`` and ``samples``, see :mod:`animegen.compare`; each may be ``None``.
+        settings: ``baseline``, ``metrics`` and ``samples``, see :mod:`animegen.cli.compare`; each may be ``None``.
 
     Returns:
         Nothing if no run has scores.

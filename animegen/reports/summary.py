@@ -10,8 +10,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from animegen.core.errors import AnimegenError, did_you_mean
-from animegen.metrics.registry import MetricInfo, metric_info
+from animegen.benchmarks.registry import MetricInfo, metric_info
+from animegen.errors import AnimegenError, did_you_mean
 from animegen.reports.runs import RunFolder
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from animegen.metrics.registry import MetricInfo
+from animegen.benchmarks.registry import MetricInfo
 from animegen.reports.summary import Summary, TableRow
 
 ARROWS = {"higher": "↑", "lower": "↓", "none": ""}

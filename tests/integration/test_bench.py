@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from animegen import bench
-from animegen.bench_parts import Stopwatch, timed_networks
-from animegen.core.build import build
-from animegen.core.config import compose_config
+from animegen.cli import bench
+from animegen.config.compose import compose_config
+from animegen.config.instantiate import build
+from animegen.speed.parts import Stopwatch, timed_networks
 from tests.support import refused, run_verb
 from tests.video_support import level, write_film
 
@@ -92,7 +92,7 @@ def test_the_generated_world(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_films(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from animegen.video import bench as films
+    from animegen.speed import video as films
 
     monkeypatch.setattr(films, "SIZE", (36, 64))
     monkeypatch.setattr(films.shutil, "which", lambda name: None)
@@ -126,7 +126,7 @@ def test_a_pair_of_frames_and_each_further_one_are_timed(tmp_path: Path) -> None
 
 
 def test_what_a_budget_buys(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from animegen.budget import Part, Step, table_of
+    from animegen.speed.budget import Part, Step, table_of
 
     stages = [Part(Step("a", (64, 64), 32, 1, 0.75), 0.1), Part(Step("b", (512, 128), 8, 4, 0.25), 0.7)]
     table = table_of(stages, budget=10, price_per_hour=2, samples=1000, wanted=40000)

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from animegen import bench, cli, doctor, evaluate, listing
-from animegen import train as train_verb
+from animegen.cli import bench, doctor, evaluate, listing
+from animegen.cli import main as cli
+from animegen.cli import train as train_verb
 from tests.support import command, refused, run_verb, tiny
 
 TOY = ("experiment=toy/quickstart",)

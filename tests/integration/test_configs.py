@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from animegen import load_model
-from animegen import train as train_verb
-from animegen.core.ablations import fits
-from animegen.core.build import build
-from animegen.core.checkpoint import read_checkpoint
-from animegen.core.config import compose_config
-from animegen.core.module import AnimeModule
-from animegen.core.protocols import Stylizer
+from animegen.cli import train as train_verb
+from animegen.config.ablations import fits
+from animegen.config.compose import compose_config
+from animegen.config.instantiate import build
+from animegen.engine.checkpoint import read_checkpoint
+from animegen.engine.module import AnimeModule
+from animegen.tasks.protocols import Stylizer
 from tests.support import assert_same_state, options_of, run_verb, tiny, train
 
 EXPERIMENTS = options_of("experiment")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from animegen import train as train_verb
-from animegen.core.checkpoint import read_checkpoint
+from animegen.cli import train as train_verb
+from animegen.engine.checkpoint import read_checkpoint
 from tests.support import refused, run_verb, tiny, train
 
 pytestmark = pytest.mark.cuda

@@ -12,9 +12,9 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from animegen.core import AnimegenError
-from animegen.core.checkpoint import read_checkpoint
-from animegen.core.module import AnimeModule
+from animegen.engine import AnimegenError
+from animegen.engine.checkpoint import read_checkpoint
+from animegen.engine.module import AnimeModule
 from tests.support import assert_same_state, command, sentence, tiny, train
 
 ROOT = Path(__file__).parents[2]

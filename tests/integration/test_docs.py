@@ -14,11 +14,13 @@ from hydra.core.hydra_config import HydraConfig
 from PIL import Image
 
 import animegen.models
-from animegen import cli, compare, evaluate, export, interpolate, jobs, listing, prepare, stylize
-from animegen import train as train_verb
-from animegen.core.config import compose_config
-from animegen.data.toonworld import Scene
-from animegen.sweep import is_sweep, plan_sweep
+from animegen.cli import compare, evaluate, export, interpolate, listing, prepare, stylize
+from animegen.cli import main as cli
+from animegen.cli import train as train_verb
+from animegen.config.compose import compose_config
+from animegen.launch import jobs
+from animegen.launch.sweep import is_sweep, plan_sweep
+from animegen.toonworld import Scene
 from tests.support import TINY, run_verb, tiny, train
 from tests.video_support import write_film
 
@@ -60,7 +62,7 @@ def is_run(words: Sequence[str]) -> bool:
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_of_a_page_composes(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len((DOCS / f"{page}.md").read_text().splitlines()) < 130
-    monkeypatch.setattr("animegen.sweep.check_launcher", lambda name: None)
+    monkeypatch.setattr("animegen.launch.sweep.check_launcher", lambda name: None)
     for words in commands(page, "sh", "launcher", "torchrun"):
         assert words[0] in cli.VERBS, words
         if "experiment=sketch/first" in words or not is_run(words):

@@ -15,16 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from animegen import __version__
-from animegen import export as verb
-from animegen.core import graphs
-from animegen.core.build import build
-from animegen.core.checkpoint import TRAINING_ONLY, load_model
-from animegen.core.config import compose_config, plain
-from animegen.core.errors import AnimegenError
-from animegen.core.protocols import Stylizer
-from animegen.core.tasks import StyliseModule
+from animegen.cli import export as verb
+from animegen.config.compose import compose_config, plain
+from animegen.config.instantiate import build
+from animegen.engine.checkpoint import TRAINING_ONLY, load_model
+from animegen.errors import AnimegenError
+from animegen.inference import export_graph as graphs
 from animegen.models.animegan import networks
 from animegen.models.animegan.nst import PixelOptimiser
+from animegen.tasks.protocols import Stylizer
+from animegen.tasks.stylize import StyliseModule
 from tests.support import options_of, refused, tiny
 
 NETWORKS = "animegen.models.animegan.networks"

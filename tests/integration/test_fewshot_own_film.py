@@ -11,10 +11,10 @@ from PIL import Image
 from torch import Tensor
 
 from animegen import load_model
-from animegen import stylize as stylize_verb
-from animegen.data.images import to_float, to_uint8
+from animegen.cli import stylize as stylize_verb
 from animegen.data.keyframes import folder_project
-from animegen.video.reader import VideoReader
+from animegen.media.images import to_float, to_uint8
+from animegen.media.video.reader import VideoReader
 from tests.support import run_verb, train
 from tests.video_support import EXACT, other_packets, with_sound, write_film
 

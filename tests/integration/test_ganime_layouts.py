@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from animegen.core.checkpoint import read_checkpoint
-from animegen.study import compose_study, expand
+from animegen.engine.checkpoint import read_checkpoint
+from animegen.launch.study import compose_study, expand
 from tests.support import train
 
 #: What the rows must not take from the study here: a folder elsewhere, or the time.

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from animegen import evaluate as evaluate_verb
-from animegen import generate as generate_verb
-from animegen import prepare as prepare_verb
+from animegen.cli import evaluate as evaluate_verb
+from animegen.cli import generate as generate_verb
+from animegen.cli import prepare as prepare_verb
 from animegen.data.clips import EpisodeFolders
-from animegen.video.opening import open_video
+from animegen.media.video.opening import open_video
 from tests.support import run_verb, train
 
 SIDE = 64

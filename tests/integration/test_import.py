@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from animegen import evaluate, importing, stylize
-from animegen.core.checkpoint import load_model, read_checkpoint
-from animegen.data.images import read_image, to_uint8
+from animegen.cli import evaluate, stylize
+from animegen.cli import import_weights as importing
+from animegen.engine.checkpoint import load_model, read_checkpoint
+from animegen.media.images import read_image, to_uint8
 from tests.support import refused
 from tests.unit.models.ports import draw, weights
 

@@ -11,17 +11,17 @@ import av
 import pytest
 import torch
 
-from animegen import interpolate as verb
-from animegen.apply import inbetween
-from animegen.apply.confidence import Confidence
-from animegen.apply.inbetween import same_drawing
-from animegen.apply.pairtiles import TiledPair
-from animegen.apply.selfcheck import FilmBenchmark, left_out
-from animegen.apply.timegrid import Grid
-from animegen.data.images import read_image, write_image
-from animegen.data.toonworld import ToonWorldImages
-from animegen.video.frames import Original
-from animegen.video.reader import VideoReader
+from animegen.cli import interpolate as verb
+from animegen.inference import inbetween
+from animegen.inference.confidence import Confidence
+from animegen.inference.inbetween import same_drawing
+from animegen.inference.pair_tiles import TiledPair
+from animegen.inference.selfcheck import FilmBenchmark, left_out
+from animegen.inference.timegrid import Grid
+from animegen.media.images import read_image, write_image
+from animegen.media.video.frames import Original
+from animegen.media.video.reader import VideoReader
+from animegen.toonworld import ToonWorldImages
 from tests.support import refused, run_verb, train
 from tests.video_support import EXACT, level, noise, other_packets, with_sound, write_film
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from animegen import evaluate as eval_verb
-from animegen import interpolate as verb
-from animegen.data.images import write_image
-from animegen.video.frames import BT2020, Colour
-from animegen.video.pixels import rows
-from animegen.video.reader import VideoReader
+from animegen.cli import evaluate as eval_verb
+from animegen.cli import interpolate as verb
+from animegen.media.images import write_image
+from animegen.media.video.frames import BT2020, Colour
+from animegen.media.video.pixels import rows
+from animegen.media.video.reader import VideoReader
 from tests.support import run_verb, train
 from tests.video_support import EXACT, FAST, deep_film, deep_planes, noise, write_film
 

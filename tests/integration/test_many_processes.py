@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from animegen import load_model
-from animegen.core.checkpoint import read_checkpoint
+from animegen.engine.checkpoint import read_checkpoint
 from tests.integration.test_ddp import TOY, WITNESS
 from tests.support import command, sentence, tiny, train
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from animegen import train as train_verb
-from animegen.core.checkpoint import read_checkpoint
-from animegen.rerun import what_differs
+from animegen.cli import train as train_verb
+from animegen.engine.checkpoint import read_checkpoint
+from animegen.launch.rerun import what_differs
 from tests.support import assert_same_state, options_of, refused, run_verb, train
 
 EXPERIMENTS = options_of("experiment")

@@ -16,8 +16,8 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from animegen import train as train_verb
-from animegen.core.checkpoint import read_checkpoint
+from animegen.cli import train as train_verb
+from animegen.engine.checkpoint import read_checkpoint
 from tests.support import assert_same_state, refused, run_verb, tiny, train
 
 STEPS = 6
@@ -31,7 +31,7 @@ ANIMEGAN = (
     f"model.pretrain_steps={SWITCH}",
     "model.discriminator.dropout=0.3",
     "model.ema={networks:[generator],decay:0.9}",
-    "+model.schedulers.generator={_target_:animegen.core.schedules.flat_then_linear,_partial_:true,steps:6,flat:0.2}",
+    "+model.schedulers.generator={_target_:animegen.engine.schedules.flat_then_linear,_partial_:true,steps:6,flat:0.2}",
     "model.clip=1.0",
     "callbacks=calibrated",
     "callbacks.calibration.batches=2",

@@ -18,11 +18,12 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import OmegaConf
 
-from animegen import evaluate, load_model
-from animegen import train as train_verb
-from animegen.core import AnimegenError, AnimeModule
-from animegen.core.checkpoint import read_checkpoint
-from animegen.core.config import register
+from animegen import load_model
+from animegen.cli import evaluate
+from animegen.cli import train as train_verb
+from animegen.config.compose import register
+from animegen.engine import AnimegenError, AnimeModule
+from animegen.engine.checkpoint import read_checkpoint
 from tests.support import assert_same_state, refused, run_verb, tiny, train
 
 TOY = ("experiment=toy/quickstart",)

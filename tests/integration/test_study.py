@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from animegen import compare, listing
-from animegen import train as train_verb
+from animegen.cli import compare, listing
+from animegen.cli import train as train_verb
 from tests.support import refused, run_verb
 
 STUDY = """# @package _global_
@@ -121,7 +121,7 @@ def test_a_failed_run_is_reported_and_the_others_finish(
             for task in tasks
         ]
 
-    monkeypatch.setattr("animegen.study.make_tasks", fake)
+    monkeypatch.setattr("animegen.launch.study.make_tasks", fake)
     (tmp_path / "experiments" / "study").mkdir(parents=True)
     (tmp_path / "experiments" / "study" / "rate.yaml").write_text(STUDY)
     assert run_verb(train_verb.main, "study=rate", "seeds=[0,1]") == 1

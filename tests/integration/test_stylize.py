@@ -12,11 +12,11 @@ import torch
 from PIL import ExifTags, Image
 from torch import Tensor, nn
 
-from animegen import stylize as verb
-from animegen.core.checkpoint import load_model
-from animegen.core.tasks import pad_and_crop
-from animegen.data.images import read_image, to_float, to_uint8
+from animegen.cli import stylize as verb
+from animegen.engine.checkpoint import load_model
+from animegen.media.images import read_image, to_float, to_uint8
 from animegen.models.animegan.networks import AnimeGANv2
+from animegen.tasks.stylize import pad_and_crop
 from tests.support import command, refused, train
 
 

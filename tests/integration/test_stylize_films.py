@@ -17,13 +17,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from animegen import stylize as verb
-from animegen.core.locks import locked
-from animegen.data.images import write_image
-from animegen.video.frames import VideoInfo
-from animegen.video.opening import open_video
-from animegen.video.reader import VideoReader
-from animegen.video.sequences import GifWriter
+from animegen.cli import stylize as verb
+from animegen.locks import locked
+from animegen.media.images import write_image
+from animegen.media.video.frames import VideoInfo
+from animegen.media.video.opening import open_video
+from animegen.media.video.reader import VideoReader
+from animegen.media.video.sequences import GifWriter
 from tests.support import refused
 from tests.video_support import EXACT, level, noise, other_packets, with_sound, write_film
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from animegen import stylize as verb
-from animegen.apply import films
-from animegen.apply.noise import learnt_filter
-from animegen.core.errors import AnimegenError
+from animegen.cli import stylize as verb
 from animegen.data.keyframes import BilateralFilter
-from animegen.video.opening import open_video
+from animegen.errors import AnimegenError
+from animegen.inference import videos as films
+from animegen.inference.denoising import learnt_filter
+from animegen.media.video.opening import open_video
 from tests.video_support import EXACT, noise, write_film
 
 FILTER = {"_target_": "animegen.data.keyframes.BilateralFilter", "radius": 2, "sigma_colour": 200.0}
@@ -98,4 +98,4 @@ def test_only_filters_are_built_from_a_checkpoint() -> None:
         with pytest.raises(AnimegenError, match=r"'some.ckpt' asks for 'os\."):
             learnt_filter({"data": {"prefilter": foreign}}, path)
     with pytest.raises(AnimegenError, match=r"asks for 'animegen\.video\.writer\.VideoWriter'"):
-        learnt_filter({"data": {"prefilter": {"_target_": "animegen.video.writer.VideoWriter"}}}, path)
+        learnt_filter({"data": {"prefilter": {"_target_": "animegen.media.video.writer.VideoWriter"}}}, path)

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 
-from animegen import jobs, sweep
-from animegen.core.checkpoint import read_checkpoint
-from animegen.core.module import AnimeModule
+from animegen.engine.checkpoint import read_checkpoint
+from animegen.engine.module import AnimeModule
+from animegen.launch import jobs, sweep
 from tests.support import assert_same_state, command, sentence, tiny, train
 
 TOY = ("model=toy", "data=paired/toonworld")

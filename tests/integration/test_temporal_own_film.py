@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from animegen import stylize as stylize_verb
-from animegen.video.frames import VideoInfo
-from animegen.video.opening import create_video, open_video
+from animegen.cli import stylize as stylize_verb
+from animegen.media.video.frames import VideoInfo
+from animegen.media.video.opening import create_video, open_video
 from tests.support import run_verb, train
 
 

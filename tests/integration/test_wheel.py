@@ -43,7 +43,7 @@ def test_an_unpacked_wheel_composes_from_any_directory(wheel: Path, tmp_path: Pa
     program = (
         "import sys; sys.path.insert(0, sys.argv.pop(1)); import animegen;"
         " assert animegen.__file__.startswith(sys.path[0]), animegen.__file__;"
-        " from animegen.cli import main; sys.exit(main())"
+        " from animegen.cli.main import main; sys.exit(main())"
     )
     words = ["list", "experiments", "animegan/quickstart"]
     told = subprocess.run(

@@ -16,7 +16,13 @@ from pathlib import Path
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
     [
-        *("animegen.train", "animegen.stylize", "animegen.interpolate", "animegen.prepare", "animegen.evaluate"),
+        *(
+            "animegen.cli.train",
+            "animegen.cli.stylize",
+            "animegen.cli.interpolate",
+            "animegen.cli.prepare",
+            "animegen.cli.evaluate",
+        ),
         "tests.robustness.support",
     ]
 )

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from animegen import evaluate, export, generate, importing, interpolate, load_model, stylize
-from animegen import train as train_verb
-from animegen.core.errors import AnimegenError
-from animegen.data.images import write_image
+from animegen import load_model
+from animegen.cli import evaluate, export, generate, interpolate, stylize
+from animegen.cli import import_weights as importing
+from animegen.cli import train as train_verb
+from animegen.errors import AnimegenError
+from animegen.media.images import write_image
 from tests.support import refused, run_verb, train
 
 

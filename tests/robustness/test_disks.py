@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from animegen import compare, evaluate, export, generate, interpolate, prepare, stylize
-from animegen import train as train_verb
-from animegen.core.checkpoint import read_checkpoint
+from animegen.cli import compare, evaluate, export, generate, interpolate, prepare, stylize
+from animegen.cli import train as train_verb
+from animegen.engine.checkpoint import read_checkpoint
 from tests.robustness.support import assert_calm, finish, run, start
 from tests.robustness.test_kills import film, pixels
 from tests.support import refused, run_verb, sentence, tiny, train
@@ -41,7 +41,7 @@ def test_training_on_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path) -> No
     before = (folder / "checkpoints" / "last.ckpt").read_bytes()
     room = len(before) - 1000  # for all files but the checkpoint
     assert max(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.suffix != ".ckpt") < room
-    ended = run("animegen.train", [[f"resume={folder}", "train_steps=2"]], log, room)
+    ended = run("animegen.cli.train", [[f"resume={folder}", "train_steps=2"]], log, room)
     said = sentence(ended.said, ended.code or 0)
     assert "cannot be written" in said
     assert (folder / "checkpoints" / "last.ckpt").read_bytes() == before
@@ -55,7 +55,7 @@ def test_training_on_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path) -> No
 def test_training_on_a_disk_that_is_full_from_the_beginning(words: tuple[str, ...], room: int, tmp_path: Path) -> None:
     """The configuration, a preview, the record, and a picture of the evaluation are what does not fit."""
     begin = [word for word in tiny(*TOY, "train_steps=2") if not word.startswith(("logger=", "evaluate="))]
-    ended = run("animegen.train", [[*begin, *words, f"output={tmp_path / 'run'}"]], tmp_path / "log", room)
+    ended = run("animegen.cli.train", [[*begin, *words, f"output={tmp_path / 'run'}"]], tmp_path / "log", room)
     assert "cannot be written (File too large)" in sentence(ended.said, ended.code or 0)
     assert not [path for path in (tmp_path / "run").rglob("*") if "unfinished" in path.name or path.name[0] == "."]
     assert run_verb(train_verb.main, *begin, *words, f"output={tmp_path / 'run'}", "overwrite=true") == 0
@@ -63,23 +63,23 @@ def test_training_on_a_disk_that_is_full_from_the_beginning(words: tuple[str, ..
 
 #: What a verb writes, with room for all but its largest file.
 FULL = {
-    "compare": ("animegen.compare", ["{toy}"], "out", 2_000),
-    "eval": ("animegen.evaluate", ["checkpoint={toy}", "device=cpu", "features=none"], "out", 8_000),
-    "drawn film": ("animegen.prepare", ["film=photo", "shots=[5,5]", "side=64"], "out.mp4", 8_000),
-    "its sound": ("animegen.prepare", ["film=photo", "shots=[5,5]", "side=64"], "out.mp4", 3_000),
-    "filter": ("animegen.prepare", ["filter={project}", "radius=1"], "out", 1_000),
-    "pictures": ("animegen.stylize", ["checkpoint={toy}", "input={project}/frames", "device=cpu"], "out", 1_000),
-    "pt2": ("animegen.export", ["checkpoint={toy}", "format=pt2"], "out.pt2", 5_000),
-    "onnx": ("animegen.export", ["checkpoint={toy}", "format=onnx"], "out.onnx", 1_000),
+    "compare": ("animegen.cli.compare", ["{toy}"], "out", 2_000),
+    "eval": ("animegen.cli.evaluate", ["checkpoint={toy}", "device=cpu", "features=none"], "out", 8_000),
+    "drawn film": ("animegen.cli.prepare", ["film=photo", "shots=[5,5]", "side=64"], "out.mp4", 8_000),
+    "its sound": ("animegen.cli.prepare", ["film=photo", "shots=[5,5]", "side=64"], "out.mp4", 3_000),
+    "filter": ("animegen.cli.prepare", ["filter={project}", "radius=1"], "out", 1_000),
+    "pictures": ("animegen.cli.stylize", ["checkpoint={toy}", "input={project}/frames", "device=cpu"], "out", 1_000),
+    "pt2": ("animegen.cli.export", ["checkpoint={toy}", "format=pt2"], "out.pt2", 5_000),
+    "onnx": ("animegen.cli.export", ["checkpoint={toy}", "format=onnx"], "out.onnx", 1_000),
     "smooth film": (
-        "animegen.interpolate",
+        "animegen.cli.interpolate",
         ["checkpoint={between}", "input={film}", "crf=0", "device=cpu"],
         "out.mkv",
         20_000,
     ),
-    "in-betweens": ("animegen.interpolate", ["checkpoint={between}", "input={pair}", "device=cpu"], "out", 1_000),
+    "in-betweens": ("animegen.cli.interpolate", ["checkpoint={between}", "input={pair}", "device=cpu"], "out", 1_000),
     "generated": (
-        "animegen.generate",
+        "animegen.cli.generate",
         ["checkpoint={between}", "keys={pair}", "frames=5", "device=cpu"],
         "out.gif",
         1_000,
@@ -119,7 +119,7 @@ def test_a_full_disk_ends_in_a_sentence_and_leaves_nothing_half_written(
 def test_preparing_films_on_a_full_disk_goes_on_when_there_is_room(tmp_path: Path) -> None:
     words = [f"input={film(tmp_path / 'film.mkv')}", "still=0", "uneven=100", "format=png", "short_side=null"]
     for target, room in (("whole", None), ("full", 3_000), ("full", None)):
-        ended = run("animegen.prepare", [[*words, f"output={tmp_path / target}"]], tmp_path / "log", room)
+        ended = run("animegen.cli.prepare", [[*words, f"output={tmp_path / target}"]], tmp_path / "log", room)
         assert_calm(ended)
         assert (ended.code == 1 and "cannot be written" in ended.said) if room else ended.code == 0
     whole, mended = (
@@ -133,7 +133,7 @@ def test_preparing_films_on_a_full_disk_goes_on_when_there_is_room(tmp_path: Pat
 def test_a_film_on_a_full_disk(toy: Path, tmp_path: Path) -> None:
     source, log = film(tmp_path / "film.mkv"), tmp_path / "log"
     words = [f"checkpoint={toy}", f"input={source}", f"output={tmp_path / 'out.mkv'}", "device=cpu", "crf=0"]
-    ended = run("animegen.stylize", [words], log, 20_000)
+    ended = run("animegen.cli.stylize", [words], log, 20_000)
     assert_calm(ended)
     assert ended.code != 0
     assert "cannot be written" in ended.said
@@ -166,7 +166,7 @@ def test_an_output_that_cannot_be_written(
 def test_two_commands_train_into_the_same_folder(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     words = [*tiny(*TOY, "train_steps=12"), f"output={folder}"]
-    both = [start("animegen.train", [words], tmp_path / f"log{n}") for n in range(2)]
+    both = [start("animegen.cli.train", [words], tmp_path / f"log{n}") for n in range(2)]
     ends = [finish(process, tmp_path / f"log{n}") for n, process in enumerate(both)]
     assert sorted(end.code or 0 for end in ends) == [0, 2], [end.said for end in ends]
     loser = next(end for end in ends if end.code == 2)
@@ -200,7 +200,7 @@ def test_two_commands_prepare_the_same_films(tmp_path: Path) -> None:
         film(tmp_path / "films" / f"{number}.mkv", shots=2 + number)
     words = [f"input={tmp_path / 'films'}", "still=0", "uneven=100", "format=png", "short_side=null"]
     assert run_verb(prepare.main, *words, f"output={tmp_path / 'alone'}") == 0
-    both = [start("animegen.prepare", [[*words, f"output={tmp_path / 'out'}"]], tmp_path / f"log{n}") for n in "01"]
+    both = [start("animegen.cli.prepare", [[*words, f"output={tmp_path / 'out'}"]], tmp_path / f"log{n}") for n in "01"]
     for process, n in zip(both, "01", strict=True):
         assert_calm(finish(process, tmp_path / f"log{n}"))
     assert run_verb(prepare.main, *words, f"output={tmp_path / 'out'}") == 0  # finishes what they left to each other

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from animegen.data.toonworld import Scene
+from animegen.toonworld import Scene
 from tests.robustness.support import Ended, assert_calm, run
 from tests.robustness.test_kills import film
 from tests.support import train
@@ -91,7 +91,7 @@ def test_damaged_pictures(
     damaged_pictures(folder, count)
     log = tmp_path / "log"
     words = [f"checkpoint={toy}", f"input={folder}", f"output={tmp_path / 'drawn'}", "device=cpu"]
-    drawn = run("animegen.stylize", [words], log, files=count)
+    drawn = run("animegen.cli.stylize", [words], log, files=count)
     assert_calm(drawn)
     made = {path.stem for path in (tmp_path / "drawn").iterdir()}
     assert "whole" in made
@@ -106,13 +106,13 @@ def test_damaged_pictures(
         ]
         for path in pairs
     ]
-    paired = run("animegen.interpolate", [[*words, "device=cpu"] for words in commands], log)
+    paired = run("animegen.cli.interpolate", [[*words, "device=cpu"] for words in commands], log)
     assert_calm(paired)
     counts["interpolate"] = len(list((tmp_path / "pairs").iterdir())) if (tmp_path / "pairs").exists() else 0
     assert counts["interpolate"] > 0
     data = ("data=unpaired/folders", f"data.photos={folder}", f"data.anime={folder}", "data.image_size=32")
     score = [f"checkpoint={toy}", "device=cpu", "size=tiny", "features=none", *data]
-    scored = run("animegen.evaluate", [score], log, files=count)
+    scored = run("animegen.cli.evaluate", [score], log, files=count)
     assert_calm(scored)
     assert scored.code == 0, scored.said  # enough is left to score on
     with capsys.disabled():
@@ -166,7 +166,7 @@ def test_damaged_pictures_of_projects(count: int, tmp_path: Path, capsys: pytest
             [f"suggest_keys={project}", "count=1"],
             [f"filter={project}", f"output={tmp_path / 'filtered' / root.name}", "radius=1"],
         ]
-    ended = run("animegen.prepare", commands, tmp_path / "log")
+    ended = run("animegen.cli.prepare", commands, tmp_path / "log")
     assert_calm(ended)
     filtered = sorted(path.name for path in (tmp_path / "filtered").iterdir())
     assert {"000_train", "001_train"} <= set(filtered)
@@ -195,27 +195,27 @@ def test_damaged_films(
     damaged_films(folder, count)
     quick = ("device=cpu", "preset=ultrafast")
     words = [f"checkpoint={toy}", f"input={folder}", f"output={tmp_path / 'drawn'}", *quick]
-    assert_calm(run("animegen.stylize", [words], log, files=count))
+    assert_calm(run("animegen.cli.stylize", [words], log, files=count))
     drawn = len(list((tmp_path / "drawn").glob("*.m*"))) if (tmp_path / "drawn").exists() else 0
     commands = [
         [f"checkpoint={between}", f"input={path}", f"output={tmp_path / 'smooth' / path.name}", *quick]
         for path in sorted(folder.iterdir())
     ]
-    ended: Ended = run("animegen.interpolate", commands, log)
+    ended: Ended = run("animegen.cli.interpolate", commands, log)
     assert_calm(ended)
     smooth = len(list((tmp_path / "smooth").glob("*.m*"))) if (tmp_path / "smooth").exists() else 0
     everything = ("short_side=null", "still=0", "uneven=100", "repeat=null")
     words = [f"input={folder}", f"output={tmp_path / 'clips'}", *everything]
-    assert_calm(run("animegen.prepare", [words], log, files=count))
+    assert_calm(run("animegen.cli.prepare", [words], log, files=count))
     cut = len({path.parent for path in (tmp_path / "clips").rglob("*.jpg")})
     small = ("benchmark.clips=1", "benchmark.frames=4", "benchmark.intervals=[1]", "benchmark.drift_frames=8")
     words = [f"checkpoint={toy}", "device=cpu", "features=none", "benchmark=clips", "benchmark.size=32", *small]
     films = sorted(folder.iterdir())
     commands = [[*words, f"benchmark.film={path}", f"output={tmp_path / 'scores' / path.stem}"] for path in films]
-    assert_calm(run("animegen.evaluate", commands, log))
+    assert_calm(run("animegen.cli.evaluate", commands, log))
     scored = len(list((tmp_path / "scores").glob("*/scores.json")))
     commands = [[f"checkpoint={between}", f"input={path}", "selfcheck=true", "device=cpu"] for path in films]
-    checked = run("animegen.interpolate", commands, log)
+    checked = run("animegen.cli.interpolate", commands, log)
     assert_calm(checked)
     compared = checked.said.count("every other drawing was left out")
     assert min(drawn, smooth, cut, scored, compared) > 0

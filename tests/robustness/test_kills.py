@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from animegen.core.checkpoint import read_checkpoint
-from animegen.data.images import write_image
-from animegen.data.toonworld import Scene
-from animegen.video.reader import VideoReader
+from animegen.engine.checkpoint import read_checkpoint
+from animegen.media.images import write_image
+from animegen.media.video.reader import VideoReader
+from animegen.toonworld import Scene
 from tests.robustness.support import kill_again_and_again
 from tests.support import assert_same_state, tiny, train
 from tests.video_support import EXACT, write_film
@@ -49,7 +49,7 @@ def test_training(kills: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
         assert_same_state(expected, read_checkpoint(last))
         shutil.rmtree(folder)
 
-    told = kill_again_and_again("animegen.train", words, kills, tmp_path / "log", killed, finished)
+    told = kill_again_and_again("animegen.cli.train", words, kills, tmp_path / "log", killed, finished)
     with capsys.disabled():
         print(f"\n{told}")
 
@@ -133,7 +133,7 @@ def test_prepare(kills: int, tmp_path: Path, capsys: pytest.CaptureFixture[str])
         shutil.rmtree(target)
 
     nothing: Callable[[], None] = lambda: None  # noqa: E731 - whatever is there, the next attempt has to finish it
-    told = kill_again_and_again("animegen.prepare", lambda: words, kills, tmp_path / "log", nothing, finished)
+    told = kill_again_and_again("animegen.cli.prepare", lambda: words, kills, tmp_path / "log", nothing, finished)
     with capsys.disabled():
         print(f"\n{told}")
 
@@ -158,4 +158,4 @@ def test_the_pictures_of_a_killed_folder_are_whole(checkpoints: dict[str, Path],
     def again() -> list[str]:
         return [*words, "device=cpu", "overwrite=true"]
 
-    kill_again_and_again("animegen.stylize", again, 1, tmp_path / "log", killed, finished)
+    kill_again_and_again("animegen.cli.stylize", again, 1, tmp_path / "log", killed, finished)

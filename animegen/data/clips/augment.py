@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from animegen.core.errors import AnimegenError
 from animegen.data.augment import Augment
 from animegen.data.sampler import counter_hash, counter_hash_tensor, uniform
+from animegen.errors import AnimegenError
 
 #: Batch keys with frames.
 FRAMES = ("first", "last", "truth")

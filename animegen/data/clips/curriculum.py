@@ -17,11 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from animegen.core.errors import AnimegenError
 from animegen.data.clips.augment import ClipAugment
 from animegen.data.clips.view import ClipView
 from animegen.data.datamodule import AnimeDataModule
 from animegen.data.sampler import ResumableBatchSampler, counter_hash, counter_hash_tensor, draw_integer, random_bits
+from animegen.errors import AnimegenError
 
 
 @dataclass(frozen=True)

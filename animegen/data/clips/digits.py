@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from animegen.core.errors import AnimegenError, did_you_mean
 from animegen.data.sampler import counter_hash, draw_integer
+from animegen.errors import AnimegenError, did_you_mean
 
 _SPLITS = ("train", "val", "test")
 #: Shares of the file's clips: 8000, 1000 and 1000 of 10,000 in GANime.

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from animegen.core.errors import AnimegenError
 from animegen.data.clips.sources import ClipSource, TripletFolders
 from animegen.data.clips.view import ClipView
 from animegen.data.sampler import counter_hash, draw_integer, stream_index
+from animegen.errors import AnimegenError
 
 Shape = int | Sequence[int]
 

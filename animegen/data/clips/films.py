@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from animegen.core.errors import AnimegenError
 from animegen.data.clips.moving import Draw, MovingStills, places_in
-from animegen.data.images import to_float
 from animegen.data.sampler import counter_hash
 from animegen.data.sources import ImageSource
 from animegen.data.views import scale_short_side
+from animegen.errors import AnimegenError
+from animegen.media.images import to_float
 from animegen.nn.warp import consistent
 
 #: What files of films end in.
@@ -64,8 +64,8 @@ class FilmWindows:
         if self._shots:
             return
         # On demand: the video layer reads data, not the other way round.
-        from animegen.video.cache import cached_clip
-        from animegen.video.shots import detect_shots
+        from animegen.media.video.cache import cached_clip
+        from animegen.media.video.shots import detect_shots
 
         shots = []
         for film in self._films():
@@ -140,7 +140,7 @@ class FilmWindows:
         if key in self._flows:
             flow, valid = self._flows[key]
             return flow.float(), valid
-        from animegen.video.flow import DISFlow
+        from animegen.media.video.flow import DISFlow
 
         _, clip, first, _ = self.shots[index]
         pictures = [scale_short_side(clip[first + t], self.size)[None] for t in (now, then)]

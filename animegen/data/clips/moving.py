@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from animegen.core.errors import AnimegenError
-from animegen.data.images import to_float, to_uint8
 from animegen.data.sources import ImageSource, next_good
-from animegen.data.toonworld import VISIBLE, Scene, ToonWorldImages, truth
-from animegen.data.toonworld.scene import Size
 from animegen.data.views import scale_short_side
+from animegen.errors import AnimegenError
+from animegen.media.images import to_float, to_uint8
+from animegen.toonworld import VISIBLE, Scene, ToonWorldImages, truth
+from animegen.toonworld.scene import Size
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class ToonWorldWindows(ToonWorldImages):
         look: ``photo``, or a style.
         length: frames per scene; the scene itself lasts ``frames``.
         motion: whether :meth:`motion` will be asked for.
-        settings: see :class:`~animegen.data.toonworld.ToonWorldImages`.
+        settings: see :class:`~animegen.toonworld.ToonWorldImages`.
     """
 
     def __init__(

@@ -10,11 +10,11 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from animegen.core.errors import AnimegenError, did_you_mean
-from animegen.data.images import EXTENSIONS, natural_key, read_image, visible_files
 from animegen.data.sampler import counter_hash
-from animegen.data.toonworld import ToonWorldImages
-from animegen.data.toonworld.scene import Size
+from animegen.errors import AnimegenError, did_you_mean
+from animegen.media.images import EXTENSIONS, natural_key, read_image, visible_files
+from animegen.toonworld import ToonWorldImages
+from animegen.toonworld.scene import Size
 
 log = logging.getLogger(__name__)
 

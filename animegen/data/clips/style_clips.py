@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from animegen.core.errors import AnimegenError
 from animegen.data.augment import Augment, take
 from animegen.data.clips.moving import Draw, MotionSource, WindowSource, named_windows
 from animegen.data.sampler import counter_hash, draw_integer, stream_index
 from animegen.data.sources import ImageSource
 from animegen.data.views import View, scale_short_side
+from animegen.errors import AnimegenError
 
 #: Entries on the grid of the photos, which are cropped and mirrored with them.
 MOTION = ("flow", "valid", "flow_first", "valid_first")

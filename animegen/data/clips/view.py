@@ -8,10 +8,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from animegen.core.errors import AnimegenError, did_you_mean
 from animegen.data.clips.sources import ClipSource
 from animegen.data.sampler import counter_hash, draw_integer, stream_index
 from animegen.data.views import View, scale_short_side
+from animegen.errors import AnimegenError, did_you_mean
 
 MIDDLES = ("centre", "random", "all")
 

@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import Tensor
 
-from animegen.core.errors import AnimegenError
 from animegen.data.datamodule import AnimeDataModule
 from animegen.data.keyframes.guides import Guide
 from animegen.data.keyframes.prefilter import BilateralFilter
 from animegen.data.keyframes.project import KeyframeProject, spread
 from animegen.data.keyframes.views import Clip, KeyPatches, WholeFrames
+from animegen.errors import AnimegenError
 
 
 class KeyframeData(AnimeDataModule):

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from animegen.core.errors import AnimegenError, did_you_mean
 from animegen.data.keyframes.project import KeyframeProject, spread
 from animegen.data.views import scale_short_side
+from animegen.errors import AnimegenError, did_you_mean
 
 Picture = np.ndarray
 """uint8 (H, W, 3), RGB."""
@@ -101,7 +101,7 @@ def filtered_project(
 
 def _piece(film: Path, start: int, frames: int, size: int) -> Tensor:
     """Return a piece of a film, uint8 (frames, 3, H, W)."""
-    from animegen.video.opening import open_video  # on demand: generated clips need no films
+    from animegen.media.video.opening import open_video  # on demand: generated clips need no films
 
     found = [scale_short_side(pixels, size) for pixels, _ in islice(open_video(film), start, start + frames)]
     if len(found) < frames:

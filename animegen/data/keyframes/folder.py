@@ -15,10 +15,10 @@ from PIL import Image
 from torch import Tensor
 from yaml import YAMLError
 
-from animegen.core.errors import AnimegenError, did_you_mean
-from animegen.data.images import EXTENSIONS, list_images, natural_key, read_image
 from animegen.data.keyframes.patches import erode
 from animegen.data.keyframes.project import FrameFiles, KeyframeProject, resized
+from animegen.errors import AnimegenError, did_you_mean
+from animegen.media.images import EXTENSIONS, list_images, natural_key, read_image
 
 MANIFEST = "project.yaml"
 KEYS = ("clip", "range", "hold_out", "resize", "guides")
@@ -205,7 +205,7 @@ class _Inspection:
 
     def _film(self, place: Path) -> Tensor:
         """Return all frames of a film (T, 3, H, W) uint8."""
-        from animegen.video.opening import open_video  # on demand: most clips are folders
+        from animegen.media.video.opening import open_video  # on demand: most clips are folders
 
         frames = [pixels for pixels, _ in open_video(place)]
         if not frames:

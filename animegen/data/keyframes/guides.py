@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from animegen.core.errors import AnimegenError
-from animegen.data.images import to_uint8
 from animegen.data.sampler import counter_hash, counter_hash_tensor, random_bits, uniform
+from animegen.errors import AnimegenError
+from animegen.media.images import to_uint8
+from animegen.media.video.flow import DISFlow, FlowEstimator
 from animegen.nn.warp import backward_warp, consistent
-from animegen.video.flow import DISFlow, FlowEstimator
 
 
 class Guide(nn.Module):

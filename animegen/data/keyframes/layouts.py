@@ -8,9 +8,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from animegen.core.errors import AnimegenError
-from animegen.data.images import EXTENSIONS, natural_key
 from animegen.data.keyframes.folder import FORMATS, MANIFEST
+from animegen.errors import AnimegenError
+from animegen.media.images import EXTENSIONS, natural_key
 
 INPUTS = ("input_filtered", "input")
 """Where the other programs keep frames: the filtered ones first, as they were trained on."""

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from animegen.core.errors import AnimegenError
 from animegen.data.sampler import counter_hash, counter_hash_tensor, permutation, random_bits, uniform
+from animegen.errors import AnimegenError
 
 EROSION = 3
 """Pixels by which masks shrink before patches are centred on them, as in the released code of Texler et al. 2020."""

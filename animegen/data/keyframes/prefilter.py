@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from animegen.core.errors import AnimegenError
-from animegen.data.images import to_float, to_uint8
 from animegen.data.keyframes.project import Frames
+from animegen.errors import AnimegenError
+from animegen.media.images import to_float, to_uint8
+from animegen.media.video.flow import DISFlow, FlowEstimator
 from animegen.nn.warp import backward_warp
-from animegen.video.flow import DISFlow, FlowEstimator
 
 Tag = TypeVar("Tag")
 

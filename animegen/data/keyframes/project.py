@@ -9,11 +9,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from animegen.core.errors import AnimegenError
-from animegen.data.images import read_image
-from animegen.data.toonworld import Scene
-from animegen.data.toonworld.palettes import STYLES
-from animegen.data.toonworld.scene import check_choice
+from animegen.errors import AnimegenError
+from animegen.media.images import read_image
+from animegen.toonworld import Scene
+from animegen.toonworld.palettes import STYLES
+from animegen.toonworld.scene import check_choice
 
 
 class Frames(Protocol):

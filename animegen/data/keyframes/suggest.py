@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from animegen.core.errors import AnimegenError
-from animegen.data.images import to_float
 from animegen.data.keyframes.project import Frames, spread
+from animegen.errors import AnimegenError
+from animegen.media.images import to_float
 
 SIDE = 128
 """Shorter side in pixels at which frames are compared."""

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from animegen.core.errors import AnimegenError
-from animegen.data.images import to_float
 from animegen.data.keyframes.guides import FileGuide, Guide, Guides
 from animegen.data.keyframes.patches import Centres, HardPlaces, PatchBank, WholePictures, normal_noise
 from animegen.data.keyframes.prefilter import BilateralFilter
 from animegen.data.keyframes.project import Frames, KeyframeProject, spread
 from animegen.data.sampler import counter_hash, counter_hash_tensor, random_bits
 from animegen.data.views import View
+from animegen.errors import AnimegenError
+from animegen.media.images import to_float
+from animegen.media.video.flow import DISFlow
 from animegen.nn.warp import consistent
-from animegen.video.flow import DISFlow
 
 
 class Clip:

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from animegen.core.judging import Make, joint_logits
-from animegen.core.module import Updates
-from animegen.core.tasks import StyliseModule, pad_and_crop
-from animegen.models.animegan.judging import smooth_of
+from animegen.engine.module import Updates
+from animegen.models.animegan.adversarial import smooth_of
 from animegen.models.animegan.networks.v3 import AnimeGANv3DoubleTail
 from animegen.nn.colour import gray
 from animegen.nn.filters import l0_smooth, self_guided
+from animegen.tasks.adversarial import Make, joint_logits
+from animegen.tasks.stylize import StyliseModule, pad_and_crop
 
 _DENOISE_EPS = 1e-3
 """The filter before L0 smoothing flattens differences below about 8 levels of 255, as the code's non-local means do."""
@@ -61,7 +61,7 @@ class DTGAN(StyliseModule):
         region_strength: strength of L0 smoothing that stands for superpixels; 0.02 as in the method's paper.
         salt: share of the pixels of edge-smoothed pictures that turn white before they are judged; 0.1 for the
             published Shinkai style.
-        settings: see :class:`~animegen.core.module.AnimeModule`.
+        settings: see :class:`~animegen.engine.module.AnimeModule`.
 
     Source: Liu, Chen, Gao, IEICE Transactions E107.D(1), 2024, and the released code.
     """

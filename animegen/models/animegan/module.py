@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from animegen.core.errors import AnimegenError
-from animegen.core.judging import Make, joint_logits, refining
-from animegen.core.module import Updates
-from animegen.core.objective import Objective
-from animegen.core.tasks import StyliseModule, split_batches
+from animegen.engine.module import Updates
+from animegen.engine.objective import Objective
+from animegen.errors import AnimegenError
+from animegen.models.animegan.adversarial import smooth_of
 from animegen.models.animegan.degradation import PhotoDegradation
-from animegen.models.animegan.judging import smooth_of
 from animegen.nn.colour import LinearColourTransfer, gray
+from animegen.tasks.adversarial import Make, joint_logits, refining
+from animegen.tasks.stylize import StyliseModule, split_batches
 
 
 class AnimeGAN(StyliseModule):
@@ -58,7 +58,7 @@ class AnimeGAN(StyliseModule):
         discriminator_every: the discriminator is updated on every so many steps of phase 1, from the first on; the
             generator on each. Where the terms that read fakes have the same ``every``, no fakes are made in between.
         discriminator_updates: number of discriminator updates on such a step, all on its pictures.
-        settings: see :class:`~animegen.core.module.AnimeModule`.
+        settings: see :class:`~animegen.engine.module.AnimeModule`.
 
     Source: Chen, Liu, Chen, "AnimeGAN: A Novel Lightweight GAN for Photo Animation", ISICA 2019,
     and the procedure of its released code.

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from animegen.core.errors import AnimegenError
-from animegen.core.module import Updates
-from animegen.core.tasks import StyliseModule
+from animegen.engine.module import Updates
+from animegen.errors import AnimegenError
 from animegen.losses.style import gram
 from animegen.models.animegan.networks.stored import StoredFeatures
+from animegen.tasks.stylize import StyliseModule
 
 _NOISE_LEVEL = 20 / 127.5
 """Amplitude of the noise at the start: 20 levels of 255."""
@@ -151,7 +151,7 @@ class NeuralStyle(StyliseModule):
 
     Args:
         generator: the optimisation.
-        settings: see :class:`~animegen.core.module.AnimeModule`; it has neither optimizers nor objectives.
+        settings: see :class:`~animegen.engine.module.AnimeModule`; it has neither optimizers nor objectives.
     """
 
     generator: PixelOptimiser

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from animegen.core.judging import Make, joint_logits
-from animegen.core.module import Updates
-from animegen.core.tasks import StyliseModule
+from animegen.engine.module import Updates
 from animegen.nn.colour import apply_colour_map
 from animegen.nn.filters import guided_filter, l0_smooth
+from animegen.tasks.adversarial import Make, joint_logits
+from animegen.tasks.stylize import StyliseModule
 
 _SURFACE_RADIUS, _SURFACE_EPS = 5, 0.2
 _GRAY = (0.299, 0.587, 0.114)
@@ -50,7 +50,7 @@ class WhiteBox(StyliseModule):
         pretrain_steps: length of phase 0 in train steps.
         gray_spread: 0.1 as published.
         region_strength: strength of L0 smoothing, see :func:`~animegen.nn.filters.l0_smooth`.
-        settings: see :class:`~animegen.core.module.AnimeModule`.
+        settings: see :class:`~animegen.engine.module.AnimeModule`.
     """
 
     trains = {"pretrain": "generator"}  # noqa: RUF012 - read-only by contract

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from animegen.core.errors import AnimegenError
-from animegen.core.module import Updates
-from animegen.core.tasks import StyliseModule, pad_and_crop
-from animegen.data.images import to_float
 from animegen.data.keyframes.guides import FileGuide, Guide, Guides
+from animegen.engine.module import Updates
+from animegen.errors import AnimegenError
+from animegen.media.images import to_float
 from animegen.nn.warp import backward_warp, inside
+from animegen.tasks.stylize import StyliseModule, pad_and_crop
 
 
 class FewShot(StyliseModule):
@@ -43,7 +43,7 @@ class FewShot(StyliseModule):
         discriminator: patch discriminator, or ``None`` for training without an adversary.
         guides: name -> guide, further inputs of the generator.
         unlabelled_share: patches of frames without drawing per patch of a key frame.
-        settings: see :class:`~animegen.core.module.AnimeModule`.
+        settings: see :class:`~animegen.engine.module.AnimeModule`.
 
     Source: Texler et al., "Interactive Video Stylization Using Few-Shot Patch-Based Training", ACM TOG 39(4), 2020.
     """

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from animegen.core.errors import AnimegenError, did_you_mean
+from animegen.errors import AnimegenError, did_you_mean
 from animegen.models.fewshot.fast import FoldingSequential, in_strips
 from animegen.nn.conv import SLOPE, initialise, require_multiple, scale_channels
 from animegen.nn.norm import InstanceNorm

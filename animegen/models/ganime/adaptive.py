@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from animegen.core.errors import AnimegenError
-from animegen.core.objective import Evaluation
+from animegen.engine.objective import Evaluation
+from animegen.errors import AnimegenError
 
 #: Added to the norm that is divided by (taming-transformers).
 _EPSILON = 1e-4

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from animegen.core.errors import AnimegenError
-from animegen.core.files import completed
 from animegen.data.clips import ClipsView
-from animegen.data.images import to_float
+from animegen.errors import AnimegenError
+from animegen.files import completed
+from animegen.media.images import to_float
 from animegen.models.ganime.networks.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)

@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from animegen.core.inbetween import padded
-from animegen.data.images import scaled
+from animegen.media.images import scaled
 from animegen.models.ganime.networks.tokenizer import Tokenizer
 from animegen.models.interpolation.networks.base import Drawn
 from animegen.nn.warp import backward_warp, resize_flow
+from animegen.tasks.inbetween import padded
 
 #: Frames that go through the decoder at a time.
 _CHUNK = 64

@@ -9,18 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from animegen.core.checkpoint import load_model
-from animegen.core.errors import AnimegenError
-from animegen.core.inbetween import InbetweenModule, padded
-from animegen.core.module import Updates
-from animegen.core.protocols import Sampling
 from animegen.data.clips import ClipsView
+from animegen.engine.checkpoint import load_model
+from animegen.engine.module import Updates
+from animegen.errors import AnimegenError
 from animegen.metrics.image import psnr, ssim
 from animegen.models.ganime.adaptive import AdaptiveEvaluation
 from animegen.models.ganime.codes import CodeTable, code_table
 from animegen.models.ganime.drawing import Pair, accuracies, decode, render, rendered, sized, soft_frames, span_of
 from animegen.models.ganime.networks.tokenizer import Tokenized, Tokenizer
 from animegen.models.ganime.networks.transformer import CodeTransformer
+from animegen.tasks.inbetween import InbetweenModule, padded
+from animegen.tasks.protocols import Sampling
 
 
 class Ganime(InbetweenModule):
@@ -53,9 +53,9 @@ class Ganime(InbetweenModule):
             start later: a discriminator that has learned a little does less harm.
         adaptive_cap: limit of the adversarial term's adaptive weight, see
             :class:`~animegen.models.ganime.adaptive.AdaptiveEvaluation`; ``None``: a fixed weight.
-        sampling: how codes are chosen when clips are drawn, see :class:`~animegen.core.protocols.Sampling`.
+        sampling: how codes are chosen when clips are drawn, see :class:`~animegen.tasks.protocols.Sampling`.
         soft_frames: number of frames in ``soft``.
-        settings: see :class:`~animegen.core.module.AnimeModule`.
+        settings: see :class:`~animegen.engine.module.AnimeModule`.
 
     Raises:
         AnimegenError: for parts that do not fit together.
@@ -361,7 +361,7 @@ class Ganime(InbetweenModule):
         sampling: Sampling | None = None,
         keys: Mapping[int, Tensor] | None = None,
     ) -> Tensor:
-        """Return a clip (B,frames,3,H,W), see :class:`~animegen.core.protocols.ClipGenerator`.
+        """Return a clip (B,frames,3,H,W), see :class:`~animegen.tasks.protocols.ClipGenerator`.
 
         The given frames stand in it as they are, not as the tokenizer would draw them.
 

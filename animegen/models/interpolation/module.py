@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from animegen.core.errors import AnimegenError
-from animegen.core.inbetween import InbetweenModule
-from animegen.core.module import Updates
+from animegen.engine.module import Updates
+from animegen.errors import AnimegenError
 from animegen.losses.latent import kl_per_channel
 from animegen.losses.structure import motion_mask
-from animegen.models.interpolation.judging import Judge
+from animegen.models.interpolation.adversarial import Judge
 from animegen.models.interpolation.networks.base import Drawn, InbetweenNetwork, Symmetric, blend
 from animegen.models.interpolation.networks.isnet import TruthEncoder
 from animegen.nn.lines import line_mask
+from animegen.tasks.inbetween import InbetweenModule
 
 #: Channels whose posterior means vary more than this over a batch are in use (Burda et al. 2016).
 _ACTIVE = 0.01
@@ -44,14 +44,14 @@ class FrameInterpolation(InbetweenModule):
 
     Args:
         generator: one of :mod:`animegen.models.interpolation.networks`.
-        discriminator: a :class:`~animegen.models.interpolation.judging.Judge`, or ``None``.
+        discriminator: a :class:`~animegen.models.interpolation.adversarial.Judge`, or ``None``.
         discriminator_start: train step from which the discriminator learns; give its term in the generator's
             objective the same ``start``.
         truth_encoder: autoencoder of the truth, whose maps ``FeatureSync`` reads.
         truth_encoder_steps: train steps for which the truth encoder learns; then it is fixed. Start the term there.
         symmetric: draw forwards and backwards and take the mean, see
             :class:`~animegen.models.interpolation.networks.base.Symmetric`.
-        settings: see :class:`~animegen.core.module.AnimeModule`.
+        settings: see :class:`~animegen.engine.module.AnimeModule`.
     """
 
     generator: InbetweenNetwork

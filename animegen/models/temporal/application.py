@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from animegen.core.tasks import StyliseModule, pad_and_crop
 from animegen.models.temporal.networks.generator import TemporalGenerator, fits, without_memory
 from animegen.models.temporal.networks.state import Style, TemporalState
 from animegen.models.temporal.networks.style import blend, scaled
-from animegen.models.temporal.showing import attention_picture, clip_scores, frame_scores, mask_picture
+from animegen.models.temporal.visualization import attention_picture, clip_scores, frame_scores, mask_picture
 from animegen.models.temporal.windows import MOTION, estimated_flow
+from animegen.tasks.stylize import StyliseModule, pad_and_crop
 
 
 class TemporalStyliser(StyliseModule):

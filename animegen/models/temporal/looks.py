@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from animegen.core.errors import AnimegenError
+from animegen.errors import AnimegenError
 from animegen.nn.colour import LinearColourTransfer
 
 

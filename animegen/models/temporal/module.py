@@ -9,11 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from animegen.core.errors import AnimegenError, did_you_mean
-from animegen.core.judging import Make, joint_logits, refining
-from animegen.core.module import Updates
-from animegen.core.tasks import split_batches
 from animegen.data.edge_smoothing import edge_smooth
+from animegen.engine.module import Updates
+from animegen.errors import AnimegenError, did_you_mean
 from animegen.models.temporal.application import TemporalStyliser
 from animegen.models.temporal.looks import LookColours, check_looks, colours_of
 from animegen.models.temporal.networks.generator import TemporalGenerator
@@ -32,6 +30,8 @@ from animegen.models.temporal.windows import (
 from animegen.nn.colour import LinearColourTransfer, gray
 from animegen.nn.degradation import PhotoDegradation
 from animegen.nn.discriminators3d import SHORTEST, TemporalPatchGAN
+from animegen.tasks.adversarial import Make, joint_logits, refining
+from animegen.tasks.stylize import split_batches
 
 #: After how many of its updates the singular values of a discriminator are cut (TGAN's code).
 CLIP_EVERY = 5
@@ -102,7 +102,7 @@ class TemporalAnime(TemporalStyliser):
             given, as when the model is applied.
         tbptt: gradients go back through so many frames; 0: through all.
         still_size: shorter side to which stills are scaled when the model is applied: what it was trained on.
-        settings: see :class:`~animegen.core.module.AnimeModule`.
+        settings: see :class:`~animegen.engine.module.AnimeModule`.
     """
 
     def __init__(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from animegen.core.errors import AnimegenError, did_you_mean
+from animegen.errors import AnimegenError, did_you_mean
 
 #: Entries with one value per frame but the first, and their channels.
 MOTION = {"flow": 2, "valid": 1, "flow_first": 2, "valid_first": 1}
@@ -179,7 +179,7 @@ def motion_of(batch: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def estimated_flow(clips: Tensor) -> Tensor:
     """Return the DIS flow (B,T,2,H,W) of clips (B,T,3,H,W) from each frame into the one before; 0 at the first."""
-    from animegen.video.flow import DISFlow  # on demand: few need it
+    from animegen.media.video.flow import DISFlow  # on demand: few need it
 
     later, earlier = clips[:, 1:].flatten(0, 1).float(), clips[:, :-1].flatten(0, 1).float()
     flow = torch.zeros_like(clips[:, :, :2])

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from animegen.core.module import Updates
-from animegen.core.tasks import StyliseModule
+from animegen.engine.module import Updates
+from animegen.tasks.stylize import StyliseModule
 
 
 class Toy(StyliseModule):
@@ -15,7 +15,7 @@ class Toy(StyliseModule):
 
     Args:
         generator: network from photo to anime.
-        settings: optimizers, objectives ..., see :class:`~animegen.core.module.AnimeModule`.
+        settings: optimizers, objectives ..., see :class:`~animegen.engine.module.AnimeModule`.
     """
 
     needs_pairs = True

@@ -7,10 +7,10 @@ import colorsys
 import pytest
 import torch
 
-from animegen.core.errors import AnimegenError
 from animegen.data.augment import Augment, take
-from animegen.data.images import to_float
 from animegen.data.sampler import counter_hash
+from animegen.errors import AnimegenError
+from animegen.media.images import to_float
 
 
 def batch(numbers: list[int], side: int = 24, **more: torch.Tensor) -> dict[str, torch.Tensor]:

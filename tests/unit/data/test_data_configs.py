@@ -10,9 +10,9 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
 
-from animegen.core.config import register
-from animegen.core.errors import AnimegenError
+from animegen.config.compose import register
 from animegen.data import AnimeDataModule, ImageFolder, PairedView, StillView, UnpairedView
+from animegen.errors import AnimegenError
 
 CONFIGS = Path(__file__).parents[3] / "conf" / "data"
 OPTIONS = sorted(path.relative_to(CONFIGS).with_suffix("").as_posix() for path in CONFIGS.rglob("*.yaml"))

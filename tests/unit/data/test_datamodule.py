@@ -14,7 +14,6 @@ import torch
 import torch.multiprocessing as mp
 from PIL import Image
 
-from animegen.core.errors import AnimegenError
 from animegen.data import (
     AnimeDataModule,
     Augment,
@@ -25,6 +24,7 @@ from animegen.data import (
     edge_smooth,
     to_float,
 )
+from animegen.errors import AnimegenError
 
 
 class Noise:

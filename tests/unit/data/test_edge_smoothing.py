@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from animegen.data.edge_smoothing import canny, dilate, edge_smooth, gaussian_5x5, grey
-from animegen.data.images import to_float
+from animegen.media.images import to_float
 
 
 def pictures() -> list[np.ndarray]:

@@ -10,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-from animegen.core.errors import AnimegenError
 from animegen.data.sources import (
     ClassicLayout,
     Holdout,
@@ -22,6 +21,7 @@ from animegen.data.sources import (
     classic_source,
     smooth_source,
 )
+from animegen.errors import AnimegenError
 
 
 class Fake:

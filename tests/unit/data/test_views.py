@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from animegen.core.errors import AnimegenError
-from animegen.data.images import read_image
 from animegen.data.sampler import permutation
 from animegen.data.sources import ImageFolder
 from animegen.data.views import PairedView, StillView, UnpairedView, scale_short_side
+from animegen.errors import AnimegenError
+from animegen.media.images import read_image
 
 
 class Coloured:

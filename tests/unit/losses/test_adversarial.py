@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from animegen.core.errors import AnimegenError
+from animegen.errors import AnimegenError
 from animegen.losses import GANLoss
 
 LOGITS = torch.tensor([-2.0, 0.0, 0.5, 3.0]).view(2, 1, 1, 2)

@@ -2,7 +2,7 @@ import lpips
 import pytest
 import torch
 
-from animegen.core.errors import AnimegenError
+from animegen.errors import AnimegenError
 from animegen.losses import LPIPS, FeatureL1, GramStyle, gram
 from animegen.nn.features import FeatureExtractor
 

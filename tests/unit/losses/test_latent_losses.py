@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from animegen.core.errors import AnimegenError
+from animegen.errors import AnimegenError
 from animegen.losses import KL, Commitment
 
 IMAGE = torch.zeros(1, 3, 8, 8)  # 192 values

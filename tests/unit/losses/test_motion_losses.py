@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from animegen.core.errors import AnimegenError
+from animegen.errors import AnimegenError
 from animegen.losses import (
     NEDT,
     Census,

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from animegen.core.errors import AnimegenError
+from animegen.errors import AnimegenError
 from animegen.losses import L1, MSE, Charbonnier, GradientL1, TotalVariation
 
 A = torch.tensor([[1.0, -1.0], [0.5, 0.0]]).view(1, 1, 2, 2)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from animegen.core.errors import AnimegenError
+from animegen.errors import AnimegenError
 from animegen.losses import (
     FeatureConsistency,
     FeatureStatistics,

@@ -11,8 +11,8 @@ from scipy import ndimage
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
-from animegen.core.errors import AnimegenError
-from animegen.data.images import to_float, to_uint8
+from animegen.errors import AnimegenError
+from animegen.media.images import to_float, to_uint8
 from animegen.metrics import image as measures
 
 

@@ -8,7 +8,7 @@ import lpips
 import pytest
 import torch
 
-from animegen.core.errors import AnimegenError
+from animegen.errors import AnimegenError
 from animegen.metrics.perceptual import LPIPS, PerceptualDistance
 from animegen.nn.features import FeatureExtractor
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from animegen.core.errors import AnimegenError
+from animegen.errors import AnimegenError
+from animegen.media.video.flow import Motion
 from animegen.metrics import video
 from animegen.metrics.image import ssim
 from animegen.nn.colour import gray
-from animegen.video.flow import Motion
 
 LEVEL = 2 / 255
 """One level of 255 in [-1, 1]."""

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from animegen.core import AnimegenError, Objective, Term
-from animegen.core.ablations import check_ablations, fits
-from animegen.core.build import build as build_node
-from animegen.core.checkpoint import read_checkpoint
-from animegen.core.config import compose_config, list_options, plain
-from animegen.core.step_log import StepLog
+from animegen.config.ablations import check_ablations, fits
+from animegen.config.compose import compose_config, list_options, plain
+from animegen.config.instantiate import build as build_node
 from animegen.data import write_image
+from animegen.engine import AnimegenError, Objective, Term
+from animegen.engine.checkpoint import read_checkpoint
+from animegen.engine.step_log import StepLog
 from animegen.losses import GANLoss
 from animegen.models.animegan import AnimeGAN, Autoencoder, NeuralStyle
 from animegen.models.animegan.networks import OutputActivation, SeedGenerator, WhiteBoxDiscriminator
@@ -231,7 +231,7 @@ def test_the_message_names_the_experiments_that_fit(monkeypatch: pytest.MonkeyPa
     options = [f"experiment/animegan/{name}" for name in ("quickstart", "study", "v1")]
     words = ["experiment=animegan/quickstart", "ablation=animegan/no_style"]
     compose_config("train", words)
-    monkeypatch.setattr("animegen.core.config.list_options", lambda: options)
+    monkeypatch.setattr("animegen.config.compose.list_options", lambda: options)
     with pytest.raises(AnimegenError, match=r"fit experiment=animegan/quickstart.*: animegan/study, animegan/v1"):
         check_ablations(words)
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from animegen.core.checkpoint import load_model
-from animegen.core.errors import AnimegenError
-from animegen.core.foreign import choose_importer, read_state, translate
-from animegen.importing import import_weights, importers
+from animegen.cli.import_weights import import_weights, importers
+from animegen.engine.checkpoint import load_model
+from animegen.engine.weight_conversion import choose_importer, read_state, translate
+from animegen.errors import AnimegenError
 from animegen.models.animegan.networks import AnimeGANv2
 from tests.unit.models.ports import PORTS, draw, weights
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from animegen.core import AnimegenError, Objective, Term
+from animegen.engine import AnimegenError, Objective, Term
 from animegen.losses import L1, GANLoss
 from animegen.models.animegan import AnimeGAN
 from animegen.models.animegan.degradation import PhotoDegradation

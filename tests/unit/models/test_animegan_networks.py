@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from animegen.core.errors import AnimegenError
+from animegen.errors import AnimegenError
 from animegen.models.animegan.networks import (
     AnimeGANv1,
     AnimeGANv2,

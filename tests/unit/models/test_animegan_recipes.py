@@ -3,15 +3,15 @@
 import pytest
 import torch
 
-from animegen.core.build import build as build_node
-from animegen.core.config import compose_config, plain
-from animegen.core.errors import AnimegenError
-from animegen.core.judging import joint_logits
+from animegen.config.compose import compose_config, plain
+from animegen.config.instantiate import build as build_node
+from animegen.errors import AnimegenError
 from animegen.losses import LPIPS, PatchNCE
 from animegen.models.animegan import Autoencoder
 from animegen.models.animegan.networks import CartoonGAN, WhiteBoxUNet
 from animegen.nn.colour import gray
 from animegen.nn.discriminators import MultiscalePatchGAN, SNResNetPatch
+from animegen.tasks.adversarial import joint_logits
 
 
 def build(*overrides: str) -> torch.nn.Module:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from animegen.core.errors import AnimegenError
+from animegen.errors import AnimegenError
 from animegen.models.animegan.networks import CompactUNet
 from animegen.nn.compact import ResidualBlock
-from animegen.nn.tiling import tiled
+from animegen.tiling.tiles import tiled
 
 
 @pytest.mark.parametrize(("width", "count"), [(1.0, 2_141_955), (0.375, 306_515)])

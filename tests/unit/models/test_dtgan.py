@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from animegen.core.build import build as build_node
-from animegen.core.config import compose_config, plain
-from animegen.core.errors import AnimegenError
+from animegen.config.compose import compose_config, plain
+from animegen.config.instantiate import build as build_node
+from animegen.errors import AnimegenError
 from animegen.models.animegan import DTGAN
 from animegen.nn.colour import gray
 from animegen.nn.filters import l0_smooth, self_guided

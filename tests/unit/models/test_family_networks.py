@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from animegen.core.errors import AnimegenError
+from animegen.errors import AnimegenError
 from animegen.models.animegan.networks import (
     AnimeGANv3,
     AnimeGANv3Discriminator,
@@ -19,7 +19,7 @@ from animegen.nn.features import FeatureExtractor
 from animegen.nn.filters import guided_filter
 from animegen.nn.norm import LADE
 from animegen.nn.spectral import SpectralNorm
-from animegen.nn.tiling import tiled
+from animegen.tiling.tiles import tiled
 
 GENERATORS = [AnimeGANv3, AnimeGANv3DoubleTail, CartoonGAN, WhiteBoxUNet]
 

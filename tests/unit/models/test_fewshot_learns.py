@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from animegen.core.build import build
-from animegen.core.config import compose_config, plain
-from animegen.data.images import to_float
+from animegen.benchmarks.keyframe_baselines import fit_lut
+from animegen.config.compose import compose_config, plain
+from animegen.config.instantiate import build
+from animegen.media.images import to_float
 from animegen.metrics.image import psnr
-from animegen.metrics.keyframes import fit_lut
 
 
 def test_two_drawn_frames_beat_the_best_colour_table() -> None:

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from animegen.core.build import build
-from animegen.core.config import compose_config
-from animegen.core.errors import AnimegenError
-from animegen.data.images import to_float
+from animegen.config.compose import compose_config
+from animegen.config.instantiate import build
 from animegen.data.keyframes import CoordinateGuide, EdgeGuide, FileGuide, GaussGuide, Guides
+from animegen.errors import AnimegenError
+from animegen.media.images import to_float
 from animegen.models.fewshot import FewShot
 from animegen.models.fewshot.losses import FeatureMSE, FrameDifference, MaskedL1
 from animegen.models.fewshot.networks import FewShotGenerator

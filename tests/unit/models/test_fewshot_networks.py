@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from animegen.core.errors import AnimegenError
+from animegen.errors import AnimegenError
 from animegen.models.fewshot import fast
 from animegen.models.fewshot.fast import FoldingSequential
 from animegen.models.fewshot.networks import FewShotGenerator, FoldedUpsampleConv, PatchDiscriminator

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from animegen import bench as verb
-from animegen.core.build import build
-from animegen.core.config import compose_config
+from animegen.cli import bench as verb
+from animegen.config.compose import compose_config
+from animegen.config.instantiate import build
 from animegen.models.ganime.networks.masked import ClipMask, FrameBlockMask
 from tests.support import run_verb
 

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from animegen.callbacks import StopAfter
-from animegen.core import Objective
-from animegen.core.errors import AnimegenError
+from animegen.engine import Objective
+from animegen.engine.callbacks import StopAfter
+from animegen.errors import AnimegenError
 from animegen.losses import L1
 from animegen.models.ganime import Ganime
 from animegen.models.ganime.networks import CodeTransformer, Tokenizer

@@ -12,13 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from animegen import load_model
-from animegen.core.checkpoint import read_checkpoint
-from animegen.core.errors import AnimegenError
-from animegen.core.objective import Objective
-from animegen.core.protocols import ClipGenerator, Interpolator
 from animegen.data.clips import ClipsView, MovingDigits
-from animegen.data.images import to_float
+from animegen.engine.checkpoint import read_checkpoint
+from animegen.engine.objective import Objective
+from animegen.errors import AnimegenError
 from animegen.losses import L1, Commitment, GANLoss
+from animegen.media.images import to_float
 from animegen.metrics.image import psnr
 from animegen.models.ganime import Ganime
 from animegen.models.ganime.adaptive import AdaptiveEvaluation
@@ -27,6 +26,7 @@ from animegen.models.ganime.drawing import Pair, decode, rendered, sized, soft_f
 from animegen.models.ganime.networks import CodeTransformer, NLayerPatchGAN, Tokenizer
 from animegen.models.interpolation.networks import IFNet
 from animegen.models.interpolation.networks.base import Drawn
+from animegen.tasks.protocols import ClipGenerator, Interpolator
 from tests.support import assert_same_state, train
 
 

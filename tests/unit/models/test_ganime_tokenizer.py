@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from animegen.core.errors import AnimegenError
-from animegen.core.objective import Objective
+from animegen.engine.objective import Objective
+from animegen.errors import AnimegenError
 from animegen.models.ganime.adaptive import AdaptiveEvaluation
 from animegen.models.ganime.networks import NLayerPatchGAN, Tokenizer
 from animegen.nn.quantizer import Quantizer

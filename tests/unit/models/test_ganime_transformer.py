@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from animegen.core.errors import AnimegenError
-from animegen.core.protocols import Sampling
+from animegen.errors import AnimegenError
 from animegen.models.ganime.drawing import soft_frames
 from animegen.models.ganime.networks import CodeTransformer
 from animegen.models.ganime.networks.layouts import LAYOUTS
 from animegen.models.ganime.networks.rows import LENGTH, MASK, NOTHING, START
 from animegen.models.ganime.networks.sampling import masked_after, pick
+from animegen.tasks.protocols import Sampling
 
 CODES = 11
 CACHING = ("prefix_ar", "clip_mask", "frame_block_mask")

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from animegen.core.build import build
-from animegen.core.config import compose_config
-from animegen.core.objective import Objective
+from animegen.config.compose import compose_config
+from animegen.config.instantiate import build
+from animegen.engine.objective import Objective
 from animegen.losses import Charbonnier
 from animegen.metrics.image import psnr
 from animegen.models.interpolation import FrameInterpolation

@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from animegen.core.errors import AnimegenError
-from animegen.core.objective import Objective
-from animegen.core.protocols import Interpolator
+from animegen.engine.objective import Objective
+from animegen.errors import AnimegenError
 from animegen.losses import L1, Charbonnier, GANLoss
 from animegen.models.interpolation import FrameInterpolation
-from animegen.models.interpolation.judging import Judge
+from animegen.models.interpolation.adversarial import Judge
 from animegen.models.interpolation.networks import IFNet, InbetweenNetwork, LatentInterpolator, UNetInterpolator
 from animegen.models.interpolation.networks.base import Drawn
 from animegen.nn.discriminators import PatchGAN, SNResNetPatch
+from animegen.tasks.protocols import Interpolator
 
 
 def term(loss: nn.Module, **reads: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from animegen.core.errors import AnimegenError
+from animegen.errors import AnimegenError
 from animegen.models.interpolation.networks import (
     FlowPyramid,
     IFNet,

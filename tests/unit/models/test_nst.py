@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from animegen.core.errors import AnimegenError
+from animegen.errors import AnimegenError
 from animegen.models.animegan import NeuralStyle, PixelOptimiser
 from animegen.nn.features import FeatureExtractor
 

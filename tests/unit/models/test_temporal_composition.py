@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from animegen.core.errors import AnimegenError
+from animegen.errors import AnimegenError
 from animegen.models.temporal.networks import TemporalGenerator
 from animegen.models.temporal.networks.composition import Composition
 from animegen.models.temporal.networks.generator import without_memory

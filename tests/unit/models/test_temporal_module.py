@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from animegen.core.build import build
-from animegen.core.checkpoint import read_checkpoint
-from animegen.core.config import compose_config, plain
-from animegen.core.errors import AnimegenError
+from animegen.config.compose import compose_config, plain
+from animegen.config.instantiate import build
+from animegen.engine.checkpoint import read_checkpoint
+from animegen.errors import AnimegenError
 from animegen.models.temporal import TemporalAnime
 from animegen.models.temporal.looks import check_looks
 from animegen.models.temporal.windows import Disturbance, Stage, as_windows, estimated_flow, in_order, stage_at, staged

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from animegen.core.errors import AnimegenError
+from animegen.errors import AnimegenError
 from animegen.models.temporal.networks import AdaNorm, FusionBlock, StyleEncoder, TemporalGenerator, blend
 from animegen.models.temporal.networks.generator import BlurDown
 from animegen.nn.convlstm import ConvLSTM

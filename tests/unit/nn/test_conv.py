@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from animegen.core.errors import AnimegenError
+from animegen.errors import AnimegenError
 from animegen.nn.conv import (
     ConvNormAct,
     ReflectConv,
@@ -14,7 +14,7 @@ from animegen.nn.conv import (
     scale_channels,
 )
 from animegen.nn.precision import reflect_pad
-from animegen.nn.tape import record
+from animegen.tiling.recorder import record
 
 
 def ramp(height, width, channels=1):

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from animegen.core.errors import AnimegenError
+from animegen.errors import AnimegenError
 from animegen.nn.discriminators import MultiscalePatchGAN, PatchGAN, SNResNetPatch
 from animegen.nn.spectral import SpectralNorm
 

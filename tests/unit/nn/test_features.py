@@ -7,7 +7,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from animegen.core.errors import AnimegenError
+from animegen.errors import AnimegenError
 from animegen.nn import features as module_under_test
 from animegen.nn.features import BACKBONES, FeatureExtractor
 

@@ -3,7 +3,7 @@ import threading
 import pytest
 import torch
 
-from animegen.core.errors import AnimegenError
+from animegen.errors import AnimegenError
 from animegen.nn.norm import LADE, InstanceNorm, LayerNorm, make_norm, mean_and_variance, shared_statistics
 
 

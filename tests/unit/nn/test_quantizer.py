@@ -7,7 +7,7 @@ import logging
 import pytest
 import torch
 
-from animegen.core.errors import AnimegenError
+from animegen.errors import AnimegenError
 from animegen.nn.quantizer import Quantizer, usage
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from animegen.core.errors import AnimegenError
+from animegen.errors import AnimegenError
 from animegen.nn.discriminators3d import TemporalPatchGAN
 from animegen.nn.singular import clip_singular_values
 

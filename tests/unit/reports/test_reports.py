@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from animegen.core.errors import AnimegenError
+from animegen.errors import AnimegenError
 from animegen.reports import plots, tables
 from animegen.reports.differences import differences
 from animegen.reports.page import Picture, Section, page

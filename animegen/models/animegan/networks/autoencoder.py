@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from animegen.core.errors import AnimegenError
+from animegen.errors import AnimegenError
 from animegen.models.animegan.networks.stored import StoredFeatures
 from animegen.nn.conv import SLOPE, initialise, scale_channels
 from animegen.nn.norm import InstanceNorm

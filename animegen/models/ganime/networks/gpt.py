@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from animegen.core.errors import AnimegenError
+from animegen.errors import AnimegenError
 from animegen.models.ganime.networks.cache import Cache
 from animegen.models.ganime.networks.products import attended, linear
 

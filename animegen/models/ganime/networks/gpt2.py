@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from animegen.core.errors import AnimegenError
+from animegen.errors import AnimegenError
 from animegen.models.ganime.networks.gpt import Body
 
 #: Names of parts in files of the `transformers` library, and ours. Its ``Conv1D`` keeps matrices transposed.

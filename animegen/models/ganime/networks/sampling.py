@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from animegen.core.protocols import Sampling
+from animegen.tasks.protocols import Sampling
 
 __all__ = ["Draw", "Sampling", "masked_after", "pick"]
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from animegen.core.errors import AnimegenError, did_you_mean
+from animegen.errors import AnimegenError, did_you_mean
 from animegen.models.ganime.networks.blocks import Attention, Down, ResBlock, Up, check_resample, norm
 from animegen.models.interpolation.networks.flow import IFNet
 from animegen.nn.conv import require_multiple, scale_channels

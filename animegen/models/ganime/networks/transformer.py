@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from animegen.core.errors import AnimegenError, did_you_mean
+from animegen.errors import AnimegenError, did_you_mean
 from animegen.models.ganime.networks.cache import Cache
 from animegen.models.ganime.networks.gpt import Body, Turn
 from animegen.models.ganime.networks.gpt2 import load_gpt2_body

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from animegen.core.errors import AnimegenError
+from animegen.errors import AnimegenError
 
 
 class Drawn(NamedTuple):

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from animegen.core.errors import AnimegenError
+from animegen.errors import AnimegenError
 from animegen.models.interpolation.networks.base import Drawn, InbetweenNetwork, as_map, bump, silent
 from animegen.models.interpolation.networks.unet import UNet
 from animegen.nn.conv import scale_channels

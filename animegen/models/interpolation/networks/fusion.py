@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from animegen.core.errors import AnimegenError, did_you_mean
+from animegen.errors import AnimegenError, did_you_mean
 from animegen.models.interpolation.networks.base import as_map, blend, silent
 from animegen.models.interpolation.networks.unet import ResBlock, TimeEmbedding
 from animegen.nn.precision import at_least_float32

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from animegen.core.errors import AnimegenError, did_you_mean
+from animegen.errors import AnimegenError, did_you_mean
 from animegen.models.interpolation.networks.base import Drawn, InbetweenNetwork, bump, group_norm
 from animegen.models.interpolation.networks.flow import FlowPyramid, Moved
 from animegen.models.interpolation.networks.fusion import make_fusion

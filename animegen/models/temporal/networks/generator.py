@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from animegen.core.errors import AnimegenError, did_you_mean
+from animegen.errors import AnimegenError, did_you_mean
 from animegen.models.temporal.networks.composition import COMPOSITIONS, Composition
 from animegen.models.temporal.networks.state import Style, TemporalState
 from animegen.models.temporal.networks.style import AdaNorm, FusionBlock, StyleEncoder

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from animegen.core.errors import AnimegenError, did_you_mean
+from animegen.errors import AnimegenError, did_you_mean
 from animegen.models.temporal.networks.state import Style
 from animegen.nn.conv import SLOPE, ReflectConv, scale_channels
 from animegen.nn.norm import InstanceNorm, make_norm

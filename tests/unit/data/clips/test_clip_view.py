@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from animegen.core.build import build
-from animegen.core.config import compose_config
-from animegen.core.errors import AnimegenError
+from animegen.config.compose import compose_config
+from animegen.config.instantiate import build
 from animegen.data.clips import ClipAugment, ClipView, MixedClips, ToonWorldFrames, TripletFolders
-from animegen.data.toonworld import Scene
+from animegen.errors import AnimegenError
+from animegen.toonworld import Scene
 
 
 class Numbered:

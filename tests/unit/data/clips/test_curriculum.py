@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from animegen.core.errors import AnimegenError
 from animegen.data.clips import ToonWorldFrames
 from animegen.data.clips.curriculum import Curriculum, CurriculumAugment, CurriculumBatchSampler, CurriculumView
+from animegen.errors import AnimegenError
 from tests.support import assert_same_state, train
 
 STAGES = [
@@ -74,6 +74,6 @@ def test_a_run_through_all_stages_resumes_exactly(tmp_path: Path) -> None:
     kept = ("callbacks.checkpoints.every=2", "callbacks.checkpoints.keep=-1")
     whole = train(*words, *kept, output=tmp_path / "whole")
     resumed = train(f"resume={whole}/checkpoints/step-0000002.ckpt", output=tmp_path / "resumed")
-    from animegen.core.checkpoint import read_checkpoint
+    from animegen.engine.checkpoint import read_checkpoint
 
     assert_same_state(read_checkpoint(whole), read_checkpoint(resumed))

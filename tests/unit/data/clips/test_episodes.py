@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from animegen.core.errors import AnimegenError
 from animegen.data.clips import ClipsView, EpisodeFolders, MovingDigits, ToonWorldFrames
 from animegen.data.clips.episodes import cover, crop
 from animegen.data.sampler import ResumableBatchSampler
+from animegen.errors import AnimegenError
 
 
 class Numbered:

@@ -12,15 +12,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from animegen.core.errors import AnimegenError
 from animegen.data import ImageFolder
 from animegen.data.clips import FilmWindows, MovingStills, StyledClipAugment, StyledClipView, ToonWorldWindows, in_looks
 from animegen.data.clips.films import anime_windows
-from animegen.data.images import to_float
-from animegen.data.toonworld import VISIBLE, Scene
+from animegen.errors import AnimegenError
+from animegen.media.images import to_float
+from animegen.media.video.frames import VideoInfo
+from animegen.media.video.opening import create_video
 from animegen.nn.warp import backward_warp, inside
-from animegen.video.frames import VideoInfo
-from animegen.video.opening import create_video
+from animegen.toonworld import VISIBLE, Scene
 
 
 @pytest.fixture(scope="module")

@@ -9,15 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from animegen.core.errors import AnimegenError
-from animegen.core.tasks import StyliseModule
-from animegen.data.images import to_float
+from animegen.benchmarks.keyframes import keyframe_benchmark
 from animegen.data.keyframes import BilateralFilter, EdgeGuide, FileGuide, GaussGuide, KeyframeData, KeyframeProject
 from animegen.data.keyframes.project import toonworld_project
+from animegen.errors import AnimegenError
+from animegen.media.images import to_float
 from animegen.metrics.image import psnr
-from animegen.metrics.keyframe_benchmark import keyframe_benchmark
 from animegen.nn.features import FeatureExtractor
 from animegen.nn.warp import backward_warp
+from animegen.tasks.stylize import StyliseModule
 
 
 def data(**settings: Any) -> KeyframeData:

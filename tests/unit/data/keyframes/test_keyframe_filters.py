@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from animegen.core.errors import AnimegenError
 from animegen.data.keyframes.filters import FILTERS, filtered_project, grade, ink, place, poster
+from animegen.errors import AnimegenError
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from animegen.core.errors import AnimegenError
-from animegen.data.images import to_float
 from animegen.data.keyframes import BilateralFilter, CoordinateGuide, EdgeGuide, GaussGuide, Guides
 from animegen.data.keyframes.guides import move_points
+from animegen.errors import AnimegenError
+from animegen.media.images import to_float
 
 
 def constant_flow(x: float, y: float, height: int = 30, width: int = 40) -> Tensor:

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from animegen.core.errors import AnimegenError
 from animegen.data.keyframes.patches import Centres, HardPlaces, PatchBank, WholePictures, erode, normal_noise
+from animegen.errors import AnimegenError
 
 
 def test_patches_are_the_pixels_round_their_centres() -> None:

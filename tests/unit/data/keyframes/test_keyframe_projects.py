@@ -9,13 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from animegen import prepare
-from animegen.core.errors import AnimegenError
-from animegen.data.images import read_image, write_image
+from animegen.cli import prepare
 from animegen.data.keyframes import KeyframeProject, folder_project, toonworld_project
 from animegen.data.keyframes.folder import inspect
 from animegen.data.keyframes.layouts import import_layout
 from animegen.data.keyframes.suggest import suggest_keys
+from animegen.errors import AnimegenError
+from animegen.media.images import read_image, write_image
 from tests.support import refused, run_verb
 
 

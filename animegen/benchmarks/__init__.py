@@ -1,0 +1,1 @@
+"""Task benchmarks: each model is scored beside the trivial baselines of its task."""

@@ -1,0 +1,400 @@
+"""Benchmarks: methods x metrics on the same pictures, the trivial baselines always among the methods.
+
+A `Benchmark` is one task on one test set. A subclass says how batches come, how a method is applied to a batch, what is
+measured on an output, and which baselines there are; the base class runs all methods over the same batches and
+returns plain numbers, {method: {metric: {"mean", "std", "n"}}}. `registry.METRICS` tells unit and direction of metrics.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from animegen.benchmarks.baselines import Baseline, BestLookupTable, Identity, LinearColourTransfer
+from animegen.benchmarks.registry import PRIVILEGED
+from animegen.data.sources import ImageSource
+from animegen.errors import AnimegenError
+from animegen.media.images import to_float
+from animegen.metrics import image
+from animegen.metrics.distribution import SetDistance, fid, kid, pool
+from animegen.metrics.perceptual import LPIPS, PerceptualDistance
+from animegen.nn.features import FeatureExtractor
+
+Score = dict[str, float | int | None]
+"""Mean, standard deviation over the images (None where there is none) and their number."""
+
+Scores = dict[str, dict[str, Score]]
+"""{method: {metric: score}}."""
+
+#: Label of the scores on all samples, beside those of classes.
+_ALL = ""
+
+Method = Callable[..., Tensor]
+"""Anything that a benchmark can apply to a batch; for `StyliseBenchmark` (B, 3, H, W) -> (B, 3, H, W) in [-1, 1]."""
+
+
+class TestSet(Protocol):
+    """Numbered samples in a fixed order, such as a `View` with `shuffle=False`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int) -> dict[str, Tensor]:
+        """Return uint8 pictures (3, H, W) by batch key, all samples of one size."""
+        ...
+
+
+class Measured(NamedTuple):
+    """What a benchmark measures on a batch of outputs.
+
+    Attributes:
+        values: one value per image (B,) for each metric.
+        kept: (B, ...) what the metrics of whole sets need of the outputs, on the CPU, or None.
+    """
+
+    values: dict[str, Tensor]
+    kept: Tensor | None = None
+
+
+class Benchmark(ABC):
+    """One task on one test set.
+
+    A score is never returned without those of the baselines: they are fitted and scored on the first call and
+    remembered, so that evaluating again during a training costs the model's share only.
+
+    Attributes:
+        task: name of the task.
+        main: the metric by which runs are ranked; it may be better when lower (see `registry.metric_info`).
+        privileged: names of baselines that know more than a model does: yardsticks that no contest counts.
+        classes: what `class_of` may return, in the order in which it is shown; none: samples are not divided.
+        by_class: after `evaluate`, the scores on the samples of each class that there are, of the same methods.
+    """
+
+    task: str
+    main: str
+    privileged: frozenset[str] = PRIVILEGED
+    classes: tuple[str, ...] = ()
+
+    def __init__(self) -> None:
+        self._baselines: dict[str, Method] | None = None
+        self._baseline_scores: dict[str, Scores] = {}
+        self.by_class: dict[str, Scores] = {}
+
+    def method_of(self, model: Any) -> Method:
+        """Return how a model (`Stylizer`) is applied to what `apply` hands to methods: picture by picture."""
+        return lambda photo: model.stylize(photo, None)[0]
+
+    @abstractmethod
+    def fit_baselines(self) -> dict[str, Method]:
+        """Return the fitted baselines by name."""
+
+    @abstractmethod
+    def batches(self, device: torch.device, limit: int | None = None) -> Iterator[dict[str, Any]]:
+        """Yield the test set, or `limit` samples spread over it, in batches of bounded size, always the same ones."""
+
+    @abstractmethod
+    def apply(self, method: Method, batch: dict[str, Any]) -> Tensor:
+        """Return a method's output for a batch."""
+
+    @abstractmethod
+    def measure(self, batch: dict[str, Any], output: Tensor) -> Measured:
+        """Measure outputs (B, 3, H, W), finite and in [-1, 1]."""
+
+    @abstractmethod
+    def shown(self, batch: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return what `pictures` shows to the left (inputs) and to the right (truth) of the outputs."""
+
+    def measure_sets(self, kept: Tensor) -> dict[str, SetDistance | None]:
+        """Return the metrics of all outputs of a method together, from what was kept of them; None = too few."""
+        return {}
+
+    def class_of(self, batch: dict[str, Any]) -> list[str]:
+        """Return the class of each sample of a batch, one of `classes`."""
+        raise NotImplementedError
+
+    @property
+    def baselines(self) -> dict[str, Method]:
+        """The fitted baselines by name."""
+        if self._baselines is None:
+            self._baselines = self.fit_baselines()
+        return self._baselines
+
+    @torch.no_grad()
+    def evaluate(self, methods: Mapping[str, Method], device: torch.device | str = "cpu") -> Scores:
+        """Score methods on the test set, beside the baselines.
+
+        Args:
+            methods: callables by name; networks in eval mode and on `device`.
+            device: where batches go and metrics are computed.
+
+        Returns:
+            {method: {metric: {"mean", "std", "n"}}}, baselines first. One output that is not finite makes the
+            method's values NaN.
+
+        Raises:
+            AnimegenError: if a method has the name of a baseline or returns pictures of another shape.
+        """
+        self._check_names(methods)
+        known = self._baseline_scores.get(_ALL, {})
+        unscored = {name: method for name, method in self.baselines.items() if name not in known}
+        scored = self._score({**unscored, **methods}, torch.device(device))
+        for label, scores in scored.items():
+            self._baseline_scores.setdefault(label, {}).update({name: scores[name] for name in unscored})
+            scored[label] = {**self._baseline_scores[label], **{name: scores[name] for name in methods}}
+        self.by_class = {label: scored[label] for label in self.classes if label in scored}
+        return scored[_ALL]
+
+    @torch.no_grad()
+    def pictures(
+        self, methods: Mapping[str, Method], count: int = 4, device: torch.device | str = "cpu"
+    ) -> tuple[list[str], list[list[Tensor]]]:
+        """Return headers and rows (one per sample: inputs, baselines, methods, truth) for `table.picture_strip`.
+
+        `count` samples, spread over the test set; pictures are (3, H, W) in [-1, 1] on the CPU.
+        """
+        self._check_names(methods)
+        # A column that repeats the input would tell nothing.
+        shown = {name: method for name, method in self.baselines.items() if not isinstance(method, Identity)}
+        columns: dict[str, list[Tensor]] = {}
+        for batch in self.batches(torch.device(device), limit=count):
+            left, right = self.shown(batch)
+            outputs = {name: self._run(name, method, batch) for name, method in {**shown, **methods}.items()}
+            for name, images in {**left, **outputs, **right}.items():
+                columns.setdefault(name, []).extend(images.float().cpu())
+        return list(columns), [list(row) for row in zip(*columns.values(), strict=True)]
+
+    def _check_names(self, methods: Mapping[str, Method]) -> None:
+        for name in methods:
+            if name in self.baselines:
+                raise AnimegenError(f"The method '{name}' has the name of a baseline: give it another one.")
+
+    def _run(self, name: str, method: Method, batch: dict[str, Any]) -> Tensor:
+        output = self.apply(method, batch)
+        expected = next(iter(self.shown(batch)[0].values())).shape
+        if output.shape != expected:
+            raise AnimegenError(
+                f"The method '{name}' returned pictures of shape {tuple(output.shape)} where {tuple(expected)}"
+                " was expected: a method must keep size and channels."
+            )
+        return output.float()
+
+    def _score(self, methods: Mapping[str, Method], device: torch.device) -> dict[str, Scores]:
+        """Return the scores on all samples, under the label "", and on those of each class."""
+        labels: list[str] = []
+        values: dict[str, dict[str, list[Tensor]]] = {name: {} for name in methods}
+        kept: dict[str, list[Tensor]] = {name: [] for name in methods}
+        for batch in self.batches(device):
+            if self.classes:
+                labels += self.class_of(batch)
+            for name, method in methods.items():
+                output = self._run(name, method, batch)
+                finite = output.isfinite().flatten(1).all(1).cpu()
+                with torch.autocast(device.type, enabled=False):
+                    # As the picture would be stored: what lies outside the range is cut off.
+                    measured = self.measure(batch, output.nan_to_num(0).clamp(-1, 1))
+                for metric, value in measured.values.items():
+                    values[name].setdefault(metric, []).append(value.cpu().double().masked_fill(~finite, torch.nan))
+                if measured.kept is not None:
+                    kept[name].append(measured.kept.index_fill(0, (~finite).nonzero()[:, 0], torch.nan))
+        whole = {name: {metric: torch.cat(parts) for metric, parts in row.items()} for name, row in values.items()}
+        scores = {_ALL: {name: {metric: summary(v) for metric, v in row.items()} for name, row in whole.items()}}
+        for name in methods:
+            if kept[name]:
+                scores[_ALL][name].update(self._score_sets(torch.cat(kept[name])))
+        for label in dict.fromkeys(labels):
+            mine = torch.tensor([one == label for one in labels])
+            scores[label] = {
+                name: {metric: summary(v[mine]) for metric, v in row.items()} for name, row in whole.items()
+            }
+        return scores
+
+    def _score_sets(self, kept: Tensor) -> dict[str, Score]:
+        valid = bool(kept.isfinite().all())
+        scores: dict[str, Score] = {}
+        for metric, distance in self.measure_sets(kept.nan_to_num(0)).items():
+            if distance is not None:
+                mean = distance.value if valid else float("nan")
+                scores[metric] = {"mean": mean, "std": distance.spread if valid else None, "n": len(kept)}
+        return scores
+
+
+def summary(values: Tensor) -> Score:
+    """Return mean, standard deviation (of the sample; None for a single image) and number of values (N,)."""
+    spread = float(values.std()) if len(values) > 1 else None
+    return {"mean": float(values.mean()), "std": spread, "n": len(values)}
+
+
+class StyliseBenchmark(Benchmark):
+    """Photo in, anime out: scores stylisers (B, 3, H, W) in [-1, 1] -> the same.
+
+    With the drawing of each test photo known (a `PairedView`; ToonWorld), outputs are compared with it. Without, the
+    set of outputs is compared with the style's stills, and each output with its photo. Distances between sets
+    are given in both cases if there are stills and a feature extractor, and enough of both (see `fid`).
+
+    Args:
+        test: samples with `photo`, or `photo` and its drawing `anime`; not shuffled.
+        train_photos: photos to which the baselines are fitted.
+        train_animes: anime pictures to which the baselines are fitted, not paired with the photos.
+        train_truths: the drawing of each of `train_photos` in their order, if there are any: only then is there a best
+            look-up table among the baselines.
+        stills: held-out samples with `anime` in the style's look; necessary if the test is unpaired.
+        paired: whether `anime` of a test sample is the drawing of its `photo`.
+        extractor: network for feature distances; None leaves these metrics out.
+        lpips: LPIPS; None leaves it out.
+        batch_size: pictures per batch.
+        limit: number of test photos and of stills to use, evenly spread; None for all.
+
+    Raises:
+        AnimegenError: if there is nothing to compare with.
+    """
+
+    task = "stylise"
+
+    def __init__(
+        self,
+        test: TestSet,
+        train_photos: ImageSource,
+        train_animes: ImageSource,
+        train_truths: ImageSource | None = None,
+        stills: TestSet | None = None,
+        paired: bool = True,
+        extractor: FeatureExtractor | None = None,
+        lpips: LPIPS | None = None,
+        batch_size: int = 8,
+        limit: int | None = None,
+    ) -> None:
+        super().__init__()
+        if not paired and stills is None:
+            raise AnimegenError(
+                "A stylise benchmark without the drawings of its test photos needs stills of the style to compare with:"
+                " give stills=, or a paired test set."
+            )
+        for name, samples in (("test", test), ("stills", stills)):
+            if samples is not None and (len(samples) == 0 or getattr(samples, "shuffle", False)):
+                raise AnimegenError(
+                    f"The {name} set must have samples in a fixed order: use a view with shuffle=False."
+                )
+        self.test, self.stills, self.paired = test, stills, paired
+        self.train_photos, self.train_animes, self.train_truths = train_photos, train_animes, train_truths
+        self.perceptual = PerceptualDistance(extractor) if extractor else None
+        self.lpips, self.batch_size, self.limit = lpips, batch_size, limit
+        if paired:
+            self.main = "ssim"
+        else:
+            self.main = f"kid_{extractor.name}" if extractor else "flatness_gap"
+        self._stills_flatness: float | None = None
+        self._stills_pooled: Tensor | None = None
+        self._photos_pooled: Tensor | None = None
+
+    def fit_baselines(self) -> dict[str, Method]:
+        """Fit identity, linear colour transfer and, if the training photos have drawings, the best look-up table."""
+        fitted: list[Baseline] = [Identity(), LinearColourTransfer().fit(self.train_photos, self.train_animes)]
+        if self.train_truths is not None:
+            fitted.append(BestLookupTable().fit(self.train_photos, self.train_truths))
+        return {baseline.name: baseline for baseline in fitted}
+
+    def batches(self, device: torch.device, limit: int | None = None) -> Iterator[dict[str, Any]]:
+        """Yield float batches with `photo`, perhaps `anime`, and `features` of what outputs are compared with."""
+        self._move(device)
+        numbers = _spread(len(self.test), self.limit)
+        numbers = [numbers[place] for place in _spread(len(numbers), limit)]
+        for batch in _load(self.test, numbers, self.batch_size, device):
+            if self.paired and "anime" not in batch:
+                raise AnimegenError(
+                    "The test samples have no 'anime' to compare with: take a paired view, or set paired=false."
+                )
+            if self.perceptual:
+                batch["features"] = self.perceptual.features(batch["anime" if self.paired else "photo"])
+            yield batch
+
+    def apply(self, method: Method, batch: dict[str, Any]) -> Tensor:
+        """Stylise the photos."""
+        return method(batch["photo"])
+
+    def shown(self, batch: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Show the photo, and the drawing where it is known."""
+        return {"photo": batch["photo"]}, {"truth": batch["anime"]} if self.paired else {}
+
+    def measure(self, batch: dict[str, Any], output: Tensor) -> Measured:
+        """Compare with the drawing, or else with the photo and with the flatness of the stills."""
+        values = self._against_truth(batch, output) if self.paired else self._against_photo(batch, output)
+        if self.perceptual is None:
+            return Measured(values)
+        features = self.perceptual.features(output)
+        name = self.perceptual.name if self.paired else self.perceptual.name.replace("perceptual_", "content_", 1)
+        values[name] = self.perceptual.between(features, batch["features"])
+        return Measured(values, pool(features[self.perceptual.layers[-1]]) if self.stills else None)
+
+    def measure_sets(self, kept: Tensor) -> dict[str, SetDistance | None]:
+        """Compare the set of outputs with the stills and with the photos."""
+        assert self.perceptual is not None
+        assert self._stills_pooled is not None
+        assert self._photos_pooled is not None
+        network = self.perceptual.extractor.name
+        return {
+            f"{prefix}{distance.__name__}_{network}": distance(reference, kept)
+            for prefix, reference in (("", self._stills_pooled), ("photo_", self._photos_pooled))
+            for distance in (fid, kid)
+        }
+
+    def _against_truth(self, batch: dict[str, Any], output: Tensor) -> dict[str, Tensor]:
+        truth, flat = batch["anime"], image.flatness(output)
+        values = {
+            "psnr": image.psnr(output, truth),
+            "ssim": image.ssim(output, truth),
+            "edge_f": image.edge_f_score(output, truth),
+            "flatness": flat,
+            "flatness_gap": (flat - image.flatness(truth)).abs(),
+            "colour_distance": image.colour_distance(output, truth),
+        }
+        return values if self.lpips is None else {**values, self.lpips.name: self.lpips(output, truth)}
+
+    def _against_photo(self, batch: dict[str, Any], output: Tensor) -> dict[str, Tensor]:
+        assert self._stills_flatness is not None
+        photo, flat = batch["photo"], image.flatness(output)
+        return {
+            "flatness": flat,
+            "flatness_gap": (flat - self._stills_flatness).abs(),
+            "content_edge_f": image.edge_f_score(output, photo),
+            "chroma_ratio": image.chroma_ratio(output, photo),
+            "high_frequency_ratio": image.high_frequency_ratio(output, photo),
+            "checkerboard": image.checkerboard(output),
+            "saturation": image.saturation_fraction(output),
+        }
+
+    def _move(self, device: torch.device) -> None:
+        """Move the networks to the device and, the first time, measure the sets that outputs are compared with."""
+        for network in (self.perceptual, self.lpips):
+            if network is not None:
+                network.to(device)
+        if self.stills is None or self._stills_flatness is not None:
+            return
+        flat: list[Tensor] = []
+        pooled: dict[str, list[Tensor]] = {"anime": [], "photo": []}
+        for key, samples in (("anime", self.stills), ("photo", self.test)):
+            for batch in _load(samples, _spread(len(samples), self.limit), self.batch_size, device):
+                if key == "anime":
+                    flat.append(image.flatness(batch[key]))
+                if self.perceptual:
+                    pooled[key].append(pool(self.perceptual.features(batch[key])[self.perceptual.layers[-1]]))
+        self._stills_flatness = float(torch.cat(flat).mean())
+        if self.perceptual:
+            self._stills_pooled, self._photos_pooled = torch.cat(pooled["anime"]), torch.cat(pooled["photo"])
+
+
+def _spread(total: int, limit: int | None) -> list[int]:
+    """Return `limit` numbers below `total`, evenly spread; all of them if there are not more."""
+    if limit is None or limit >= total:
+        return list(range(total))
+    return [(2 * n + 1) * total // (2 * limit) for n in range(limit)]
+
+
+def _load(samples: TestSet, numbers: list[int], batch_size: int, device: torch.device) -> Iterator[dict[str, Any]]:
+    """Yield the pictures of samples in batches, float in [-1, 1] on the device."""
+    for start in range(0, len(numbers), batch_size):
+        chosen = [samples[number] for number in numbers[start : start + batch_size]]
+        pictures = [key for key, value in chosen[0].items() if value.dtype == torch.uint8]
+        yield {key: to_float(torch.stack([sample[key] for sample in chosen]).to(device)) for key in pictures}

@@ -1,0 +1,261 @@
+"""Whole clips between a first and a last frame: how near the truth, frame by frame, and whether they arrive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from animegen.benchmarks.benchmark import Benchmark, Measured, Method
+from animegen.data.clips import ClipView
+from animegen.errors import AnimegenError
+from animegen.media.images import to_float
+from animegen.metrics import image
+from animegen.metrics.clip_features import ClipFeatures
+from animegen.metrics.distribution import SetDistance, fid
+from animegen.metrics.perceptual import PerceptualDistance
+from animegen.metrics.video import LEVELS
+from animegen.nn.features import FeatureExtractor
+from animegen.tasks.clip_adapter import EvenTimes
+from animegen.tasks.protocols import ClipGenerator, Interpolator
+
+#: Dimensions to which clip features are projected: sets of clips are small.
+FVD_CHANNELS = 16
+#: Makes of frames (N,3,H,W) in [-1,1] what a tokenizer keeps of them.
+Reconstruct = Callable[[Tensor], Tensor]
+#: Draws reconstructed clips (B,T,3,H,W) anew, given some of their frames: number -> (B,3,H,W).
+Render = Callable[[Tensor, Mapping[int, Tensor]], Tensor]
+
+
+def copy_first(first: Tensor, last: Tensor, frames: int) -> Tensor:
+    """Return the first frame again and again, then the last one."""
+    return torch.stack([*[first] * (frames - 1), last], 1)
+
+
+def copy_nearest(first: Tensor, last: Tensor, frames: int) -> Tensor:
+    """Return the frame that is nearer in time, the first one in the middle."""
+    return torch.stack([last if 2 * t > frames - 1 else first for t in range(frames)], 1)
+
+
+def cross_fade(first: Tensor, last: Tensor, frames: int) -> Tensor:
+    """Return the even blend from the first to the last frame."""
+    return torch.stack([torch.lerp(first, last, t / (frames - 1)) for t in range(frames)], 1)
+
+
+BASELINES = {"copy_first": copy_first, "copy_nearest": copy_nearest, "cross_fade": cross_fade}
+
+
+class GenerationBenchmark(Benchmark):
+    """Scores methods ``(first, last, frames) -> (B,frames,3,H,W)`` against true clips.
+
+    The given frames count in no metric of single frames. Baselines are those of `BASELINES`; with a tokenizer also the
+    same from reconstructed frames, which is what anything over that tokenizer could do without motion, and
+    ``reconstruction``, the true clip through the tokenizer: the ceiling. With a renderer three of these are scored as
+    it draws them, too: reconstructed nearest frame and cross-fade tell what it makes of both ends alone, reconstructed
+    truth is the ceiling. The name of the task holds the gap in frames.
+
+    Args:
+        test: clips with their truth, all frames between; not shuffled.
+        reconstruct: the tokenizer of the model, if it has any.
+        network: makes features for the Frechet video distance; ``None`` leaves it out. It is also left out where there
+            are not more clips than dimensions (16).
+        extractor: network for feature distances of frames; ``None`` or one with random weights leaves them out.
+        limit: number of clips to use, evenly spread; ``None`` for all.
+        batch_size: clips per batch.
+        render: the renderer of the model, if it has any; it needs ``reconstruct``.
+
+    Raises:
+        AnimegenError: for clips without the frames between.
+    """
+
+    main = "ssim"
+
+    def __init__(
+        self,
+        test: ClipView,
+        reconstruct: Reconstruct | None = None,
+        network: ClipFeatures | None = None,
+        extractor: FeatureExtractor | None = None,
+        limit: int | None = None,
+        batch_size: int = 8,
+        render: Render | None = None,
+    ) -> None:
+        super().__init__()
+        if test.shuffle or test.middle != "all":
+            raise AnimegenError(
+                "Whole clips are scored against all frames between, in a fixed order: use a view with middle=all and"
+                " shuffle=false."
+            )
+        self.test, self.reconstruct, self.render, self.network = test, reconstruct, render, network
+        self.limit, self.batch_size = limit, batch_size
+        self.task = f"generation_gap{test.gaps[0]}"
+        known = extractor is not None and not extractor.name.endswith(("_random", "_random_raw"))
+        self.perceptual = PerceptualDistance(extractor) if extractor is not None and known else None
+        self._true_features: Tensor | None = None
+
+    def method_of(self, model: Any) -> Method:
+        """Return a model as a method: a `ClipGenerator`, or an `Interpolator` at even times."""
+        generator: ClipGenerator = model if isinstance(model, ClipGenerator) else EvenTimes(model)
+        longest = getattr(generator, "max_frames", None)
+        if longest is not None and self.test.gaps[0] + 1 > longest:
+            raise AnimegenError(
+                f"The model draws clips of up to {longest} frames, and the test clips have {self.test.gaps[0] + 1}: set"
+                f" data.test_gap to {longest - 1} or less."
+            )
+        return generator.generate
+
+    def fit_baselines(self) -> dict[str, Method]:
+        """Return the baselines; nothing has to be fitted."""
+        found: dict[str, Method] = dict(BASELINES)
+        if self.reconstruct is not None:
+            found |= {f"{name}_reconstructed": self._coded(method) for name, method in BASELINES.items()}
+            found["reconstruction"] = _OnTruth(self._reconstructed)
+            if self.render is not None:
+                found |= {f"{method.__name__}_rendered": self._anew(method) for method in (copy_nearest, cross_fade)}
+                found["reconstruction_rendered"] = _OnTruth(
+                    lambda clip: self._drawn_anew(self._reconstructed(clip), clip)
+                )
+        return found
+
+    def batches(self, device: torch.device, limit: int | None = None) -> Iterator[dict[str, Any]]:
+        """Yield clips (B,T,3,H,W) and what is known of them."""
+        for network in (self.perceptual, self.network):
+            if network is not None:
+                network.to(device)
+        self.test.prepare()
+        chosen = _spread(_spread(list(range(len(self.test))), self.limit), limit)
+        for start in range(0, len(chosen), self.batch_size):
+            samples = [self.test[number] for number in chosen[start : start + self.batch_size]]
+            clips = [torch.cat([s["first"][None], s["truth"], s["last"][None]]) for s in samples]
+            batch: dict[str, Any] = {"clip": to_float(torch.stack(clips).to(device))}
+            if self.perceptual is not None:
+                batch["features"] = self.perceptual.features(batch["clip"][:, 1:-1].flatten(0, 1))
+            yield batch
+
+    def apply(self, method: Method, batch: dict[str, Any]) -> Tensor:
+        """Hand the method what it may know: both ends, and how many frames."""
+        clip = batch["clip"]
+        if isinstance(method, _OnTruth):
+            return method(clip)
+        return method(clip[:, 0], clip[:, -1], clip.shape[1])
+
+    def shown(self, batch: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Show the first frame, and the truth."""
+        clip = batch["clip"]
+        return {"first": clip[:, :1].expand_as(clip)}, {"truth": clip}
+
+    def measure(self, batch: dict[str, Any], output: Tensor) -> Measured:
+        """Measure clips: means over the frames between, each of these by its number, the arrival and the motion."""
+        truth = batch["clip"]
+        count, between = len(truth), (output[:, 1:-1].flatten(0, 1), truth[:, 1:-1].flatten(0, 1))
+        psnr, ssim = (metric(*between).view(count, -1) for metric in (image.psnr, image.ssim))
+        values = {"psnr": psnr.mean(1), "ssim": ssim.mean(1)}
+        values["edge_f"] = image.edge_f_score(*between).view(count, -1).mean(1)
+        if self.perceptual is not None:
+            distance = self.perceptual.between(self.perceptual.features(between[0]), batch["features"])
+            values[self.perceptual.name] = distance.view(count, -1).mean(1)
+        # Against the true last frame, whatever a method made of it.
+        jumps = [(clip[:, -2] - truth[:, -1]).abs().flatten(1).mean(1) * LEVELS for clip in (output, truth)]
+        values |= {"arrival": jumps[0] - jumps[1], "arrival_error": (jumps[0] - jumps[1]).abs()}
+        moved = [clip.diff(dim=1).abs().flatten(1).mean(1) for clip in (output, truth)]
+        values["motion_ratio"] = moved[0] / moved[1].clamp_min(1e-6)
+        for t in range(psnr.shape[1]):
+            values |= {f"psnr_at_{t + 1}": psnr[:, t], f"ssim_at_{t + 1}": ssim[:, t]}
+        return Measured(values, None if self.network is None else self.network(output))
+
+    def measure_sets(self, kept: Tensor) -> dict[str, SetDistance | None]:
+        """Return the Frechet distance from the true clips."""
+        assert self.network is not None
+        if self._true_features is None:
+            device = torch.device("cpu")
+            self._true_features = torch.cat([self.network(batch["clip"]) for batch in self.batches(device)])
+        return {f"fvd_{self.network.name}": fid(self._true_features, kept, FVD_CHANNELS)}
+
+    @torch.no_grad()
+    def pictures(
+        self, methods: Mapping[str, Method], count: int = 4, device: torch.device | str = "cpu"
+    ) -> tuple[list[str], list[list[Tensor]]]:
+        """Return headers and rows for `table.picture_strip`: frames between of the first clip, time running down."""
+        self._check_names(methods)
+        batch = next(self.batches(torch.device(device), limit=1))
+        left, right = self.shown(batch)
+        shown = {name: method for name, method in self.baselines.items() if name != "copy_first"}
+        outputs = {name: self._run(name, method, batch) for name, method in {**shown, **methods}.items()}
+        columns = {**left, **outputs, **right}
+        times = _spread(list(range(1, batch["clip"].shape[1] - 1)), count)
+        return list(columns), [[clip[0, t].float().cpu() for clip in columns.values()] for t in times]
+
+    def _coded(self, method: Method) -> Method:
+        """Return a baseline that knows the reconstructions of both ends."""
+        reconstruct = self.reconstruct
+        assert reconstruct is not None
+        return lambda first, last, frames: method(reconstruct(first), reconstruct(last), frames)
+
+    def _anew(self, method: Method) -> Method:
+        """Return a baseline of reconstructions that the renderer draws anew."""
+
+        def drawn(first: Tensor, last: Tensor, frames: int) -> Tensor:
+            clip = self._coded(method)(first, last, frames)
+            return self._drawn_anew(clip, torch.stack([first, *[last] * (frames - 1)], 1))
+
+        return drawn
+
+    def _reconstructed(self, clip: Tensor) -> Tensor:
+        assert self.reconstruct is not None
+        return self.reconstruct(clip.flatten(0, 1)).view_as(clip)
+
+    def _drawn_anew(self, coded: Tensor, clip: Tensor) -> Tensor:
+        """Return a coded clip as the renderer draws it between the first and the last frame of another."""
+        assert self.render is not None
+        return self.render(coded, {0: clip[:, 0], clip.shape[1] - 1: clip[:, -1]})
+
+
+class _OnTruth:
+    """What is made of the true clip."""
+
+    def __init__(self, made: Callable[[Tensor], Tensor]) -> None:
+        self.made = made
+
+    def __call__(self, clip: Tensor) -> Tensor:
+        return self.made(clip)
+
+
+def generation_benchmark(
+    settings: Mapping[str, Any],
+    data: Any,
+    model: Interpolator | ClipGenerator,
+    features: FeatureExtractor | None = None,
+    samples: int | None = None,
+    batch_size: int = 8,
+) -> GenerationBenchmark:
+    """Build the benchmark for a model on its data.
+
+    Args:
+        settings: ``network`` (``none`` or what `ClipFeatures` takes), ``size`` and ``frames``, see there.
+        data: the data module; its test set, or else its validation set, has to be one of clips.
+        model: if it has a ``reconstruct``, the baselines are also scored of reconstructions, and with a ``renderer``
+            also as this draws them.
+        features: network for feature distances.
+        samples: number of clips; ``None`` for all.
+        batch_size: clips per batch.
+
+    Raises:
+        AnimegenError: for data that are no clips.
+    """
+    test = data.test or data.val
+    if not isinstance(test, ClipView):
+        raise AnimegenError("benchmark=generation scores clips between two frames: use data=clips/toonworld.")
+    name = str(settings.get("network") or "none")
+    network = None if name == "none" else ClipFeatures(name, settings.get("size"), settings.get("frames"))
+    reconstruct = getattr(model, "reconstruct", None)
+    render = getattr(model, "rendered", None) if getattr(model, "renders", False) else None
+    return GenerationBenchmark(test, reconstruct, network, features, samples, batch_size, render)
+
+
+def _spread(numbers: list[int], limit: int | None) -> list[int]:
+    """Return ``limit`` of the numbers, evenly spread; all of them if there are not more."""
+    if limit is None or limit >= len(numbers):
+        return numbers
+    return [numbers[(2 * k + 1) * len(numbers) // (2 * limit)] for k in range(limit)]

@@ -1,0 +1,156 @@
+"""The task *in-between*: two frames in, the frames between out, against the true ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from animegen.benchmarks.benchmark import Benchmark, Measured, Method
+from animegen.data.clips import ClipView
+from animegen.media.images import to_float
+from animegen.media.video import mci
+from animegen.media.video.flow import DISFlow, FlowEstimator
+from animegen.metrics import image
+from animegen.metrics.legacy import interpolation_error, ssim_atd_legacy
+from animegen.metrics.motion import LIMITS, motion_class, motion_size
+from animegen.metrics.perceptual import PerceptualDistance
+from animegen.nn.features import FeatureExtractor
+from animegen.nn.lines import chamfer
+from animegen.nn.warp import backward_warp
+from animegen.tasks.protocols import Interpolator
+
+
+def nearest_frame(batch: dict[str, Any]) -> Tensor:
+    """Return the frame that is nearer in time, the first one in the middle: what a film that is slowed down shows."""
+    late = (batch["t"] > 0.5).view(-1, 1, 1, 1)
+    return torch.where(late, batch["last"], batch["first"])
+
+
+def linear_blend(batch: dict[str, Any]) -> Tensor:
+    """Return the cross-fade ``(1 - t) first + t last``."""
+    return torch.lerp(batch["first"], batch["last"], batch["t"].view(-1, 1, 1, 1))
+
+
+def half_warp(batch: dict[str, Any], estimator: FlowEstimator) -> Tensor:
+    """Return both frames carried to time t along the estimated flow, and blended there.
+
+    The flow at t is taken for that at the ends: ``t`` times the flow from last to first leads to the first frame, ``1
+    - t`` times that from first to last leads to the last.
+    """
+    first, last, t = batch["first"], batch["last"], batch["t"].view(-1, 1, 1, 1)
+    early = backward_warp(first, t * estimator(last, first))
+    late = backward_warp(last, (1 - t) * estimator(first, last))
+    return torch.lerp(early, late, t)
+
+
+class InbetweenBenchmark(Benchmark):
+    """Scores methods that map a batch (``first``, ``last`` (B,3,H,W), ``t`` (B,)) to the frames between (B,3,H,W).
+
+    The baselines are the nearest frame, the cross-fade, FFmpeg's motion compensation (:mod:`animegen.media.video.mci`), and
+    both frames carried half-way by DIS flow, which is the one to beat. They know no more than a model does. The name of
+    the task holds the gap in frames: scores of different gaps do not compare. Scores are also given by how far things
+    move (:mod:`animegen.metrics.motion`).
+
+    Args:
+        test: pairs with the truth between; not shuffled.
+        extractor: network for feature distances; ``None`` leaves them out, and one with random weights is left out.
+        limit: number of pairs to use, evenly spread; ``None`` for all.
+        batch_size: pairs per batch.
+    """
+
+    main = "ssim"
+    privileged = frozenset()
+    classes = tuple(LIMITS)
+
+    def __init__(
+        self,
+        test: ClipView,
+        extractor: FeatureExtractor | None = None,
+        limit: int | None = None,
+        batch_size: int = 8,
+    ) -> None:
+        super().__init__()
+        self.test, self.limit, self.batch_size = test, limit, batch_size
+        self.task = f"inbetween_gap{test.gaps[0]}"
+        known = extractor is not None and not extractor.name.endswith(("_random", "_random_raw"))
+        self.perceptual = PerceptualDistance(extractor) if extractor is not None and known else None
+        self.estimator = DISFlow()
+
+    def method_of(self, model: Interpolator) -> Method:
+        """Return a model as a method: it gets pairs and times, and nothing else."""
+
+        def run(batch: dict[str, Any]) -> Tensor:
+            return model.synthesize(model.encode_pair(batch["first"], batch["last"]), batch["t"])
+
+        return run
+
+    def fit_baselines(self) -> dict[str, Method]:
+        """Return the baselines; nothing has to be fitted."""
+        carried: Callable[[dict[str, Any]], Tensor] = lambda batch: half_warp(batch, self.estimator)  # noqa: E731
+        baselines: dict[str, Method] = {"nearest": nearest_frame, "blend": linear_blend}
+        if mci.available():
+            baselines["ffmpeg_mci"] = lambda batch: mci.motion_compensated(batch["first"], batch["last"], batch["t"])
+        return baselines | {f"warp_{self.estimator.name}": carried}
+
+    def batches(self, device: torch.device, limit: int | None = None) -> Iterator[dict[str, Any]]:
+        """Yield pairs with the truth, one row per frame between."""
+        if self.perceptual is not None:
+            self.perceptual.to(device)
+        self.test.prepare()
+        chosen = _spread(_spread(list(range(len(self.test))), self.limit), limit)
+        for start in range(0, len(chosen), self.batch_size):
+            samples = [self.test[n] for n in chosen[start : start + self.batch_size]]
+            batch = {key: torch.stack([s[key] for s in samples]).to(device) for key in ("first", "last", "truth", "t")}
+            count = batch["t"].shape[1]
+            rows: dict[str, Any] = {key: to_float(batch[key]).repeat_interleave(count, 0) for key in ("first", "last")}
+            rows |= {"truth": to_float(batch["truth"]).flatten(0, 1), "t": batch["t"].flatten()}
+            if self.perceptual is not None:
+                rows["features"] = self.perceptual.features(rows["truth"])
+            yield rows
+
+    def class_of(self, batch: dict[str, Any]) -> list[str]:
+        """Return the class of the motion between the two frames of each sample."""
+        return [motion_class(float(size)) for size in motion_size(batch["first"], batch["last"])]
+
+    def apply(self, method: Method, batch: dict[str, Any]) -> Tensor:
+        """Hand the method what it may know."""
+        return method({key: batch[key] for key in ("first", "last", "t")})
+
+    def shown(self, batch: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Show both frames, and the truth."""
+        return {"first": batch["first"], "last": batch["last"]}, {"truth": batch["truth"]}
+
+    def measure(self, batch: dict[str, Any], output: Tensor) -> Measured:
+        """Compare with the truth."""
+        truth = batch["truth"]
+        psnr = image.psnr(output, truth)
+        values = {
+            "psnr": psnr,
+            "gain_over_blend": psnr - image.psnr(linear_blend(batch), truth),
+            "ssim": image.ssim(output, truth),
+            "ssim_atd_legacy": ssim_atd_legacy(output, truth),
+            "ie": interpolation_error(output, truth),
+            "edge_f": image.edge_f_score(output, truth),
+            "chamfer": 1e5 * chamfer(output, truth),
+        }
+        if self.perceptual is not None:
+            values[self.perceptual.name] = self.perceptual.between(self.perceptual.features(output), batch["features"])
+        return Measured(values)
+
+
+def inbetween_benchmark(
+    data: Any, features: FeatureExtractor | None, samples: int | None, batch_size: int
+) -> InbetweenBenchmark | None:
+    """Return the benchmark of these data, or ``None`` if they are no pairs of frames."""
+    test = data.test or data.val
+    return InbetweenBenchmark(test, features, samples, batch_size) if isinstance(test, ClipView) else None
+
+
+def _spread(numbers: list[int], limit: int | None) -> list[int]:
+    """Return ``limit`` of the numbers, evenly spread; all of them if there are not more."""
+    if limit is None or limit >= len(numbers):
+        return numbers
+    return [numbers[(2 * k + 1) * len(numbers) // (2 * limit)] for k in range(limit)]

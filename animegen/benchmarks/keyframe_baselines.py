@@ -1,0 +1,190 @@
+"""Stylising a clip from a few of its frames drawn by hand: what simple methods make of the same keys, and the gain.
+
+A clip of photos and the drawings of some of its frames (the keys) go in, drawings of all frames come out. Three methods
+that learn nothing are the measure of every one that does:
+
+- ``lut``: the best colour table fitted to the keys. A model that does not beat it only recolours.
+- ``nearest_key``: the key that is nearest in time (the earlier one of two), held still.
+- ``flow_key``: that key, carried to the frame by the flow between the two photos (DIS, estimated directly from frame
+  to key, however far away; on the generated world that beats flows chained frame by frame). The baseline to beat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from animegen.benchmarks.baselines import BestLookupTable
+from animegen.benchmarks.benchmark import Scores, summary
+from animegen.errors import AnimegenError
+from animegen.media.images import to_float, to_uint8
+from animegen.media.video.flow import EstimatedMotion, FlowEstimator
+from animegen.metrics import image
+from animegen.metrics.perceptual import PerceptualDistance
+from animegen.nn.warp import backward_warp
+
+NAMES = ("lut", "nearest_key", "flow_key")
+"""The baselines of :func:`keyframe_baselines`."""
+
+
+class Stack:
+    """Pictures in memory, uint8 (N, 3, H, W), as an image source."""
+
+    def __init__(self, pictures: Tensor) -> None:
+        self.pictures = pictures
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def image(self, index: int) -> Tensor:
+        """Return picture ``index`` as uint8 (3, H, W)."""
+        return self.pictures[index]
+
+    def name(self, index: int) -> str:
+        """Return the picture's number as its name."""
+        return f"frame-{index}"
+
+
+def spread_keys(frames: int, count: int) -> list[int]:
+    """Return ``count`` frame numbers, each in the middle of its share of a clip of ``frames`` frames."""
+    if not 1 <= count <= frames:
+        raise AnimegenError(f"A clip of {frames} frames cannot have {count} key frames: choose from 1 to {frames}.")
+    return [(2 * k + 1) * frames // (2 * count) for k in range(count)]
+
+
+def nearest_key(frame: int, keys: Sequence[int]) -> int:
+    """Return the key frame nearest in time to a frame; of two at the same distance the earlier one."""
+    return min(keys, key=lambda key: (abs(key - frame), key))
+
+
+def fit_lut(photo: Tensor, keys: Mapping[int, Tensor]) -> BestLookupTable:
+    """Return the colour table fitted to the photos of the key frames and their drawings, as below."""
+    numbers = _check(photo, keys)
+    drawings = torch.stack([keys[n] for n in numbers])
+    return BestLookupTable().fit(Stack(photo[numbers]), Stack(drawings))
+
+
+def carry_keys(photo: Tensor, keys: Mapping[int, Tensor], flow: FlowEstimator | None = None) -> Tensor:
+    """Return the ``flow_key`` clip, see the module's text.
+
+    Args:
+        photo: the clip, uint8 (T, 3, H, W).
+        keys: drawings by frame number, uint8 (3, H, W).
+        flow: an estimator; DIS unless given.
+
+    Returns:
+        uint8 (T, 3, H, W). Key frames come back unchanged.
+    """
+    numbers = _check(photo, keys)
+    motion = EstimatedMotion(photo, flow)
+    frames = []
+    for t in range(len(photo)):
+        key = nearest_key(t, numbers)
+        if key == t:
+            frames.append(keys[key])
+        else:
+            drawing = to_float(keys[key][None])
+            frames.append(to_uint8(backward_warp(drawing, motion.flow(t, key)))[0])
+    return torch.stack(frames)
+
+
+def keyframe_baselines(
+    photo: Tensor, keys: Mapping[int, Tensor], flow: FlowEstimator | None = None
+) -> dict[str, Tensor]:
+    """Return what ``lut``, ``nearest_key`` and ``flow_key`` make of a clip and its keys, see the module's text.
+
+    Args:
+        photo: the clip, uint8 (T, 3, H, W).
+        keys: drawings by frame number, uint8 (3, H, W); at least one.
+        flow: estimator for ``flow_key``; DIS unless given.
+
+    Returns:
+        {name: uint8 clip (T, 3, H, W)}.
+
+    Raises:
+        AnimegenError: if there is no key, a key lies outside the clip or has another size.
+    """
+    numbers = _check(photo, keys)
+    table = fit_lut(photo, keys)
+    return {
+        "lut": torch.cat([to_uint8(table(to_float(frame[None]))) for frame in photo]),
+        "nearest_key": torch.stack([keys[nearest_key(t, numbers)] for t in range(len(photo))]),
+        "flow_key": carry_keys(photo, keys, flow),
+    }
+
+
+def score_keyframe_stylisation(
+    photo: Tensor,
+    truth: Tensor,
+    keys: Sequence[int] | Mapping[int, Tensor],
+    output: Tensor,
+    perceptual: PerceptualDistance | None = None,
+    flow: FlowEstimator | None = None,
+) -> Scores:
+    """Score a stylised clip beside the baselines made of the same keys, on the frames that are no keys.
+
+    Args:
+        photo: the clip, uint8 (T, 3, H, W).
+        truth: the drawing of every frame, uint8 (T, 3, H, W); only frames that are no keys are scored.
+        keys: numbers of the key frames, whose drawings are then those of ``truth``, or the drawings by frame number.
+        output: the model's clip, (T, 3, H, W), uint8 or float in [-1, 1].
+        perceptual: distance in features of a network; ``None`` leaves it out.
+        flow: estimator for ``flow_key``; DIS unless given.
+
+    Returns:
+        {method: {metric: {"mean", "std", "n"}}} over the frames, as benchmarks return it (`table.rich_table` prints
+        it): the baselines and ``model``. ``gain_over_<baseline>`` is the mean difference in PSNR, in dB.
+
+    Raises:
+        AnimegenError: if shapes differ, a key is wrong, or every frame is a key.
+    """
+    for name, clip in (("truth", truth), ("output", output)):
+        if clip.shape != photo.shape:
+            raise AnimegenError(
+                f"The {name} has shape {tuple(clip.shape)} and the clip {tuple(photo.shape)}: they must be equal."
+            )
+    drawings = keys if isinstance(keys, Mapping) else {n: truth[n] for n in keys if 0 <= n < len(truth)}
+    if len(drawings) < len(keys):
+        raise AnimegenError(f"Key frames must lie from 0 to {len(truth) - 1}, these are {sorted(keys)}.")
+    held = [t for t in range(len(photo)) if t not in drawings]
+    if not held:
+        raise AnimegenError("Every frame of the clip is a key: leave frames over to score.")
+    clips = keyframe_baselines(photo, drawings, flow)
+    clips["model"] = output if output.dtype == torch.uint8 else to_uint8(output)
+    values = {name: _frame_scores(clip[held], truth[held], perceptual) for name, clip in clips.items()}
+    for row in values.values():
+        for name in NAMES:
+            row[f"gain_over_{name}"] = row["psnr"] - values[name]["psnr"]
+    return {name: {metric: summary(value) for metric, value in row.items()} for name, row in values.items()}
+
+
+def _frame_scores(output: Tensor, truth: Tensor, perceptual: PerceptualDistance | None) -> dict[str, Tensor]:
+    """Return the metrics (N,) of uint8 frames (N, 3, H, W), a few frames at a time."""
+    parts: dict[str, list[Tensor]] = {}
+    for mine, theirs in zip(output.split(8), truth.split(8), strict=True):
+        a, b = to_float(mine), to_float(theirs)
+        scores = {"psnr": image.psnr(a, b), "ssim": image.ssim(a, b), "edge_f": image.edge_f_score(a, b)}
+        if perceptual is not None:
+            scores[perceptual.name] = perceptual(a, b)
+        for metric, value in scores.items():
+            parts.setdefault(metric, []).append(value.double().cpu())
+    return {metric: torch.cat(value) for metric, value in parts.items()}
+
+
+def _check(photo: Tensor, keys: Mapping[int, Tensor]) -> list[int]:
+    """Return the sorted numbers of the keys, if clip and keys belong together."""
+    if photo.ndim != 4 or photo.shape[1] != 3 or photo.dtype != torch.uint8:
+        raise AnimegenError(f"A clip must be uint8 (T, 3, H, W), not {photo.dtype} {tuple(photo.shape)}.")
+    if not keys:
+        raise AnimegenError("A clip without key frames cannot be stylised from them: give at least one.")
+    for number, drawing in keys.items():
+        if not 0 <= number < len(photo):
+            raise AnimegenError(f"Key frame {number} is not in the clip, whose frames are 0 to {len(photo) - 1}.")
+        if drawing.shape != photo.shape[1:] or drawing.dtype != torch.uint8:
+            raise AnimegenError(
+                f"The drawing of key frame {number} is {drawing.dtype} {tuple(drawing.shape)}, its photo torch.uint8"
+                f" {tuple(photo.shape[1:])}: scale the drawing to its frame."
+            )
+    return sorted(keys)

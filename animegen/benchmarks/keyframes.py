@@ -1,0 +1,175 @@
+"""The task *stylise from key frames* on one clip: frames that were not drawn for training, against their drawings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from animegen.benchmarks.benchmark import Benchmark, Measured, Method, Score, Scores, summary
+from animegen.benchmarks.keyframe_baselines import NAMES, keyframe_baselines
+from animegen.data.keyframes import KeyframeData
+from animegen.errors import AnimegenError
+from animegen.media.images import to_float
+from animegen.media.video.flow import ClipMotion, EstimatedMotion, ExactMotion
+from animegen.metrics import image
+from animegen.metrics.perceptual import PerceptualDistance
+from animegen.nn.features import FeatureExtractor
+from animegen.nn.warp import backward_warp
+from animegen.tasks.protocols import Stylizer
+
+LEVELS = 127.5
+"""Grey levels per unit of pictures in [-1, 1]."""
+
+
+class KeyframeBenchmark(Benchmark):
+    """Frames of a clip in, their drawings out, for methods that know the drawings of the key frames.
+
+    Scored are frames that are not trained on and whose drawing is known: all others of a generated clip, the held-out
+    keys of a user's. The baselines know the same key frames (see `metrics.keyframes`): the best colour table
+    (``lut``), the nearest key frame, and the nearest key frame carried along by DIS flow, which is the one to beat.
+
+    ``gain_over_<baseline>`` is the difference in PSNR. Where scored frames follow on each other,
+    ``warp_error_<flow>`` is the root mean square change from one to the next along the motion of the photos, in grey
+    levels, and ``warp_gap_<flow>`` its distance from that of the true drawings.
+
+    Args:
+        data: a key-frame project; its test view says what is scored.
+        extractor: network for feature distances; ``None`` leaves them out, and one with random weights is left out.
+        limit: number of frames to score, evenly spread; ``None`` for all.
+        batch_size: frames per batch.
+
+    Raises:
+        AnimegenError: if no frame can be scored.
+    """
+
+    task = "stylise_from_keys"
+    main = "psnr"
+    #: The baselines know no more than a model does: none is left out of the contest.
+    privileged = frozenset()
+
+    def __init__(
+        self,
+        data: KeyframeData,
+        extractor: FeatureExtractor | None = None,
+        limit: int | None = None,
+        batch_size: int = 8,
+    ) -> None:
+        super().__init__()
+        if data.test is None:
+            raise AnimegenError(
+                "There is no frame to score: set data.hold_out=1 to keep a key frame from training, if there are more."
+            )
+        self.data, self.test, self.limit, self.batch_size = data, data.test, limit, batch_size
+        known = extractor is not None and not extractor.name.endswith(("_random", "_random_raw"))
+        self.perceptual = PerceptualDistance(extractor) if extractor is not None and known else None
+        self._clips: dict[str, Tensor] = {}
+
+    def method_of(self, model: Stylizer) -> Method:
+        """Return a model as a method: it gets each frame by itself, with the guides that were drawn for it."""
+        return lambda batch: model.stylize(batch["photo"], None, batch.get("guide"))[0]
+
+    def fit_baselines(self) -> dict[str, Method]:
+        """Make the clips of the baselines from the key frames."""
+        project, clip = self.data.project, self.data.clip
+        photo = torch.stack([clip.photo[n] for n in range(len(project))])
+        self._clips = keyframe_baselines(photo, {n: project.drawings[n] for n in project.keys})
+        self._motion: ClipMotion = EstimatedMotion(photo) if project.scene is None else ExactMotion(project.scene)
+        return {name: self._frames_of(name) for name in NAMES}
+
+    def _frames_of(self, name: str) -> Callable[[dict[str, Any]], Tensor]:
+        return lambda batch: to_float(self._clips[name][batch["numbers"]]).to(batch["photo"].device)
+
+    def batches(self, device: torch.device, limit: int | None = None) -> Iterator[dict[str, Any]]:
+        """Yield frames with ``photo``, ``anime``, perhaps ``guide``, and ``numbers``: which frames of the clip."""
+        if self.perceptual is not None:
+            self.perceptual.to(device)
+        self.test.prepare()
+        chosen = _spread(_spread(list(range(len(self.test))), self.limit), limit)
+        for start in range(0, len(chosen), self.batch_size):
+            numbers = chosen[start : start + self.batch_size]
+            samples = [self.test[n] for n in numbers]
+            keys = [key for key in samples[0] if key != "sample"]
+            batch: dict[str, Any] = {key: to_float(torch.stack([s[key] for s in samples]).to(device)) for key in keys}
+            yield {**batch, "numbers": [self.test.numbers[n] for n in numbers]}  # type: ignore[attr-defined]
+
+    def apply(self, method: Method, batch: dict[str, Any]) -> Tensor:
+        """Hand the whole batch to the method."""
+        return method(batch)
+
+    def shown(self, batch: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Show the photo and the drawing."""
+        return {"photo": batch["photo"]}, {"truth": batch["anime"]}
+
+    def measure(self, batch: dict[str, Any], output: Tensor) -> Measured:
+        """Compare with the drawings."""
+        truth = batch["anime"]
+        psnr, flat = image.psnr(output, truth), image.flatness(output)
+        values = {
+            "psnr": psnr,
+            "ssim": image.ssim(output, truth),
+            "edge_f": image.edge_f_score(output, truth),
+            "flatness_gap": (flat - image.flatness(truth)).abs(),
+            "colour_distance": image.colour_distance(output, truth),
+        }
+        for name in NAMES:
+            baseline = to_float(self._clips[name][batch["numbers"]]).to(output.device)
+            values[f"gain_over_{name}"] = psnr - image.psnr(baseline, truth)
+        if self.perceptual is not None:
+            values[self.perceptual.name] = self.perceptual(output, truth)
+        return Measured(values)
+
+    def evaluate(self, methods: Any, device: torch.device | str = "cpu") -> Scores:
+        """Score methods, and how steady they are, beside the baselines; see `Benchmark.evaluate`."""
+        scores = super().evaluate(methods, device)
+        for name, method in {**self.baselines, **methods}.items():
+            if name in methods or f"warp_error_{self._motion.name}" not in scores[name]:
+                scores[name].update(self._steadiness(method, torch.device(device)))
+        return scores
+
+    @torch.no_grad()
+    def _steadiness(self, method: Method, device: torch.device) -> dict[str, Score]:
+        errors: list[float] = []
+        gaps: list[float] = []
+        last: dict[int, tuple[Tensor, Tensor]] = {}
+        for batch in self.batches(device):
+            output = self._run("", method, batch).nan_to_num(0).clamp(-1, 1)
+            frames = {n: (output[k], batch["anime"][k]) for k, n in enumerate(batch["numbers"])}
+            for first, second in pairwise([*last, *frames]):
+                if second != first + 1:
+                    continue
+                pair = {**last, **frames}
+                mine, truth = (self._change(pair[first][k], pair[second][k], first, second) for k in (0, 1))
+                errors.append(mine)
+                gaps.append(abs(mine - truth))
+            last = {batch["numbers"][-1]: frames[batch["numbers"][-1]]}
+        if not errors:
+            return {}
+        name = self._motion.name
+        return {f"warp_error_{name}": summary(torch.tensor(errors)), f"warp_gap_{name}": summary(torch.tensor(gaps))}
+
+    def _change(self, before: Tensor, after: Tensor, first: int, second: int) -> float:
+        """Return by how much ``after`` differs from ``before`` carried along the motion, in grey levels."""
+        motion = self._motion.between(second, first)
+        carried = backward_warp(before[None], motion.flow.to(before.device))
+        error = (after[None] - carried).square()[motion.valid.to(before.device).expand_as(carried)]
+        return float(error.mean().sqrt()) * LEVELS
+
+
+def keyframe_benchmark(
+    data: Any, features: FeatureExtractor | None, samples: int | None, batch_size: int
+) -> KeyframeBenchmark | None:
+    """Return the benchmark of a key-frame project, or ``None`` for other data and where no drawing is held out."""
+    if not isinstance(data, KeyframeData) or data.test is None:
+        return None
+    return KeyframeBenchmark(data, features, samples, batch_size)
+
+
+def _spread(numbers: list[int], limit: int | None) -> list[int]:
+    """Return ``limit`` of the numbers, evenly spread; all of them if there are not more."""
+    if limit is None or limit >= len(numbers):
+        return numbers
+    return [numbers[(2 * k + 1) * len(numbers) // (2 * limit)] for k in range(limit)]

@@ -1,0 +1,216 @@
+"""A benchmark's result for people and for programs: terminal table, Markdown, JSON, and a strip of pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from rich.markup import escape
+from rich.table import Table
+from torch import Tensor
+
+from animegen.benchmarks.benchmark import Scores
+from animegen.benchmarks.registry import PRIVILEGED, metric_info
+from animegen.errors import AnimegenError
+from animegen.media.images import to_uint8, write_image
+
+_ARROWS = {"higher": "↑", "lower": "↓", "none": ""}
+_NOTE = "made with true drawings of photos: a yardstick, not a rival"
+
+
+def best_methods(scores: Scores, metric: str, privileged: Collection[str] = PRIVILEGED) -> set[str]:
+    """Return the methods with the best mean of a metric as it is shown, privileged ones left out.
+
+    Empty for a metric that does not judge, and where nothing was measured.
+    """
+    info = metric_info(metric)
+    means = {name: _mean(scores, name, metric) for name in scores if name not in privileged}
+    shown = {name: round(mean, info.digits) for name, mean in means.items() if mean is not None and math.isfinite(mean)}
+    if info.better == "none" or not shown:
+        return set()
+    best = max(shown.values()) if info.better == "higher" else min(shown.values())
+    return {name for name, mean in shown.items() if mean == best}
+
+
+def rich_table(
+    scores: Scores, title: str | None = None, spread: bool = False, privileged: Collection[str] = PRIVILEGED
+) -> Table:
+    """Return a table for the terminal: a row per metric, a column per method, the best value of each row in bold.
+
+    (`markdown_table` has a row per method; here a dozen metrics would not fit side by side.)
+
+    Args:
+        scores: result of `Benchmark.evaluate`.
+        title: heading.
+        spread: show the standard deviation over the images behind the mean.
+        privileged: methods to mark with a star and to leave out of the contest.
+    """
+    marked = any(name in privileged for name in scores)
+    table = Table(title=title, caption=f"* {_NOTE}" if marked else None, caption_justify="left")
+    table.add_column("metric", overflow="fold")
+    for name in scores:
+        starred = name in privileged
+        table.add_column(
+            f"{escape(name)}*" if starred else escape(name),
+            justify="right",
+            overflow="fold",
+            style="dim" if starred else None,
+        )
+    for metric in _metrics(scores):
+        best = best_methods(scores, metric, privileged)
+        cells = [(name in best, _cell(scores, name, metric, spread)) for name in scores]
+        table.add_row(_heading(metric), *(f"[bold]{cell}[/bold]" if bold else cell for bold, cell in cells))
+    return table
+
+
+def markdown_table(scores: Scores, spread: bool = False, privileged: Collection[str] = PRIVILEGED) -> str:
+    """Return the same table as Markdown, with a footnote for privileged baselines; ends with a newline."""
+    metrics = _metrics(scores)
+    lines = [
+        "| method | " + " | ".join(_heading(metric) for metric in metrics) + " |",
+        "|---|" + "---:|" * len(metrics),
+    ]
+    for name in scores:
+        cells = []
+        for metric in metrics:
+            cell = _cell(scores, name, metric, spread)
+            cells.append(f"**{cell}**" if name in best_methods(scores, metric, privileged) else cell)
+        label = name.replace("|", "\\|") + (" \\*" if name in privileged else "")
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    if any(name in privileged for name in scores):
+        lines += ["", f"\\* {_NOTE}."]
+    return "\n".join(lines) + "\n"
+
+
+def class_titles(by_class: Mapping[str, Scores]) -> dict[str, str]:
+    """Return a heading for the table of each class: its name, and how many samples it has."""
+    counts = {label: _count(scores) for label, scores in by_class.items()}
+    return {label: f"{label} motion, n = {count}" for label, count in counts.items()}
+
+
+def markdown_classes(by_class: Mapping[str, Scores], privileged: Collection[str] = PRIVILEGED) -> str:
+    """Return a headed Markdown table per class, to follow that of all samples; empty without classes."""
+    titles = class_titles(by_class)
+    return "".join(f"\n{titles[label]}\n\n{markdown_table(by_class[label], False, privileged)}" for label in by_class)
+
+
+def to_json(
+    scores: Scores,
+    task: str,
+    main: str,
+    privileged: Collection[str] = PRIVILEGED,
+    by_class: Mapping[str, Scores] | None = None,
+) -> dict[str, Any]:
+    """Return the result as plain data that `json.dumps(..., allow_nan=False)` accepts, with what it means.
+
+    Returns:
+        {"task", "main", "methods": {method: {metric: {"mean", "std", "n"}}}, "metrics": {metric: {"unit", "better",
+        "description"}}, "privileged": [method]}, and, where samples are divided, "by_motion": {class: {method: ...}};
+        values that are not finite are None.
+    """
+    return {
+        "task": task,
+        "main": main,
+        "methods": _plain(scores),
+        **({"by_motion": {label: _plain(part) for label, part in by_class.items()}} if by_class else {}),
+        "metrics": {
+            metric: {"unit": info.unit, "better": info.better, "description": info.description}
+            for metric, info in ((metric, metric_info(metric)) for metric in _metrics(scores))
+        },
+        "privileged": [name for name in scores if name in privileged],
+    }
+
+
+def picture_strip(
+    rows: Sequence[Sequence[Tensor]],
+    headers: Sequence[str],
+    path: str | Path,
+    overwrite: bool = False,
+    gap: int = 4,
+) -> None:
+    """Write a labelled picture: a row per sample, a column per method, the headers above the columns.
+
+    Args:
+        rows: pictures (3, H, W) in [-1, 1]; all of one size.
+        headers: a label per column; shortened where it is wider than the column.
+        path: the file; its suffix selects the format. It appears only when it is complete.
+        overwrite: replace an existing file.
+        gap: white pixels between pictures.
+
+    Raises:
+        AnimegenError: if the file exists and may not be replaced, or cannot be written.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise AnimegenError(f"The picture '{path}' exists already: choose another name or set overwrite=true.")
+    shapes = {tuple(picture.shape) for row in rows for picture in row}
+    if len(shapes) != 1 or any(len(row) != len(headers) for row in rows):
+        raise ValueError(f"picture_strip needs rows of {len(headers)} pictures of one size, got sizes {sorted(shapes)}")
+    _, height, width = shapes.pop()
+    font = ImageFont.load_default(size=12)
+    top = 12 + 2 * gap
+    size = (gap + len(headers) * (width + gap), top + len(rows) * (height + gap))
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    for column, header in enumerate(headers):
+        draw.text((gap + column * (width + gap), gap), _fitting(header, font, draw, width), fill="black", font=font)
+    for number, row in enumerate(rows):
+        for column, picture in enumerate(row):
+            pixels = to_uint8(picture.detach().cpu()).permute(1, 2, 0).contiguous().numpy()
+            sheet.paste(Image.fromarray(pixels), (gap + column * (width + gap), top + number * (height + gap)))
+    write_image(path, torch.from_numpy(np.array(sheet)).permute(2, 0, 1))
+
+
+def _plain(scores: Scores) -> dict[str, Any]:
+    return {
+        name: {metric: {key: _finite(value) for key, value in score.items()} for metric, score in row.items()}
+        for name, row in scores.items()
+    }
+
+
+def _count(scores: Scores) -> int:
+    return max((int(score["n"] or 0) for row in scores.values() for score in row.values()), default=0)
+
+
+def _metrics(scores: Scores) -> list[str]:
+    """Return all metrics in the order in which they first occur."""
+    return list(dict.fromkeys(metric for row in scores.values() for metric in row))
+
+
+def _mean(scores: Scores, name: str, metric: str) -> float | None:
+    score = scores[name].get(metric)
+    return None if score is None else score["mean"]
+
+
+def _heading(metric: str) -> str:
+    info = metric_info(metric)
+    return " ".join(part for part in (metric, f"({info.unit})" if info.unit else "", _ARROWS[info.better]) if part)
+
+
+def _cell(scores: Scores, name: str, metric: str, spread: bool) -> str:
+    mean = _mean(scores, name, metric)
+    if mean is None:
+        return "–"
+    digits = metric_info(metric).digits
+    deviation = scores[name][metric]["std"]
+    return f"{mean:.{digits}f}" + (f" ±{deviation:.{digits}f}" if spread and deviation is not None else "")
+
+
+def _finite(value: float | int | None) -> float | int | None:
+    return None if value is None or not math.isfinite(value) else value
+
+
+def _fitting(
+    text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, draw: ImageDraw.ImageDraw, width: int
+) -> str:
+    """Shorten a text from its end until it is at most `width` pixels wide."""
+    shortened = text
+    while len(shortened) > 1 and draw.textlength(shortened, font=font) > width:
+        text = text[:-1]
+        shortened = text + "…"
+    return shortened

@@ -1,0 +1,1 @@
+"""Configuration: composition with Hydra, instantiation, ablations, error messages."""

@@ -1,0 +1,140 @@
+"""Composing configurations, and what there is to choose from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from animegen.config import messages as mistakes
+from animegen.config.schema import register_schemas, schema_keys
+from animegen.errors import AnimegenError
+
+CONFIG_MODULE = "animegen.conf"
+
+
+def register() -> None:
+    """Make our schemas and resolvers known to Hydra; calling it again changes nothing."""
+    register_schemas()
+    OmegaConf.register_new_resolver("run_dir", _run_dir, replace=True)
+    OmegaConf.register_new_resolver("mul", lambda a, b: a * b, replace=True)
+    OmegaConf.register_new_resolver("torchrun", _torchrun, replace=True)
+    OmegaConf.register_new_resolver("share", lambda part, whole: round(part * whole), replace=True)
+    OmegaConf.register_new_resolver("minus", lambda a, b: a - b, replace=True)
+
+
+def _torchrun(what: str) -> Any:
+    """Return how many ``devices`` (per machine) or ``nodes`` torchrun has started processes on."""
+    here, all_ = os.environ.get("LOCAL_WORLD_SIZE"), os.environ.get("WORLD_SIZE")
+    if here is None or all_ is None:
+        return "auto" if what == "devices" else 1
+    return int(here) if what == "devices" else int(all_) // int(here)
+
+
+def _run_dir(
+    output: str | None, resume: str | None, runs: str, experiment: str, model: str, ablations: Any, seed: int, now: str
+) -> str:
+    """Return the folder of a run: the one named or resumed, else ``runs/<what>/<ablations>/seed<k>-<time>``."""
+    if output:
+        return output
+    if resume:
+        return str(run_folder(resume))
+    what = experiment if experiment != "none" else model
+    changes = "+".join(sorted(name for name, on in (ablations or {}).items() if on)) or "plain"
+    return str(Path(runs) / what / changes / f"seed{seed}-{now}")
+
+
+def run_folder(path: str | Path) -> Path:
+    """Return the run folder that a path means: the folder itself, or that of a checkpoint in it."""
+    path = Path(path)
+    return path.absolute().parent.parent if path.suffix == ".ckpt" else path
+
+
+def compose_config(name: str, overrides: Sequence[str], complete: bool = True) -> DictConfig:
+    """Compose ``conf/<name>.yaml`` with command-line overrides.
+
+    Args:
+        name: of the configuration: ``train``, ``eval`` ...
+        overrides: words of the command line.
+        complete: insist on every value that the user has to give (``???``).
+
+    Raises:
+        AnimegenError: for anything wrong with the overrides, with the nearest right key or option.
+    """
+    register()
+    mistakes.check_words(overrides, list_options())
+    try:
+        config = _compose(name, overrides)
+        if complete:
+            check_complete(config, name)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise AnimegenError(explain(error, name, overrides)) from error
+    return config
+
+
+def _compose(name: str, overrides: Sequence[str]) -> DictConfig:
+    GlobalHydra.instance().clear()
+    with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
+        return compose(name, overrides=list(overrides))
+
+
+def check_complete(config: DictConfig, name: str = "train") -> None:
+    """Raise if a value that the user must give (``???``) is missing, or if a top-level key is none of ours."""
+    values = OmegaConf.to_container(config, resolve=False)
+    missing = [key for key, value in _dotted(values) if value == "???"]
+    if missing:
+        raise AnimegenError(f"Missing on the command line: {' '.join(f'{key}=...' for key in missing)}")
+    known = schema_keys(name)
+    for key in config:
+        if key not in known:
+            raise AnimegenError(mistakes.no_key(str(key), known))
+    OmegaConf.to_container(config, resolve=True)  # finds interpolations that lead nowhere
+
+
+def explain(error: BaseException, name: str, overrides: Sequence[str]) -> str:
+    """Turn an error of Hydra or OmegaConf into one sentence with the nearest right key or option."""
+    groups = list_groups()
+    try:
+        # All that the group choices alone compose: the keys that the user can have meant.
+        config = _compose(name, [word for word in overrides if word.split("=")[0] in groups])
+        known = [key for key, _ in _dotted(OmegaConf.to_container(config, resolve=False))]
+    except (HydraException, OmegaConfBaseException):  # the mistake is in a file
+        known = schema_keys(name)
+    return mistakes.explain(error, overrides, list(dict.fromkeys([*known, *groups])), list_options())
+
+
+def _dotted(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted keys of nested dicts with their values, branches before leaves."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if not str(key).startswith("_"):
+                yield f"{prefix}{key}", value
+                yield from _dotted(value, f"{prefix}{key}.")
+
+
+@lru_cache
+def list_options() -> list[str]:
+    """Return every option of every configuration group, e.g. ``model/animegan/v2``."""
+    root = Path(str(resources.files(CONFIG_MODULE)))
+    files = (path.relative_to(root).with_suffix("") for path in sorted(root.rglob("*.yaml")))
+    return [path.as_posix() for path in files if len(path.parts) > 1 and not path.name.startswith("_")]
+
+
+@lru_cache
+def list_groups() -> list[str]:
+    """Return the names of the configuration groups."""
+    return sorted({option.split("/")[0] for option in list_options()})
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """Return a resolved configuration as plain dicts, lists and values, as checkpoints store it."""
+    return OmegaConf.to_container(config, resolve=True, enum_to_str=True)  # type: ignore[return-value]

@@ -1,0 +1,224 @@
+"""Many films: shared out, worked on side by side, and brought together into one data set without repeats."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from animegen import __version__
+from animegen.curation.facts import unlike
+from animegen.curation.films import RECORDS, Writing, curate_film, find_films, identity, movies_of, record_of
+from animegen.curation.report import write_report
+from animegen.curation.rules import Rules
+from animegen.data.clips.sources import LISTS
+from animegen.data.sampler import counter_hash
+from animegen.errors import AnimegenError
+from animegen.files import completed
+
+SETTINGS = "settings.json"
+
+
+@dataclass(frozen=True)
+class Curation:
+    """What is made of films.
+
+    Attributes:
+        rules: which frames become clips.
+        writing: how they are written.
+        repeat: a clip of which first, middle and last drawing differ from those of an earlier one of another shot in at
+            most so many of 64 bits is left out; ``None`` keeps all.
+        holdout: share of the movies for validation, and as much for test.
+    """
+
+    rules: Rules = field(default_factory=Rules)
+    writing: Writing = field(default_factory=Writing)
+    repeat: int | None = 4
+    holdout: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if not 0 < self.holdout < 0.5:
+            raise AnimegenError(f"holdout={self.holdout} twice leaves nothing to train on: use a share below 0.5.")
+        if self.repeat is not None and not 0 <= self.repeat <= 64:
+            raise AnimegenError(f"repeat={self.repeat} counts bits of 64: use 0 to 64, or null.")
+
+
+@dataclass
+class Outcome:
+    """What a run of the curation did."""
+
+    films: int = 0
+    done: int = 0
+    missing: int = 0
+    failed: list[str] = field(default_factory=list)
+    clips: dict[str, int] = field(default_factory=dict)
+
+
+def curate(
+    source: str | Path,
+    output: str | Path,
+    curation: Curation,
+    jobs: int = 1,
+    shard: tuple[int, int] = (0, 1),
+    overwrite: bool = False,
+    tell: Callable[[str], None] = print,
+) -> Outcome:
+    """Make a data set of films; films that are done already are not done again.
+
+    Args:
+        source: a film, or a folder of films.
+        output: the data set. It may exist if it was begun with the same settings.
+        curation: what to make.
+        jobs: films that are worked on at a time.
+        shard: (k, n): this run takes films k, k + n, k + 2 n ... The run that finds all films done writes the lists and
+            the report.
+        overwrite: begin anew if the data set was begun with other settings.
+        tell: gets a sentence per film.
+
+    Raises:
+        AnimegenError: if there are no films, or the folder holds something else.
+    """
+    films = find_films(source)
+    place = Path(output).expanduser()
+    begin(place, curation, overwrite)
+    mine = [item for n, item in enumerate(films.items()) if n % shard[1] == shard[0]]
+    todo = [(name, path) for name, path in mine if not _is_done(record_of(place, name), path)]
+    outcome = Outcome(films=len(films))
+    if len(mine) > len(todo):
+        tell(f"{len(mine) - len(todo)} films are done already")
+    for record in _work(todo, place, curation, jobs):
+        outcome.done += 1
+        told = record.get("failed") or f"{len(record['clips'])} clips of {record['fates']['kept']} frames"
+        tell(f"{outcome.done}/{len(todo)} {record['film']}: {told}")
+    records = {name: record_of(place, name) for name in films}
+    outcome.missing = sum(record is None for record in records.values())
+    present = [record for record in records.values() if record is not None]
+    outcome.failed = [f"{r['film']}: {r['failed']}" for r in present if "failed" in r]
+    if not outcome.missing:
+        outcome.clips = bring_together(place, present, curation, movies_of(films))
+    return outcome
+
+
+def begin(place: Path, curation: Curation, overwrite: bool) -> None:
+    """Make the folder of the data set, or check that it was begun in the same way.
+
+    Raises:
+        AnimegenError: if not.
+    """
+    settings = json.loads(json.dumps(asdict(curation) | {"version": __version__}))
+    file = place / RECORDS / SETTINGS
+    if file.exists():
+        try:
+            before = json.loads(file.read_text())
+        except ValueError:
+            before = {}
+        if before == settings:
+            return
+        if not overwrite:
+            changed = [key for key in settings if before.get(key) != settings[key]]
+            raise AnimegenError(
+                f"'{place}' was made with other settings ({', '.join(changed)}): choose another output=, or"
+                " overwrite=true to begin anew."
+            )
+        for record in file.parent.glob("*.json"):
+            shutil.rmtree(place / record.stem, ignore_errors=True)
+        shutil.rmtree(file.parent)
+    elif place.exists() and (not place.is_dir() or any(not p.name.startswith("shards") for p in place.iterdir())):
+        raise AnimegenError(f"'{place}' exists and is no data set of animegen: choose another output=.")
+    with completed(file) as hidden:
+        hidden.write_text(json.dumps(settings, indent=1) + "\n")
+
+
+def _is_done(record: dict[str, Any] | None, path: Path) -> bool:
+    return record is not None and "failed" not in record and record["source"] == identity(path)
+
+
+def _work(todo: list[tuple[str, Path]], place: Path, curation: Curation, jobs: int) -> Iterator[dict[str, Any]]:
+    if jobs <= 1 or len(todo) <= 1:
+        for name, path in todo:
+            yield curate_film(name, path, place, curation.rules, curation.writing)
+        return
+    # Not forked: OpenCV's threads do not survive that.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(jobs, len(todo)), mp_context=context) as pool:
+        work = [pool.submit(curate_film, name, path, place, curation.rules, curation.writing) for name, path in todo]
+        for future in as_completed(work):
+            yield future.result()
+
+
+def bring_together(
+    place: Path, records: Sequence[dict[str, Any]], curation: Curation, movies: Mapping[str, str]
+) -> dict[str, int]:
+    """Leave out repeats, divide the clips, write lists and report; return the number of clips per list."""
+    good = [record for record in records if "failed" not in record]
+    clips = [
+        clip | {"film": record["film"], "movie": movies[record["film"]]} for record in good for clip in record["clips"]
+    ]
+    repeats = find_repeats(clips, curation.repeat)
+    kept = [clip for clip in clips if clip["name"] not in repeats]
+    sides, by_movie = divide(kept, curation.holdout)
+    for side, names in sides.items():
+        with completed(place / LISTS[side]) as hidden:
+            hidden.write_text("".join(f"{name}\n" for name in names))
+    settings = asdict(curation) | {"version": __version__}
+    write_report(place, records, clips, repeats, sides, by_movie, movies, settings)
+    return {side: len(names) for side, names in sides.items()}
+
+
+def find_repeats(clips: Sequence[dict[str, Any]], limit: int | None) -> dict[str, str]:
+    """Return the clips that look like an earlier one, each with the name of that one.
+
+    Within a shot only equal looks count, those of a cycle that is shown again: a figure that moves before a ground that
+    stands still changes few of the bits, and nothing is repeated.
+    """
+    repeats: dict[str, str] = {}
+    looks: list[tuple[str, tuple[str, int], list[int]]] = []
+    if limit is None:
+        return repeats
+    for clip in clips:
+        mine, shot = [int(look, 16) for look in clip["looks"]], (clip["film"], clip["shot"])
+        for name, place, other in looks:
+            most = limit if place != shot else 0
+            if all(unlike(a, b) <= most for a, b in zip(mine, other, strict=True)):
+                repeats[clip["name"]] = name
+                break
+        else:
+            looks.append((clip["name"], shot, mine))
+    return repeats
+
+
+def divide(clips: Sequence[dict[str, Any]], holdout: float) -> tuple[dict[str, list[str]], bool]:
+    """Return the names of the clips for training, validation and test, and whether whole movies were divided.
+
+    With three movies or more no movie is on two sides; the hashes of their names decide. With fewer the last shots of
+    each movie are for test and those before for validation: other moments, but the same rooms and persons.
+    """
+    sides: dict[str, list[str]] = {"train": [], "val": [], "test": []}
+    movies = sorted({clip["movie"] for clip in clips}, key=lambda movie: counter_hash("film", movie) % 2**64)
+    if len(movies) >= 3:
+        held = max(1, round(holdout * len(movies)))
+        side_of = {name: "test" if n < held else "val" if n < 2 * held else "train" for n, name in enumerate(movies)}
+        for clip in clips:
+            sides[side_of[clip["movie"]]].append(clip["name"])
+        return sides, True
+    for movie in movies:
+        mine = [clip for clip in clips if clip["movie"] == movie]
+        shots = sorted({(clip["film"], clip["shot"]) for clip in mine})
+        # One shot, or two, cannot be divided among three: then moments of the same shot are.
+        by_shot = [[c for c in mine if (c["film"], c["shot"]) == shot] for shot in shots]
+        parts = by_shot if len(shots) > 2 else [[c] for c in mine]
+        for side in ("test", "val"):
+            wanted = max(1, round(holdout * len(mine)))
+            count = 0
+            while len(parts) > 1 and count < wanted:
+                part = parts.pop()
+                count += len(part)
+                sides[side] = [*(clip["name"] for clip in part), *sides[side]]
+        sides["train"] += [clip["name"] for part in parts for clip in part]
+    return sides, False

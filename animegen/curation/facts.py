@@ -1,0 +1,166 @@
+"""What is measured of every frame of a film, in one pass; the rules then choose without looking at pixels again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from animegen.media.video.cadence import sameness
+
+#: Width in pixels at which motion is measured.
+WIDTH = 256
+#: Percentile of the motion that stands for a pair of drawings: most of a picture may rest while a small figure moves.
+#: (At 95 a bird that opens its wings before a still background measures no more than grass that stands still.)
+MOST = 98
+#: A border row or column that is darker than this in every frame (mean level of 255) is a bar.
+BAR = 20
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a frame.
+
+    Attributes:
+        number: of the frame in the film.
+        time: when it appears, in seconds.
+        shot: number of its shot.
+        luma: mean brightness, 0 to 255.
+        contrast: standard deviation of the brightness.
+        same: how surely it shows the drawing before (see :func:`~animegen.media.video.cadence.sameness`); above the rule's
+            limit it does, and the rest is not measured. ``None`` for the first frame of a shot.
+        drawing: whether it is the first frame of a drawing.
+        before: number of the frame that began the drawing before; ``None`` for the first one of a shot.
+        jump: change of the mean brightness since the drawing before, in levels.
+        motion: motion since the drawing before, 98th percentile, as a share of the picture's width.
+        unexplained: how much of the difference to the drawing before its motion leaves, in levels.
+        look: 64 bits that hardly change between pictures that look alike (difference hash).
+    """
+
+    number: int
+    time: Fraction
+    shot: int
+    luma: float
+    contrast: float
+    same: float | None = None
+    drawing: bool = False
+    before: int | None = None
+    jump: float = 0.0
+    motion: float = 0.0
+    unexplained: float = 0.0
+    look: int = 0
+
+
+class Bars:
+    """Finds the black bars round a picture: border rows and columns that are dark in every frame."""
+
+    def __init__(self) -> None:
+        self.rows: np.ndarray | None = None
+        self.columns: np.ndarray | None = None
+
+    def add(self, frame: np.ndarray) -> None:
+        """Look at a frame (H, W, 3)."""
+        bright = frame.max(2)
+        rows, columns = bright.mean(1), bright.mean(0)
+        if self.rows is None or self.columns is None:
+            self.rows, self.columns = rows, columns
+        else:
+            np.maximum(self.rows, rows, out=self.rows)
+            np.maximum(self.columns, columns, out=self.columns)
+
+    def box(self) -> tuple[int, int, int, int]:
+        """Return the picture without bars as (top, bottom, left, right); the whole frame if all of it is dark."""
+        if self.rows is None or self.columns is None:
+            return 0, 0, 0, 0
+        found = [np.flatnonzero(side > BAR) for side in (self.rows, self.columns)]
+        if not all(len(lit) for lit in found):
+            return 0, len(self.rows), 0, len(self.columns)
+        (top, bottom), (left, right) = ((int(lit[0]), int(lit[-1]) + 1) for lit in found)
+        return top, bottom, left, right
+
+
+def measure(
+    frames: Iterable[tuple[Tensor, Fraction]],
+    shots: Sequence[tuple[int, int]],
+    every: int = 1,
+    held: float = 0.0,
+    bars: Bars | None = None,
+) -> Iterator[Facts]:
+    """Yield the facts of the frames that are looked at: the first of each shot and every ``every``-th after it.
+
+    Args:
+        frames: uint8 ``(3,H,W)`` with their times, all frames of the film.
+        shots: as :func:`~animegen.media.video.shots.detect_shots` returns them.
+        every: distance of the frames that are looked at.
+        held: a frame shows the drawing before if its sameness is above this.
+        bars: is shown every frame.
+    """
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    shot, drawing, small, known = -1, -1, np.empty(0), torch.empty(0)
+    luma_before = 0.0
+    for number, (pixels, time) in enumerate(frames):
+        begins = shot + 1 < len(shots) and number == shots[shot + 1][0]
+        shot += begins
+        if (number - shots[shot][0]) % every:
+            continue
+        picture = pixels.permute(1, 2, 0).numpy()
+        if bars is not None:
+            bars.add(picture)
+        grey = small_grey(picture)
+        luma, contrast = float(grey.mean()), float(grey.std())
+        same = None if begins else sameness(known, pixels)
+        if same is not None and same > held:
+            yield Facts(number, time, shot, luma, contrast, same)
+            continue
+        if begins:
+            yield Facts(number, time, shot, luma, contrast, drawing=True, look=_look(grey))
+        else:
+            motion, unexplained = _moved(flow, small, grey)
+            jump = luma - luma_before
+            yield Facts(
+                *(number, time, shot, luma, contrast, same, True, drawing, jump, motion, unexplained, _look(grey))
+            )
+        drawing, small, known, luma_before = number, grey, pixels, luma
+
+
+def small_grey(picture: np.ndarray) -> np.ndarray:
+    """Return a picture (H,W,3) RGB in grey, at most `WIDTH` pixels wide."""
+    height, width = picture.shape[:2]
+    if width > WIDTH:
+        picture = cv2.resize(picture, (WIDTH, max(16, round(height * WIDTH / width))), interpolation=cv2.INTER_AREA)
+    return cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_RGB2GRAY)
+
+
+def _moved(flow: cv2.DISOpticalFlow, before: np.ndarray, now: np.ndarray) -> tuple[float, float]:
+    """Return how far things moved, as a share of the width, and what the motion does not explain, in levels.
+
+    What is hidden cannot be explained in one direction, but a moderate share of a picture is hidden only; a dissolve, a
+    missed cut or a splash of effects leaves nearly all of it. So it is the median over blocks of the picture.
+    """
+    height, width = now.shape
+    if min(height, width) < 16:
+        return 0.0, 0.0
+    field = np.asarray(flow.calc(now, before, None))  # type: ignore[call-overload]
+    grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).astype(np.float32)
+    remap: Any = cv2.remap  # OpenCV's types do not know that the second map may be missing
+    carried = remap(before, grid + field, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    left = cv2.absdiff(now, carried)
+    blocks = cv2.resize(left.astype(np.float32), (16, 9), interpolation=cv2.INTER_AREA)
+    return float(np.percentile(np.linalg.norm(field, axis=2), MOST)) / width, float(np.median(blocks))
+
+
+def _look(grey: np.ndarray) -> int:
+    """Return the difference hash: whether each of 8 x 8 places is brighter than its right neighbour."""
+    tiny = cv2.resize(grey, (9, 8), interpolation=cv2.INTER_AREA).astype(np.int16)
+    return int("".join("1" if bit else "0" for bit in (tiny[:, :-1] > tiny[:, 1:]).ravel()), 2)
+
+
+def unlike(first: int, second: int) -> int:
+    """Return in how many of 64 bits two looks differ."""
+    return (first ^ second).bit_count()

@@ -1,0 +1,234 @@
+"""One film: measured, chosen from, and written as folders of frames, with a record of everything that was decided."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from animegen.curation.facts import Bars, measure
+from animegen.curation.rules import Case, Choice, Rules, choose
+from animegen.data.views import scale_short_side
+from animegen.errors import AnimegenError
+from animegen.files import completed
+from animegen.media.images import visible_files, write_image
+from animegen.media.video.opening import FILM_SUFFIXES
+from animegen.media.video.reader import VideoReader
+from animegen.media.video.sequences import frames_of_gif
+from animegen.media.video.shots import detect_shots
+
+#: Folder in the data set with the record of each film, and small pictures of the decisions that were near.
+RECORDS = ".curation"
+#: Cases per rule and side that are kept of each film, and frames between two of them.
+CASES, APART = 6, 12
+#: The end of a name that counts the parts of a film.
+_PART = re.compile(r"[\s_.(\[-]*(?:part|pt|cd|disc|disk|dvd|reel)[\s_.-]*\d+[)\]]?$", re.IGNORECASE)
+#: Sides of a small picture.
+THUMB = (90, 160)
+
+
+@dataclass(frozen=True)
+class Writing:
+    """How frames are written.
+
+    Attributes:
+        short_side: frames are scaled down to this; ``None`` keeps their size.
+        format: ``jpg``, ``png`` or ``webp``.
+        bars: take black bars off.
+    """
+
+    short_side: int | None = 540
+    format: str = "jpg"
+    bars: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if self.format not in ("jpg", "png", "webp"):
+            raise AnimegenError(f"format={self.format} is not possible: use jpg, png or webp.")
+        if self.short_side is not None and self.short_side < 32:
+            raise AnimegenError(f"short_side={self.short_side} is too small: use at least 32 pixels, or null.")
+
+
+def find_films(source: str | Path) -> dict[str, Path]:
+    """Return the films in a folder and those below, or the one named, by names that differ.
+
+    Raises:
+        AnimegenError: if there are none.
+    """
+    place = Path(source).expanduser()
+    if not place.exists():
+        raise AnimegenError(f"input='{place}' does not exist: name a film, or a folder of films.")
+    if place.is_file():
+        files = [place]
+    else:
+        files = sorted(visible_files(place))
+        files = [p for p in files if p.suffix.lower() in FILM_SUFFIXES or frames_of_gif(p) > 1]
+    if not files:
+        raise AnimegenError(f"There are no films in '{place}': they end with {', '.join(FILM_SUFFIXES)}, or .gif.")
+    films: dict[str, Path] = {}
+    for file in files:
+        name = _plain(file.stem)
+        number = 2
+        while name in films:
+            name, number = f"{_plain(file.stem)}-{number}", number + 1
+        films[name] = file
+    return films
+
+
+def movies_of(films: Mapping[str, Path]) -> dict[str, str]:
+    """Return of which movie each film is: what lies in a folder of its own, or in parts, belongs together.
+
+    Below the folder that holds all films the uppermost folder is the movie (a season, a disc, the parts of a film).
+    Beside others a film is a movie by itself, but for the end of its name that counts parts: ``show_e01_part2``.
+
+    Args:
+        films: as :func:`find_films` returns them.
+    """
+    top = Path(os.path.commonpath([path.resolve().parent for path in films.values()]))
+    movies = {}
+    for name, path in films.items():
+        folders = path.resolve().parent.relative_to(top).parts
+        movies[name] = f"{folders[0]}/" if folders else _PART.sub("", path.stem) or path.stem
+    return movies
+
+
+def identity(path: Path) -> list[Any]:
+    """Return what tells a film from another one of the same name."""
+    facts = path.stat()
+    return [path.name, facts.st_size, facts.st_mtime_ns]
+
+
+def record_of(output: Path, name: str) -> dict[str, Any] | None:
+    """Return the record of a film in a data set, or ``None``."""
+    try:
+        return json.loads((output / RECORDS / f"{name}.json").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def curate_film(name: str, path: Path, output: Path, rules: Rules, writing: Writing) -> dict[str, Any]:
+    """Write the clips of a film into ``output/name/<clip>/<frame>``; return its record, which is written last.
+
+    A film that cannot be read gets a record with the key ``failed``. A part that cannot be read is told in
+    ``problems``. What an earlier run that was stopped left of this film is replaced.
+    """
+    torch.set_num_threads(1)  # films run side by side
+    cv2.setNumThreads(1)
+    record: dict[str, Any] = {"film": name, "source": identity(path)}
+    try:
+        record |= _curated(name, path, output, rules, writing)
+    except AnimegenError as error:
+        record["failed"] = str(error)
+    with completed(output / RECORDS / f"{name}.json") as hidden:
+        hidden.write_text(json.dumps(record, indent=1) + "\n")
+    return record
+
+
+def _curated(name: str, path: Path, output: Path, rules: Rules, writing: Writing) -> dict[str, Any]:
+    reader = VideoReader(path)
+    shots = detect_shots(pixels for pixels, _ in reader)
+    bars = Bars()
+    facts = list(measure(reader, shots, rules.every, rules.held, bars))
+    choice = choose(facts, rules)
+    box = bars.box() if writing.bars else (0, reader.info.height, 0, reader.info.width)
+    cases = near_cases(choice.cases)
+    _write(reader, name, output, choice, cases, box, writing)
+    end = reader.end
+    return {
+        "seconds": float(end),
+        "frames": shots[-1][1],
+        "size": [reader.info.width, reader.info.height],
+        "box": box,
+        "shots": shots,
+        "fates": choice.counts(shots[-1][1]),
+        "clips": [
+            {
+                "name": f"{name}/{_clip_name(number)}",
+                "shot": clip.shot,
+                "start": float(clip.frames[0].time),
+                "frames": [fact.number for fact in clip.frames],
+                "looks": [f"{look:016x}" for look in clip.looks],
+            }
+            for number, clip in enumerate(choice.clips)
+        ],
+        "cases": [asdict(case) for case in cases],
+        "problems": reader.problems,
+    }
+
+
+def near_cases(cases: list[Case]) -> list[Case]:
+    """Return those nearest to the limits, a few per rule and side, not all from the same moment."""
+    chosen: list[Case] = []
+    for case in sorted(cases, key=lambda case: case.distance):
+        alike = [c for c in chosen if (c.rule, c.passed) == (case.rule, case.passed)]
+        if len(alike) < CASES and all(abs(c.number - case.number) >= APART for c in alike):
+            chosen.append(case)
+    return chosen
+
+
+def thumb_name(number: int) -> str:
+    """Return the file name of the small picture of a frame."""
+    return f"{number:06}.jpg"
+
+
+def _write(
+    reader: VideoReader,
+    name: str,
+    output: Path,
+    choice: Choice,
+    cases: list[Case],
+    box: tuple[int, int, int, int],
+    writing: Writing,
+) -> None:
+    """Write the frames of the clips, and small ones of the cases; the film's folder appears when it is complete."""
+    places = {
+        fact.number: f"{_clip_name(number)}/{fact.number:06}.{writing.format}"
+        for number, clip in enumerate(choice.clips)
+        for fact in clip.frames
+    }
+    thumbs = {number for case in cases for number in (case.number, case.other)}
+    for left in (output / RECORDS).glob(f"{name}~*.part"):
+        shutil.rmtree(left, ignore_errors=True)  # by a process that was killed
+    partial = output / RECORDS / f"{name}~{uuid.uuid4().hex}.part"
+    top, bottom, left, right = box
+    try:
+        for number, (pixels, _) in enumerate(reader):
+            if number in thumbs:
+                small = F.interpolate(pixels[None], THUMB, mode="bilinear", antialias=True)[0]
+                write_image(output / RECORDS / name / thumb_name(number), small, quality=85)
+            if number in places:
+                write_image(partial / places[number], _scaled(pixels[:, top:bottom, left:right], writing.short_side))
+        if not all((partial / place).exists() for place in places.values()):
+            return  # another process took this one for killed, and makes the same film
+        shutil.rmtree(output / name, ignore_errors=True)
+        if partial.exists():
+            partial.rename(output / name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _scaled(pixels: Tensor, short_side: int | None) -> Tensor:
+    if short_side is None or min(pixels.shape[1:]) <= short_side:
+        return pixels
+    return scale_short_side(pixels, short_side)
+
+
+def _clip_name(number: int) -> str:
+    return f"clip{number:04}"
+
+
+def _plain(stem: str) -> str:
+    """Return a name that is good for a folder and for a line of a list."""
+    kept = "".join(c if c.isalnum() or c in "-_." else "_" for c in stem).strip("._")
+    return kept or "film"

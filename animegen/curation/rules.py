@@ -1,0 +1,250 @@
+"""Which frames of a film become clips: a pure function of what was measured. Every frame has one fate, and a reason."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import groupby, pairwise
+from statistics import median
+
+from animegen.curation.facts import Facts
+from animegen.errors import AnimegenError
+
+#: What happens to frames, in the order of the report, and why.
+FATES = {
+    "kept": "is in a clip",
+    "skipped": "lies between those that every= takes",
+    "held": "shows the drawing before it",
+    "dark": "is darker than dark=",
+    "bright": "is brighter than bright=",
+    "flicker": "beside a jump of brightness (flashes, fast fades)",
+    "fast": "beside a pair that moves too far",
+    "unexplained": "beside a pair that no motion explains (dissolves, effects, missed cuts)",
+    "uneven": "beside a pause, or a change of rhythm",
+    "still": "in a clip in which next to nothing moves",
+    "short": "in a shot that is too short",
+    "rest": "left over when the shot was divided into clips",
+    "cap": "more clips of the shot than per_shot=",
+}
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What is wanted. Levels are of 255; motion is a share of the picture's width.
+
+    Attributes:
+        length: drawings per clip, from and to.
+        every: take every so-manieth frame.
+        held: a frame repeats a drawing if its sameness is above this; 10 keeps all frames.
+        dark: smallest mean brightness.
+        bright: largest mean brightness.
+        flicker: largest change of the mean brightness from drawing to drawing.
+        fast: largest motion from drawing to drawing.
+        unexplained: largest difference that motion leaves.
+        still: smallest motion, as the median of a clip.
+        uneven: the drawings of a clip are shown for times that differ at most by this factor.
+        per_shot: most clips from one shot; ``None`` takes all.
+    """
+
+    length: tuple[int, int] = (5, 25)
+    every: int = 1
+    held: float = 0.0
+    dark: float = 16.0
+    bright: float = 245.0
+    flicker: float = 12.0
+    fast: float = 0.2
+    unexplained: float = 10.0
+    still: float = 0.00065
+    uneven: float = 2.0
+    per_shot: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        shortest, longest = self.length
+        if not 3 <= shortest <= longest:
+            raise AnimegenError(f"length=[{shortest},{longest}] is not possible: a clip has at least 3 drawings.")
+        if self.every < 1 or (self.per_shot is not None and self.per_shot < 1):
+            raise AnimegenError(f"every={self.every} and per_shot={self.per_shot} must be at least 1.")
+        if not 0 <= self.dark < self.bright <= 255 or self.uneven < 1:
+            raise AnimegenError(
+                f"dark={self.dark}, bright={self.bright}, uneven={self.uneven} exclude everything: brightness is from 0"
+                " to 255, and uneven at least 1."
+            )
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip: the first frames of its drawings, one after the other."""
+
+    shot: int
+    frames: tuple[Facts, ...]
+
+    @property
+    def looks(self) -> list[int]:
+        """How its first, middle and last drawing look."""
+        return [self.frames[n].look for n in (0, len(self.frames) // 2, -1)]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A decision that might have been another: the frame, what it was compared with, and by how much it was decided.
+
+    Attributes:
+        rule: whose decision.
+        number: of the frame.
+        other: number of the frame that it was compared with; the frame itself where there is none.
+        value: what was measured.
+        limit: the rule's.
+        passed: whether the rule let it pass.
+    """
+
+    rule: str
+    number: int
+    other: int
+    value: float
+    limit: float
+    passed: bool
+
+    @property
+    def distance(self) -> float:
+        """How far it is from the limit, relative to it."""
+        return abs(self.value - self.limit) / max(abs(self.limit), 1.0 if self.rule == "held" else 1e-9)
+
+
+@dataclass
+class Choice:
+    """What the rules chose.
+
+    Attributes:
+        clips: in the order of the film.
+        fates: of all frames that were looked at, by number.
+        cases: those near a limit, the nearest first.
+    """
+
+    clips: list[Clip] = field(default_factory=list)
+    fates: dict[int, str] = field(default_factory=dict)
+    cases: list[Case] = field(default_factory=list)
+
+    def counts(self, frames: int) -> dict[str, int]:
+        """Return how many of the film's frames met each fate."""
+        found = Counter(self.fates.values())
+        found["skipped"] = frames - len(self.fates)
+        return {fate: found[fate] for fate in FATES}
+
+
+def choose(facts: Sequence[Facts], rules: Rules) -> Choice:
+    """Return the clips of a film, and what became of every frame."""
+    choice = Choice()
+    for shot, members in groupby(facts, key=lambda fact: fact.shot):
+        _choose_in_shot(shot, list(members), rules, choice)
+    choice.clips.sort(key=lambda clip: clip.frames[0].number)
+    choice.cases.sort(key=lambda case: case.distance)
+    return choice
+
+
+def _choose_in_shot(shot: int, facts: list[Facts], rules: Rules, choice: Choice) -> None:
+    choice.fates |= {fact.number: "held" for fact in facts if not fact.drawing}
+    cases = choice.cases
+    for fact in facts:
+        if fact.same is not None and fact.before is not None:
+            cases.append(Case("held", fact.number, fact.before, fact.same, rules.held, True))
+    known = 0
+    for fact in facts:
+        known = fact.number if fact.drawing else known
+        if not fact.drawing and fact.same is not None:
+            cases.append(Case("held", fact.number, known, fact.same, rules.held, False))
+    whole: list[Clip] = []
+    for piece, why in _pieces([fact for fact in facts if fact.drawing], rules, choice):
+        if len(piece) < rules.length[0]:
+            choice.fates |= {fact.number: why or "short" for fact in piece}
+            continue
+        for part, fate in _divided(piece, rules.length):
+            if fate == "kept":
+                motion = median(fact.motion for fact in part[1:])
+                cases.append(Case("still", part[-1].number, part[0].number, motion, rules.still, motion >= rules.still))
+                fate = "kept" if motion >= rules.still else "still"
+            if fate == "kept":
+                whole.append(Clip(shot, tuple(part)))
+            choice.fates |= {fact.number: fate for fact in part}
+    kept = _spread(whole, rules.per_shot)
+    for clip in whole:
+        if clip not in kept:
+            choice.fates |= {fact.number: "cap" for fact in clip.frames}
+    choice.clips += kept
+
+
+def _pieces(drawings: list[Facts], rules: Rules, choice: Choice) -> list[tuple[list[Facts], str | None]]:
+    """Divide the drawings of a shot where a rule forbids to go on; return each piece with the reason beside it."""
+    pieces: list[tuple[list[Facts], str | None]] = []
+    piece: list[Facts] = []
+    why: str | None = None
+    spans: list[int] = []
+
+    def end(reason: str | None) -> None:
+        nonlocal piece, why, spans
+        if piece:
+            pieces.append((piece, why or reason))
+        piece, why, spans = [], reason, []
+
+    for fact in drawings:
+        if (fault := _fault(fact, rules, choice.cases)) is not None:
+            choice.fates[fact.number] = fault
+            end(fault)
+            continue
+        if piece:
+            span = fact.number - piece[-1].number
+            reason = _break(fact, rules, choice.cases)
+            if reason is None and spans and max(*spans, span) > rules.uneven * min(*spans, span):
+                reason = "uneven"
+            if reason is not None:
+                end(reason)
+            else:
+                spans.append(span)
+        piece.append(fact)
+    end(None)
+    return pieces
+
+
+def _fault(fact: Facts, rules: Rules, cases: list[Case]) -> str | None:
+    """Return why a frame cannot be used at all."""
+    for rule, limit, bad in (
+        ("dark", rules.dark, fact.luma < rules.dark),
+        ("bright", rules.bright, fact.luma > rules.bright),
+    ):
+        cases.append(Case(rule, fact.number, fact.number, fact.luma, limit, not bad))
+        if bad:
+            return rule
+    return None
+
+
+def _break(fact: Facts, rules: Rules, cases: list[Case]) -> str | None:
+    """Return why a frame cannot follow the drawing before it in a clip."""
+    assert fact.before is not None
+    for rule, value, limit in (
+        ("flicker", abs(fact.jump), rules.flicker),
+        ("fast", fact.motion, rules.fast),
+        ("unexplained", fact.unexplained, rules.unexplained),
+    ):
+        cases.append(Case(rule, fact.number, fact.before, value, limit, value <= limit))
+        if value > limit:
+            return rule
+    return None
+
+
+def _divided(piece: list[Facts], length: tuple[int, int]) -> list[tuple[list[Facts], str]]:
+    """Divide a piece into clips of nearly equal length; what cannot be used is at its end."""
+    shortest, longest = length
+    count = -(-len(piece) // longest)
+    if len(piece) // count >= shortest:
+        bounds = [len(piece) * n // count for n in range(count + 1)]
+        return [(piece[a:b], "kept") for a, b in pairwise(bounds)]
+    count = len(piece) // longest
+    parts = [(piece[n * longest : (n + 1) * longest], "kept") for n in range(count)]
+    return [*parts, (piece[count * longest :], "rest")]
+
+
+def _spread(clips: list[Clip], limit: int | None) -> list[Clip]:
+    if limit is None or len(clips) <= limit:
+        return clips
+    return [clips[(2 * n + 1) * len(clips) // (2 * limit)] for n in range(limit)]

@@ -1,0 +1,7 @@
+"""The contracts that all models share."""
+
+from animegen.engine.module import AnimeModule
+from animegen.engine.objective import Context, Evaluation, Objective, Term
+from animegen.errors import AnimegenError
+
+__all__ = ["AnimeModule", "AnimegenError", "Context", "Evaluation", "Objective", "Term"]

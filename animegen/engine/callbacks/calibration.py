@@ -1,0 +1,121 @@
+"""Influence calibration: weights that mean the same with any feature network.
+
+Published loss weights assume the activations of one particular network (Caffe's VGG19 for the
+AnimeGAN family); with other weights the same numbers pull with other strengths. This callback
+measures how strongly each term pulls on the trained network and rescales the weights so that the
+pulls stand in configured ratios.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from animegen.engine.gradient_norms import gradient_norms
+from animegen.engine.module import AnimeModule
+from animegen.errors import AnimegenError, did_you_mean
+
+
+class InfluenceCalibration(pl.Callback):
+    """Measure each term's gradient on a network over some batches, then set the terms' factors.
+
+    The influence of a term is the L2 norm of the gradient of its weighted loss with respect to the
+    parameters of the trained network, averaged over the batches. After calibration the influences
+    of the named terms stand in the configured ratios and their sum is what it was before. The
+    factors are saved with the objective and shown in the run record as ``calibration``. Measuring
+    changes nothing else: neither buffers nor random generators.
+
+    Args:
+        update: name of the update whose objective is calibrated.
+        ratios: term -> wanted share of influence (any positive numbers); ``null`` leaves a term alone.
+        at: train step at which to measure; only terms active then can be calibrated.
+        batches: number of consecutive batches to average over; they are trained on as usual.
+    """
+
+    def __init__(
+        self, ratios: dict[str, float | None], update: str = "generator", at: int = 0, batches: int = 8
+    ) -> None:
+        wanted = {name: ratio for name, ratio in ratios.items() if ratio is not None}
+        if not wanted or min(wanted.values()) <= 0:
+            raise AnimegenError("callbacks.calibration.ratios needs a positive number for each term that it names.")
+        if batches < 1:
+            raise AnimegenError(f"callbacks.calibration.batches must be at least 1, got {batches}.")
+        self.update, self.ratios, self.at, self.batches = update, wanted, at, batches
+        self._sums: dict[str, float] = {}
+        self._count = 0
+
+    def on_fit_start(self, trainer: pl.Trainer, module: AnimeModule) -> None:
+        """Check the names before anything is trained."""
+        if self.update not in module.objectives:
+            names = ", ".join(module.objectives)
+            raise AnimegenError(f"callbacks.calibration.update={self.update}: the model has the objectives {names}.")
+        terms = list(module.objectives[self.update].terms)
+        for name in self.ratios:
+            if name not in terms:
+                raise AnimegenError(
+                    f"callbacks.calibration.ratios names '{name}', which is not a term of '{self.update}'"
+                    f" ({', '.join(terms)}).{did_you_mean(name, terms)}"
+                )
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: AnimeModule, batch: Any, batch_idx: int) -> None:
+        """Measure on the batch that is about to be trained; set the factors after the last one."""
+        if not self.at <= module.train_step < self.at + self.batches:
+            return
+        devices = [module.device] if module.device.type == "cuda" else []
+        buffers = {buffer: buffer.clone() for buffer in module.buffers()}
+        with torch.random.fork_rng(devices=devices):
+            for name, influence in self._measure(module, batch).items():
+                self._sums[name] = self._sums.get(name, 0.0) + influence
+        with torch.no_grad():
+            for buffer, before in buffers.items():
+                buffer.copy_(before)
+        self._count += 1
+        if module.train_step == self.at + self.batches - 1:
+            self._set(module)
+
+    def _measure(self, module: AnimeModule, batch: Any) -> dict[str, float]:
+        for each in module.objectives.values():
+            each.step = module.train_step
+        network = module.networks()[module.trains.get(self.update, self.update)]
+        parameters = list(network.parameters())
+        with module.trainer.precision_plugin.forward_context():
+            evaluation = next((e for name, e in module.updates(batch) if name == self.update), None)
+            if evaluation is None:
+                raise AnimegenError(
+                    f"callbacks.calibration.at={self.at}: the model does not train '{self.update}' at that step;"
+                    " set at= to a step of the phase that does."
+                )
+            evaluation.apart = True
+            _, values = evaluation.compute()
+        for name in self.ratios:
+            if name not in values:
+                raise AnimegenError(
+                    f"callbacks.calibration: the term '{name}' is not active at step {module.train_step}."
+                )
+        norms = gradient_norms({name: evaluation.parts[name] for name in self.ratios}, parameters)
+        # With several processes, each measures on its share of the batch.
+        return {name: float(module.trainer.strategy.reduce(norm, reduce_op="mean")) for name, norm in norms.items()}
+
+    def _set(self, module: AnimeModule) -> None:
+        objective = module.objectives[self.update]
+        influence = {name: self._sums[name] / self._count for name in self.ratios}
+        for name, value in influence.items():
+            if not 0 < value < math.inf:
+                raise AnimegenError(
+                    f"callbacks.calibration: the gradient of the term '{name}' on '{self.update}' has the norm {value},"
+                    " which cannot be scaled: leave the term out of callbacks.calibration.ratios."
+                )
+        whole, shares = sum(influence.values()), sum(self.ratios.values())
+        for name, ratio in self.ratios.items():
+            objective.factors[name] *= whole * (ratio / shares) / influence[name]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sums measured so far."""
+        return {"sums": dict(self._sums), "count": self._count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over the sums measured so far."""
+        self._sums, self._count = dict(state["sums"]), int(state["count"])

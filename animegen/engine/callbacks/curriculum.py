@@ -1,0 +1,33 @@
+"""What changes in the model when the stage of a curriculum does: into how many pieces a batch is cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+
+from animegen.data.clips.curriculum import Curriculum
+from animegen.engine.module import AnimeModule
+
+
+class CurriculumSteps(pl.Callback):
+    """Sets ``accumulate`` of the model by the stage of each step, and logs the stage.
+
+    It has no state: the step tells the stage.
+
+    Args:
+        stages: those of the data.
+    """
+
+    def __init__(self, stages: Sequence[dict[str, Any]]) -> None:
+        self.curriculum = Curriculum(stages)
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: AnimeModule, *_: Any) -> None:
+        """Set the stage."""
+        module._accumulate = self.curriculum.stages[self.curriculum.at_step(module.train_step)].accumulate
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: AnimeModule, *_: Any) -> None:
+        """Log the stage at the pace of the other logs."""
+        if module.train_step % module.log_every == 0:
+            module.write({"curriculum/stage": float(self.curriculum.at_step(module.train_step - 1))})

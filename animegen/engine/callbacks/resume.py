@@ -1,0 +1,74 @@
+"""What exact resume needs beyond weights and optimizers: the random generators, at the right moment."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+
+from animegen.engine.module import AnimeModule
+
+
+class ExactResume(pl.Callback):
+    """Save the states of all random generators, and restore them just before the first resumed step.
+
+    Restoring any earlier would let the set-up of the resumed process draw from them. The order of
+    the samples needs no saving: it is a function of the seed and of the batches trained.
+
+    With several processes each has draws of its own (dropout masks must differ between the shares of
+    a batch), and the checkpoint holds the states of all of them.
+    """
+
+    def __init__(self) -> None:
+        self._states: list[dict[str, Any]] = []
+
+    def on_train_start(self, trainer: pl.Trainer, module: AnimeModule) -> None:
+        """Let the draws of the processes differ; the first one draws as it would alone."""
+        if trainer.global_rank > 0:
+            torch.manual_seed(torch.initial_seed() + trainer.global_rank)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the generator states of all processes; every process has to call it."""
+        states: list[Any] = [generator_states()]
+        if dist.is_available() and dist.is_initialized():
+            mine, states = states[0], [None] * dist.get_world_size()
+            dist.all_gather_object(states, mine)
+        return {"processes": states}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Keep the states until training begins."""
+        self._states = state["processes"]
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Restore the states, once; processes that the saved run did not have keep their own."""
+        if trainer.global_rank < len(self._states):
+            restore_generators(self._states[trainer.global_rank])
+        self._states = []
+
+
+def generator_states() -> dict[str, Any]:
+    """Return the states of all random generators as tensors and plain values."""
+    version, words, gauss = random.getstate()
+    # The legacy generator is global state that losses, augmentations and plugins may draw from.
+    name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002
+    return {
+        "python": [version, list(words), gauss],
+        "numpy": [name, torch.from_numpy(np.asarray(keys, np.int64)), int(position), int(has_gauss), float(cached)],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+    }
+
+
+def restore_generators(state: dict[str, Any]) -> None:
+    """Take over what :func:`generator_states` returned; CUDA's only on as many devices as there were."""
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
+    torch.set_rng_state(state["torch"].cpu())
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])

@@ -1,0 +1,189 @@
+"""run.json: what a run was, on what, and how it ended - also when it crashed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+import animegen
+from animegen.engine.module import AnimeModule
+from animegen.engine.runs import unwritable
+from animegen.errors import AnimegenError
+
+PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "torchmetrics", "lpips", "numpy", "av")
+
+
+class RunRecord(pl.Callback):
+    """Keep ``run.json`` in the run folder up to date.
+
+    It holds the configuration, the group choices, the ablations, versions, git state, machine,
+    timings, metrics and the status: ``running``, ``trained`` (being evaluated), ``finished``,
+    ``interrupted``, or ``crashed`` (with the error; a run that was killed stays ``running``).
+    At the end the final metrics go to TensorBoard's HPARAMS tab.
+
+    Args:
+        folder: the run folder.
+        facts: the plain values known at the start (config, choices, overrides ...).
+    """
+
+    def __init__(self, folder: Path, facts: dict[str, Any]) -> None:
+        self.path = Path(folder) / "run.json"
+        self._began = self._train_began = time.time()
+        self.record: dict[str, Any] = {
+            "status": "running",
+            **facts,
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": shlex.join(["animegen", "train", *facts.get("overrides", [])]),
+            "versions": versions(),
+            "git": git_state(),
+            "machine": machine(),
+            "metrics": {},
+            "seconds": {},
+        }
+
+    def on_fit_start(self, trainer: pl.Trainer, module: AnimeModule) -> None:
+        """Write the record before anything can go wrong."""
+        self.record["parameters"] = {
+            name: sum(p.numel() for p in network.parameters()) for name, network in module.networks().items()
+        }
+        if module.features is not None:
+            self.record["features"] = getattr(module.features, "name", type(module.features).__name__)
+        self.record["resumed_at"] = module.train_step or None
+        self._write(trainer.is_global_zero)
+
+    def on_train_start(self, trainer: pl.Trainer, module: AnimeModule) -> None:
+        """Note how long preparing took."""
+        self.record["seconds"]["prepare"] = round(time.time() - self._began, 2)
+        self._train_began = time.time()
+
+    def on_validation_end(self, trainer: pl.Trainer, module: AnimeModule) -> None:
+        """Keep the newest metrics."""
+        self.update(module)
+        self._write(trainer.is_global_zero)
+
+    def on_train_end(self, trainer: pl.Trainer, module: AnimeModule) -> None:
+        """Note the end of training."""
+        self.record["seconds"]["train"] = round(time.time() - self._train_began, 2)
+        self.record["status"] = "trained"
+        self.update(module)
+        self._write(trainer.is_global_zero)
+
+    def on_exception(self, trainer: pl.Trainer, module: AnimeModule, exception: BaseException) -> None:
+        """Note how the run failed; called by Lightning during training and by the verb after it."""
+        # Lightning turns Ctrl+C and SIGTERM into SystemExit.
+        interrupted = isinstance(exception, (KeyboardInterrupt, SystemExit))
+        self.record["status"] = "interrupted" if interrupted else "crashed"
+        if not interrupted:
+            self.record["error"] = f"{type(exception).__name__}: {exception}"
+        self.update(module)
+        with contextlib.suppress(AnimegenError):  # a full disk may be what it failed from
+            self._write(trainer.is_global_zero)
+
+    def update(self, module: AnimeModule) -> None:
+        """Take over the newest values of the module."""
+        self.record["train_step"] = module.train_step
+        self.record["metrics"].update(module.shown)
+        factors = {
+            name: {term: round(factor, 6) for term, factor in objective.factors.items() if factor != 1.0}
+            for name, objective in module.objectives.items()
+        }
+        self.record["calibration"] = {name: terms for name, terms in factors.items() if terms}
+
+    def finish(self, trainer: pl.Trainer, module: AnimeModule, evaluation: dict[str, Any] | None) -> None:
+        """Add the evaluation, mark the run as finished, and write the hparams with final metrics."""
+        if evaluation is not None:
+            self.record["evaluation"] = evaluation
+        self.record["status"] = "finished"
+        self.record["seconds"]["total"] = round(time.time() - self._began, 2)
+        self._write(trainer.is_global_zero)
+        if trainer.is_global_zero:
+            self._hparams(trainer, module.train_step)
+
+    def _hparams(self, trainer: pl.Trainer, step: int) -> None:
+        config, choices = self.record.get("config", {}), self.record.get("choices", {})
+        facts = {
+            "experiment": choices.get("experiment", "none"),
+            "model": choices.get("model", ""),
+            "data": choices.get("data", ""),
+            "size": choices.get("size", ""),
+            "precision": choices.get("precision", ""),
+            "ablations": "+".join(sorted(name for name, on in (config.get("ablations") or {}).items() if on))
+            or "plain",
+            "seed": config.get("seed"),
+            "train_steps": config.get("train_steps"),
+        }
+        scores = {
+            f"hp/{name.removeprefix('val/')}": value
+            for name, value in self.record["metrics"].items()
+            if name.startswith("val/")
+        }
+        for name, method in self.record.get("evaluation", {}).get("methods", {}).get("model", {}).items():
+            if method["mean"] is not None:  # not finite
+                scores[f"hp/eval/{name}"] = method["mean"]
+        for logger in trainer.loggers:
+            if isinstance(logger, pl.loggers.TensorBoardLogger):
+                logger.log_hyperparams(facts, scores or {"hp/none": 0.0}, step)
+                logger.finalize("success")
+
+    def _write(self, here: bool) -> None:
+        if not here:
+            return
+        unfinished = self.path.with_suffix(".json.unfinished")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished.write_text(json.dumps(self.record, indent=2, default=str) + "\n")
+            os.replace(unfinished, self.path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                unfinished.unlink(missing_ok=True)
+            raise unwritable(self.path.parent, error) from error
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of animegen, Python and the packages that decide results."""
+    found = {"animegen": animegen.__version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def git_state() -> dict[str, Any] | None:
+    """Return commit and cleanness of the repository that holds the package, if it lies in one."""
+    where = Path(animegen.__file__).resolve().parent
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=where, capture_output=True, text=True, timeout=10)
+        dirty = subprocess.run(["git", "status", "--porcelain"], cwd=where, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if commit.returncode != 0:
+        return None
+    return {"commit": commit.stdout.strip(), "dirty": bool(dirty.stdout.strip())}
+
+
+def machine() -> dict[str, Any]:
+    """Return what the speed of a run depends on."""
+    facts: dict[str, Any] = {
+        "system": platform.system(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+    }
+    if torch.cuda.is_available():
+        facts["cuda"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {**facts, "python": sys.implementation.name}

@@ -1,0 +1,168 @@
+"""Runs on disk: their folders, finding them, and going on with one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException
+
+from animegen.config.compose import run_folder
+from animegen.engine.checkpoint import read_checkpoint
+from animegen.errors import AnimegenError
+
+#: What the evaluation at the end writes into the run folder; a run that goes on makes it out of date.
+EVALUATION_FILES = ("scores.json", "table.md", "strip.png", "pareto.png", "samples", "report.html")
+#: All that a run writes into its folder, and that overwrite=true removes. Anything else there is left alone.
+RUN_FILES = (
+    *("run.json", "config", "checkpoints", "codes", "previews", "metrics.csv", "hparams.yaml", "fit-profile.txt"),
+    *("events.out.tfevents.*", *EVALUATION_FILES),
+)
+
+
+def check_folder(folder: Path, may_exist: bool) -> None:
+    """Refuse a folder that holds a run, unless that is to be gone on with or replaced."""
+    if (folder / "run.json").exists() and not may_exist:
+        raise AnimegenError(
+            f"'{folder}' already holds a run: choose another output=, resume={folder}, or overwrite=true."
+        )
+
+
+def prepare_folder(folder: Path, saved: Mapping[str, str], goes_on: bool) -> None:
+    """Create a run folder, without what a run has left there that would be taken for this one's.
+
+    Args:
+        folder: the run folder.
+        saved: file name -> text, for the sub-folder ``config``.
+        goes_on: the run in it is resumed: only its evaluation goes. Else all files of a run go (and no
+            others), so that no event file or preview of one run is ever shown as another's.
+    """
+    try:
+        if (folder / "run.json").exists():
+            for path in [p for pattern in (EVALUATION_FILES if goes_on else RUN_FILES) for p in folder.glob(pattern)]:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        (folder / "config").mkdir(parents=True, exist_ok=True)
+        for name, text in saved.items():
+            (folder / "config" / name).write_text(text)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+
+
+def unwritable(folder: Path | str, error: OSError) -> AnimegenError:
+    """Return the error to raise when a run folder cannot be made or written."""
+    return AnimegenError(
+        f"The run folder '{folder}' cannot be written ({error.strerror}): choose another output= or runs=."
+    )
+
+
+def resolve_checkpoint(path: str, runs: str = "runs", what: str | None = None) -> Path:
+    """Return the checkpoint file that a user means by ``last``, a run folder, or a file.
+
+    Args:
+        path: ``last`` takes the newest checkpoint below ``runs``.
+        runs: folder that holds all runs.
+        what: with ``last``, only runs below ``runs/<what>`` (an experiment).
+    """
+    if path == "last":
+        below = Path(runs) / what if what else Path(runs)
+        found = sorted(below.rglob("checkpoints/last.ckpt"), key=lambda p: p.stat().st_mtime)
+        if not found:
+            raise AnimegenError(
+                f"There is no checkpoint below '{below}': train first, or name a run folder or a .ckpt file."
+            )
+        return found[-1]
+    file = Path(path)
+    if file.is_dir():
+        inside = file / "checkpoints" / "last.ckpt"
+        if not inside.is_file():
+            raise AnimegenError(
+                f"The folder '{file}' has no checkpoints/last.ckpt: it is not a run, or was stopped too early."
+            )
+        return inside
+    if not file.is_file():
+        raise AnimegenError(f"There is no checkpoint at '{file}': give a .ckpt file, a run folder, or 'last'.")
+    return file
+
+
+def read_record(folder: str | Path) -> dict[str, Any]:
+    """Return the run record of a run folder."""
+    path = Path(folder) / "run.json"
+    try:
+        record = json.loads(path.read_text())
+    except OSError as error:
+        raise AnimegenError(
+            f"'{folder}' has no readable run.json: it is not the folder of a run; checkpoints lie in"
+            " <run folder>/checkpoints."
+        ) from error
+    except ValueError as error:
+        raise AnimegenError(f"'{path}' is damaged ({error}): restore it, or start the run again.") from error
+    if not isinstance(record, dict):
+        raise AnimegenError(f"'{path}' is not the record of a run: restore it, or start the run again.")
+    return record
+
+
+def resumed_overrides(overrides: list[str]) -> list[str]:
+    """Return the overrides of the run that ``resume=`` names, followed by the given ones.
+
+    So ``animegen train resume=last`` needs nothing else, and ``resume=last train_steps=9000``
+    trains on. With ``output=`` the run goes on in another folder, and the old one stays as it is.
+    Without ``resume=`` the overrides are returned as they are.
+    """
+    values = {key: unquoted(value) for key, equals, value in (o.partition("=") for o in overrides) if equals}
+    wanted = values.get("resume")
+    if wanted in (None, "null", ""):
+        return overrides
+    checkpoint = resolve_checkpoint(str(wanted), values.get("runs", "runs"), values.get("experiment"))
+    mine = [o for o in overrides if not o.startswith("resume=")]
+    recorded = read_record(run_folder(checkpoint)).get("overrides", [])
+    return [*merged_overrides(recorded, mine), f"resume={quoted(checkpoint)}"]
+
+
+def merged_overrides(recorded: Sequence[str], given: Sequence[str]) -> list[str]:
+    """Return the overrides of an earlier run followed by new ones, without those that were about that process."""
+    gone = {"resume", "output", "overwrite", *(o.split("=", 1)[0] for o in given)}
+    return [*(o for o in recorded if o.split("=", 1)[0] not in gone and not o.startswith("hydra.")), *given]
+
+
+def resumed_step(checkpoint: Path, config: dict[str, Any]) -> int:
+    """Return the train step of a checkpoint, after checking that this configuration can go on with it."""
+    state = read_checkpoint(checkpoint)["animegen"]
+    if state["train_step"] >= config["train_steps"]:
+        raise AnimegenError(
+            f"'{checkpoint}' has already trained {state['train_step']} steps: give a larger train_steps= to train on,"
+            f" or score it with animegen eval checkpoint={checkpoint}."
+        )
+    if state["config"]["model"].get("optimizers") != config["model"].get("optimizers"):
+        raise AnimegenError(
+            f"resume={checkpoint} goes on with the optimizers of the checkpoint, so model.optimizers cannot change:"
+            " leave it as it was, or start a new run."
+        )
+    return state["train_step"]
+
+
+def quoted(value: str | Path) -> str:
+    """Return a text as Hydra's override grammar takes it literally."""
+    return QuotedString(str(value), Quote.single).with_quotes()
+
+
+def literal_paths(words: Sequence[str], keys: Sequence[str]) -> list[str]:
+    """Return the words of a command with the values of ``keys`` quoted: file names may hold what Hydra would read."""
+    pairs = [(word, *word.partition("=")[::2]) for word in words]
+    return [
+        f"{key}={quoted(value)}" if key in keys and value and value[0] not in "'\"" else word
+        for word, key, value in pairs
+    ]
+
+
+def unquoted(value: str) -> str:
+    """Return the text that a value on the command line stands for."""
+    try:
+        read = OverridesParser.create().parse_override(f"key={value}").value()
+    except HydraException:
+        return value
+    return "null" if read is None else str(read)

@@ -1,0 +1,370 @@
+"""Frames between frames, for pictures and films: what is drawn, copied, and where it is written."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import torch
+from torch import Tensor
+
+from animegen import __version__
+from animegen.errors import AnimegenError
+from animegen.inference.confidence import Confidence
+from animegen.inference.pair_tiles import TiledPair
+from animegen.inference.partial import Finished, Partial, begun
+from animegen.inference.timegrid import Between, Grid, between_frames
+from animegen.inference.videos import assemble, identity
+from animegen.media.images import read_image, to_float, to_uint8
+from animegen.media.video.cadence import rhythm, same_drawing
+from animegen.media.video.encoding import CONTAINERS, LOSSLESS, Encoding
+from animegen.media.video.frames import DEFAULT_RATE, RGB, Colour, FrameReader, FrameWriter, Original, VideoInfo
+from animegen.media.video.opening import WRITTEN_SUFFIXES, create_video
+from animegen.media.video.sequences import SequenceReader
+from animegen.media.video.writer import VideoWriter
+from animegen.tasks.protocols import Interpolator
+from animegen.tiling.receptive_field import inference
+
+#: Largest side that is computed in one piece with ``tile=auto``.
+AUTO_TILE = 1536
+SMALLEST_TILE = 128
+
+
+class Pictures(SequenceReader):
+    """Pictures given one by one as a film, equally long each.
+
+    Args:
+        files: the pictures, all of one size.
+        fps: pictures per second.
+
+    Raises:
+        AnimegenError: if one cannot be read, or they differ in size.
+    """
+
+    def __init__(self, files: list[Path], fps: Fraction | None = None) -> None:
+        self.path, self.files = files[0], files
+        self.problems, self.end = [], Fraction(0)
+        shapes = {file: tuple(read_image(file).shape[1:]) for file in files}
+        if len(set(shapes.values())) > 1:
+            sizes = ", ".join(f"'{file}' {shape[1]}x{shape[0]}" for file, shape in shapes.items())
+            raise AnimegenError(f"Pictures of different sizes have no frame between: {sizes}.")
+        height, width = shapes[files[0]]
+        rate = fps or DEFAULT_RATE
+        self.info = VideoInfo(
+            width,
+            height,
+            rate,
+            time_base=1 / rate,
+            duration=len(files) / rate,
+            frames=len(files),
+            codec=files[0].suffix.lower()[1:],
+            colour=Colour(RGB, full_range=True),
+        )
+
+
+class Inbetweener:
+    """A model that draws the frames between two frames, one pair after the other.
+
+    Args:
+        model: in eval mode, on ``device``.
+        device: where to compute.
+        dtype: autocast type, ``None`` for full precision.
+        tile: largest side that is computed in one piece; 0: everything; ``None``: `AUTO_TILE`, and smaller ones when
+            the memory does not suffice.
+        confidence: pairs that match less than this share (:class:`~animegen.inference.confidence.Confidence`) are not
+            drawn between: the first frame is held. 0 draws between all.
+
+    Attributes:
+        drawn: frames drawn.
+        held: frames that were not drawn, since the two of their pair match too little.
+    """
+
+    def __init__(
+        self,
+        model: Interpolator,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = None,
+        tile: int | None = None,
+        confidence: float = 0.0,
+    ) -> None:
+        self.model, self.device, self.dtype = model, torch.device(device), dtype
+        self.tile, self._may_shrink = AUTO_TILE if tile is None else tile, tile is None
+        self.least, self._match = confidence, Confidence() if confidence > 0 else None
+        self._pair: tuple[Original, Original] | None = None
+        self._encoded: TiledPair | None = None
+        self.drawn = self.held = 0
+
+    def __call__(self, first: Original, last: Original, t: float) -> Tensor | None:
+        """Draw the frame at time t between two frames; a pair is encoded once.
+
+        Returns:
+            ``(3,H,W)``: float in [-1,1] if the frames have more than eight bits per colour, else uint8. ``None`` if
+            they match too little, so that the first is to be held.
+
+        Raises:
+            AnimegenError: if the memory does not suffice, or the model draws what is no picture.
+        """
+        while True:
+            try:
+                image = self._draw(first, last, t)
+                break
+            except torch.OutOfMemoryError as error:
+                _, height, width = first.pixels.shape
+                smaller = min(self.tile or max(height, width), max(height, width)) // 2
+                if not self._may_shrink or smaller < SMALLEST_TILE:
+                    raise AnimegenError(
+                        f"The memory of the device is too small for frames of {width}x{height}: use"
+                        " a smaller tile=, precision=bf16, or device=cpu."
+                    ) from error
+                self._pair = self._encoded = None
+                self.tile = smaller
+            torch.cuda.empty_cache()
+        if image is None:
+            self.held += 1
+            return None
+        if not image.isfinite().all():
+            raise AnimegenError("The model draws no picture (NaN): use another checkpoint, or precision=fp32.")
+        self.drawn += 1
+        return (to_uint8(image[0]) if first.refine is None else image[0].float()).cpu()
+
+    def _draw(self, first: Original, last: Original, t: float) -> Tensor | None:
+        with inference(self.device, self.dtype):
+            if self._pair is None or self._pair[0] is not first or self._pair[1] is not last:
+                self._encoded = None  # before the next pair takes its place in memory
+                if self._match is None or self._match(first.pixels, last.pixels) >= self.least:
+                    frames = [self._values(frame) for frame in (first, last)]
+                    self._encoded = TiledPair(self.model, frames[0], frames[1], self.tile)
+                self._pair = first, last
+            return None if self._encoded is None else self._encoded.at(t)
+
+    def _values(self, frame: Original) -> Tensor:
+        """Return a frame for the model, (1,3,H,W); those of eight bits travel to the device as such."""
+        if frame.refine is None:
+            return to_float(frame.pixels[None].to(self.device))
+        return frame.values[None].to(self.device)
+
+
+@dataclass(frozen=True)
+class FilmPlan:
+    """What to do with a film.
+
+    Attributes:
+        grid: when frames are shown.
+        holds: what becomes of drawings that are held: ``keep``; ``smooth`` spreads motion over them; ``auto`` does so
+            in shots that are drawn on twos, threes or fours throughout.
+        cuts: find cuts and draw nothing across them.
+        encoding: of video files.
+        suffix: format of the frames of a film that is written as a folder of pictures.
+        identity: what else the result depends on: which model with which options. Compared when a run goes on.
+    """
+
+    grid: Grid
+    holds: str = "keep"
+    cuts: bool = True
+    encoding: Encoding = field(default_factory=Encoding)
+    suffix: str = ".png"
+    identity: dict[str, Any] = field(default_factory=dict)
+
+
+def interpolate_film(
+    reader: FrameReader, target: Path, draw: Inbetweener, plan: FilmPlan, note: Callable[[str], None] = print
+) -> Iterator[Between[Original]]:
+    """Write a film with more frames; yield after each of them.
+
+    The film passes twice if cuts or rhythms are looked for. Times are exact, sound and subtitles are copied, duration
+    and the frames of the source stay as they are. The result appears under its name when it is complete; until then its
+    shots lie in ``<target>.partial``, and a run that was stopped goes on after its last finished shot. (Pictures that
+    are given one by one are too few for that.)
+
+    Args:
+        reader: the film.
+        target: a film or a folder for pictures.
+        draw: draws frames.
+        plan: how.
+        note: gets sentences that the user should know.
+    """
+    info, is_film = _info(reader.info, plan.grid), target.suffix.lower() in WRITTEN_SUFFIXES
+    if isinstance(reader, Pictures):
+        frames = _between(reader, plan, *look_at(reader, plan), is_film)
+        with create_video(target, info, plan.encoding, None, plan.suffix) as writer:
+            for frame in frames:
+                _write(writer, frame, draw, frame.time)
+                yield frame
+            writer.close(reader.end)
+        return
+    with begun(target, _facts(reader, plan), note) as partial:
+        if partial.shots is None:
+            partial.shots, partial.smooth, partial.flashes = look_at(reader, plan)
+            partial.save()
+        encoding = plan.encoding if target.suffix.lower() in CONTAINERS else LOSSLESS
+        yield from _segments(reader, partial, draw, plan, info, encoding, is_film, note)
+        for sentence in assemble(reader, partial, target, plan.suffix, info):
+            note(sentence)
+        partial.remove()
+
+
+def look_at(reader: FrameReader, plan: FilmPlan) -> tuple[list[tuple[int, int]], list[int], list[int]]:
+    """Return what is to be known of a film before it is drawn.
+
+    Returns:
+        The shots, as (first frame, stop); the first frames of those whose drawings are spread over holds; the frames
+        with which a flash begins, and the picture after it.
+    """
+    changes: list[bool] = []
+    flashes: list[int] = []
+
+    def seen() -> Iterator[Tensor]:
+        known: Tensor | None = None
+        for pixels, _ in reader:
+            new = known is None or not (plan.holds == "auto" and same_drawing(known, pixels))
+            known = pixels if new else known
+            changes.append(new)
+            yield pixels
+
+    if plan.cuts and len_at_least(reader, 3):
+        from animegen.media.video.shots import detect_shots  # on demand: pairs of pictures need no detector
+
+        shots = detect_shots(seen(), flashes=flashes)
+    elif plan.holds == "auto":
+        deque(seen(), maxlen=0)
+        shots = [(0, len(changes))]
+    else:
+        shots = [(0, reader.info.expected_frames or 1)]
+    if plan.holds != "auto":
+        return shots, [first for first, _ in shots] if plan.holds == "smooth" else [], flashes
+    return shots, [first for first, stop in shots if (rhythm(changes[first:stop]) or 1) > 1], flashes
+
+
+def len_at_least(reader: FrameReader, count: int) -> bool:
+    """Tell whether a film has so many frames, as far as its header says."""
+    expected = reader.info.expected_frames
+    return expected is None or expected >= count
+
+
+def _write(writer: FrameWriter, frame: Between[Original], draw: Inbetweener, time: Fraction) -> None:
+    """Append a frame: drawn, or a copy of the source's."""
+    drawn = None if frame.last is None else draw(frame.first, frame.last, float(frame.t))
+    if drawn is None:
+        writer.copy(frame.first, time)
+    elif drawn.is_floating_point() and not writer.deep:
+        writer.write(to_uint8(drawn), time)
+    else:
+        writer.write(drawn, time)
+
+
+def _same(first: Original, second: Original) -> bool:
+    return same_drawing(first.pixels, second.pixels)
+
+
+def _between(
+    reader: FrameReader,
+    plan: FilmPlan,
+    shots: list[tuple[int, int]],
+    spread: list[int],
+    flashes: list[int],
+    hold_last: bool,
+    frames: Iterator[tuple[Original, Fraction]] | None = None,
+    first: int = 0,
+    origin: Fraction | None = None,
+) -> Iterator[Between[Original]]:
+    begins = [begin for begin, _ in shots]
+    spread_shots = set(spread)
+
+    def smooth(number: int) -> bool:
+        return max((b for b in begins if b <= number), default=0) in spread_shots
+
+    return between_frames(
+        *(frames or reader.originals(), lambda: reader.end, plan.grid, _same, [*begins[1:], *flashes]),
+        smooth=smooth if 0 < len(spread) < len(shots) else bool(spread),
+        hold_last=hold_last,
+        first=first,
+        origin=origin,
+    )
+
+
+def _segments(
+    reader: FrameReader,
+    partial: Partial,
+    draw: Inbetweener,
+    plan: FilmPlan,
+    info: VideoInfo,
+    encoding: Encoding,
+    hold_last: bool,
+    note: Callable[[str], None],
+) -> Iterator[Between[Original]]:
+    """Write what is missing of the film, a segment per shot; yield after every frame."""
+    before = partial.finished[-1] if partial.finished else None
+    if before is not None and before.upto is None:
+        return
+    begin, since = (0, None) if before is None else (before.source or 0, before.upto)
+    shots = partial.shots or [(0, 1)]
+    cuts = {first for first, _ in shots[1:]}
+    ahead: deque[tuple[int, Fraction]] = deque()  # cuts that were read and are not reached yet
+
+    def read() -> Iterator[tuple[Original, Fraction]]:
+        for number, (original, time) in enumerate(reader.originals(start=since), begin):
+            if number in cuts and number > begin:
+                ahead.append((number, time))
+            yield original, time
+
+    origin = partial.finished[0].start if partial.finished else None
+    writer: VideoWriter | None = None
+    start = last = Fraction(0)
+
+    def finish(end: Fraction, source: int | None, upto: Fraction | None) -> None:
+        assert writer is not None
+        writer.close(end - start)
+        found = Finished(writer.path.name, writer.count, start, last, end, source, upto)
+        partial.add(found, reader.problems)
+
+    try:
+        for frame in _between(reader, plan, shots, partial.smooth, partial.flashes, hold_last, read(), begin, origin):
+            passed = None
+            while ahead and frame.time >= ahead[0][1]:
+                passed = ahead.popleft()
+            if passed is not None and writer is not None:
+                finish(frame.time, *passed)
+                writer = None
+            if writer is None:
+                start = frame.time
+                writer = VideoWriter(partial.next_file(), info, encoding, piece=True)
+                for sentence in writer.notes if not partial.finished else ():
+                    note(sentence)
+            _write(writer, frame, draw, frame.time - start)
+            last = frame.time
+            yield frame
+        if writer is not None:
+            finish(reader.end, None, None)
+            writer = None
+    finally:
+        if writer is not None:
+            writer.abort()
+
+
+def _info(info: VideoInfo, grid: Grid) -> VideoInfo:
+    """Return the facts of the new film; its time base holds all its times exactly."""
+    if grid.factor is not None:
+        return replace(info, fps=info.fps * grid.factor, time_base=info.time_base / grid.factor.numerator, frames=None)
+    assert grid.fps is not None
+    return replace(info, fps=grid.fps, time_base=1 / grid.fps, frames=None)
+
+
+def _facts(reader: FrameReader, plan: FilmPlan) -> dict[str, Any]:
+    """Return all that the result depends on."""
+    return {
+        "input": identity(reader.path),
+        "frames": reader.info.expected_frames,
+        "rate": str(reader.info.fps),
+        "grid": [str(plan.grid.factor), str(plan.grid.fps)],
+        "holds": plan.holds,
+        "cuts": plan.cuts,
+        "encoding": asdict(plan.encoding),
+        "suffix": plan.suffix,
+        "versions": [__version__, av.__version__],
+        **plan.identity,
+    }

@@ -1,0 +1,60 @@
+"""Pictures, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from animegen.errors import AnimegenError
+from animegen.inference.summary import Summary
+from animegen.inference.targets import Job
+from animegen.media.photos import read_photo, shrink, write_photo
+
+
+def stylize_photos(
+    jobs: Sequence[Job],
+    stylist: Callable[[Tensor], Tensor],
+    summary: Summary,
+    max_side: int | None = None,
+    skip_broken: bool = True,
+    progress: Callable[[], None] = lambda: None,
+) -> None:
+    """Stylise photos one after the other.
+
+    Args:
+        jobs: what to read and where to write it.
+        stylist: maps uint8 ``(3,H,W)`` to the same shape and type, e.g. a :class:`~animegen.inference.stylist.Stylist`.
+        summary: gets the results.
+        max_side: scale larger photos down first.
+        skip_broken: go on after a photo that cannot be read, or is too large for the memory.
+        progress: is called after each photo.
+
+    Raises:
+        AnimegenError: if a result cannot be written, or at the first broken photo without ``skip_broken``.
+    """
+    for job in jobs:
+        try:
+            photo = read_photo(job.source)
+            photo = shrink(photo, max_side) if max_side else photo
+            drawing = replace(photo, pixels=stylist(photo.pixels))
+        except AnimegenError as error:
+            summary.skipped.append(reason_for(job, error, skip_broken, "pictures"))
+        else:
+            write_photo(job.target, drawing)
+            summary.done += 1
+            summary.frames += 1
+        progress()
+
+
+def reason_for(job: Job, error: AnimegenError, skip_broken: bool, what: str) -> str:
+    """Return why a file is skipped.
+
+    Raises:
+        AnimegenError: if it is not to be skipped.
+    """
+    reason = str(error) if str(job.source) in str(error) else f"'{job.source}': {error}"
+    if not skip_broken:
+        raise AnimegenError(f"{reason} (on_error=skip leaves such {what} out.)") from error
+    return reason

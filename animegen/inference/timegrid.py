@@ -1,0 +1,166 @@
+"""When the frames of a film with more frames are shown, and what each shows: a drawing, or what lies between two.
+
+Everything here is about times and drawings, which are exact fractions of a second and opaque objects; nothing knows
+pixels or networks. A handful of frames are kept at a time, however long a drawing is held in the film.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Generic, TypeVar
+
+from animegen.errors import AnimegenError
+
+Frame = TypeVar("Frame")
+
+#: Source frames over which ``holds=smooth`` spreads the motion at most: a drawing that is held longer is a pause.
+LONGEST_HOLD = 6
+
+
+@dataclass(frozen=True)
+class Between(Generic[Frame]):
+    """One frame of the new film.
+
+    Attributes:
+        time: when it appears, in seconds.
+        first: the drawing before it.
+        last: the drawing after it; ``None`` where ``first`` is shown as it is.
+        t: where between the two, in (0, 1); 0 where ``first`` is shown as it is.
+    """
+
+    time: Fraction
+    first: Frame
+    last: Frame | None = None
+    t: Fraction = Fraction(0)
+
+
+class Grid:
+    """The times at which frames are shown.
+
+    Args:
+        factor: so many frames for each frame of the source, evenly spread over the time for which it is shown, so
+            that a variable rate stays one. With 5/2 every fifth frame is one of the source, each second of it; or
+        fps: so many frames per second, from the time of the source's first frame on.
+
+    Raises:
+        AnimegenError: unless exactly one is given, and makes sense.
+    """
+
+    def __init__(self, factor: Fraction | int | None = None, fps: Fraction | None = None) -> None:
+        if (factor is None) == (fps is None):
+            raise AnimegenError("Give either factor= (frames per frame) or fps= (frames per second), not both or none.")
+        if factor is not None and not 1 < factor <= 1000:
+            raise AnimegenError(f"factor={factor} makes no new frame: use a number above 1, like 2 or 2.5.")
+        if fps is not None and not 0 < fps <= 1000:
+            raise AnimegenError(f"fps={fps} is not possible: give a number like 60, or a fraction like 60000/1001.")
+        self.factor, self.fps = None if factor is None else Fraction(factor), fps
+
+    def times(self, number: int, start: Fraction, stop: Fraction, origin: Fraction) -> list[Fraction]:
+        """Return the times t with ``start <= t < stop`` at which a frame is shown.
+
+        Args:
+            number: of a frame of the source, the first of the film being 0.
+            start: when it appears.
+            stop: when the next one does.
+            origin: when the first one of the film does.
+        """
+        if self.factor is not None:
+            first, after = (math.ceil(n * self.factor) for n in (number, number + 1))
+            return [start + (stop - start) * (k / self.factor - number) for k in range(first, after)]
+        assert self.fps is not None
+        k = math.ceil((start - origin) * self.fps)
+        times = []
+        while (time := origin + k / self.fps) < stop:
+            times.append(Fraction(time))
+            k += 1
+        return times
+
+
+@dataclass
+class _Drawing(Generic[Frame]):
+    """A drawing: the frame by which it is known again, and those that show it and still wait: number, frame, time."""
+
+    known_by: Frame
+    waiting: list[tuple[int, Frame, Fraction]] = field(default_factory=list)
+
+
+def between_frames(
+    frames: Iterable[tuple[Frame, Fraction]],
+    end: Callable[[], Fraction],
+    grid: Grid,
+    same: Callable[[Frame, Frame], bool],
+    cuts: Iterable[int] = (),
+    smooth: bool | Callable[[int], bool] = False,
+    hold_last: bool = True,
+    first: int = 0,
+    origin: Fraction | None = None,
+) -> Iterator[Between[Frame]]:
+    """Yield the frames of the new film in the order of their times.
+
+    A drawing that the source holds for several frames (animation on twos and threes) is not smeared: with
+    ``smooth=False`` it stays until the last moment at which the source shows it, and the motion to the next drawing
+    takes place in the last interval, as fast as it was; with ``smooth=True`` the motion takes the whole time of the
+    hold, or the last `LONGEST_HOLD` frames of a longer one. Across a cut nothing is drawn: the shot's last drawing
+    stays.
+
+    Args:
+        frames: of the source, with their times in seconds, which increase.
+        end: tells when the last frame ceases to be shown; called after the last frame.
+        grid: when frames are shown.
+        same: tells whether a frame shows the same drawing as another, the first one of a hold.
+        cuts: numbers of the frames that begin a shot.
+        smooth: spread motion over held drawings; or a function that tells whether to, by the number of a frame.
+        hold_last: go on showing the last drawing at the times of the grid, so that the film keeps its length; else it
+            is shown once, as in a folder of pictures.
+        first: number of the first frame that comes, where a film goes on.
+        origin: when the first frame of the film appears; by default the first that comes.
+    """
+    begins = set(cuts)
+    present: _Drawing[Frame] | None = None
+    for number, (frame, time) in enumerate(frames, first):
+        limit = LONGEST_HOLD if (smooth(number) if callable(smooth) else smooth) else 1
+        if present is None or origin is None:
+            origin = time if origin is None else origin
+            present = _Drawing(frame, [(number, frame, time)])
+        elif number in begins:
+            yield from _held(present, time, grid, origin)
+            present = _Drawing(frame, [(number, frame, time)])
+        elif same(present.known_by, frame):
+            present.waiting.append((number, frame, time))
+            if len(present.waiting) > limit:
+                # What is held for sure need not wait, so that a long hold costs no memory.
+                yield from _held(_Drawing(present.known_by, present.waiting[:1]), present.waiting[1][2], grid, origin)
+                del present.waiting[0]
+        else:
+            yield from _moving(present, frame, time, grid, origin)
+            present = _Drawing(frame, [(number, frame, time)])
+    if present is not None and origin is not None:
+        if hold_last:
+            yield from _held(present, end(), grid, origin)
+        else:
+            yield from (Between(time, frame) for _, frame, time in present.waiting)
+
+
+def _held(drawing: _Drawing[Frame], until: Fraction, grid: Grid, origin: Fraction) -> Iterator[Between[Frame]]:
+    for number, frame, start, stop in _intervals(drawing, until):
+        for time in grid.times(number, start, stop, origin):
+            yield Between(time, frame)
+
+
+def _moving(
+    drawing: _Drawing[Frame], following: Frame, until: Fraction, grid: Grid, origin: Fraction
+) -> Iterator[Between[Frame]]:
+    _, frame, begin = drawing.waiting[0]
+    for number, _, start, stop in _intervals(drawing, until):
+        for time in grid.times(number, start, stop, origin):
+            t = (time - begin) / (until - begin)
+            yield Between(time, frame, following if t else None, t)
+
+
+def _intervals(drawing: _Drawing[Frame], until: Fraction) -> Iterator[tuple[int, Frame, Fraction, Fraction]]:
+    stops = [*(time for _, _, time in drawing.waiting[1:]), until]
+    for (number, frame, start), stop in zip(drawing.waiting, stops, strict=True):
+        yield number, frame, start, stop

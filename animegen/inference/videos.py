@@ -1,0 +1,248 @@
+"""Films, frame by frame and shot by shot: constant memory, exact times, sound copied, going on after a stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+from torch import Tensor
+
+from animegen import __version__
+from animegen.data.keyframes.prefilter import BilateralFilter
+from animegen.errors import AnimegenError
+from animegen.files import completed
+from animegen.inference.display import Display
+from animegen.inference.partial import Finished, Partial, begun
+from animegen.inference.photos import reason_for
+from animegen.inference.stylist import NoMemoryError
+from animegen.inference.summary import Summary
+from animegen.inference.targets import Job
+from animegen.media.photos import Photo, shrink
+from animegen.media.video.encoding import CONTAINERS, LOSSLESS, Encoding
+from animegen.media.video.frames import FrameReader, VideoInfo
+from animegen.media.video.opening import create_video, open_video
+from animegen.media.video.reader import VideoReader
+from animegen.media.video.remux import check_streams, join
+from animegen.media.video.writer import VideoWriter
+
+#: Frames after which a segment ends within a shot, if the model remembers nothing that would be lost.
+LONGEST = 240
+
+Follow = Callable[[Tensor, Any], tuple[Tensor, Any]]
+Shots = Callable[[Iterable[Tensor]], list[tuple[int, int]]]
+
+
+@dataclass(frozen=True)
+class FilmSettings:
+    """How films are made.
+
+    Attributes:
+        encoding: of video files; GIFs and pictures have no choice.
+        max_side: frames are scaled down so that their longer side has so many pixels.
+        fps: rate of films that are folders of pictures.
+        suffix: format of the frames of a film that is written as a folder of pictures.
+        shots: finds the shots, as (first frame, stop); ``None`` takes each film for one shot.
+        prefilter: takes noise off the frames, within each shot, before they are drawn.
+        identity: what else the result depends on: which model with which options. Compared when a run goes on.
+    """
+
+    encoding: Encoding = field(default_factory=Encoding)
+    max_side: int | None = None
+    fps: Fraction | None = None
+    suffix: str = ".png"
+    shots: Shots | None = None
+    prefilter: BilateralFilter | None = None
+    identity: dict[str, Any] = field(default_factory=dict)
+
+
+def stylize_films(
+    jobs: Iterable[Job],
+    follow: Follow,
+    settings: FilmSettings,
+    summary: Summary,
+    display: Display,
+    skip_broken: bool = True,
+) -> None:
+    """Stylise films one after the other.
+
+    Args:
+        jobs: what to read and where to write it.
+        follow: maps a frame, uint8 ``(3,H,W)``, and a state to a frame and the next state; the state is ``None`` at the
+            beginning of each shot (:meth:`Stylist.follow`).
+        settings: how.
+        summary: gets the results.
+        display: shows the progress.
+        skip_broken: go on after a film that cannot be read; damage within a film is told and never stops it.
+
+    Raises:
+        AnimegenError: if a result cannot be written, or at the first broken film without ``skip_broken``.
+    """
+    for job in jobs:
+        try:
+            reader = open_video(job.source, settings.fps)
+            if isinstance(reader, VideoReader) and job.target.suffix.lower() in CONTAINERS:
+                check_streams(job.source, job.target)
+        except AnimegenError as error:
+            summary.skipped.append(reason_for(job, error, skip_broken, "films"))
+            display.progress()
+            continue
+        try:
+            problems = _stylize_film(reader, job.target, follow, settings, summary, display)
+        except NoMemoryError as error:
+            summary.skipped.append(reason_for(job, error, skip_broken, "films"))
+        else:
+            summary.done += 1
+            if problems:
+                summary.incomplete.append(f"'{job.source}': {'; '.join(problems)}")
+        display.progress()
+
+
+def _stylize_film(
+    reader: FrameReader, target: Path, follow: Follow, settings: FilmSettings, summary: Summary, display: Display
+) -> list[str]:
+    """Make one film; return what could not be read."""
+    with begun(target, _facts(reader, settings), display.note) as partial:
+        if partial.shots is None and settings.shots is not None:
+            partial.shots = settings.shots(pixels for pixels, _ in reader)
+            partial.save()
+        info = _info(reader, settings)
+        shown = display.film(reader.path.name, partial.frames, reader.info.expected_frames)
+        try:
+            for _ in _segments(reader, partial, follow, settings, info, target, display.note):
+                summary.frames += 1
+                shown.frame()
+        except KeyboardInterrupt:
+            display.note("What is finished is kept: the same command goes on with it.")
+            raise
+        finally:
+            shown.end()
+        for note in assemble(reader, partial, target, settings.suffix, info):
+            display.note(note)
+        partial.remove()
+    return list(dict.fromkeys([*partial.problems, *reader.problems]))
+
+
+def _segments(
+    reader: FrameReader,
+    partial: Partial,
+    follow: Follow,
+    settings: FilmSettings,
+    info: VideoInfo,
+    target: Path,
+    note: Callable[[str], None],
+) -> Iterator[None]:
+    """Write what is missing of the film, a segment per shot; yield after every frame."""
+    is_film = target.suffix.lower() in CONTAINERS
+    encoding = settings.encoding if is_film else LOSSLESS
+    cuts = {first for first, _ in partial.shots or []}
+    number = partial.frames
+    writer: VideoWriter | None = None
+    state: Any = None
+    start = last = Fraction(0)
+    try:
+        for pixels, time in _remaining(reader, partial, settings.prefilter, cuts):
+            at_cut = number in cuts
+            if writer is not None and (at_cut or (state is None and writer.count >= LONGEST)):
+                _finish(writer, partial, start, last, time, reader.problems)
+                writer = None
+            if at_cut:
+                state = None
+            if writer is None:
+                start = time
+                writer = VideoWriter(partial.next_file(), info, encoding, piece=True)
+                if number == 0:
+                    for sentence in writer.notes:
+                        note(sentence)
+            pixels, state = follow(_scaled(pixels, settings.max_side), state)
+            writer.write(pixels, time - start)
+            last = time
+            number += 1
+            yield
+        if writer is not None:
+            _finish(writer, partial, start, last, reader.end, reader.problems)
+            writer = None
+    finally:
+        if writer is not None:
+            writer.abort()
+
+
+def _finish(
+    writer: VideoWriter, partial: Partial, start: Fraction, last: Fraction, end: Fraction, problems: list[str]
+) -> None:
+    writer.close(end - start)
+    partial.add(Finished(writer.path.name, writer.count, start, last, end), problems)
+
+
+def _remaining(
+    reader: FrameReader, partial: Partial, prefilter: BilateralFilter | None, cuts: set[int]
+) -> Iterator[tuple[Tensor, Fraction]]:
+    """Yield the frames after the finished segments, filtered if there is a filter."""
+    finished = partial.finished[-1] if partial.finished else None
+    if prefilter is None:
+        yield from _after(reader.frames(start=finished.last) if finished else reader, finished)
+        return
+    # A filter looks back. A segment ends at a cut, across which it does not look, or has more frames than it looks at.
+    frames = reader.frames(start=finished.start) if finished else reader
+    first = partial.frames - finished.frames if finished else 0
+    yield from _after(prefilter.stream(frames, cuts, first), finished)
+
+
+def _after(frames: Iterable[tuple[Tensor, Fraction]], finished: Finished | None) -> Iterator[tuple[Tensor, Fraction]]:
+    for pixels, time in frames:
+        if finished is None or time > finished.last:
+            yield pixels, time
+
+
+def assemble(reader: FrameReader, partial: Partial, target: Path, suffix: str, info: VideoInfo) -> list[str]:
+    """Make the film of its segments; return what the user should know."""
+    if target.suffix.lower() in CONTAINERS:
+        source = reader.path if isinstance(reader, VideoReader) else None
+        # A kill now leaves nothing beside the film: the next run removes the folder of the shots.
+        with completed(target, partial.folder) as hidden:
+            return join(partial.segments, hidden, source, target)
+    with create_video(target, info, suffix=suffix) as writer:
+        for segment in partial.segments:
+            for pixels, time in VideoReader(segment.path):
+                writer.write(pixels, segment.start + time)
+        writer.close(partial.segments[-1].end)
+    return writer.notes
+
+
+def _info(reader: FrameReader, settings: FilmSettings) -> VideoInfo:
+    info = reader.info
+    if settings.max_side is None or max(info.width, info.height) <= settings.max_side:
+        return info
+    longer = max(info.width, info.height)
+    return info.resized(*(max(1, round(side * settings.max_side / longer)) for side in (info.width, info.height)))
+
+
+def _scaled(pixels: Tensor, max_side: int | None) -> Tensor:
+    return shrink(Photo(pixels), max_side).pixels if max_side else pixels
+
+
+def _facts(reader: FrameReader, settings: FilmSettings) -> dict[str, Any]:
+    """Return all that the result depends on."""
+    return {
+        "input": identity(reader.path),
+        "frames": reader.info.expected_frames,
+        "fps": str(reader.info.fps),
+        "max_side": settings.max_side,
+        "cuts": settings.shots is not None,
+        "encoding": asdict(settings.encoding),
+        "suffix": settings.suffix,
+        "versions": [__version__, av.__version__],
+        **settings.identity,
+    }
+
+
+def identity(path: Path) -> list[Any]:
+    """Return what tells a file from another of the same name: place, size and time of the last change."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return [str(path.absolute())]
+    return [str(path.absolute()), facts.st_size, facts.st_mtime_ns]

@@ -1,0 +1,1 @@
+"""Many runs: studies, sweeps, repeated runs, and the processes that they start."""

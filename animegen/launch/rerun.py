@@ -1,0 +1,104 @@
+"""``animegen train rerun=<run.json>``: a run once more, from nothing but its record."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from animegen.config.compose import run_folder
+from animegen.config.schema import TrainSchema
+from animegen.engine.callbacks.run_record import git_state, versions
+from animegen.engine.runs import read_record, unquoted
+from animegen.errors import AnimegenError
+
+#: What may be different in the second run: where it goes, and how fast.
+ALLOWED = ("output", "runs", "overwrite", "device", "threads")
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """A run to repeat.
+
+    Attributes:
+        config: the recorded configuration, with the new circumstances.
+        folder: of the new run.
+        choices: the recorded group choices.
+        overrides: the recorded words of the command line, with the new ones.
+        words: of this command, with the folder.
+        notes: lines about what is not as it was: versions, code.
+    """
+
+    config: DictConfig
+    folder: Path
+    choices: dict[str, Any]
+    overrides: list[str]
+    words: list[str]
+    notes: list[str]
+
+
+def plan_rerun(words: Sequence[str]) -> Rerun:
+    """Return the run that ``rerun=`` asks for.
+
+    Raises:
+        AnimegenError: if the record is missing or damaged, or if the words would change what is trained.
+    """
+    values = {key: unquoted(value) for key, equals, value in (word.partition("=") for word in words) if equals}
+    named = Path(values.pop("rerun"))
+    more = [word for word in words if word.partition("=")[0] not in ("rerun", *ALLOWED)]
+    if more:
+        raise AnimegenError(
+            f"rerun= repeats a run as it was; it takes {', '.join(ALLOWED)}, not {' '.join(more)}. To change something,"
+            " give the words of its command again."
+        )
+    old = named.parent if named.name == "run.json" else run_folder(named)
+    record = read_record(old)
+    if not isinstance(record.get("config"), dict):
+        raise AnimegenError(f"'{old / 'run.json'}' holds no configuration: it cannot be run again.")
+    then = datetime.now().strftime("%Y%m%d-%H%M%S")
+    folder = Path(values.get("output") or f"{values.get('runs', 'runs')}/rerun/{old.name}-{then}")
+    given = {key: value for key, value in values.items() if key != "output"}
+    circumstances = {"output": str(folder), "resume": None, "overwrite": False, **given}
+    try:
+        typed = OmegaConf.merge(OmegaConf.structured(TrainSchema), record["config"])
+        config = OmegaConf.merge(typed, circumstances)
+    except OmegaConfBaseException as error:
+        raise AnimegenError(
+            f"The configuration in '{old / 'run.json'}' does not fit this version of animegen"
+            f" ({' '.join(str(error).split())})."
+        ) from error
+    assert isinstance(config, DictConfig)
+    if "device" in given and isinstance(config.trainer, DictConfig):
+        config.trainer.accelerator = given["device"]  # which the record holds resolved
+    gone = ("resume", *ALLOWED)
+    kept = [word for word in record.get("overrides", []) if word.partition("=")[0] not in gone]
+    mine = [f"{key}={value}" for key, value in given.items()]
+    place = [] if "output" in values else [f"output={shlex.quote(str(folder))}"]
+    return Rerun(
+        config, folder, dict(record.get("choices") or {}), [*kept, *mine], [*words, *place], what_differs(record)
+    )
+
+
+def what_differs(record: Mapping[str, Any]) -> list[str]:
+    """Return a line for each version that is not what it was, and for other or unsaved code."""
+    now = versions()
+    then = record.get("versions") or {}
+    lines = [
+        f"{name} was {then.get(name, 'not recorded')} then and is {now[name]} now"
+        for name in now
+        if then.get(name) != now[name]
+    ]
+    git, before = git_state(), record.get("git")
+    if before and git and before.get("commit") != git["commit"]:
+        lines.append(f"the code was commit {str(before.get('commit'))[:9]} then and is {git['commit'][:9]} now")
+    if before and before.get("dirty"):
+        lines.append("the code had changes then that were in no commit")
+    if record.get("resumed_at"):
+        lines.append(f"the run was resumed at train step {record['resumed_at']}; this one trains from the beginning")
+    return lines

@@ -1,0 +1,259 @@
+"""Pictures in and out of files: one tensor format inside, everything that people have outside."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import ExifTags, Image, ImageOps
+from torch import Tensor
+
+from animegen.errors import AnimegenError, did_you_mean
+
+#: Suffixes that :func:`list_images` looks for, all read by Pillow without further packages.
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jp2", ".avif")
+
+# Colour is kept at full resolution in JPEG: subsampling smears the saturated edges of drawings.
+_SAVE_OPTIONS: dict[str, dict[str, Any]] = {"JPEG": {"subsampling": 0}, "WEBP": {"method": 4}}
+_LOSSY = ("JPEG", "WEBP", "AVIF")
+_WITH_EXIF = ("JPEG", "WEBP", "AVIF", "PNG", "TIFF")
+
+
+def read_image(path: str | Path) -> Tensor:
+    """Read any picture that Pillow reads, as it is meant to be seen.
+
+    EXIF rotation is applied; transparency is composited on white; 16-bit grey is scaled to 8 bit;
+    floating-point grey is taken as [0, 1]; of an animation the first frame is read. Colour
+    profiles are not applied: the numbers are taken as sRGB.
+
+    Returns:
+        uint8 tensor ``(3, H, W)``, RGB.
+
+    Raises:
+        AnimegenError: names a file that is missing, broken, truncated, no picture, or so big that
+            it looks like a decompression bomb (Pillow's limit, about 179 megapixels).
+    """
+    picture = _open(path)
+    try:
+        picture.load()
+        rgb = _to_rgb(ImageOps.exif_transpose(picture))
+    except AnimegenError:
+        raise
+    except Exception as error:  # Pillow's decoders raise nearly every kind of exception
+        raise AnimegenError(
+            f"The picture '{path}' is broken or cut off ({_reason(error)}): replace or remove it."
+        ) from error
+    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1).contiguous()
+
+
+def read_exif(path: str | Path) -> bytes | None:
+    """Return the EXIF block of a picture file for :func:`write_image`, or ``None`` if it has none."""
+    picture = _open(path)
+    try:
+        exif = picture.getexif()
+        return exif.tobytes() if len(exif) else None
+    except Exception:  # a broken EXIF block is no reason not to use the picture
+        return None
+
+
+def write_image(path: str | Path, image: Tensor, exif: bytes | None = None, quality: int = 95) -> None:
+    """Write a picture; it appears under its name only when it is complete.
+
+    Args:
+        path: where to; the suffix selects the format, missing folders are made, a file of that
+            name is replaced.
+        image: uint8 ``(3, H, W)``, RGB.
+        exif: EXIF block to keep (see :func:`read_exif`), for formats that have one. Its
+            orientation is dropped, since :func:`read_image` has turned the pixels already.
+        quality: 1 to 100, for the lossy formats JPEG, WebP and AVIF.
+
+    Raises:
+        AnimegenError: for an unknown suffix, or a place that cannot be written.
+    """
+    path = Path(path)
+    if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
+        raise TypeError(f"write_image wants uint8 (3, H, W), got {image.dtype} {tuple(image.shape)}")
+    format_name = _format_of(path)
+    options: dict[str, Any] = dict(_SAVE_OPTIONS.get(format_name, {}))
+    if format_name in _LOSSY:
+        options["quality"] = quality
+    if exif is not None and format_name in _WITH_EXIF:
+        options["exif"] = _upright(exif)
+    picture = Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy())
+    # In the same folder, since a rename is atomic only within one file system; hidden, so that
+    # nobody who lists the folder meanwhile takes it for a picture.
+    partial = path.with_name(f".{uuid.uuid4().hex}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, "xb") as file:
+            picture.save(file, format=format_name, **options)
+        os.replace(partial, path)
+    except OSError as error:
+        raise AnimegenError(
+            f"The picture '{path}' cannot be written ({_reason(error)}): check the folder, its permissions and the"
+            " space left, or choose another output."
+        ) from error
+    finally:
+        _discard(partial)
+
+
+def list_images(folder: str | Path, recursive: bool = True, extensions: tuple[str, ...] = EXTENSIONS) -> list[Path]:
+    """List the pictures of a folder in natural order (``2.png`` before ``10.png``).
+
+    Hidden files and folders are left out (they are thumbnails and file managers' notes); links to
+    folders are followed.
+
+    Raises:
+        AnimegenError: if the folder does not exist, is a file, cannot be read or holds no picture.
+    """
+    folder = Path(folder)
+    if folder.is_file():
+        raise AnimegenError(f"'{folder}' is a file, but a folder of pictures is wanted: name the folder it lies in.")
+    if not folder.is_dir():
+        raise AnimegenError(f"The folder '{folder}' does not exist: check the path.{_near_folder(folder)}")
+    wanted = {extension.lower() for extension in extensions}
+    found: list[Path] = []
+    others = 0
+    for name in visible_files(folder, recursive):
+        if name.suffix.lower() in wanted:
+            found.append(name)
+        else:
+            others += 1
+    if not found:
+        inside = f"only {others} other files" if others else "nothing"
+        deeper = "" if recursive else " itself (folders inside are not searched)"
+        raise AnimegenError(
+            f"There are no pictures in the folder '{folder}'{deeper}, {inside}:"
+            f" put pictures ({', '.join(sorted(wanted))}) there or name another folder."
+        )
+    # Name by name, so that the pictures of a folder stay together.
+    return sorted(found, key=lambda path: [natural_key(name) for name in path.relative_to(folder).parts])
+
+
+def natural_key(name: str) -> tuple[tuple[int | str, ...], str]:
+    """Return a sort key under which numbers inside names count as numbers."""
+    pieces = re.split(r"([0-9]+)", name.lower())
+    # Odd pieces are the digits, so that only like is compared with like; the name itself decides ties.
+    return tuple(int(piece) if place % 2 else piece for place, piece in enumerate(pieces)), name
+
+
+def to_float(image: Tensor) -> Tensor:
+    """Map uint8 [0, 255] to float32 [-1, 1], any shape."""
+    return image.float().div(127.5).sub_(1.0)
+
+
+def to_uint8(image: Tensor) -> Tensor:
+    """Map float [-1, 1] to uint8 [0, 255], any shape: values are rounded, not cut, and clamped outside."""
+    return image.float().add(1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _open(path: str | Path) -> Image.Image:
+    """Open a picture file; Pillow reads its header only."""
+    path = Path(path)
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except FileNotFoundError as error:
+        raise AnimegenError(f"The picture '{path}' does not exist: check the path.") from error
+    except OSError as error:
+        raise AnimegenError(f"'{path}' cannot be read as a picture ({_reason(error)}): check the path.") from error
+    try:
+        return Image.open(io.BytesIO(data))
+    except Image.DecompressionBombError as error:
+        raise AnimegenError(
+            f"The picture '{path}' claims so many pixels that it may be a decompression bomb ({error}): scale it down."
+        ) from error
+    except Exception as error:  # Pillow's plug-ins raise nearly every kind of exception
+        kind = "empty" if not data else "not a picture, whatever its name says, or broken at its very beginning"
+        raise AnimegenError(f"The file '{path}' is {kind}: replace or remove it.") from error
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    """Convert any mode of Pillow to RGB without clipping."""
+    if picture.mode.startswith("I") or picture.mode == "F":
+        return Image.fromarray(_deep_grey(np.asarray(picture))).convert("RGB")
+    if picture.has_transparency_data:
+        colours = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours).convert("RGB")
+    return picture.convert("RGB")
+
+
+def _deep_grey(values: np.ndarray) -> np.ndarray:
+    """Scale 16-bit grey, or floating-point grey in [0, 1], to uint8."""
+    white = 1.0 if values.dtype.kind == "f" else 65535.0
+    if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= white):
+        raise ValueError(f"its {values.dtype} values are not in 0 to {white:g}, so there is no telling what is white")
+    return np.rint(values.astype(np.float64) * (255.0 / white)).astype(np.uint8)
+
+
+def _format_of(path: Path) -> str:
+    known = Image.registered_extensions()
+    format_name = known.get(path.suffix.lower())
+    if format_name is None or format_name not in Image.SAVE:
+        raise AnimegenError(
+            f"'{path.name}' has no suffix of a picture format that can be written:"
+            f" use .png, .jpg or .webp.{did_you_mean(path.suffix.lower(), EXTENSIONS)}"
+        )
+    return format_name
+
+
+def _upright(exif: bytes) -> bytes:
+    block = Image.Exif()
+    block.load(exif)
+    if ExifTags.Base.Orientation in block:
+        del block[ExifTags.Base.Orientation]
+    return block.tobytes()
+
+
+def visible_files(folder: Path, recursive: bool = True) -> list[Path]:
+    """Return all visible files below a folder; a link that leads back to where we are is not followed again."""
+    files: list[Path] = []
+    seen: set[str] = set()
+
+    def refuse(error: OSError) -> None:
+        raise AnimegenError(f"The folder '{error.filename}' cannot be read ({error.strerror}): check its permissions.")
+
+    for place, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        # Sorted, so that of two links to one folder always the same one counts.
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX"))) if recursive else []
+        files += [Path(place, name) for name in names if not name.startswith(".")]
+    return files
+
+
+def _near_folder(folder: Path) -> str:
+    try:
+        names = [entry.name for entry in os.scandir(folder.parent) if entry.is_dir()]
+    except OSError:
+        return ""
+    return did_you_mean(folder.name, names)
+
+
+def _discard(partial: Path) -> None:
+    try:
+        partial.unlink(missing_ok=True)
+    except OSError:  # its folder is no folder: then there is no file either
+        return
+
+
+def _reason(error: BaseException) -> str:
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(str(text).split())
+
+
+def scaled(pictures: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return pictures (N,3,H,W) in [-1,1] in another size (height, width): bicubic, anti-aliased."""
+    if tuple(pictures.shape[-2:]) == size:
+        return pictures
+    return F.interpolate(pictures.float(), size=size, mode="bicubic", antialias=True).clamp(-1, 1)

@@ -1,0 +1,127 @@
+"""Films as arrays on disk: decoded once, read in any order by any number of processes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from animegen.errors import AnimegenError
+from animegen.media.photos import resize
+from animegen.media.video.opening import open_video
+
+#: Raised when what is stored changes, so that older caches are not read.
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class CachedClip:
+    """A decoded film on disk. It may be pickled; every process maps the file for itself.
+
+    Attributes:
+        file: uint8 values of all frames, ``(T,3,H,W)``.
+        shape: ``(T,3,H,W)``.
+        times: when each frame appears, in seconds.
+        problems: what of the film could not be read.
+    """
+
+    file: Path
+    shape: tuple[int, int, int, int]
+    times: tuple[Fraction, ...]
+    problems: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Return frame ``index``, uint8 ``(3,H,W)``, in memory of its own."""
+        return torch.from_numpy(self._frames[index].copy())
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in self.__dict__.items() if name != "_frames"}
+
+    @cached_property
+    def _frames(self) -> np.ndarray:
+        return np.memmap(self.file, np.uint8, "r", shape=self.shape)
+
+
+def cached_clip(path: str | Path, folder: str | Path, short_side: int | None = None) -> CachedClip:
+    """Return a film from the cache, after decoding it into the cache if it is not there.
+
+    Films are told apart by path, size, time of the last change, and ``short_side``. A film that is being decoded by
+    several processes at once is decoded by each, and kept once.
+
+    Args:
+        path: the film.
+        folder: the cache; it may be deleted at any time at which nobody reads it.
+        short_side: scale frames down so that their shorter side has so many pixels; ``None``: as they are.
+
+    Raises:
+        AnimegenError: if the film cannot be read, or the disk has no room for it.
+    """
+    path, folder = Path(path), Path(folder)
+    place = folder / _key(path, short_side)
+    if not (place / "clip.json").is_file():
+        _decode(path, place, short_side)
+    facts = json.loads((place / "clip.json").read_text())
+    times = tuple(Fraction(time) for time in facts["times"])
+    return CachedClip(place / "frames.u8", tuple(facts["shape"]), times, tuple(facts["problems"]))
+
+
+def _key(path: Path, short_side: int | None) -> str:
+    try:
+        facts = path.stat()
+    except OSError as error:
+        raise AnimegenError(f"The film '{path}' cannot be read ({error.strerror}): check the path.") from error
+    identity = (FORMAT, str(path.resolve()), facts.st_size, facts.st_mtime_ns, short_side)
+    return f"{path.stem[:40]}-{hashlib.sha256(repr(identity).encode()).hexdigest()[:16]}"
+
+
+def _decode(path: Path, place: Path, short_side: int | None) -> None:
+    reader = open_video(path)
+    width, height = reader.info.width, reader.info.height
+    if short_side is not None and min(width, height) > short_side:
+        shorter = min(width, height)
+        width, height = (max(1, round(side * short_side / shorter)) for side in (width, height))
+    hidden = place.with_name(f".{uuid.uuid4().hex}.part")
+    times: list[Fraction] = []
+    try:
+        hidden.mkdir(parents=True)
+        needed = 3 * width * height * (reader.info.expected_frames or 0)
+        if needed > shutil.disk_usage(hidden).free:
+            raise AnimegenError(
+                f"'{path}' takes {needed / 2**30:.1f} GiB when decoded, more than is free at '{place.parent}': make"
+                " room, choose another folder, or a smaller size."
+            )
+        with open(hidden / "frames.u8", "wb") as file:
+            for pixels, time in reader:
+                file.write(resize(pixels, height, width).contiguous().numpy().data)
+                times.append(time)
+        facts = {
+            "shape": [len(times), 3, height, width],
+            "times": [str(time) for time in times],
+            "problems": reader.problems,
+            "film": str(path),
+        }
+        (hidden / "clip.json").write_text(json.dumps(facts))
+        try:
+            os.rename(hidden, place)
+        except OSError:
+            if not (place / "clip.json").is_file():  # else another process was faster
+                raise
+    except OSError as error:
+        raise AnimegenError(
+            f"'{path}' cannot be decoded into '{place.parent}' ({error.strerror}): check the folder and the space left."
+        ) from error
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)

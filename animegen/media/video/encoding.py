@@ -1,0 +1,168 @@
+"""How to encode films: codec, quality, pixel format; checked before any work begins."""
+
+from __future__ import annotations
+
+import io
+import os
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import av.error
+from av.codec import Codec
+from av.container import OutputContainer
+from av.video.format import VideoFormat
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from animegen.errors import AnimegenError, did_you_mean
+
+#: Suffix of a film that can be written -> FFmpeg's name of its container.
+CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
+#: Codecs whose quality is set by ``crf``, with a value at which hardly anybody sees a loss. Lower is better and larger.
+CRF = {"libx264": 17, "libx265": 20, "libsvtav1": 24, "libvpx-vp9": 24, "libx264rgb": 17}
+#: Pixel formats: the one that plays everywhere, and its like with ten bits.
+USUAL_FORMAT, DEEP_FORMAT = "yuv420p", "yuv420p10le"
+#: Codecs that have presets: the usual one is a fair exchange of time for size.
+PRESET = {"libx264": "medium", "libx264rgb": "medium", "libx265": "medium", "libsvtav1": "8"}
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How to encode.
+
+    Attributes:
+        codec: FFmpeg's name of the encoder.
+        crf: constant rate factor, for the codecs of :data:`CRF`; lower is better and larger. ``None``: see there.
+        preset: how much time to spend on a small file, in the codec's words. ``None``: see :data:`PRESET`.
+        pix_fmt: pixel format. yuv420p plays everywhere but keeps colour at half the resolution; yuv444p keeps it all.
+    """
+
+    codec: str = "libx264"
+    crf: float | None = None
+    preset: str | None = None
+    pix_fmt: str = "yuv420p"
+
+    def options(self) -> dict[str, str]:
+        """Return the options for FFmpeg.
+
+        Raises:
+            AnimegenError: for an option that the codec does not have.
+        """
+        chosen: dict[str, str] = {}
+        for name, value, usual in (("crf", self.crf, CRF), ("preset", self.preset, PRESET)):
+            if self.codec in usual:
+                chosen[name] = str(usual[self.codec] if value is None else value)
+            elif value is not None:
+                raise AnimegenError(f"{name}={value} means nothing to codec={self.codec}: leave {name}= out.")
+        if self.codec == "libx265":
+            chosen["x265-params"] = "log-level=error"
+        return chosen
+
+
+def usual_format(codec: str, deep: bool) -> str:
+    """Return the pixel format in which films are written if nobody says otherwise.
+
+    Args:
+        codec: FFmpeg's name of the encoder.
+        deep: whether the film has more than eight bits per colour; then it is one with ten, where the codec has it.
+    """
+    try:
+        formats = [format_.name for format_ in Codec(codec, "w").video_formats or []]
+    except ValueError:
+        return USUAL_FORMAT  # told where the encoder is looked for
+    return DEEP_FORMAT if deep and DEEP_FORMAT in formats else USUAL_FORMAT
+
+
+#: Nothing is lost, and it is fast; for what is encoded again later.
+LOSSLESS = Encoding("libx264rgb", crf=0, preset="ultrafast", pix_fmt="rgb24")
+
+
+def container_of(path: Path) -> str:
+    """Return FFmpeg's name of the container for a file of this name.
+
+    Raises:
+        AnimegenError: if films of this suffix are not written.
+    """
+    name = CONTAINERS.get(path.suffix.lower())
+    if name is None:
+        near = did_you_mean(path.suffix.lower(), [*CONTAINERS, ".gif"])
+        raise AnimegenError(
+            f"'{path}' has no suffix of a film that can be written: use {', '.join(CONTAINERS)} or .gif.{near}"
+        )
+    return name
+
+
+def check_encoding(encoding: Encoding, path: Path) -> None:
+    """Encode one small frame for a container like ``path`` in memory, so that mistakes are told before any work.
+
+    Raises:
+        AnimegenError: names the option that is wrong.
+    """
+    name = container_of(path)
+    try:
+        with av.open(io.BytesIO(), "w", format=name) as container:
+            stream = add_stream(container, encoding, 64, 64, Fraction(25), Fraction(1, 25))
+            frame = VideoFrame(64, 64, encoding.pix_fmt)
+            for plane in frame.planes:
+                plane.update(bytes(plane.buffer_size))  # libx264 dies of numbers that ten bits do not hold
+            frame.pts, frame.time_base = 0, Fraction(1, 25)
+            for packet in (*stream.encode(frame), *stream.encode(None)):
+                packet.dts = packet.pts  # libx265 gives films of one frame any number
+                container.mux(packet)
+    except av.error.FFmpegError as error:
+        raise AnimegenError(
+            f"codec={encoding.codec} refuses to write '{path.suffix}' with pix_fmt={encoding.pix_fmt},"
+            f" {encoding.options()} ({error.strerror}): change one of them."
+        ) from error
+
+
+def add_stream(
+    container: OutputContainer, encoding: Encoding, width: int, height: int, fps: Fraction, time_base: Fraction
+) -> VideoStream:
+    """Add a stream of video to a file that is being written.
+
+    Raises:
+        AnimegenError: for a codec that does not exist or does not fit the container, or a pixel format that it lacks.
+    """
+    os.environ.setdefault("SVT_LOG", "1")  # the only way to keep libsvtav1 from printing all its settings
+    try:
+        formats = [format_.name for format_ in Codec(encoding.codec, "w").video_formats or []]
+    except ValueError as error:
+        near = did_you_mean(encoding.codec, [*CRF, "mpeg4", "ffv1", "prores_ks"])
+        raise AnimegenError(
+            f"codec={encoding.codec} is not an encoder of this build of FFmpeg: use e.g. {', '.join(CRF)}.{near}"
+        ) from error
+    if formats and encoding.pix_fmt not in formats:
+        near = did_you_mean(encoding.pix_fmt, formats)
+        raise AnimegenError(
+            f"codec={encoding.codec} has no pix_fmt={encoding.pix_fmt}: use one of {', '.join(formats)}.{near}"
+        )
+    try:
+        stream = container.add_stream(
+            encoding.codec,
+            rate=fps.limit_denominator(100_000),
+            options=encoding.options(),
+            width=width,
+            height=height,
+            pix_fmt=encoding.pix_fmt,
+            time_base=time_base,
+        )
+    except ValueError as error:
+        raise AnimegenError(
+            f"codec={encoding.codec} cannot be stored in {container.format.name} files ({error}): use another codec or"
+            " suffix."
+        ) from error
+    assert isinstance(stream, VideoStream)
+    stream.codec_context.time_base = time_base
+    stream.time_base = time_base
+    return stream
+
+
+def even_sides(pix_fmt: str) -> tuple[int, int]:
+    """Return by what width and height must be divisible, since colour is kept for so many pixels together."""
+    components = VideoFormat(pix_fmt, 16, 16).components
+    if len(components) < 2:
+        return 1, 1
+    return 16 // components[1].width, 16 // components[1].height

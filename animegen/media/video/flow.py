@@ -1,0 +1,208 @@
+"""Motion between frames: estimated by DIS or RAFT, or the exact truth of the generated world.
+
+All flows follow the convention of :mod:`animegen.nn.warp`: ``flow_ab`` (B, 2, H, W) in pixels lies on a's grid and
+points into b. Every figure that depends on a flow carries the flow's ``name``: those of different flows do not compare.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from animegen.errors import AnimegenError, did_you_mean
+from animegen.media.images import to_float, to_uint8
+from animegen.nn.warp import consistent
+from animegen.toonworld import VISIBLE, Scene
+
+PRESETS = {
+    "ultrafast": cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST,
+    "fast": cv2.DISOPTICAL_FLOW_PRESET_FAST,
+    "medium": cv2.DISOPTICAL_FLOW_PRESET_MEDIUM,
+}
+
+
+class FlowEstimator(Protocol):
+    """Anything that estimates motion from two pictures."""
+
+    @property
+    def name(self) -> str:
+        """Short name for the metrics: ``dis``, ``raft_small``."""
+        ...
+
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return flow_ab (B, 2, H, W) in pixels for pictures (B, 3, H, W) in [-1, 1], on their device."""
+        ...
+
+
+class DISFlow:
+    """Dense inverse search (Kroeger et al. 2016) by OpenCV, on the CPU: about 20 ms for a pair of 480p.
+
+    It reads the 8-bit luma. Not differentiable.
+
+    Args:
+        preset: ``ultrafast``, ``fast`` or ``medium`` (the best; finest scale at half the picture's size).
+    """
+
+    def __init__(self, preset: str = "medium") -> None:
+        if preset not in PRESETS:
+            raise AnimegenError(
+                f"DIS flow has no preset '{preset}': use {', '.join(PRESETS)}.{did_you_mean(preset, PRESETS)}"
+            )
+        self.preset = preset
+        self.name = "dis" if preset == "medium" else f"dis_{preset}"
+
+    @torch.no_grad()
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return flow_ab (B, 2, H, W) float32 for pictures (B, 3, H, W) in [-1, 1]."""
+        # A new object for each pair: one that is used again begins with what it found before, and the flow of a pair,
+        # and all that follows from it, would depend on the pairs before (by a tenth of a pixel).
+        flows = []
+        for first, second in zip(_grey(a), _grey(b), strict=True):
+            unknown = np.zeros((*first.shape, 2), np.float32)
+            found = cv2.DISOpticalFlow.create(PRESETS[self.preset]).calc(first, second, unknown)
+            flows.append(np.asarray(found).transpose(2, 0, 1))
+        return torch.from_numpy(np.stack(flows)).to(a.device)
+
+
+class RAFTFlow:
+    """RAFT (Teed and Deng 2020) by torchvision, with weights from a file: slower and better than DIS.
+
+    Args:
+        weights: state dict of torchvision's ``raft_small`` or ``raft_large``, as torchvision downloads it.
+        model: ``raft_small`` or ``raft_large``.
+        device: where the network lives.
+
+    Raises:
+        AnimegenError: if the file is missing or holds something else.
+    """
+
+    MODELS = ("raft_small", "raft_large")
+    SMALLEST = 128  # pixels: RAFT pools its features, at 1/8, four times
+
+    def __init__(
+        self, weights: str | Path | None = None, model: str = "raft_small", device: torch.device | str = "cpu"
+    ) -> None:
+        from torchvision.models import optical_flow  # on demand: few need it
+
+        if model not in self.MODELS:
+            raise AnimegenError(
+                f"There is no flow network '{model}': use {', '.join(self.MODELS)}.{did_you_mean(model, self.MODELS)}"
+            )
+        if weights is None or not Path(weights).is_file():
+            where = "no weights were given" if weights is None else f"'{weights}' does not exist"
+            raise AnimegenError(
+                f"RAFT needs a file of weights, and {where}: download torchvision's {model} once and give its path,"
+                " or use DIS flow, which needs none."
+            )
+        network = getattr(optical_flow, model)(weights=None, progress=False)
+        try:
+            network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+        except Exception as error:  # a broken file raises nearly every kind of exception
+            raise AnimegenError(
+                f"'{weights}' does not hold the weights of torchvision's {model}: download them again, or name the"
+                " other model."
+            ) from error
+        self.name = model
+        self.network = network.eval().requires_grad_(False).to(device)
+
+    @torch.no_grad()
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return flow_ab (B, 2, H, W) float32 for pictures (B, 3, H, W) in [-1, 1] of any size."""
+        height, width = a.shape[-2:]
+        sides = [max(self.SMALLEST, -(-side // 8) * 8) for side in (height, width)]
+        margin = (0, sides[1] - width, 0, sides[0] - height)
+        device = next(self.network.parameters()).device
+        first, second = (F.pad(image.float(), margin, mode="replicate").to(device) for image in (a, b))
+        flow = self.network(first, second)[-1]
+        return flow[..., :height, :width].to(a.device)
+
+
+class Motion(NamedTuple):
+    """The motion from one frame to another.
+
+    Attributes:
+        flow: (1, 2, H, W) in pixels.
+        valid: (1, 1, H, W) bool: what the first frame shows here is seen in the second.
+    """
+
+    flow: Tensor
+    valid: Tensor
+
+
+class ClipMotion(Protocol):
+    """The motion within one clip, by frame numbers: what steadiness is measured along."""
+
+    @property
+    def name(self) -> str:
+        """Name of the flow, for the metrics."""
+        ...
+
+    def between(self, first: int, second: int) -> Motion:
+        """Return the motion from frame ``first`` to frame ``second``, on the grid of ``first``."""
+        ...
+
+
+class EstimatedMotion:
+    """Motion of a clip by an estimator; valid is where the flows there and back agree.
+
+    Args:
+        clip: (T, 3, H, W), uint8 or float in [-1, 1]: the frames that are looked at (of a stylised clip: the photos).
+        estimator: DIS unless given.
+    """
+
+    def __init__(self, clip: Tensor, estimator: FlowEstimator | None = None) -> None:
+        self.clip, self.estimator = clip, estimator or DISFlow()
+        self.name = self.estimator.name
+        self._flows: dict[tuple[int, int], Tensor] = {}
+        self._kept: dict[tuple[int, int], Motion] = {}
+
+    def flow(self, first: int, second: int) -> Tensor:
+        """Return the flow (1, 2, H, W) from one frame to another; each is estimated once."""
+        if (first, second) not in self._flows:
+            a, b = (as_pictures(self.clip[n : n + 1]) for n in (first, second))
+            self._flows[first, second] = self.estimator(a, b)
+        return self._flows[first, second]
+
+    def between(self, first: int, second: int) -> Motion:
+        """Return the estimated motion from frame ``first`` to frame ``second``; what was asked for once is kept."""
+        if (first, second) not in self._kept:
+            there = self.flow(first, second)
+            self._kept[first, second] = Motion(there, consistent(there, self.flow(second, first)))
+        return self._kept[first, second]
+
+
+class ExactMotion:
+    """The true motion of a scene of the generated world; valid is where a point is seen in both frames.
+
+    (The flow of a scene does not follow from its pictures, so this one goes by frame numbers only.)
+    """
+
+    name = "exact"
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        self._kept: dict[tuple[int, int], Motion] = {}
+
+    def between(self, first: int, second: int) -> Motion:
+        """Return the true motion, pixels on a border between parts not being valid; what was asked for once is kept."""
+        if (first, second) not in self._kept:
+            flow = torch.from_numpy(self.scene.flow(first, second)).unsqueeze(0)
+            seen = torch.from_numpy(self.scene.visibility(first, second)) == VISIBLE
+            self._kept[first, second] = Motion(flow, seen[None, None])
+        return self._kept[first, second]
+
+
+def as_pictures(images: Tensor) -> Tensor:
+    """Return pictures in [-1, 1], which uint8 ones are converted to."""
+    return to_float(images) if images.dtype == torch.uint8 else images.float()
+
+
+def _grey(images: Tensor) -> list[np.ndarray]:
+    pictures = to_uint8(images).permute(0, 2, 3, 1).cpu().numpy()
+    return [cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_RGB2GRAY) for picture in pictures]

@@ -1,0 +1,203 @@
+"""What all films have in common, whether they lie in a video file, a GIF or a folder of pictures."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from av.video.frame import VideoFrame
+from torch import Tensor
+
+from animegen.media.images import to_float
+
+#: Values of ITU-T H.273 for the matrix, also FFmpeg's ``AVColorSpace``.
+RGB, BT709, UNSPECIFIED, BT470BG, SMPTE170M, BT2020 = 0, 1, 2, 5, 6, 9
+#: Frames per second of a film that is made from pictures, if nobody says otherwise: that of cinema.
+DEFAULT_RATE = Fraction(24)
+
+
+@dataclass(frozen=True)
+class Colour:
+    """How the numbers of a film mean colours; the values are those of ITU-T H.273.
+
+    Attributes:
+        matrix: from RGB to luma and chroma: 1 is BT.709, 5 and 6 are BT.601, 9 is BT.2020, 0 is RGB itself.
+        full_range: luma lies in 0 to 255, not in 16 to 235.
+        primaries: which red, green and blue; 2 is unspecified.
+        transfer: from light to number; 2 is unspecified.
+    """
+
+    matrix: int = BT709
+    full_range: bool = False
+    primaries: int = UNSPECIFIED
+    transfer: int = UNSPECIFIED
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """Facts about a film. Width and height are those of the upright frames.
+
+    Attributes:
+        width: of a frame, in pixels.
+        height: of a frame, in pixels.
+        fps: mean frames per second.
+        time_base: all time stamps are multiples of it, in seconds.
+        duration: in seconds, as the file says; ``None`` if it does not.
+        frames: their number as the file says; ``None`` if it does not. A damaged file says more than it holds.
+        has_audio: whether there is a sound track.
+        codec: FFmpeg's name of the codec, or the suffix of the pictures.
+        pix_fmt: FFmpeg's name of the pixel format in the file.
+        colour: how its numbers mean colours; guessed where the file does not say.
+        rotation: by how many degrees counter-clockwise the stored frames were turned to stand upright.
+        pixel_aspect: width of a pixel over its height.
+        remarks: a sentence for each thing about it that a film made of its frames will not have, or suffers from.
+    """
+
+    width: int
+    height: int
+    fps: Fraction = DEFAULT_RATE
+    time_base: Fraction = 1 / DEFAULT_RATE
+    duration: Fraction | None = None
+    frames: int | None = None
+    has_audio: bool = False
+    codec: str = ""
+    pix_fmt: str = "rgb24"
+    colour: Colour = Colour()
+    rotation: int = 0
+    pixel_aspect: Fraction = Fraction(1)
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def expected_frames(self) -> int | None:
+        """The number of frames, from rate and duration if the file does not say it; for progress bars."""
+        if self.frames is None and self.duration is not None:
+            return max(1, round(self.duration * self.fps))
+        return self.frames
+
+    def resized(self, width: int, height: int) -> VideoInfo:
+        """Return the facts of the same film in another size."""
+        return replace(self, width=width, height=height)
+
+
+@dataclass(eq=False)
+class Original:
+    """A frame as the film has it, beside its pixels, so that a copy of it keeps every value.
+
+    Attributes:
+        pixels: uint8 ``(3,H,W)`` RGB.
+        stored: FFmpeg's frame, if the film lies in a video file and need not be turned.
+        refine: makes :attr:`values` of a film with more than eight bits per colour; ``None``: it has eight.
+    """
+
+    pixels: Tensor
+    stored: VideoFrame | None = None
+    refine: Callable[[], Tensor] | None = None
+
+    @cached_property
+    def values(self) -> Tensor:
+        """The pixels as float32 ``(3,H,W)``, black -1 and white 1, as finely as the film has them."""
+        return to_float(self.pixels) if self.refine is None else self.refine()
+
+
+class FrameReader(ABC):
+    """A film that can be read, as often as one likes, from any time on; one frame is held at a time.
+
+    Attributes:
+        path: where it lies.
+        info: facts about it.
+        problems: a sentence for each thing that could not be read, up to now.
+        end: the time in seconds at which the frame that was given last ceases to be shown.
+    """
+
+    path: Path
+    info: VideoInfo
+    problems: list[str]
+    end: Fraction
+
+    @abstractmethod
+    def frames(
+        self, start: Fraction | float | None = None, stop: Fraction | float | None = None
+    ) -> Iterator[tuple[Tensor, Fraction]]:
+        """Yield the frames whose time t has ``start <= t < stop``, in seconds; ``None`` is no limit.
+
+        Yields:
+            uint8 ``(3,H,W)`` RGB, and the exact time in seconds at which the frame appears. Times increase.
+            Frames that cannot be read are left out and told in :attr:`problems`.
+        """
+
+    @abstractmethod
+    def at(self, time: Fraction | float) -> Tensor:
+        """Return the frame that is shown at a time: uint8 ``(3,H,W)``, the first frame before the film begins."""
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Fraction]]:
+        return self.frames()
+
+    def originals(self, start: Fraction | float | None = None) -> Iterator[tuple[Original, Fraction]]:
+        """Yield the frames from a time on with what the film has of them; otherwise as :meth:`frames`."""
+        for pixels, time in self.frames(start):
+            yield Original(pixels), time
+
+    def report(self, problem: str) -> None:
+        """Note a problem, once."""
+        if problem not in self.problems:
+            self.problems.append(problem)
+
+
+class FrameWriter(ABC):
+    """A film that is being written; it appears under its name when it is closed, and not if an error ends it.
+
+    Used as a context manager; without, call :meth:`close` at the end or :meth:`abort`.
+
+    Attributes:
+        path: where it will lie.
+        notes: a sentence for each thing that the user should know.
+        count: frames written.
+        deep: whether frames are kept with more than eight bits per colour.
+    """
+
+    path: Path
+    notes: list[str]
+    count: int
+    deep: bool = False
+
+    @abstractmethod
+    def write(self, pixels: Tensor, time: Fraction) -> None:
+        """Append a frame.
+
+        Args:
+            pixels: uint8 ``(3,H,W)``, RGB; all frames of one size. Where :attr:`deep`, also float, see
+                :attr:`Original.values`.
+            time: when it appears, in seconds; later than the frame before.
+
+        Raises:
+            AnimegenError: if it cannot be encoded or stored.
+        """
+
+    def copy(self, original: Original, time: Fraction) -> None:
+        """Append a frame of another film, with its own values where the format allows; see :meth:`write`."""
+        self.write(original.values if self.deep and original.refine else original.pixels, time)
+
+    @abstractmethod
+    def close(self, end: Fraction | None = None) -> None:
+        """Complete the film; the last frame is shown until ``end`` (``None``: as long as the one before)."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Remove what was written; does nothing after :meth:`close`."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()

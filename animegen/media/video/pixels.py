@@ -1,0 +1,182 @@
+"""Frames of FFmpeg to uint8 RGB and back, by the matrix and range that the film is tagged with.
+
+FFmpeg's swscale converts. Its flags ask for rounding instead of truncation and for colour at every pixel: with its
+defaults a frame of one colour can come back in two. For writing full range its chroma is half a code too low on average
+(measured with libswscale 9.5), so there the matrix is applied here.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from av.video.codeccontext import VideoCodecContext
+from av.video.format import VideoFormat
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from torch import Tensor
+
+from animegen.media.video.frames import BT709, RGB, SMPTE170M, Colour
+
+#: For swscale: rounding, and chroma at every pixel.
+FLAGS = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+#: Matrix of H.273 -> swscale's number and (K_R, K_B). 4 is FCC, 5 and 6 are BT.601, 7 is SMPTE 240M.
+_MATRICES = {
+    1: (Colorspace.ITU709, (0.2126, 0.0722)),
+    4: (Colorspace.FCC, (0.30, 0.11)),
+    5: (Colorspace.ITU601, (0.299, 0.114)),
+    6: (Colorspace.ITU601, (0.299, 0.114)),
+    7: (Colorspace.SMPTE240M, (0.212, 0.087)),
+    9: (Colorspace.BT2020, (0.2627, 0.0593)),
+    10: (Colorspace.BT2020, (0.2627, 0.0593)),
+}
+#: The planes of FFmpeg's gbrp, as channels of RGB.
+_PLANES = (1, 2, 0)
+
+
+def colour_of(frame: VideoFrame) -> Colour:
+    """Return how a decoded frame means colours.
+
+    Without a matrix it is that of :func:`usual_colour`; without a range it is limited, except for the JPEG formats.
+    """
+    name = frame.format.name
+    full = frame.color_range == ColorRange.JPEG or name.startswith("yuvj")
+    matrix = frame.colorspace
+    if frame.format.is_rgb or name in ("pal8", "monob", "monow"):
+        matrix, full = RGB, True
+    elif matrix not in _MATRICES:
+        matrix = usual_colour(frame.width, frame.height).matrix
+    return Colour(matrix, full, frame.color_primaries, frame.color_trc)
+
+
+class FromFrames:
+    """Makes tensors of decoded frames; an object is used for the frames of one film, in one thread."""
+
+    def __init__(self, colour: Colour) -> None:
+        self._converter = VideoReformatter()
+        self._matrix = _MATRICES.get(colour.matrix, _MATRICES[BT709])[0]
+        self._range = ColorRange.JPEG if colour.full_range else ColorRange.MPEG
+
+    def __call__(self, frame: VideoFrame) -> Tensor:
+        """Return uint8 ``(3,H,W)``, RGB; transparency is composited on white, deeper formats are rounded to 8 bit."""
+        alpha = frame.format.name == "pal8" or any(part.is_alpha for part in frame.format.components)
+        planar = self._converter.reformat(
+            frame,
+            format="gbrap" if alpha else "gbrp",
+            src_colorspace=self._matrix,
+            dst_colorspace=self._matrix,
+            src_color_range=self._range,
+            dst_color_range=ColorRange.JPEG,
+            interpolation=FLAGS,
+            threads=1,
+        )
+        height, width = planar.height, planar.width
+        values = np.empty((3, height, width), np.uint8)
+        for channel, plane in zip(_PLANES, planar.planes[:3], strict=True):
+            values[channel] = rows(plane, height)[:, :width]
+        if alpha:
+            opaque = rows(planar.planes[3], height)[:, :width].astype(np.uint16)
+            values = ((values * opaque + 255 * (255 - opaque) + 127) // 255).astype(np.uint8)
+        return torch.from_numpy(values)
+
+
+class ToFrames:
+    """Makes frames for an encoder of tensors; an object is used for the frames of one film, in one thread.
+
+    Args:
+        pix_fmt: FFmpeg's name of the encoder's pixel format.
+        colour: matrix and range to write.
+
+    Attributes:
+        rgb: whether the pixel format is one of RGB, so that there is no matrix.
+    """
+
+    def __init__(self, pix_fmt: str, colour: Colour) -> None:
+        self._converter = VideoReformatter()
+        self._format = pix_fmt
+        self._matrix = _MATRICES.get(colour.matrix, _MATRICES[BT709])[0]
+        self._range = ColorRange.JPEG if colour.full_range else ColorRange.MPEG
+        form = VideoFormat(pix_fmt, 2, 2)
+        self.rgb = form.is_rgb
+        deep = any(part.bits > 8 for part in form.components)
+        own = colour.full_range and not (self.rgb or deep)
+        self._own_matrix = luma_and_chroma_matrix(*coefficients_of(colour)) if own else None
+
+    def __call__(self, pixels: Tensor) -> VideoFrame:
+        """Return the frame for uint8 ``(3,H,W)``, RGB, on the CPU."""
+        if self._own_matrix is not None:
+            source, source_range = self._luma_and_chroma(pixels), self._range
+        else:
+            source, source_range = _planar(pixels, "gbrp", _PLANES), ColorRange.JPEG
+        return self._converter.reformat(
+            source,
+            format=self._format,
+            src_colorspace=self._matrix,
+            dst_colorspace=self._matrix,
+            src_color_range=source_range,
+            dst_color_range=ColorRange.JPEG if self.rgb else self._range,
+            interpolation=FLAGS,
+            threads=1,
+        )
+
+    def _luma_and_chroma(self, pixels: Tensor) -> VideoFrame:
+        values = torch.einsum("ij,jhw->ihw", self._own_matrix, pixels.float())
+        values[1:] += 128
+        return _planar(values.round_().clamp_(0, 255).to(torch.uint8), "yuv444p", (0, 1, 2))
+
+
+def tag(target: VideoFrame | VideoCodecContext, colour: Colour, rgb: bool) -> None:
+    """Write the tags of a film on a frame or its encoder; ``rgb`` tells that the pixel format is one of RGB."""
+    target.colorspace = RGB if rgb else colour.matrix
+    target.color_range = ColorRange.JPEG if rgb or colour.full_range else ColorRange.MPEG
+    target.color_primaries, target.color_trc = colour.primaries, colour.transfer
+
+
+def usual_colour(width: int, height: int) -> Colour:
+    """Return how players understand a film of this size without tags, and how films made of pictures are written.
+
+    BT.709 for high definition (a side of 1280, or both of 720 pixels), BT.601 below, in limited range.
+    """
+    return Colour(BT709 if max(width, height) >= 1280 or min(width, height) >= 720 else SMPTE170M)
+
+
+def coefficients_of(colour: Colour) -> tuple[float, float]:
+    """Return the shares of red and of blue in luma, K_R and K_B."""
+    return _MATRICES.get(colour.matrix, _MATRICES[BT709])[1]
+
+
+def luma_and_chroma_matrix(red: float, blue: float) -> Tensor:
+    """Return the matrix (3,3) from RGB to luma and chroma in full range, by ITU-R BT.709 section 3, BT.601 2.5.1.
+
+    RGB and luma lie in [0,1], chroma in [-1/2,1/2], or all in 255 times that.
+    """
+    luma = torch.tensor([red, 1 - red - blue, blue])
+    b = (torch.tensor([0.0, 0.0, 1.0]) - luma) / (2 * (1 - blue))
+    r = (torch.tensor([1.0, 0.0, 0.0]) - luma) / (2 * (1 - red))
+    return torch.stack([luma, b, r])
+
+
+def _planar(values: Tensor, name: str, channels: tuple[int, int, int]) -> VideoFrame:
+    _, height, width = values.shape
+    frame = VideoFrame(width, height, name)
+    for channel, plane in zip(channels, frame.planes, strict=True):
+        rows(plane, height)[:, :width] = values[channel].numpy()
+    return frame
+
+
+def rows(plane: object, height: int, kind: type[np.generic] = np.uint8) -> np.ndarray:
+    """Return the memory of a plane as (height, line size), which may be longer than its width, as numbers of a kind."""
+    return np.frombuffer(plane, kind).reshape(height, -1)  # type: ignore[call-overload, no-any-return]
+
+
+def plain_name(frame: VideoFrame) -> str:
+    """Return the name of a frame's pixel format; those of JPEG are others with full range."""
+    return frame.format.name.replace("yuvj", "yuv")
+
+
+def same_values(frame: VideoFrame) -> VideoFrame:
+    """Return a frame with the same values and nothing else: no kind of picture, no time, no side data."""
+    clean = VideoFrame(frame.width, frame.height, plain_name(frame))
+    for source, target in zip(frame.planes, clean.planes, strict=True):
+        width = min(source.line_size, target.line_size)
+        rows(target, target.height)[:, :width] = rows(source, source.height)[:, :width]
+    return clean

@@ -1,0 +1,321 @@
+"""Reading films with FFmpeg's libraries, by PyAV: exact times, upright frames, damage told instead of raised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from fractions import Fraction
+from itertools import chain, islice
+from pathlib import Path
+
+import av
+import av.error
+import numpy as np
+from av.container import InputContainer
+from av.packet import Packet
+from av.sidedata.sidedata import SideData
+from av.sidedata.sidedata import Type as SideDataType
+from av.stream import Stream
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from torch import Tensor
+
+from animegen.errors import AnimegenError, did_you_mean
+from animegen.media.video.deep import FromDeep, is_deep
+from animegen.media.video.frames import DEFAULT_RATE, FrameReader, Original, VideoInfo
+from animegen.media.video.pixels import FromFrames, colour_of
+
+#: Errors in a row after which the rest of a file is given up.
+PATIENCE = 20
+#: A file that ends so many seconds before the time that it claims is called cut off.
+MISSING = Fraction(1, 2)
+#: What films in HDR10 say beside their frames.
+_HDR = (SideDataType.MASTERING_DISPLAY_METADATA, SideDataType.CONTENT_LIGHT_LEVEL)
+#: A higher rate, or one below 1, is taken for a mistake of the header.
+FASTEST = 480
+
+
+class VideoReader(FrameReader):
+    """A film in any container and codec that FFmpeg knows; animated GIFs too.
+
+    The object holds no open file: every reading opens its own, so that it can be copied to other processes, and be read
+    several times at once. Decoding runs in threads, ahead of what is asked for by as many frames as there are cores.
+
+    Args:
+        path: the file.
+
+    Raises:
+        AnimegenError: if it is missing, not a film, or has no frame that can be read.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.problems: list[str] = []
+        self.end = Fraction(0)
+        if not self.path.exists():
+            names = [entry.name for entry in self.path.parent.iterdir()] if self.path.parent.is_dir() else []
+            raise AnimegenError(
+                f"The film '{self.path}' does not exist: check the path.{did_you_mean(self.path.name, names)}"
+            )
+        with self._open() as (container, stream):
+            first = next(_decoded(container, stream, lambda problem: None), None)
+            if first is None:
+                raise AnimegenError(f"'{self.path}' holds no frame that can be read: replace or remove it.")
+            self.first = _time(first, stream) or Fraction(0)
+            self._turn, rotation, self._turned = orientation(first)
+            self._size = first.width, first.height
+            info = _info(container, stream, first, rotation)
+        if not 1 <= info.fps <= FASTEST:
+            info = replace(info, fps=self._measured_rate() or DEFAULT_RATE)
+        self.info = info
+
+    @contextmanager
+    def _open(self) -> Iterator[tuple[InputContainer, VideoStream]]:
+        with open_container(self.path) as container:
+            stream = next((s for s in container.streams.video if not s.disposition & s.disposition.attached_pic), None)
+            if stream is None:
+                raise AnimegenError(f"'{self.path}' has no pictures, only {_kinds(container)}: name a film.")
+            stream.thread_type = "AUTO"  # type: ignore[assignment]
+            yield container, stream
+
+    def _measured_rate(self) -> Fraction | None:
+        """Return the mean rate of the first frames, for files whose header gives none or the clock's."""
+        with self._open() as (container, stream):
+            pieces = (p for p in packets(container, lambda problem: None) if p.stream_index == stream.index)
+            times = sorted(p.pts * p.time_base for p in islice(pieces, 250) if p.pts is not None)
+        return (len(times) - 1) / (times[-1] - times[0]) if len(set(times)) > 1 else None
+
+    def frames(
+        self, start: Fraction | float | None = None, stop: Fraction | float | None = None
+    ) -> Iterator[tuple[Tensor, Fraction]]:
+        """Yield frames; see :meth:`FrameReader.frames`. Where decoding begins, is found out from the file."""
+        begin, convert = None if start is None else Fraction(start), FromFrames(self.info.colour)
+        for frame, time in self._timed(begin):
+            if stop is not None and time >= stop:
+                return
+            if begin is None or time >= begin:
+                yield self._turn(convert(frame)), time
+
+    def originals(self, start: Fraction | float | None = None) -> Iterator[tuple[Original, Fraction]]:
+        """Yield frames with what the file has of them; see :meth:`FrameReader.originals`."""
+        begin, convert = None if start is None else Fraction(start), FromFrames(self.info.colour)
+        refine, turned = FromDeep(self.info.colour), self._turned
+        for frame, time in self._timed(begin):
+            if begin is None or time >= begin:
+                fine = (lambda kept=frame: self._turn(refine(kept))) if is_deep(frame.format.name) else None
+                yield Original(self._turn(convert(frame)), None if turned else frame, fine), time
+
+    def at(self, time: Fraction | float) -> Tensor:
+        """Return the frame that is shown at a time in seconds, uint8 ``(3,H,W)``."""
+        shown = None
+        for frame, appears in self._timed(Fraction(time)):
+            if shown is not None and appears > time:
+                break
+            shown = frame
+        assert shown is not None, "the film had a frame when it was opened"
+        return self._turn(FromFrames(self.info.colour)(shown))
+
+    def _timed(self, start: Fraction | None) -> Iterator[tuple[VideoFrame, Fraction]]:
+        """Yield decoded frames with increasing times, from a frame at or before ``start``."""
+        usual = 1 / self.info.fps
+        back = Fraction(0)
+        while True:
+            with self._open() as (container, stream):
+                frames = self._frames_from(container, stream, None if start is None else start - back)
+                if frames is None:
+                    # No key frame before the wanted time was found: look for an earlier one.
+                    back = 2 * back or Fraction(1)
+                    continue
+                last: Fraction | None = None
+                for frame in frames:
+                    time = _time(frame, stream)
+                    if time is None or (last is not None and time <= last):
+                        self.report("some frames had no time, or not a later one than the frame before: they follow it")
+                        time = Fraction(0) if last is None else last + usual
+                    last = time
+                    self.end = time + (frame.duration * base_of(stream) if frame.duration else usual)
+                    yield self._scaled(frame), time
+                return
+
+    def _scaled(self, frame: VideoFrame) -> VideoFrame:
+        """Return a frame in the size of the first one; broadcasts and joined files change theirs on the way."""
+        if (frame.width, frame.height) == self._size:
+            return frame
+        self.report("its pictures change their size on the way: they are scaled to the first one's")
+        return frame.reformat(*self._size, format=frame.format.name, interpolation="BICUBIC")
+
+    def _frames_from(
+        self, container: InputContainer, stream: VideoStream, start: Fraction | None
+    ) -> Iterator[VideoFrame] | None:
+        """Return decoded frames from a key frame at or before ``start``, or ``None`` if seeking missed it."""
+        if start is None or start <= self.first:
+            return _decoded(container, stream, self.report)
+        try:
+            container.seek(int(start / base_of(stream)), stream=stream)
+        except av.error.FFmpegError:
+            return _decoded(container, stream, self.report)  # not seekable
+        frames = _decoded(container, stream, self.report, from_key=True)
+        # Containers seek by decoding time, which is earlier than the time of showing.
+        key = next(frames, None)
+        time = None if key is None else _time(key, stream)
+        if key is None or time is None or time > start:
+            return None
+        return chain([key], frames)
+
+
+@contextmanager
+def open_container(path: Path) -> Iterator[InputContainer]:
+    """Open a file for reading.
+
+    Raises:
+        AnimegenError: if it cannot be read, or is no film.
+    """
+    try:
+        container = av.open(str(path), metadata_errors="replace")
+    except av.error.FFmpegError as error:
+        reason = error.strerror or str(error)
+        if path.is_file() and path.stat().st_size == 0:
+            reason = "it is empty"
+        elif isinstance(error, av.error.EOFError):
+            reason = "it ends before its first frame"
+        elif isinstance(error, av.error.InvalidDataError):
+            reason = "it is none, whatever its name says, or damaged, or cut off before its index"
+        raise AnimegenError(f"'{path}' cannot be read as a film ({reason}): replace or remove it.") from error
+    with container:
+        yield container
+
+
+def packets(container: InputContainer, report: Callable[[str], None]) -> Iterator[Packet]:
+    """Yield all packets of a file in their order, through damage; report what is missing at its end."""
+    failures, ends = 0, Fraction(0)
+    while failures < PATIENCE:
+        try:
+            for packet in container.demux():
+                if packet.dts is None and packet.size == 0:
+                    continue  # PyAV's sign of the end of each stream
+                failures = 0
+                time = packet.pts if packet.pts is not None else packet.dts
+                if time is not None and packet.time_base:
+                    ends = max(ends, (time + (packet.duration or 0)) * packet.time_base)
+                yield packet
+            break
+        except av.error.FFmpegError as error:
+            failures += 1
+            if failures == 1:
+                report(f"a part cannot be read ({error.strerror})")
+    claimed = Fraction(container.duration or 0, av.time_base) + Fraction(container.start_time or 0, av.time_base)
+    if claimed - ends > MISSING:
+        report(f"it is cut off: {float(ends):.2f} of {float(claimed):.2f} s are there")
+
+
+def _decoded(
+    container: InputContainer, stream: VideoStream, report: Callable[[str], None], from_key: bool = False
+) -> Iterator[VideoFrame]:
+    """Yield all frames that can be decoded, in their order.
+
+    With ``from_key`` those before the first key frame are left out, since they may need others that were not read.
+    """
+    damaged = failures = 0
+    started = not from_key
+    for packet in packets(container, report):
+        if packet.stream_index != stream.index or not packet.size:
+            continue
+        try:
+            frames = stream.decode(packet)
+        except av.error.FFmpegError:
+            failures += started
+            continue
+        for frame in frames:
+            started = started or frame.key_frame
+            if started:
+                damaged += frame.is_corrupt
+                yield frame
+    try:
+        rest = stream.decode(None)
+    except av.error.FFmpegError:
+        rest = []
+    for frame in rest:
+        started = started or frame.key_frame
+        if started:
+            damaged += frame.is_corrupt
+            yield frame
+    if failures:
+        report(f"{failures} of its packets cannot be decoded")
+    if damaged:
+        report(f"{damaged} of its frames are damaged")
+
+
+def _time(frame: VideoFrame, stream: VideoStream) -> Fraction | None:
+    return None if frame.pts is None else frame.pts * Fraction(frame.time_base or base_of(stream))
+
+
+def base_of(stream: Stream) -> Fraction:
+    """Return the unit of a stream's time stamps, in seconds."""
+    return Fraction(stream.time_base or Fraction(1, av.time_base))
+
+
+def _info(container: InputContainer, stream: VideoStream, first: VideoFrame, rotation: int) -> VideoInfo:
+    rate = stream.average_rate or stream.guessed_rate or DEFAULT_RATE
+    duration: Fraction | None = None
+    if stream.duration:
+        duration = stream.duration * base_of(stream)
+    elif container.duration:
+        duration = Fraction(container.duration, av.time_base)
+    sideways = rotation % 180 != 0
+    aspect = stream.sample_aspect_ratio or Fraction(1)
+    aspect = aspect if aspect > 0 else Fraction(1)
+    return VideoInfo(
+        width=first.height if sideways else first.width,
+        height=first.width if sideways else first.height,
+        fps=Fraction(rate),
+        time_base=base_of(stream),
+        duration=duration,
+        frames=stream.frames or None,
+        has_audio=bool(container.streams.audio),
+        codec=stream.codec_context.name,
+        pix_fmt=first.format.name,
+        colour=colour_of(first),
+        rotation=rotation,
+        pixel_aspect=1 / aspect if sideways else aspect,
+        remarks=_remarks(first),
+    )
+
+
+def _remarks(frame: VideoFrame) -> tuple[str, ...]:
+    """Return what is special about a film, by its first frame; see :attr:`VideoInfo.remarks`."""
+    kinds: Iterable[SideData] = iter(frame.side_data)  # type: ignore[assignment]  # PyAV types it as a mapping
+    found = []
+    if frame.interlaced_frame:
+        found.append("It is interlaced: each frame shows two moments. Deinterlace it first (ffmpeg's filter bwdif).")
+    if any(data.type in _HDR for data in kinds):
+        found.append("Its matrix and curve of HDR stay; what it says about the display it was made on is left out.")
+    return tuple(found)
+
+
+def orientation(frame: VideoFrame) -> tuple[Callable[[Tensor], Tensor], int, bool]:
+    """Return what turns the pixels of a film upright, by how many degrees counter-clockwise, and whether it does.
+
+    It is read from the frame's display matrix, nine numbers of which the first, second, fourth and fifth are
+    a, b, c, d of ``x' = a x + c y, y' = b x + d y``, in units of 1/65536, y down (ISO 14496-12, 6.2.2). Turns by
+    90 degrees and mirrors are kept exactly; other angles, which no camera writes, are taken as the nearest of them.
+    """
+    known: Iterable[SideData] = iter(frame.side_data)  # type: ignore[assignment]  # PyAV types it as a mapping
+    side = next((data for data in known if data.type == SideDataType.DISPLAYMATRIX), None)
+    if side is None:
+        return (lambda pixels: pixels), 0, False
+    a, b, _, c, d = np.frombuffer(bytes(side), np.int32)[:5].tolist()
+    swap = abs(b) > abs(a)
+    mirror_x, mirror_y = (c < 0, b < 0) if swap else (a < 0, d < 0)
+    flips = [dim for dim, mirrored in ((2, mirror_x), (1, mirror_y)) if mirrored]
+
+    def turn(pixels: Tensor) -> Tensor:
+        turned = pixels.transpose(1, 2) if swap else pixels
+        return turned.flip(flips).contiguous() if flips or swap else turned
+
+    return turn, frame.rotation % 360, bool(flips or swap)
+
+
+def _kinds(container: InputContainer) -> str:
+    kinds = sorted({stream.type for stream in container.streams})
+    return " and ".join(kinds) if kinds else "nothing"

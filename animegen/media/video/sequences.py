@@ -1,0 +1,253 @@
+"""Films as pictures: folders of numbered frames, and animated GIFs."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+import numpy as np
+from av.video.frame import VideoFrame
+from PIL import Image
+from torch import Tensor
+
+from animegen.errors import AnimegenError
+from animegen.media.images import list_images, natural_key, read_image, write_image
+from animegen.media.video.frames import DEFAULT_RATE, RGB, Colour, FrameReader, FrameWriter, VideoInfo
+from animegen.media.video.writer import told
+
+#: GIFs count time in hundredths of a second, and viewers show what is shorter than two of them for a tenth.
+GIF_TICK = Fraction(1, 100)
+GIF_SHORTEST = 2
+_NUMBER = re.compile(r"%0?(\d*)d")
+
+
+class SequenceReader(FrameReader):
+    """A folder of pictures as a film: in natural order of their names, each shown equally long.
+
+    A picture that cannot be read, or has another size than the first, is left out and told; it leaves a gap in time.
+
+    Args:
+        path: a folder, or a pattern like ``frames/%05d.png`` for the files whose names have a number there.
+        fps: pictures per second.
+
+    Raises:
+        AnimegenError: if there are no pictures, or the first one is broken.
+    """
+
+    def __init__(self, path: str | Path, fps: Fraction | None = None) -> None:
+        self.path = Path(path)
+        self.files = numbered(self.path) if is_pattern(self.path) else list_images(self.path, recursive=False)
+        fps = fps or DEFAULT_RATE
+        self.problems: list[str] = []
+        self.end = Fraction(0)
+        _, height, width = read_image(self.files[0]).shape
+        self.info = VideoInfo(
+            width,
+            height,
+            fps,
+            time_base=1 / fps,
+            duration=len(self.files) / fps,
+            frames=len(self.files),
+            codec=self.files[0].suffix.lower()[1:],
+            colour=Colour(RGB, full_range=True),
+        )
+
+    def frames(
+        self, start: Fraction | float | None = None, stop: Fraction | float | None = None
+    ) -> Iterator[tuple[Tensor, Fraction]]:
+        """Yield frames; see :meth:`FrameReader.frames`."""
+        for number, file in enumerate(self.files):
+            time = number / self.info.fps
+            if (start is not None and time < start) or (stop is not None and time >= stop):
+                continue
+            pixels = self._read(file)
+            if pixels is not None:
+                self.end = time + 1 / self.info.fps
+                yield pixels, time
+
+    def at(self, time: Fraction | float) -> Tensor:
+        """Return the frame that is shown at a time in seconds, uint8 ``(3,H,W)``; the nearest earlier one of a gap."""
+        number = min(max(int(Fraction(time) * self.info.fps), 0), len(self.files) - 1)
+        for file in reversed(self.files[: number + 1]):
+            pixels = self._read(file)
+            if pixels is not None:
+                return pixels
+        raise AnimegenError(f"'{self.files[0]}' cannot be read any more: restore it.")
+
+    def _read(self, file: Path) -> Tensor | None:
+        try:
+            pixels = read_image(file)
+        except AnimegenError as error:
+            self.report(str(error))
+            return None
+        if pixels.shape[1:] != (self.info.height, self.info.width):
+            wanted = f"{self.info.width}x{self.info.height}"
+            self.report(f"'{file.name}' has {pixels.shape[2]}x{pixels.shape[1]} pixels instead of {wanted}")
+            return None
+        return pixels
+
+
+class SequenceWriter(FrameWriter):
+    """A folder of numbered pictures. Their times are not kept: every frame is one picture.
+
+    Args:
+        path: the folder, whose pictures are then ``000001.png`` and so on, or a pattern like ``frames/%05d.jpg``.
+        suffix: format of the pictures in a folder.
+
+    In a folder that exists, pictures with numbers of that pattern are replaced when the film is complete, nothing else.
+    """
+
+    def __init__(self, path: str | Path, suffix: str = ".png") -> None:
+        self.path = Path(path)
+        pattern = self.path if is_pattern(self.path) else self.path / f"%06d{suffix}"
+        self.folder, self._name = pattern.parent, pattern.name
+        self.notes: list[str] = []
+        self.count = 0
+        self._hidden = self.folder.with_name(f".{uuid.uuid4().hex}.part")
+
+    def write(self, pixels: Tensor, time: Fraction) -> None:
+        """Append a picture; see :meth:`FrameWriter.write`."""
+        self.count += 1
+        write_image(self._hidden / (self._name % self.count), pixels)
+
+    def close(self, end: Fraction | None = None) -> None:
+        """Give the folder its name, or move the pictures into the folder that has it."""
+        if self.count == 0:
+            raise AnimegenError(f"'{self.path}' is not written, since there is no frame for it: check the input.")
+        if not self._hidden.exists():
+            return
+        with told(self.path):
+            try:
+                self._hidden.rename(self.folder)  # succeeds unless a folder with something inside has the name
+            except OSError:
+                for old in numbered(self.folder / self._name, must_exist=False):
+                    old.unlink()
+                for picture in self._hidden.iterdir():
+                    os.replace(picture, self.folder / picture.name)
+        self.abort()
+
+    def abort(self) -> None:
+        """Remove what was written; see :meth:`FrameWriter.abort`."""
+        shutil.rmtree(self._hidden, ignore_errors=True)
+
+
+class GifWriter(FrameWriter):
+    """An animated GIF, endlessly repeated; every frame has its own 256 colours.
+
+    Times are rounded to hundredths of a second, each by itself, so that they do not drift. Frames that would be shown
+    for less than two of them are left out, since viewers would slow down; how many, is told.
+
+    Args:
+        path: the file; one of that name is replaced when the film is complete.
+        info: facts about the film.
+    """
+
+    def __init__(self, path: str | Path, info: VideoInfo) -> None:
+        self.path, self.info = Path(path), info
+        self.notes: list[str] = []
+        self.count = self.dropped = 0
+        self._pending: tuple[Tensor, int] | None = None
+        self._start: Fraction | None = None
+        self._last_duration = max(GIF_SHORTEST, round(1 / info.fps / GIF_TICK))
+        self._hidden = self.path.with_name(f".{uuid.uuid4().hex}.part")
+        with told(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._container = av.open(str(self._hidden), "w", format="gif")
+            self._stream = self._container.add_stream("gif", rate=100, width=info.width, height=info.height)
+        self._stream.pix_fmt = "pal8"
+        self._stream.codec_context.time_base = GIF_TICK
+
+    def write(self, pixels: Tensor, time: Fraction) -> None:
+        """Append a frame; see :meth:`FrameWriter.write`."""
+        self._start = time if self._start is None else self._start
+        tick = round((time - self._start) / GIF_TICK)
+        if self._pending is not None:
+            if tick < self._pending[1] + GIF_SHORTEST:
+                self.dropped += 1
+                return
+            self._encode(tick)
+        self._pending = pixels, tick
+        self.count += 1
+
+    def close(self, end: Fraction | None = None) -> None:
+        """Complete the film; see :meth:`FrameWriter.close`."""
+        if self._pending is None:
+            self.abort()
+            raise AnimegenError(f"'{self.path}' is not written, since there is no frame for it: check the input.")
+        if not self._hidden.exists():
+            return
+        assert self._start is not None
+        self._encode(None if end is None else round((end - self._start) / GIF_TICK))
+        with told(self.path):
+            for packet in self._stream.encode(None):
+                self._container.mux(packet)
+            self._container.close()
+            os.replace(self._hidden, self.path)
+        if self.dropped:
+            self.notes.append(f"A GIF shows at most 50 frames per second: {self.dropped} were left out.")
+
+    def abort(self) -> None:
+        """Remove what was written; see :meth:`FrameWriter.abort`."""
+        if self._hidden.exists():
+            with suppress(av.error.FFmpegError, OSError):
+                self._container.close()
+            self._hidden.unlink(missing_ok=True)
+
+    def _encode(self, until: int | None) -> None:
+        assert self._pending is not None
+        pixels, tick = self._pending
+        if until is not None:
+            self._last_duration = max(GIF_SHORTEST, until - tick)
+        picture = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+        # Median cut keeps the flat colours of drawings as they are; dithering would cover them with dots.
+        reduced = picture.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        colours = np.array(reduced.getpalette("RGB"), np.uint8).reshape(-1, 3)
+        palette = np.zeros((256, 4), np.uint8)
+        palette[:, 0] = 255
+        palette[: len(colours), 1:] = colours
+        both: Any = (np.array(reduced), palette)  # what PyAV's types do not know of
+        frame = VideoFrame.from_ndarray(both, "pal8")
+        frame.pts, frame.time_base = tick, GIF_TICK
+        with told(self.path):
+            for packet in self._stream.encode(frame):
+                packet.duration = self._last_duration
+                self._container.mux(packet)
+
+
+def is_pattern(path: str | Path) -> bool:
+    """Tell whether a path is a pattern for numbered files, like ``frames/%05d.png``."""
+    return bool(_NUMBER.search(Path(path).name))
+
+
+def numbered(pattern: Path, must_exist: bool = True) -> list[Path]:
+    """Return the files that a pattern like ``frames/%05d.png`` stands for, in order of their numbers.
+
+    Raises:
+        AnimegenError: if there are none and ``must_exist``.
+    """
+    before, _, after = (re.escape(part) for part in (_NUMBER.sub("\0", pattern.name, count=1).partition("\0")))
+    wanted = re.compile(f"{before}[0-9]+{after}", re.IGNORECASE)
+    found = (
+        [file for file in pattern.parent.glob("*") if wanted.fullmatch(file.name)] if pattern.parent.is_dir() else []
+    )
+    if must_exist and not found:
+        raise AnimegenError(f"There is no picture '{pattern}' with a number in its name: check the pattern.")
+    return sorted(found, key=lambda file: natural_key(file.name))
+
+
+def frames_of_gif(path: Path) -> int:
+    """Return how many frames a GIF has; 0 for a file that is none."""
+    try:
+        with Image.open(path) as picture:
+            return getattr(picture, "n_frames", 1)
+    except Exception:  # Pillow's plug-ins raise nearly every kind of exception
+        return 0

@@ -1,0 +1,186 @@
+"""Writing films with FFmpeg's libraries, by PyAV: exact times, true colours, sound and subtitles copied."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import av.error
+import torch
+from av.video.frame import VideoFrame
+from torch import Tensor
+
+from animegen.errors import AnimegenError
+from animegen.media.video.deep import ToDeep, is_deep
+from animegen.media.video.encoding import Encoding, add_stream, container_of, even_sides
+from animegen.media.video.frames import RGB, FrameWriter, Original, VideoInfo
+from animegen.media.video.pixels import ToFrames, plain_name, same_values, tag, usual_colour
+from animegen.media.video.remux import MOST_REORDERED, DecodingOrder, Segment, join
+
+
+class VideoWriter(FrameWriter):
+    """A film in a video file.
+
+    Times are kept exactly: in MP4 and MOV as multiples of the time base of ``info``, in Matroska rounded to its
+    milliseconds. The codec is one that MP4 can hold. Where the pixel format wants even sides, the last column or row is
+    repeated once.
+
+    Args:
+        path: ``.mp4``, ``.m4v``, ``.mov`` or ``.mkv``; a file of that name is replaced when the film is complete.
+        info: size, rate, time base and colour; facts of another film may be used as they are.
+        encoding: codec and its options.
+        copy_from: a film of which sound, subtitles, attachments, chapters and tags are copied, packet by packet.
+        piece: the film is only a piece of another, to be joined: MP4, its first frame at 0.
+
+    Raises:
+        AnimegenError: for options that do not fit, or a place that cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        info: VideoInfo,
+        encoding: Encoding | None = None,
+        copy_from: str | Path | None = None,
+        piece: bool = False,
+    ) -> None:
+        self.path, self.info, self.piece = Path(path), info, piece
+        self.notes: list[str] = []
+        self.count = 0
+        self.copy_from = None if copy_from is None else Path(copy_from)
+        encoding = encoding or Encoding()
+        # Matroska's milliseconds would be rounded twice when the film begins late: exact until it is published.
+        name = "mp4" if container_of(self.path) == "matroska" else container_of(self.path)
+        columns, rows = even_sides(encoding.pix_fmt)
+        self._pad = -info.width % columns, -info.height % rows
+        width, height = info.width + self._pad[0], info.height + self._pad[1]
+        if any(self._pad):
+            self.notes.append(
+                f"pix_fmt={encoding.pix_fmt} wants even sides: '{self.path.name}' has {width}x{height} instead of"
+                f" {info.width}x{info.height} pixels, its edge repeated (pix_fmt=yuv444p takes any size)."
+            )
+        self._colour = usual_colour(width, height) if info.colour.matrix == RGB else info.colour
+        self._convert = ToFrames(encoding.pix_fmt, self._colour)
+        self.deep = is_deep(encoding.pix_fmt)
+        self._convert_deep = ToDeep(encoding.pix_fmt, self._colour) if self.deep else None
+        #: Frames that are like this are stored as they are.
+        self._stored_as = None if any(self._pad) else (encoding.pix_fmt, width, height)
+        self._time_base = info.time_base
+        self._hidden = self.path.with_name(f".{uuid.uuid4().hex}.part")
+        self._start, self._duration = Fraction(0), 1 / info.fps
+        self._last: Fraction | None = None
+        self._order = DecodingOrder(MOST_REORDERED)
+        with told(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._container = av.open(str(self._hidden), "w", format=name)
+        self._open = True
+        try:
+            self._stream = add_stream(self._container, encoding, width, height, info.fps, self._time_base)
+        except AnimegenError:
+            self.abort()
+            raise
+        self._stream.codec_context.sample_aspect_ratio = info.pixel_aspect
+        tag(self._stream.codec_context, self._colour, self._convert.rgb)
+
+    def write(self, pixels: Tensor, time: Fraction) -> None:
+        """Append a frame; see :meth:`FrameWriter.write`."""
+        known = pixels.dtype == torch.uint8 or (self.deep and pixels.is_floating_point())
+        if tuple(pixels.shape) != (3, self.info.height, self.info.width) or not known:
+            raise ValueError(
+                f"frames of this film are uint8 (3, {self.info.height}, {self.info.width}),"
+                f" not {pixels.dtype} {tuple(pixels.shape)}"
+            )
+        columns, rows = self._pad
+        pixels = torch.cat([pixels, pixels[:, :, -1:].expand(-1, -1, columns)], 2) if columns else pixels
+        pixels = torch.cat([pixels, pixels[:, -1:].expand(-1, rows, -1)], 1) if rows else pixels
+        convert = self._convert_deep if self._convert_deep and pixels.is_floating_point() else self._convert
+        self._append(convert(pixels), time)
+
+    def copy(self, original: Original, time: Fraction) -> None:
+        """Append a frame of another film; see :meth:`FrameWriter.copy`.
+
+        One with this film's pixel format, size and meaning of colours goes in value by value.
+        """
+        frame = original.stored
+        if frame is None or (plain_name(frame), frame.width, frame.height) != self._stored_as:
+            super().copy(original, time)
+        else:
+            self._append(same_values(frame), time)
+
+    def _append(self, frame: VideoFrame, time: Fraction) -> None:
+        if self._last is None:
+            self._start = time
+        elif time <= self._last:
+            raise ValueError(f"a frame at {time} s after one at {self._last} s")
+        else:
+            self._duration = time - self._last
+        self._last = time
+        self.count += 1
+        tag(frame, self._colour, self._convert.rgb)
+        frame.time_base = self._time_base
+        frame.pts = round((time - self._start) / self._time_base)
+        with told(self.path):
+            self._mux(frame)
+
+    def close(self, end: Fraction | None = None) -> None:
+        """Complete the film; see :meth:`FrameWriter.close`.
+
+        Raises:
+            AnimegenError: if it has no frame, or cannot be stored.
+        """
+        if not self._open:
+            return
+        try:
+            if self._last is None:
+                raise AnimegenError(f"'{self.path}' is not written, since there is no frame for it: check the input.")
+            with told(self.path):
+                self._mux(None)
+                self._container.close()
+                self._open = False
+                self._publish(end if end is not None and end > self._last else self._last + self._duration)
+        finally:
+            self.abort()
+
+    def _publish(self, end: Fraction) -> None:
+        """Give the film its sound, its times, and its name."""
+        if self.piece:  # joining is to come
+            os.replace(self._hidden, self.path)
+            return
+        joined = self.path.with_name(f".{uuid.uuid4().hex}.part")
+        try:
+            self.notes += join([Segment(self._hidden, self._start, end)], joined, self.copy_from, self.path)
+            os.replace(joined, self.path)
+        finally:
+            joined.unlink(missing_ok=True)
+
+    def abort(self) -> None:
+        """Remove what was written; see :meth:`FrameWriter.abort`."""
+        if self._open:
+            self._open = False
+            with suppress(av.error.FFmpegError, OSError):  # a file that could not be begun cannot be ended
+                self._container.close()
+        self._hidden.unlink(missing_ok=True)
+
+    def _mux(self, frame: VideoFrame | None) -> None:
+        for packet in self._stream.encode(frame):
+            self._container.mux(self._order.add(packet))
+        if frame is None:
+            self._container.mux(self._order.rest())
+
+
+@contextmanager
+def told(path: Path) -> Iterator[None]:
+    """Phrase errors of FFmpeg and of the system for the user."""
+    try:
+        yield
+    except (av.error.FFmpegError, OSError) as error:
+        reason = error.strerror or str(error)
+        raise AnimegenError(
+            f"'{path}' cannot be written ({reason}): check the folder, its permissions and the space left, or choose"
+            " another output."
+        ) from error

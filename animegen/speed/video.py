@@ -1,0 +1,145 @@
+"""How fast films are decoded and encoded, beside a plain ffmpeg where there is one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
+from itertools import cycle, islice
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from animegen.media.video.encoding import Encoding
+from animegen.media.video.frames import VideoInfo
+from animegen.media.video.reader import VideoReader
+from animegen.media.video.writer import VideoWriter
+from animegen.toonworld import Scene
+
+SIZE = (720, 1280)
+FPS = Fraction(24)
+#: Frames that are drawn for the generated film, shown to and fro: drawing is slow, and not measured here.
+DRAWN = 12
+#: Length of the generated film, in frames.
+LENGTH = 120
+#: Decoding and ffmpeg take turns, and the best of each counts: what else a machine does slows both, and at times one.
+#: CPU time says more than time on a busy machine, where two processes get more of it than one.
+TURNS = 5
+
+
+class Turn(NamedTuple):
+    """What was measured in one turn: frames per second, and seconds of CPU time per frame."""
+
+    rate: float
+    work: float
+
+
+def measure(film: str | Path | None, seconds: float) -> dict[str, float | str]:
+    """Measure decoding and encoding of a film for about ``seconds`` each; return the rows of a table.
+
+    Args:
+        film: a film of one's own; ``None`` generates one of 1280x720.
+        seconds: how long to measure each.
+
+    Raises:
+        AnimegenError: if the film cannot be read.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        if film is None:
+            film = Path(folder) / "generated.mp4"
+            _encode(film, VideoInfo(SIZE[1], SIZE[0], FPS, 1 / FPS), islice(_generated(), LENGTH))
+        reader = VideoReader(film)
+        info = reader.info
+        ours: list[Turn] = []
+        theirs: list[Turn | str] = []
+        for _ in range(TURNS):
+            ours.append(_decode(reader, seconds / TURNS))
+            theirs.append(_ffmpeg(film, info, seconds / TURNS))
+        rows: dict[str, float | str] = {"width": float(info.width), "height": float(info.height)}
+        rows |= _rates("decode to RGB tensors", ours) | _rates("ffmpeg to an RGB pipe", theirs)
+        measured = [turn for turn in theirs if isinstance(turn, Turn)]
+        if measured:
+            mine, plain = min(turn.work for turn in ours), min(turn.work for turn in measured)
+            rows["decode, times less CPU time than ffmpeg"] = plain / mine
+        some = [pixels for pixels, _ in islice(reader, 24)]
+        for preset in ("medium", "veryfast"):
+            target = Path(folder) / f"{preset}.mp4"
+            rows[f"encode libx264 {preset}, frames/s"] = _encode_for(target, info, some, preset, seconds)
+        return rows
+
+
+def _rates(name: str, turns: Sequence[Turn | str]) -> dict[str, float | str]:
+    """Return the rows of a way to decode: the best of its turns, or why there are none."""
+    measured = [turn for turn in turns if isinstance(turn, Turn)]
+    if not measured:
+        return {f"{name}, frames/s": str(turns[0])}
+    return {
+        f"{name}, frames/s": max(turn.rate for turn in measured),
+        f"{name}, ms of CPU time per frame": 1000 * min(turn.work for turn in measured),
+    }
+
+
+def _cpu_seconds() -> float:
+    """Return the CPU time of this process and of the processes that it has waited for."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def _decode(reader: Iterable[object], seconds: float) -> Turn:
+    """Decode whole films for at least so many seconds."""
+    frames, began, before = 0, time.perf_counter(), _cpu_seconds()
+    while frames == 0 or time.perf_counter() - began < seconds:
+        frames += sum(1 for _ in reader)
+    return Turn(frames / (time.perf_counter() - began), (_cpu_seconds() - before) / frames)
+
+
+def _generated() -> Iterator[Tensor]:
+    scene = Scene(seed=0, split="test", index=0, size=SIZE, frames=DRAWN)
+    drawn = [torch.from_numpy(scene.photo(number)).permute(2, 0, 1).contiguous() for number in range(DRAWN)]
+    return cycle([*drawn, *drawn[-2:0:-1]])
+
+
+def _encode(target: Path, info: VideoInfo, frames: Iterator[Tensor], preset: str = "medium") -> int:
+    with VideoWriter(target, info, Encoding(preset=preset)) as writer:
+        for number, pixels in enumerate(frames):
+            writer.write(pixels, number / info.fps)
+    return writer.count
+
+
+def _encode_for(target: Path, info: VideoInfo, frames: list[Tensor], preset: str, seconds: float) -> float:
+    began = time.perf_counter()
+
+    def until() -> Iterator[Tensor]:
+        for pixels in cycle([*frames, *frames[::-1]]):
+            yield pixels
+            if time.perf_counter() - began > seconds:
+                return
+
+    count = _encode(target, info, until(), preset)
+    return count / (time.perf_counter() - began)
+
+
+def _ffmpeg(film: str | Path, info: VideoInfo, seconds: float) -> Turn | str:
+    """Let ffmpeg decode whole films through a pipe for at least so many seconds; return why if it cannot."""
+    command = shutil.which("ffmpeg")
+    if command is None:
+        return "no ffmpeg on the PATH"
+    size = 3 * info.width * info.height
+    words = [command, "-v", "error", "-i", str(film), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    frames, began, before = 0, time.perf_counter(), _cpu_seconds()
+    while frames == 0 or time.perf_counter() - began < seconds:
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+            assert process.stdout is not None
+            found = 0
+            while len(process.stdout.read(size)) == size:
+                found += 1
+        if not found:
+            return "ffmpeg did not decode it"
+        frames += found
+    return Turn(frames / (time.perf_counter() - began), (_cpu_seconds() - before) / frames)

@@ -1,0 +1,105 @@
+"""The task *in-between*: what its models have in common."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from animegen.engine.module import AnimeModule
+from animegen.metrics.image import edge_f_score, psnr, ssim
+
+
+class Encoded(NamedTuple):
+    """What :meth:`InbetweenModule.encode_pair` returns: the network's own value, and the size to crop to."""
+
+    state: Any
+    height: int
+    width: int
+
+
+class InbetweenModule(AnimeModule):
+    """A model of the task *in-between*: its network ``generator`` draws the frame at any time between two frames.
+
+    A subclass sets ``self.generator`` (a :class:`~animegen.models.interpolation.networks.base.InbetweenNetwork`, or
+    anything with ``factor``, ``encode_pair`` and ``synthesize``) and writes ``updates``. This class makes it an
+    :class:`~animegen.tasks.protocols.Interpolator` for frames of any size and gives it previews and validation. A
+    model that draws whole clips instead overrides :meth:`drawn`.
+
+    Batches have ``first`` and ``last`` (B,3,H,W), ``truth`` (B,T,3,H,W), in [-1,1], and ``t`` (B,T) in (0,1).
+    """
+
+    generator: nn.Module
+
+    @staticmethod
+    def example_batch(size: int, height: int, width: int, device: torch.device) -> dict[str, Tensor]:
+        """Return a batch of pairs with one frame between, of random pixels, as training gets it; for measuring time."""
+        frames = torch.rand(3, size, 3, height, width, device=device) * 2 - 1
+        times = torch.full((size, 1), 0.5, device=device)
+        return {
+            **{"first": frames[0], "last": frames[1], "truth": frames[2].unsqueeze(1), "t": times},
+            "sample": torch.arange(size, device=device),
+        }
+
+    @property
+    def factor(self) -> int:
+        """By what the sides of the generator's input must be divisible."""
+        return getattr(self.generator, "factor", 1)
+
+    def encode_pair(self, first: Tensor, last: Tensor) -> Encoded:
+        """Do what all frames between two frames (B,3,H,W) in [-1,1], of any size, have in common."""
+        height, width = first.shape[-2:]
+        whole = [padded(frame, self.factor) for frame in (first, last)]
+        network: Any = self.generator
+        return Encoded(network.encode_pair(*whole), height, width)
+
+    def synthesize(self, encoded: Encoded, t: Tensor) -> Tensor:
+        """Return the frames at time ``t`` (B,) as (B,3,H,W) in [-1,1]."""
+        network: Any = self.generator
+        image = network.synthesize(encoded.state, t)[0]
+        return image[..., : encoded.height, : encoded.width].clamp(-1, 1)
+
+    def between(self, first: Tensor, last: Tensor, times: Tensor) -> Tensor:
+        """Return the frames at the times (B,T) between first and last (B,3,H,W) as (B,T,3,H,W) in [-1,1]."""
+        encoded = self.encode_pair(first, last)
+        return torch.stack([self.synthesize(encoded, t) for t in times.unbind(1)], 1)
+
+    def drawn(self, batch: dict[str, Tensor]) -> Tensor:
+        """Return what the model draws between the frames of a batch, (B,T,3,H,W) in [-1,1]."""
+        return self.between(batch["first"], batch["last"], batch["t"])
+
+    def preview(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Show the pair, the blend, output and truth; a clip where there are several frames between."""
+        output, truth = self.drawn(batch), batch["truth"]
+        first, last = batch["first"], batch["last"]
+        if truth.shape[1] == 1:
+            t = batch["t"][:, 0].view(-1, 1, 1, 1)
+            shown = {"first": first, "blend": torch.lerp(first, last, t.to(first.dtype))}
+            return {**shown, "output": output[:, 0], "truth": truth[:, 0], "last": last}
+        ends = [frame.unsqueeze(1) for frame in (first, last)]
+        return {name: torch.cat([ends[0], clip, ends[1]], 1) for name, clip in (("output", output), ("truth", truth))}
+
+    def validate(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Score the frames between against the truth, and against the blend of the pair."""
+        if "truth" not in batch:
+            return {}
+        output, truth = self.drawn(batch).float().flatten(0, 1), batch["truth"].float().flatten(0, 1)
+        t = batch["t"].view(*batch["t"].shape, 1, 1, 1).float()
+        blend = torch.lerp(batch["first"].float().unsqueeze(1), batch["last"].float().unsqueeze(1), t).flatten(0, 1)
+        with torch.autocast(output.device.type, enabled=False):
+            value = psnr(output, truth)
+            return {
+                "psnr": value,
+                "gain_over_blend": value - psnr(blend, truth),
+                "ssim": ssim(output, truth),
+                "edge_f": edge_f_score(output, truth),
+            }
+
+
+def padded(frame: Tensor, factor: int) -> Tensor:
+    """Repeat the right and bottom edge until both sides are multiples of ``factor`` and at least twice that."""
+    height, width = frame.shape[-2:]
+    right, bottom = (max(-side % factor, 2 * factor - side) if factor > 1 else 0 for side in (width, height))
+    return F.pad(frame, (0, right, 0, bottom), mode="replicate") if right or bottom else frame

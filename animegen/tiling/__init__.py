@@ -1,0 +1,1 @@
+"""Tiled inference that equals inference on the whole image."""

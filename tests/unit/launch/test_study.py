@@ -1,0 +1,168 @@
+"""Studies: expansion of the grid, what is missing, and the words that a study takes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from animegen.errors import AnimegenError
+from animegen.launch import study
+from animegen.launch.study import Run, compose_study, expand, leave_one_out, missing_words, plan_runs, split_words
+
+TOY = "experiment=toy/quickstart"
+
+
+def rows(*words: str, common: tuple[str, ...] = ()) -> dict[str, tuple[str, ...]]:
+    return {row.name: row.words for row in expand(compose_study("toy", words), common)}
+
+
+def test_the_grid_is_experiments_times_changes() -> None:
+    found = rows(
+        "experiments=[toy/quickstart,animegan/paired]",
+        "ablations=[none,animegan/lpips,[animegan/lpips,animegan/no_discriminator]]",
+        "~variants.half_rate",
+        "+variants.slow=['model.clip=1']",
+        "leave_one_out=null",
+        "overrides=['size=tiny']",
+        common=("train_steps=3",),
+    )
+    both = "ablation=[animegan/lpips,animegan/no_discriminator]"
+    assert found == {
+        "quickstart": (TOY, "ablation=none", "size=tiny", "train_steps=3"),
+        "quickstart+lpips": (TOY, "ablation=animegan/lpips", "size=tiny", "train_steps=3"),
+        "quickstart+lpips+no_discriminator": (TOY, both, "size=tiny", "train_steps=3"),
+        "quickstart+slow": (TOY, "size=tiny", "model.clip=1", "train_steps=3"),
+        "paired": ("experiment=animegan/paired", "ablation=none", "size=tiny", "train_steps=3"),
+        "paired+lpips": ("experiment=animegan/paired", "ablation=animegan/lpips", "size=tiny", "train_steps=3"),
+        "paired+lpips+no_discriminator": ("experiment=animegan/paired", both, "size=tiny", "train_steps=3"),
+        "paired+slow": ("experiment=animegan/paired", "size=tiny", "model.clip=1", "train_steps=3"),
+    }
+
+
+def test_a_study_may_have_variants_alone() -> None:
+    only = rows("ablations=[]", "~variants.half_rate", "+variants.slow=['model.clip=1']", "leave_one_out=null")
+    assert list(only) == ["slow"]
+    with pytest.raises(AnimegenError, match="no ablations: give at least one"):
+        rows("ablations=[]", "~variants.half_rate", "leave_one_out=null")
+
+
+def test_one_run_without_each_term() -> None:
+    assert leave_one_out("generator", [TOY]) == {
+        "no_l1": ("~model.objectives.generator.l1",),
+        "no_colour": ("~model.objectives.generator.colour",),
+        "no_tv": ("~model.objectives.generator.tv",),
+    }
+    off = [TOY, "model.objectives.generator.l1=null", "model.objectives.generator.tv.weight=0"]
+    with pytest.raises(AnimegenError, match="only one term"):
+        leave_one_out("generator", off)
+    with pytest.raises(AnimegenError, match="Did you mean 'generator'"):
+        leave_one_out("generater", [TOY])
+
+
+def test_the_example_expands_to_runs_that_compose(tmp_path: Path) -> None:
+    config = compose_study("toy")
+    found = expand(config)
+    assert [row.name for row in found] == ["plain", "half_rate", "no_l1", "no_colour", "no_tv"]
+    runs = plan_runs(found, [0, 7], tmp_path)
+    assert [run.seed for run in runs] == [0] * 5 + [7] * 5
+    assert runs[2].folder == tmp_path / "no_l1" / "seed0"
+    assert set(runs[2].config["model"]["objectives"]["generator"]) == {"_target_", "_recursive_", "colour", "tv"}
+    assert runs[1].config["model"]["optimizers"]["generator"]["lr"] == 0.0015
+    assert runs[9].config["seed"] == runs[9].config["data"]["train"]["seed"] == 7
+    assert all(run.config["train_steps"] == 200 for run in runs)
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (["seeds=[]"], "has no seeds"),
+        (["seeds=[1,1]"], "twice"),
+        (["+variants.no_l1=['model.clip=1']"], "Two rows of the study are called 'no_l1'"),
+        (["baseline=plan"], "Did you mean 'plain'"),
+    ],
+)
+def test_a_grid_that_makes_no_sense_is_refused(words: list[str], what: str) -> None:
+    with pytest.raises(AnimegenError, match=what):
+        rows(*words)
+
+
+def test_words_belong_to_the_study_or_to_its_runs() -> None:
+    words = ["study=toy", "seeds=[1]", "train_steps=5", "~model.objectives.generator.tv", "jobs=2", "data.scenes=2"]
+    assert split_words(words) == (
+        "toy",
+        ["seeds=[1]", "jobs=2"],
+        ["train_steps=5", "~model.objectives.generator.tv", "data.scenes=2"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("word", "what"),
+    [
+        ("seed=1", r"use seeds=\[\.\.\.\] instead"),
+        ("ablation=none", "use ablations="),
+        ("resume=last", "resumes by itself"),
+        ("-m", "takes no option -m"),
+        ("sedes=[1]", "Did you mean 'seeds'"),
+    ],
+)
+def test_words_that_a_study_cannot_take(word: str, what: str) -> None:
+    with pytest.raises(AnimegenError, match=what):
+        split_words(["study=toy", word])
+
+
+def test_studies_are_found_in_the_current_folder_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "experiments" / "study"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text("# @package _global_\nexperiments: [toy/quickstart]\nseeds: [3]\n")
+    config = compose_study("mine", ["jobs=2"])
+    assert (config.experiments, config.seeds, config.jobs, config.leave_one_out) == (["toy/quickstart"], [3], 2, None)
+    (folder / "bare.yaml").write_text("seeds: [3]\n")
+    with pytest.raises(AnimegenError, match="must begin with"):
+        compose_study("bare")
+    (folder / "wrong.yaml").write_text("# @package _global_\nsede: [3]\n")
+    with pytest.raises(AnimegenError, match="seeds"):
+        compose_study("wrong")
+    with pytest.raises(AnimegenError, match=r"There is no study 'mein'.*Did you mean 'mine'"):
+        compose_study("mein")
+    (folder / "toy.yaml").write_text("# @package _global_\n")
+    with pytest.raises(AnimegenError, match="two studies 'toy'"):
+        compose_study("toy")
+
+
+def left(folder: Path, config: dict[str, Any], checkpoint: bool = False, **record: Any) -> tuple[str, ...] | None:
+    folder.mkdir(exist_ok=True)
+    (folder / "run.json").write_text(json.dumps({"config": config, **record}))
+    if checkpoint:
+        (folder / "checkpoints").mkdir()
+        (folder / "checkpoints" / "last.ckpt").touch()
+    return missing_words(Run("plain", 0, folder, ("model=toy",), {"train_steps": 9, "threads": 1}))
+
+
+def test_only_what_is_missing_is_done(tmp_path: Path) -> None:
+    new = Run("plain", 0, tmp_path / "new", ("model=toy",))
+    assert missing_words(new) == ("model=toy", f"output={tmp_path / 'new'}")
+    same = {"train_steps": 9, "threads": 2, "output": "elsewhere"}
+    assert left(tmp_path / "a", same, status="finished") is None
+    resumed = left(tmp_path / "b", same, True, status="interrupted", train_step=4)
+    assert resumed == (f"resume={tmp_path / 'b'}",)
+    again = ("model=toy", f"output={tmp_path / 'c'}", "overwrite=true")
+    assert left(tmp_path / "c", same, status="crashed", train_step=4) == again
+    whole = left(tmp_path / "d", same, True, status="crashed", train_step=9)
+    assert whole == (f"resume={tmp_path / 'd'}",)  # only its evaluation is left
+    with pytest.raises(AnimegenError, match="train_steps is 8 there and 9 now"):
+        left(tmp_path / "e", {"train_steps": 8}, status="finished")
+    finished = Run("plain", 0, tmp_path / "a", ("model=toy",), {"train_steps": 9})
+    assert missing_words(finished, overwrite=True) == ("model=toy", f"output={tmp_path / 'a'}", "overwrite=true")
+
+
+def test_tasks_share_out_the_threads(tmp_path: Path) -> None:
+    run = Run("no_l1", 1, tmp_path / "a b" / "seed1", ("model=toy",), {"train_steps": 9})
+    task = study.make_tasks([run], False, 3)[0]
+    assert task.command[1:] == ("-m", "animegen", "train", "model=toy", f"output='{tmp_path}/a b/seed1'", "threads=3")
+    assert (task.name, task.steps, task.log) == ("no_l1, seed 1", 9, tmp_path / "a b" / "seed1" / "log.txt")
+    own = Run("no_l1", 1, tmp_path / "x", ("model=toy", "threads=5"), {"train_steps": 9})
+    assert study.make_tasks([own], False, 3)[0].command[-2:] == ("threads=5", f"output={tmp_path}/x")
