@@ -22,6 +22,7 @@ $(VENV)/installed: pyproject.toml setup.py
 lint: install  ## check style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
 
 format: install  ## put the code into the project's format
 	$(BIN)/ruff check --fix .

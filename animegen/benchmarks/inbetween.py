@@ -49,8 +49,9 @@ def half_warp(batch: dict[str, Any], estimator: FlowEstimator) -> Tensor:
 class InbetweenBenchmark(Benchmark):
     """Scores methods that map a batch (``first``, ``last`` (B,3,H,W), ``t`` (B,)) to the frames between (B,3,H,W).
 
-    The baselines are the nearest frame, the cross-fade, FFmpeg's motion compensation (:mod:`animegen.media.video.mci`), and
-    both frames carried half-way by DIS flow, which is the one to beat. They know no more than a model does. The name of
+    The baselines are the nearest frame, the cross-fade, FFmpeg's motion compensation
+    (:mod:`animegen.media.video.mci`), and both frames warped half-way along DIS flow, which is the one to beat. They
+    know no more than a model does. The name of
     the task holds the gap in frames: scores of different gaps do not compare. Scores are also given by how far things
     move (:mod:`animegen.metrics.motion`).
 

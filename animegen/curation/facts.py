@@ -13,12 +13,8 @@ import torch
 from torch import Tensor
 
 from animegen.media.video.cadence import sameness
+from animegen.metrics.motion import flow_extent, small_gray
 
-#: Width in pixels at which motion is measured.
-WIDTH = 256
-#: Percentile of the motion that stands for a pair of drawings: most of a picture may rest while a small figure moves.
-#: (At 95 a bird that opens its wings before a still background measures no more than grass that stands still.)
-MOST = 98
 #: A border row or column that is darker than this in every frame (mean level of 255) is a bar.
 BAR = 20
 
@@ -33,8 +29,8 @@ class Facts:
         shot: number of its shot.
         luma: mean brightness, 0 to 255.
         contrast: standard deviation of the brightness.
-        same: how surely it shows the drawing before (see :func:`~animegen.media.video.cadence.sameness`); above the rule's
-            limit it does, and the rest is not measured. ``None`` for the first frame of a shot.
+        same: similarity to the previous drawing (see :func:`~animegen.media.video.cadence.sameness`). Above the rule's
+            limit the frame shows that drawing, and the rest is not measured. ``None`` for the first frame of a shot.
         drawing: whether it is the first frame of a drawing.
         before: number of the frame that began the drawing before; ``None`` for the first one of a shot.
         jump: change of the mean brightness since the drawing before, in levels.
@@ -112,7 +108,7 @@ def measure(
         picture = pixels.permute(1, 2, 0).numpy()
         if bars is not None:
             bars.add(picture)
-        grey = small_grey(picture)
+        grey = small_gray(picture)
         luma, contrast = float(grey.mean()), float(grey.std())
         same = None if begins else sameness(known, pixels)
         if same is not None and same > held:
@@ -127,14 +123,6 @@ def measure(
                 *(number, time, shot, luma, contrast, same, True, drawing, jump, motion, unexplained, _look(grey))
             )
         drawing, small, known, luma_before = number, grey, pixels, luma
-
-
-def small_grey(picture: np.ndarray) -> np.ndarray:
-    """Return a picture (H,W,3) RGB in grey, at most `WIDTH` pixels wide."""
-    height, width = picture.shape[:2]
-    if width > WIDTH:
-        picture = cv2.resize(picture, (WIDTH, max(16, round(height * WIDTH / width))), interpolation=cv2.INTER_AREA)
-    return cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_RGB2GRAY)
 
 
 def _moved(flow: cv2.DISOpticalFlow, before: np.ndarray, now: np.ndarray) -> tuple[float, float]:
@@ -152,7 +140,7 @@ def _moved(flow: cv2.DISOpticalFlow, before: np.ndarray, now: np.ndarray) -> tup
     carried = remap(before, grid + field, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     left = cv2.absdiff(now, carried)
     blocks = cv2.resize(left.astype(np.float32), (16, 9), interpolation=cv2.INTER_AREA)
-    return float(np.percentile(np.linalg.norm(field, axis=2), MOST)) / width, float(np.median(blocks))
+    return flow_extent(field), float(np.median(blocks))
 
 
 def _look(grey: np.ndarray) -> int:

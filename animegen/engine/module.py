@@ -62,8 +62,8 @@ class AnimeModule(pl.LightningModule):
         compile: names of networks to ``torch.compile`` when training; checkpoint keys do not change.
         channels_last: keep convolution weights (and with them activations) in NHWC memory order.
         gradient_shares: on every so many train steps, log for each term how large the gradient of its weighted loss is,
-            as a share of all terms (``train/<update>/<term>_share``, see :mod:`animegen.engine.gradient_norms`). Such a step goes
-            backward once more for each term. 0: never.
+            as a share of all terms (``train/<update>/<term>_share``, see :mod:`animegen.engine.gradient_norms`). Such a
+            step goes backward once more for each term. 0: never.
     """
 
     #: Update name -> network name, for updates that are not named after their network.
