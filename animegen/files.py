@@ -1,39 +1,267 @@
-"""Atomic outputs: a file appears under its name only when it is complete."""
+"""Access to files that users name: readable errors, regular files only, outputs that appear complete or not at all."""
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from animegen.errors import AnimegenError
 
+#: Characters of a path that an error message shows; longer paths are abbreviated in the middle.
+SHOWN = 200
+
+
+# --- errors ---------------------------------------------------------------------------------------------------
+
 
 @contextmanager
-def completed(path: Path, folder: Path | None = None) -> Iterator[Path]:
-    """Yield a hidden name in the folder of ``path`` to write to; what lies there gets its name if the block ends well.
+def translate_io_errors(path: Path | str, verb: str = "read", also: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Turn errors of the system and of text encoding into one sentence that names a file.
+
+    Every access to a path that a user gave runs inside this context.
 
     Args:
-        path: where the file is to be.
-        folder: where the hidden one lies instead, in the same file system: a folder that is removed in any case, also
-            after a process was killed.
+        path: the file or folder that the block reads or writes.
+        verb: ``read`` or ``written``.
+        also: further exception types of a library, e.g. FFmpeg's.
 
     Raises:
-        AnimegenError: if the file cannot be written.
+        AnimegenError: in place of `OSError`, `UnicodeError` and the types in ``also``.
+    """
+    kinds: tuple[type[Exception], ...] = (OSError, UnicodeError, *also)
+    try:
+        yield
+    except kinds as error:
+        raise AnimegenError(io_error_message(error, path, verb)) from error
+
+
+def io_error_message(error: BaseException, path: Path | str, verb: str = "read") -> str:
+    """Return a sentence for an error of the system: the path, the reason and the remedy.
+
+    Args:
+        error: what was raised.
+        path: the file or folder concerned.
+        verb: ``read`` or ``written``.
+    """
+    code = getattr(error, "errno", None)
+    name = f"'{shown(path)}'"
+    if code == errno.ENAMETOOLONG:
+        longest = max(len(os.fsencode(part)) for part in Path(path).parts)
+        return f"{name} cannot be {verb}: its longest part has {longest} bytes, usually 255 are allowed; shorten it."
+    if code == errno.ELOOP:
+        return f"{name} cannot be {verb}: its symbolic links form a loop; name the file itself."
+    if isinstance(error, UnicodeError):
+        return f"{name} cannot be {verb}: a file name is not valid UTF-8 ({error}); rename the file."
+    if code == errno.ENOENT and verb == "read":
+        return f"{name} does not exist: check the path."
+    reason = " ".join(str(getattr(error, "strerror", None) or error or type(error).__name__).split())
+    if verb == "read":
+        remedy = "check its permissions" if code in (errno.EACCES, errno.EPERM) else "check the path"
+    else:
+        remedy = "check the folder, its permissions and the space left, or choose another output="
+    return f"{name} cannot be {verb} ({reason}): {remedy}."
+
+
+def shown(path: Path | str) -> str:
+    """Return a path for a message, abbreviated in the middle if it is longer than `SHOWN`."""
+    text = str(path)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN // 2]}...{text[-SHOWN // 4 :]}"
+
+
+# --- paths ----------------------------------------------------------------------------------------------------
+
+
+def user_path(key: str, value: str | os.PathLike[str]) -> Path:
+    """Return the path that a user gave for a key of a command, with ``~`` expanded.
+
+    Raises:
+        AnimegenError: if it is empty (often an unset variable of the shell), too long for the file system, a loop of
+            symbolic links, or inside a folder that may not be searched. A path that does not exist passes.
+    """
+    text = os.fspath(value)
+    if not text:
+        raise AnimegenError(f"{key}= is empty: give a path, or leave it out (is a variable of the shell unset?).")
+    if "\0" in text:
+        raise AnimegenError(f"{key}= contains a null byte: give a path.")
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError as error:
+        raise AnimegenError(f"{key}='{shown(text)}' names an unknown user: write the path in full.") from error
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise AnimegenError(f"{key}={io_error_message(error, path)}") from error
+    return path
+
+
+def real_path(path: Path | str) -> str:
+    """Return a path without symbolic links, for comparisons; unlike `Path.resolve` it accepts loops."""
+    return os.path.realpath(path)
+
+
+def is_inside(path: Path | str, folder: Path | str) -> bool:
+    """Tell whether a path is a folder or lies below it, after symbolic links were followed."""
+    return Path(real_path(path)).is_relative_to(real_path(folder))
+
+
+# --- reading --------------------------------------------------------------------------------------------------
+
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def regular_file(path: Path | str) -> os.stat_result:
+    """Return the facts of a file after checking that it is one; pipes, sockets and devices must not even be opened.
+
+    Raises:
+        AnimegenError: if the path does not exist, cannot be examined, or is no regular file.
+    """
+    with translate_io_errors(path):
+        facts = os.stat(path)
+    for is_kind, kind in _KINDS:
+        if is_kind(facts.st_mode):
+            raise AnimegenError(f"'{shown(path)}' is {kind}, not a file: name a file, or remove it.")
+    return facts
+
+
+def read_bytes(path: Path | str) -> bytes:
+    """Return the content of a regular file.
+
+    Raises:
+        AnimegenError: if it cannot be read.
+    """
+    regular_file(path)
+    with translate_io_errors(path):
+        return Path(path).read_bytes()
+
+
+def read_text(path: Path | str) -> str:
+    """Return the text of a regular UTF-8 file; bytes that are not UTF-8 are kept as in file names (surrogates).
+
+    Raises:
+        AnimegenError: if it cannot be read.
+    """
+    return read_bytes(path).decode("utf-8", "surrogateescape")
+
+
+# --- writing --------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def completed(path: Path, folder: Path | None = None, *, overwrite: bool = True) -> Iterator[Path]:
+    """Yield a hidden name to write to; the file gets the name ``path`` if the block succeeds.
+
+    Args:
+        path: of the file; missing folders are created.
+        folder: where the hidden file lies, on the same file system: a folder that is removed in any case, also after
+            the process was killed. ``None``: the folder of ``path``.
+        overwrite: replace a file of that name, also one that was made meanwhile.
+
+    Raises:
+        AnimegenError: if the file cannot be written, or exists and must not be replaced.
     """
     # In the same folder: a rename is atomic only within one file system.
-    partial = (folder or path.parent) / f".{uuid.uuid4().hex}{path.suffix}"
+    partial = hidden_name(folder / path.name if folder else path)
+    with translate_io_errors(path, "written"):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield partial
+            publish(partial, path, overwrite)
+        finally:
+            with suppress(OSError):  # the folder may be missing; that error is reported already
+                partial.unlink(missing_ok=True)
+
+
+def hidden_name(path: Path) -> Path:
+    """Return an unused hidden name beside ``path`` with its suffix, for a file or folder that is not complete."""
+    return path.with_name(f".{uuid.uuid4().hex}{path.suffix if len(path.suffix) < 16 else ''}")
+
+
+def publish(hidden: Path, path: Path, overwrite: bool) -> None:
+    """Rename a complete file in one step.
+
+    Args:
+        hidden: the file, on the same file system.
+        path: its name from now on.
+        overwrite: replace a file of that name. Otherwise none is replaced, not even one that was made meanwhile.
+
+    Raises:
+        AnimegenError: if a file of that name exists and must not be replaced.
+        OSError: if it cannot be renamed.
+    """
+    if overwrite:
+        os.replace(hidden, path)
+        return
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        os.replace(partial, path)
+        _rename_exclusively(hidden, path)
+    except FileExistsError as error:
+        raise exists_error(path) from error
+
+
+def publish_all(files: Mapping[Path, Path], overwrite: bool) -> None:
+    """Rename several complete files, hidden name -> name; without ``overwrite`` all of them or none.
+
+    Raises:
+        AnimegenError: if one of the names exists and must not be replaced.
+        OSError: if a file cannot be renamed.
+    """
+    done: list[Path] = []
+    try:
+        for hidden, path in files.items():
+            publish(hidden, path, overwrite)
+            done.append(path)
+    except BaseException:
+        for path in done if not overwrite else ():
+            path.unlink(missing_ok=True)
+        raise
+
+
+def publish_folder(hidden: Path, folder: Path) -> None:
+    """Rename a complete folder in one step; an existing folder is replaced only if it is empty.
+
+    Raises:
+        AnimegenError: if something of that name exists.
+        OSError: if it cannot be renamed.
+    """
+    try:
+        os.rename(hidden, folder)
     except OSError as error:
-        raise AnimegenError(
-            f"'{path}' cannot be written ({error.strerror or error}): check the folder, its permissions and the space"
-            " left, or choose another output=."
-        ) from error
-    finally:
-        with suppress(OSError):  # also where there is no such folder: what went wrong was told
-            partial.unlink(missing_ok=True)
+        if os.path.lexists(folder):
+            raise AnimegenError(f"'{shown(folder)}' exists: choose another output=.") from error
+        raise
+
+
+def exists_error(path: Path) -> AnimegenError:
+    """Return the error for an output that exists and could be replaced."""
+    return AnimegenError(f"'{shown(path)}' exists: choose another output= or set overwrite=true.")
+
+
+def _rename_exclusively(hidden: Path, path: Path) -> None:
+    if os.name == "nt":
+        os.rename(hidden, path)  # never replaces anything on Windows
+        return
+    try:
+        os.link(hidden, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links: reserve the name with an empty file
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        try:
+            os.replace(hidden, path)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+    else:
+        hidden.unlink()

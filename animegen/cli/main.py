@@ -13,7 +13,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from animegen import __version__
+from animegen.cli.streams import steady_streams
 from animegen.errors import AnimegenError
+from animegen.files import io_error_message
 
 
 class Verb(NamedTuple):
@@ -66,6 +68,7 @@ VERBS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb as ``python -m animegen.<verb>`` would; return the exit code."""
+    steady_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if "--debug" in words:
         words.remove("--debug")
@@ -102,18 +105,26 @@ def usage() -> str:
 
 def run(job: Callable[[], int | None]) -> int:
     """Run the body of a verb; a user's mistake becomes one sentence and exit code 2."""
+    steady_streams()
     try:
         return job() or 0
     except AnimegenError as error:
-        if os.environ.get("ANIMEGEN_DEBUG"):
-            traceback.print_exc()
-        print(f"animegen: {error}", file=sys.stderr)
-        return 2
+        return _refuse(str(error))
     except KeyboardInterrupt:
         print("animegen: interrupted.", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        return 0
+    except OSError as error:
+        # Accesses that name no file (a socket, a process) are our own mistakes and keep their traceback.
+        if not isinstance(error.filename, str | bytes):
+            raise
+        return _refuse(io_error_message(error, os.fsdecode(error.filename)))
+
+
+def _refuse(message: str) -> int:
+    if os.environ.get("ANIMEGEN_DEBUG"):
+        traceback.print_exc()
+    print(f"animegen: {message}", file=sys.stderr)
+    return 2
 
 
 def quieten() -> None:
