@@ -9,6 +9,7 @@ import torch
 
 from animegen.cli import train as train_verb
 from animegen.engine.checkpoint import read_checkpoint
+from animegen.launch import run
 from tests.support import refused, run_verb, tiny, train
 
 pytestmark = pytest.mark.cuda
@@ -18,7 +19,7 @@ TOY = ("experiment=toy/quickstart", "device=cuda")
 
 def test_the_model_is_evaluated_where_it_was_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
-    monkeypatch.setattr(train_verb, "evaluate_model", lambda model, *_: seen.append(model.device.type))
+    monkeypatch.setattr(run, "evaluate_model", lambda model, *_: seen.append(model.device.type))
     train(*TOY, "evaluate=true", "train_steps=2", output=tmp_path / "run")
     assert seen == ["cuda"]
 

@@ -9,6 +9,7 @@ import pytest
 
 from animegen.cli import train as train_verb
 from animegen.engine.checkpoint import read_checkpoint
+from animegen.launch import run
 from animegen.launch.rerun import what_differs
 from tests.support import assert_same_state, options_of, refused, run_verb, train
 
@@ -59,7 +60,7 @@ def test_what_differs_is_told() -> None:
 def test_an_interrupted_evaluation_is_made_up_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    real = train_verb.evaluate_model
+    real = run.evaluate_model
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
@@ -67,12 +68,12 @@ def test_an_interrupted_evaluation_is_made_up_for(
     folder = tmp_path / "run"
     words = ("size=tiny", "device=cpu", "threads=1", "train_steps=2", "data.scenes=2", "data.frames_per_scene=1")
     words = ("experiment=toy/quickstart", *words, "data.val_scenes=2", "data.test_scenes=2", f"output={folder}")
-    monkeypatch.setattr(train_verb, "evaluate_model", interrupted)
+    monkeypatch.setattr(run, "evaluate_model", interrupted)
     assert run_verb(train_verb.main, *words) == 130
     before = json.loads((folder / "run.json").read_text())
     assert (before["status"], before["train_step"], "evaluation" in before) == ("interrupted", 2, False)
     weights = (folder / "checkpoints" / "last.ckpt").stat().st_mtime_ns
-    monkeypatch.setattr(train_verb, "evaluate_model", real)
+    monkeypatch.setattr(run, "evaluate_model", real)
     assert run_verb(train_verb.main, f"resume={folder}") == 0
     after = json.loads((folder / "run.json").read_text())
     assert (after["status"], after["train_step"]) == ("finished", 2)

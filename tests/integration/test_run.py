@@ -24,6 +24,7 @@ from animegen.cli import train as train_verb
 from animegen.config.compose import register
 from animegen.engine import AnimegenError, AnimeModule
 from animegen.engine.checkpoint import read_checkpoint
+from animegen.launch import run
 from tests.support import assert_same_state, refused, run_verb, tiny, train
 
 TOY = ("experiment=toy/quickstart",)
@@ -128,7 +129,7 @@ def test_an_interrupted_run_loses_nothing(
     assert signal.getsignal(number) == handler
     error = capsys.readouterr().err
     assert "animegen: interrupted." in error
-    assert caplog.messages[-1] == f"stopped in train step 3; to go on: animegen train resume={tmp_path / 'run'}"
+    assert caplog.messages[-1] == f"stopped in train step 3; to continue: animegen train resume={tmp_path / 'run'}"
     assert "Traceback" not in error
     assert record(tmp_path / "run")["status"] == "interrupted"
     assert read_checkpoint(tmp_path / "run")["animegen"]["train_step"] == 3
@@ -178,7 +179,7 @@ def test_too_little_memory_names_the_remedies(
 
 
 def test_a_failing_evaluation_is_on_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_verb, "evaluate_model", lambda *_: fail(RuntimeError("no score"))())
+    monkeypatch.setattr(run, "evaluate_model", lambda *_: fail(RuntimeError("no score"))())
     with pytest.raises(RuntimeError, match="no score"):
         go(tmp_path / "run", "train_steps=1", "evaluate=true")
     assert record(tmp_path / "run")["status"] == "crashed"

@@ -1,0 +1,149 @@
+"""Scoring a model on its task beside the trivial baselines, and the files that hold the result."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from animegen.benchmarks.benchmark import Benchmark, StyliseBenchmark
+from animegen.benchmarks.clips import clip_benchmark
+from animegen.benchmarks.generation import generation_benchmark
+from animegen.benchmarks.inbetween import inbetween_benchmark
+from animegen.benchmarks.keyframes import keyframe_benchmark
+from animegen.benchmarks.tables import (
+    class_titles,
+    markdown_classes,
+    markdown_table,
+    picture_strip,
+    rich_table,
+    to_json,
+)
+from animegen.data import AnimeDataModule
+from animegen.engine.module import AnimeModule
+from animegen.errors import AnimegenError
+from animegen.files import completed
+from animegen.nn.features import FeatureExtractor
+from animegen.reports.pareto import PARETO, pareto_plot
+from animegen.reports.plots import png
+from animegen.reports.samples import save_samples
+from animegen.reports.summary import of_result
+from animegen.tasks.protocols import Interpolator, Stylizer
+
+
+def evaluate_model(
+    model: AnimeModule,
+    data: AnimeDataModule,
+    folder: Path | None = None,
+    features: FeatureExtractor | None = None,
+    samples: int | None = None,
+    batch_size: int = 8,
+    benchmark: Benchmark | None = None,
+) -> dict[str, Any] | None:
+    """Score a model on the test set of its data (or else the validation set), beside the baselines.
+
+    Args:
+        model: a model whose task has a benchmark; EMA weights are used if it keeps any.
+        data: its data.
+        folder: where ``scores.json``, ``table.md``, ``strip.png`` and the folder ``samples`` go, and of clips
+            ``pareto.png``, replacing older ones; ``None`` writes nothing.
+        features: network for feature distances; ``None`` leaves these out.
+        samples: number of test samples; ``None`` takes all.
+        batch_size: samples per batch.
+        benchmark: the benchmark to run; by default that of the task on the model's own data.
+
+    Returns:
+        What ``scores.json`` holds, or ``None`` if there is no benchmark for such a model and such data.
+    """
+    arguments = (data, features, samples, batch_size)
+    if isinstance(model, Interpolator):
+        benchmark = benchmark or inbetween_benchmark(*arguments)
+    elif isinstance(model, Stylizer):
+        benchmark = benchmark or keyframe_benchmark(*arguments) or stylise_benchmark(*arguments)
+    else:
+        return None
+    if benchmark is None:
+        return None
+    methods = {"model": benchmark.method_of(model)}
+    with model.applied():
+        scores = benchmark.evaluate(methods, model.device)
+        headers, rows = benchmark.pictures(methods, count=6, device=model.device)
+    result = to_json(scores, benchmark.task, benchmark.main, benchmark.privileged, benchmark.by_class)
+    if derived := [name for name in scores if name not in methods and name not in benchmark.baselines]:
+        result["derived"] = derived
+    title = f"{benchmark.task}, {model.train_step} train steps"
+    show = Console(highlight=False)
+    show.print(rich_table(scores, title, privileged=benchmark.privileged))
+    for label, heading in class_titles(benchmark.by_class).items():
+        show.print(rich_table(benchmark.by_class[label], heading, privileged=benchmark.privileged))
+    if folder is not None:
+        with completed(folder / "table.md") as hidden:
+            table = markdown_table(scores, privileged=benchmark.privileged)
+            hidden.write_text(table + markdown_classes(benchmark.by_class, benchmark.privileged))
+        picture_strip(rows, headers, folder / "strip.png", overwrite=True)
+        save_samples(headers, rows, folder / "samples")
+        if (figure := pareto_plot(of_result(result))) is not None:
+            with completed(folder / PARETO) as hidden:
+                hidden.write_bytes(png(figure))
+        with completed(folder / "scores.json") as hidden:  # last: a folder that holds it is whole
+            hidden.write_text(json.dumps(result, indent=2) + "\n")
+        print(f"photo, baselines, model and truth side by side: {folder / 'strip.png'}")
+    return result
+
+
+def stylise_benchmark(
+    data: AnimeDataModule, features: FeatureExtractor | None, samples: int | None, batch_size: int
+) -> StyliseBenchmark | None:
+    """Return the benchmark of *stylise* for these data, or ``None`` if they cannot be scored."""
+    test = data.test or data.val
+    train = data.train.sources
+    if test is None or "photo" not in test.sources or not {"photo", "anime"} <= set(train):
+        return None
+    paired = "anime" in test.sources
+    stills = data.stills
+    if not paired and stills is None:
+        return None
+    for view in (test, data.train, stills):
+        if view is not None:
+            view.prepare()
+    aligned = any({"photo", "anime"} <= set(group) for group in data.train.aligned)
+    truths = train["anime"] if aligned else twin(train["photo"], train["anime"])
+    return StyliseBenchmark(
+        test,
+        train["photo"],
+        train["anime"],
+        train_truths=truths,
+        stills=stills,
+        paired=paired,
+        extractor=features,
+        batch_size=batch_size,
+        limit=samples,
+    )
+
+
+def twin(photos: Any, animes: Any) -> Any | None:
+    """Return the drawings of ``photos`` in the look of ``animes`` if the source can make them (the generated world)."""
+    look, other = getattr(animes, "look", None), getattr(photos, "in_look", None)
+    return other(look) if look is not None and other is not None else None
+
+
+def chosen_benchmark(
+    settings: dict[str, Any],
+    model: AnimeModule,
+    data: AnimeDataModule,
+    features: FeatureExtractor | None,
+    samples: int | None,
+    batch_size: int,
+) -> Benchmark:
+    """Build the benchmark that ``benchmark=...`` names, for a model that it can score."""
+    generation = settings["_target_"].endswith(".generation_benchmark")
+    if not isinstance(model, Interpolator if generation else Stylizer):
+        what = "frames between frames" if generation else "photos and films"
+        raise AnimegenError(
+            f"benchmark= scores models that draw {what}, and {type(model).__name__} does not: leave benchmark= out."
+        )
+    if generation:
+        return generation_benchmark(settings, data, model, features, samples, batch_size)  # type: ignore[arg-type]
+    return clip_benchmark(settings, model.run_info["config"]["data"], data)

@@ -1,0 +1,106 @@
+"""The Lightning trainer of a run, and its errors as sentences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from animegen.config.compose import plain
+from animegen.config.instantiate import build, finish
+from animegen.engine import callbacks
+from animegen.errors import AnimegenError
+from animegen.media.images import read_image
+from animegen.reports.pareto import PARETO
+
+#: TensorBoard's CUSTOM SCALARS: the same charts for every model; the tags are patterns.
+LAYOUT = {
+    "validation": {
+        "likeness": ["Multiline", [r"val/(psnr|ssim|edge_f)$"]],
+        "all of validation": ["Multiline", [r"^val/.*"]],
+    },
+    "training": {
+        "objectives": ["Multiline", [r"^train/[^/]+/total$"]],
+        "terms": ["Multiline", [r"^train/[^/]+/(?!total$|grad_norm$)[^/]+$"]],
+        "gradients": ["Multiline", [r"^train/[^/]+/grad_norm$"]],
+        "learning rates": ["Multiline", [r"^opt/lr/.*"]],
+    },
+}
+
+
+def build_trainer(config: DictConfig, folder: Path, record: callbacks.RunRecord, step: int) -> pl.Trainer:
+    """Return the trainer with its callbacks and loggers.
+
+    Args:
+        config: of the run.
+        folder: of the run.
+        record: the callback that writes ``run.json``.
+        step: the train step of the checkpoint that is resumed, else 0.
+    """
+    chosen = {name: build(node, f"callbacks.{name}") for name, node in (config.callbacks or {}).items() if node}
+    checkpoints = [callback for callback in chosen.values() if isinstance(callback, callbacks.Checkpoints)]
+    others = [callback for callback in chosen.values() if callback not in checkpoints]
+    # Checkpoints come last, so that they hold what every other callback did at that step.
+    ordered = [callbacks.ExactResume(), record, callbacks.StopAfter(config.train_steps), *others, *checkpoints]
+    ordered.append(callbacks.StopOnSignal(checkpoints))
+    loggers = []
+    for name, node in (config.logger or {}).items():
+        if node:
+            loggers.append(build({**node, "save_dir": str(folder)}, f"logger.{name}"))
+            if step and isinstance(loggers[-1], callbacks.Resumable):
+                loggers[-1].resume_at(step)
+    make = build({**plain(config)["trainer"], "_partial_": True}, "trainer")
+    trainer: pl.Trainer = finish(
+        make, "trainer", callbacks=ordered, logger=loggers or False, default_root_dir=str(folder)
+    )
+    return trainer
+
+
+def fit(trainer: pl.Trainer, model: pl.LightningModule, data: pl.LightningDataModule, checkpoint: Path | None) -> None:
+    """Train, from a checkpoint if one is given.
+
+    Raises:
+        AnimegenError: in place of what Lightning and torch raise for a mistake of the user.
+        KeyboardInterrupt: after Ctrl+C or SIGTERM.
+    """
+    try:
+        trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit as stop:  # what Lightning makes of Ctrl+C and SIGTERM
+        raise KeyboardInterrupt from stop
+    except MisconfigurationException as error:
+        raise AnimegenError(f"Lightning refuses this configuration: {' '.join(str(error).split())}") from error
+    except torch.OutOfMemoryError as error:
+        raise AnimegenError(
+            "The memory of the device is too small: set model.accumulate=2 (same gradients, less memory), or a smaller"
+            " data.batch_size or data.image_size."
+        ) from error
+    except RuntimeError as error:
+        if "DTensor" in str(error):
+            raise AnimegenError(
+                "trainer=fsdp cannot shard this model, which calls parts of its networks alone: use trainer=ddp."
+            ) from error
+        if checkpoint is None or "loading state_dict" not in str(error):
+            raise
+        raise AnimegenError(
+            f"The weights in '{checkpoint}' do not fit this model: resume with the model configuration of the run."
+        ) from error
+
+
+def show_config(trainer: pl.Trainer, config: DictConfig, step: int) -> None:
+    """Add the configuration to TensorBoard's TEXT tab."""
+    for logger in trainer.loggers:
+        if isinstance(logger, pl.loggers.TensorBoardLogger):
+            logger.experiment.add_custom_scalars(LAYOUT)
+            logger.experiment.add_text("config", f"```yaml\n{OmegaConf.to_yaml(config, resolve=True)}\n```", step)
+
+
+def show_pareto(trainer: pl.Trainer, folder: Path, step: int) -> None:
+    """Add the plot of an evaluation on clips to TensorBoard's IMAGES tab, if there is one."""
+    if (folder / PARETO).is_file():
+        pixels = read_image(folder / PARETO)
+        for logger in trainer.loggers:
+            if isinstance(logger, pl.loggers.TensorBoardLogger):
+                logger.experiment.add_image("eval/pareto", pixels, step)
