@@ -72,7 +72,7 @@ class Stylist:
         # Convolutions on CPU and CUDA are faster in this order of the values.
         self._order = torch.contiguous_format if self.device.type == "mps" else torch.channels_last
         if isinstance(model, nn.Module):
-            model.to(memory_format=self._order)  # type: ignore[call-overload]
+            model.to(memory_format=self._order)
         self.model, self.style = model, style
         self._network = _Network(model, style)
         self._whole_only = False

@@ -145,5 +145,5 @@ def chosen_benchmark(
             f"benchmark= scores models that draw {what}, and {type(model).__name__} does not: leave benchmark= out."
         )
     if generation:
-        return generation_benchmark(settings, data, model, features, samples, batch_size)  # type: ignore[arg-type]
+        return generation_benchmark(settings, data, model, features, samples, batch_size)
     return clip_benchmark(settings, model.run_info["config"]["data"], data)

@@ -170,7 +170,7 @@ class Quantizer(nn.Module):
             if hasattr(book, "all_reduce_fn"):
                 book.use_ddp = True  # type: ignore[assignment]
                 book.all_reduce_fn = book.kmeans_all_reduce_fn = dist.all_reduce  # type: ignore[assignment]
-                book.sample_fn = book.replace_sample_fn = sample_vectors_distributed  # type: ignore[assignment]
+                book.sample_fn = book.replace_sample_fn = sample_vectors_distributed
 
     def _watch(self, codes: Tensor) -> None:
         """Warn once when, long after the beginning, hardly any code is in use."""

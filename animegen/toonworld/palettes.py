@@ -48,7 +48,9 @@ class Material:
     shade: str = "cushion"
 
 
-def _material(colours: str, semantic: str, texture: str = "none", amplitude: float = 0.0, shade: str = "cushion"):
+def _material(
+    colours: str, semantic: str, texture: str = "none", amplitude: float = 0.0, shade: str = "cushion"
+) -> Material:
     return Material(dict(zip(LOOKS, colours.split(), strict=True)), semantic, texture, amplitude, shade)
 
 

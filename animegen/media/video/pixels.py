@@ -165,7 +165,7 @@ def _planar(values: Tensor, name: str, channels: tuple[int, int, int]) -> VideoF
 
 def rows(plane: object, height: int, kind: type[np.generic] = np.uint8) -> np.ndarray:
     """Return the memory of a plane as (height, line size), which may be longer than its width, as numbers of a kind."""
-    return np.frombuffer(plane, kind).reshape(height, -1)  # type: ignore[call-overload, no-any-return]
+    return np.frombuffer(plane, kind).reshape(height, -1)  # type: ignore[call-overload]
 
 
 def plain_name(frame: VideoFrame) -> str:

@@ -76,7 +76,7 @@ class VideoReader(FrameReader):
             stream = next((s for s in container.streams.video if not s.disposition & s.disposition.attached_pic), None)
             if stream is None:
                 raise AnimegenError(f"'{self.path}' has no pictures, only {_kinds(container)}: name a film.")
-            stream.thread_type = "AUTO"  # type: ignore[assignment]
+            stream.thread_type = "AUTO"
             yield container, stream
 
     def _measured_rate(self) -> Fraction | None:

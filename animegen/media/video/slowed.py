@@ -33,12 +33,12 @@ class Slowed(FrameReader):
         )
 
     @property
-    def problems(self) -> list[str]:  # type: ignore[override]
+    def problems(self) -> list[str]:
         """What could not be read of the film."""
         return self.reader.problems
 
     @property
-    def end(self) -> Fraction:  # type: ignore[override]
+    def end(self) -> Fraction:
         """When the frame that was given last ceases to be shown."""
         return self.reader.end * self.times
 

@@ -308,7 +308,7 @@ class Ganime(InbetweenModule):
         if dead is not None:
             self.record("codebook/dead", dead)
 
-    def example_batch(self, size: int, height: int, width: int, device: torch.device) -> dict[str, Tensor]:  # type: ignore[override]
+    def example_batch(self, size: int, height: int, width: int, device: torch.device) -> dict[str, Tensor]:
         """Return frames of random pixels, to measure the tokenizer with; in the size that the model is made for."""
         frames = torch.rand(3, size, 3, *self.frame_size, device=device) * 2 - 1
         ends = {"first": frames[1], "last": frames[2], "t": torch.full((size,), 0.5, device=device)}
@@ -331,11 +331,11 @@ class Ganime(InbetweenModule):
         """Greatest height and width of frames that can be drawn; with a renderer there is none."""
         return None if self.renders else self.frame_size
 
-    def encode_pair(self, first: Tensor, last: Tensor) -> Pair:  # type: ignore[override]
+    def encode_pair(self, first: Tensor, last: Tensor) -> Pair:
         """Return the codes of two frames (B,3,H,W) in [-1,1], of any size; pairs that repeat are encoded once."""
         return Pair.of(self.tokenizer, first, last, self.frame_size if self.renders else None)
 
-    def synthesize(self, encoded: Pair, t: Tensor) -> Tensor:  # type: ignore[override]
+    def synthesize(self, encoded: Pair, t: Tensor) -> Tensor:
         """Return the frames (B,3,H,W) at time ``t`` (B,): of the shortest clip that has a frame at all these times."""
         if self.transformer is None or not self.begun:
             return encoded.faded(self.tokenizer, t)

@@ -290,7 +290,7 @@ class TemporalAnime(TemporalStyliser):
         return Style(*(d.index_copy(0, shown, g.to(d.dtype)) for d, g in zip(default, given, strict=True)))
 
     def _colours(self, batch: dict[str, Tensor]) -> LookColours:
-        return colours_of([self.colours, *self.more_colours], batch)  # type: ignore[list-item]
+        return colours_of([self.colours, *self.more_colours], batch)
 
     def _degraded(self, clip: Tensor, colours: LookColours) -> Tensor:
         """Degrade clips (B,T,3,H,W), all frames of a clip alike but for grain."""

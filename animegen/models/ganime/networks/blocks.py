@@ -26,7 +26,7 @@ class GroupNorm(nn.GroupNorm):
         slow = x.dtype == torch.bfloat16 and x.device.type == "cpu"
         slow = slow and x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
         if slow and torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            return _Turned.apply(x, self.weight, self.bias, self.num_groups, self.eps)  # type: ignore[no-any-return]
+            return _Turned.apply(x, self.weight, self.bias, self.num_groups, self.eps)
         return super().forward(x)
 
 
@@ -34,7 +34,7 @@ class _Turned(torch.autograd.Function):
     """Group norm whose backward pass runs in the other order of memory."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
         size, channels, places = x.shape[0], x.shape[1], x.shape[2:].numel()
         ctx.sizes = (size, channels, places, groups)
         y, mean, rstd = torch.native_group_norm(x, weight, bias, size, channels, places, groups, eps)
@@ -42,7 +42,7 @@ class _Turned(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, rstd = ctx.saved_tensors
         found = torch.ops.aten.native_group_norm_backward(
             gradient.contiguous(), x.contiguous(), mean, rstd, weight, *ctx.sizes, list(ctx.needs_input_grad[:3])

@@ -93,7 +93,7 @@ class PrefixAR(Prefixed):
         chosen = []
         for number in range(count):
             turn = None if turns is None else tuple(tuple(part[number : number + 1] for part in t) for t in turns)
-            hidden = model.body(vectors + where[number : number + 1], turns=turn, cache=cache)  # type: ignore[arg-type]
+            hidden = model.body(vectors + where[number : number + 1], turns=turn, cache=cache)
             codes = draw.codes(draw.merged(model.head(hidden[:, 0])), uniform[:, number])
             chosen.append(codes)
             vectors = F.embedding(draw.both(codes).unsqueeze(1), table)

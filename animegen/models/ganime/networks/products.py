@@ -68,7 +68,7 @@ def attended(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dro
     half = query.dtype == torch.bfloat16
     if query.device.type == "cpu" and not dropout and not torch.compiler.is_compiling():
         if half and mask is not None:
-            return MaskedAttention.apply(query, key, value, mask)  # type: ignore[no-any-return,no-untyped-call]
+            return MaskedAttention.apply(query, key, value, mask)
         if mask is None and _plain(query) and query.shape[:3].numel() * key.shape[2] <= _SCORES:
             if half or query.shape[2] == 1:
                 scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
@@ -97,7 +97,7 @@ class MaskedAttention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
         """Return (B,heads,S,size), see `attended`."""
         query, key, value = (part.contiguous() for part in (query, key, value))  # the products are faster so
         ctx.spans = spans(mask)
@@ -111,7 +111,7 @@ class MaskedAttention(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         """Return the gradients of query, key and value."""
         query, key, value, mask = ctx.saved_tensors
         gradient = gradient.contiguous()
