@@ -16,10 +16,11 @@ from animegen.cli.main import quieten, run
 from animegen.config.compose import compose_config, explain, list_options, register
 from animegen.engine.runs import resumed_overrides, unwritable
 from animegen.errors import AnimegenError
+from animegen.launch.modes import Mode, choose_mode, split_options
 from animegen.launch.rerun import plan_rerun
 from animegen.launch.run import Request, train
 from animegen.launch.study import run_study
-from animegen.launch.sweep import is_sweep, run_sweep
+from animegen.launch.sweep import run_sweep
 
 HELP = """animegen train [key=value ...]
 
@@ -64,24 +65,21 @@ def main(arguments: list[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
 
     def body() -> int:
-        if any(word.startswith("study=") for word in words):
+        mode = choose_mode(words)
+        if mode is Mode.study:
             return run_study(words)
-        if is_sweep(words):
+        if mode is Mode.sweep:
             return run_sweep(words)
-        if any(word.startswith("rerun=") for word in words):
+        if mode is Mode.rerun:
             return rerun(words)
         register()
-        if any(word in ("-h", "--help") for word in words):
+        if mode is Mode.help:
             print(help_text())
             return 0
-        overrides, options = words, []
-        if not any(word.startswith("-") for word in words):
-            overrides = resumed_overrides(words)
+        overrides, options = split_options(words)
+        if not options:
+            overrides = resumed_overrides(overrides)
             compose_config("train", overrides)  # tells mistakes in our words before Hydra does in its own
-        else:
-            # Hydra wants all overrides together.
-            overrides = [w for w in words if not w.startswith("-") and ("=" in w or w.startswith("~"))]
-            options = [w for w in words if w not in overrides]
         # Hydra then hands us exceptions as they are.
         os.environ["HYDRA_FULL_ERROR"] = "1"
         sys.argv = [sys.argv[0], *overrides, *options]

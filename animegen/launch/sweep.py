@@ -74,13 +74,6 @@ def launcher_words(name: str) -> list[str]:
 register()  # here, since jobs are unpickled in processes that have not composed anything yet
 
 
-def is_sweep(words: Sequence[str]) -> bool:
-    """Tell whether the words of a command ask to run a sweep."""
-    options = {word for word in words if word.startswith("-")}
-    asked = options or any(word.startswith(("resume_sweep=", "hydra.mode=MULTIRUN")) for word in words)
-    return bool(asked) and options <= {"-m", "--multirun"}
-
-
 @dataclass(frozen=True)
 class Sweep:
     """A sweep as the command line asks for it.

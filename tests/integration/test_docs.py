@@ -19,7 +19,8 @@ from animegen.cli import main as cli
 from animegen.cli import train as train_verb
 from animegen.config.compose import compose_config
 from animegen.launch import jobs
-from animegen.launch.sweep import is_sweep, plan_sweep
+from animegen.launch.modes import Mode, choose_mode
+from animegen.launch.sweep import plan_sweep
 from animegen.toonworld import Scene
 from tests.support import TINY, run_verb, tiny, train
 from tests.video_support import write_film
@@ -67,7 +68,7 @@ def test_every_command_of_a_page_composes(page: str, monkeypatch: pytest.MonkeyP
         assert words[0] in cli.VERBS, words
         if "experiment=sketch/first" in words or not is_run(words):
             continue
-        if is_sweep(words):
+        if choose_mode(words) is Mode.sweep:
             plan_sweep(words[1:])
         given = [word for word in words[1:] if not word.startswith(("-", "job", "hydra"))]
         compose_config("train", [word.split(",")[0] if "seed=" in word else word for word in given])

@@ -10,14 +10,7 @@ import pytest
 
 from animegen.errors import AnimegenError
 from animegen.launch import jobs, sweep
-from animegen.launch.sweep import Sweep, is_sweep, launcher_words, optimised, plan_sweep, report, slot
-
-
-def test_what_is_a_sweep() -> None:
-    assert is_sweep(["seed=0,1", "-m"])
-    assert is_sweep(["resume_sweep=runs/sweep/a"])
-    assert not is_sweep(["seed=0"])
-    assert not is_sweep(["-m", "seed=0,1", "--cfg", "job"])  # Hydra only prints
+from animegen.launch.sweep import Sweep, launcher_words, optimised, plan_sweep, report, slot
 
 
 def test_the_folder_is_the_output_or_a_new_one(tmp_path: Path) -> None:

@@ -1,0 +1,45 @@
+"""The modes of ``animegen train``: which of them a command line asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+
+_MULTIRUN = ("-m", "--multirun")
+
+
+class Mode(Enum):
+    """What ``animegen train`` does with its words."""
+
+    run = "one run"
+    sweep = "one run per combination of values"
+    study = "the grid of a study file"
+    rerun = "a recorded run again"
+    help = "the help text"
+
+
+def choose_mode(words: Sequence[str]) -> Mode:
+    """Return the mode that the words of ``animegen train`` ask for.
+
+    A study answers ``--help`` itself. A sweep with further options of Hydra, such as ``-m --cfg job``, is left to
+    Hydra as a run.
+    """
+    keys = {key: value for key, equals, value in (word.partition("=") for word in words) if equals}
+    options = split_options(words)[1]
+    if "study" in keys:
+        return Mode.study
+    if any(option in ("-h", "--help") for option in options):
+        return Mode.help
+    multirun = "resume_sweep" in keys or keys.get("hydra.mode") == "MULTIRUN" or options
+    if multirun and all(option in _MULTIRUN for option in options):
+        return Mode.sweep
+    return Mode.rerun if "rerun" in keys else Mode.run
+
+
+def split_options(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return (overrides, options of Hydra with their values), each in the given order."""
+    overrides = [word for word in words if not word.startswith("-") and ("=" in word or word.startswith("~"))]
+    # Without any option, a word that is no override is a mistake to report, not the value of an option.
+    if not any(word.startswith("-") for word in words):
+        return list(words), []
+    return overrides, [word for word in words if word not in overrides]
