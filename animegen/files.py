@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from animegen.errors import AnimegenError
+from animegen.errors import AnimegenError, did_you_mean
 
 #: Characters of a path that an error message shows; longer paths are abbreviated in the middle.
 SHOWN = 200
@@ -58,13 +58,20 @@ def io_error_message(error: BaseException, path: Path | str, verb: str = "read")
     if isinstance(error, UnicodeError):
         return f"{name} cannot be {verb}: a file name is not valid UTF-8 ({error}); rename the file."
     if code == errno.ENOENT and verb == "read":
-        return f"{name} does not exist: check the path."
+        return f"{name} does not exist: check the path.{_similar_names(Path(path))}"
     reason = " ".join(str(getattr(error, "strerror", None) or error or type(error).__name__).split())
     if verb == "read":
         remedy = "check its permissions" if code in (errno.EACCES, errno.EPERM) else "check the path"
     else:
         remedy = "check the folder, its permissions and the space left, or choose another output="
     return f"{name} cannot be {verb} ({reason}): {remedy}."
+
+
+def _similar_names(path: Path) -> str:
+    try:
+        return did_you_mean(path.name, os.listdir(path.parent))
+    except OSError:
+        return ""
 
 
 def shown(path: Path | str) -> str:
@@ -113,13 +120,14 @@ def is_inside(path: Path | str, folder: Path | str) -> bool:
 
 # --- reading --------------------------------------------------------------------------------------------------
 
-_KINDS = (
-    (stat.S_ISDIR, "a folder"),
-    (stat.S_ISFIFO, "a named pipe"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-)
+_KINDS = {
+    stat.S_IFREG: "a file",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 def regular_file(path: Path | str) -> os.stat_result:
@@ -130,10 +138,25 @@ def regular_file(path: Path | str) -> os.stat_result:
     """
     with translate_io_errors(path):
         facts = os.stat(path)
-    for is_kind, kind in _KINDS:
-        if is_kind(facts.st_mode):
-            raise AnimegenError(f"'{shown(path)}' is {kind}, not a file: name a file, or remove it.")
+    if not stat.S_ISREG(facts.st_mode):
+        raise AnimegenError(f"'{shown(path)}' is {_kind(facts)}, not a file: name a file, or remove it.")
     return facts
+
+
+def existing_folder(path: Path | str) -> None:
+    """Check that a folder exists.
+
+    Raises:
+        AnimegenError: if the path does not exist, cannot be examined, or is no folder.
+    """
+    with translate_io_errors(path):
+        facts = os.stat(path)
+    if not stat.S_ISDIR(facts.st_mode):
+        raise AnimegenError(f"'{shown(path)}' is {_kind(facts)}, not a folder: name a folder.")
+
+
+def _kind(facts: os.stat_result) -> str:
+    return _KINDS.get(stat.S_IFMT(facts.st_mode), "special")
 
 
 def read_bytes(path: Path | str) -> bytes:

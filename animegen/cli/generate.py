@@ -24,13 +24,13 @@ from animegen.config.schema import Device
 from animegen.engine.checkpoint import load_model, pick_device
 from animegen.engine.runs import quoted, resolve_checkpoint
 from animegen.errors import AnimegenError
+from animegen.files import user_path
 from animegen.inference.generation import ClipDrawer
 from animegen.inference.inbetween import Pictures
-from animegen.inference.targets import Job, check_targets
-from animegen.media.images import EXTENSIONS, read_image
+from animegen.inference.planning import check_video_output
+from animegen.media.images import read_image
 from animegen.media.video.encoding import CONTAINERS, Encoding, check_encoding
-from animegen.media.video.opening import FILM_SUFFIXES, WRITTEN_SUFFIXES, create_video
-from animegen.media.video.sequences import is_pattern, numbered
+from animegen.media.video.opening import create_video
 from animegen.tasks.clip_adapter import EvenTimes
 from animegen.tasks.protocols import ClipGenerator, Interpolator, Sampling
 
@@ -107,8 +107,8 @@ def generate(config: DictConfig) -> str:
     files = _pictures(config)
     fps = Fraction(str(config.fps))
     pictures = Pictures(files, fps)
-    target = Path(config.output).expanduser()
-    _check(files, target, config.overwrite)
+    target = user_path("output", config.output)
+    check_video_output(files, target, config.overwrite)
     encoding = Encoding(config.codec, config.crf, config.preset, config.pix_fmt)
     if target.suffix.lower() in CONTAINERS:
         check_encoding(encoding, target)
@@ -133,7 +133,8 @@ def generate(config: DictConfig) -> str:
     clips = draw([read_image(file) for file in files], config.frames)
     film = tiled(clips)
     info = replace(pictures.info, fps=fps, time_base=1 / fps, frames=len(film), duration=len(film) / fps)
-    with create_video(target, info.resized(film.shape[3], film.shape[2]), encoding) as writer:
+    info = info.resized(film.shape[3], film.shape[2])
+    with create_video(target, info, encoding, overwrite=config.overwrite) as writer:
         for number, frame in enumerate(film):
             writer.write(frame, number / fps)
         writer.close(len(film) / fps)
@@ -158,33 +159,15 @@ def _pictures(config: DictConfig) -> list[Path]:
         if config.first is not None or config.last is not None:
             raise AnimegenError("keys=[...] names all key frames: leave first= and last= out.")
         names = [config["keys"]] if isinstance(config["keys"], str) else list(config["keys"])
+        keys = ["keys"] * len(names)
     else:
         missing = [name for name in ("first", "last") if config[name] is None]
         if missing:
             raise AnimegenError(f"{missing[0]}= is missing: name two pictures, first=a.png last=b.png, or keys=[...].")
-        names = [config.first, config.last]
+        names, keys = [config.first, config.last], ["first", "last"]
     if len(names) < 2:
         raise AnimegenError("keys=[...] needs two pictures at least: keys=[a.png,b.png].")
-    return [Path(str(name)).expanduser() for name in names]
-
-
-def _check(files: list[Path], target: Path, overwrite: bool) -> None:
-    """Refuse targets that would replace something, or that cannot be written."""
-    suffix = target.suffix.lower()
-    known = suffix in (*FILM_SUFFIXES, *EXTENSIONS) and not is_pattern(target)
-    if suffix not in WRITTEN_SUFFIXES and known and not target.is_dir():
-        raise AnimegenError(
-            f"output='{target}' is neither a film that can be written nor a folder: use"
-            f" {', '.join(WRITTEN_SUFFIXES)}, or a folder."
-        )
-    if target.resolve() in [file.resolve() for file in files]:
-        raise AnimegenError(f"The result would replace the input '{target}': choose another output=.")
-    places = [target]
-    if is_pattern(target):
-        places = numbered(target, must_exist=False)[:1] or [target]
-    elif suffix not in WRITTEN_SUFFIXES and target.is_dir() and not any(target.iterdir()):
-        places = [target / "000001.png"]
-    check_targets([Job(files[0], place) for place in places], overwrite)
+    return [user_path(key, str(name)) for key, name in zip(keys, names, strict=True)]
 
 
 def _quoted(word: str) -> str:

@@ -22,20 +22,22 @@ from animegen.config.schema import Device
 from animegen.engine.checkpoint import load_model, pick_device
 from animegen.engine.runs import quoted, resolve_checkpoint
 from animegen.errors import AnimegenError
+from animegen.files import regular_file, user_path
 from animegen.inference.display import Display
 from animegen.inference.inbetween import SMALLEST_TILE, FilmPlan, Inbetweener, Pictures, interpolate_film
+from animegen.inference.planning import check_video_output
 from animegen.inference.selfcheck import selfcheck
-from animegen.inference.targets import Format, Job, check_targets
+from animegen.inference.targets import Format
 from animegen.inference.timegrid import Grid
 from animegen.inference.videos import identity
 from animegen.media.images import EXTENSIONS
 from animegen.media.video.deep import is_deep
 from animegen.media.video.encoding import CONTAINERS, Encoding, check_encoding, usual_format
 from animegen.media.video.frames import FrameReader
-from animegen.media.video.opening import FILM_SUFFIXES, WRITTEN_SUFFIXES, open_video
+from animegen.media.video.opening import open_video
 from animegen.media.video.reader import VideoReader
 from animegen.media.video.remux import check_streams
-from animegen.media.video.sequences import frames_of_gif, is_pattern, numbered
+from animegen.media.video.sequences import frames_of_gif, is_pattern
 from animegen.media.video.slowed import Slowed
 from animegen.tasks.protocols import Interpolator
 
@@ -137,9 +139,9 @@ def interpolate(config: DictConfig) -> int:
     deep = is_deep(reader.info.pix_fmt)
     pix_fmt = config.pix_fmt or usual_format(config.codec, deep)
     encoding = Encoding(config.codec, config.crf, config.preset, pix_fmt)
-    target = Path(config.output or ".").expanduser()
+    target = Path() if config.selfcheck else user_path("output", config.output)
     if not config.selfcheck:
-        _check(reader, target, config.overwrite)
+        check_video_output([reader.path, *getattr(reader, "files", [])], target, config.overwrite)
         if target.suffix.lower() in CONTAINERS:
             for name in (target, Path("x.mp4")):  # the film, and its segments
                 check_encoding(encoding, name)
@@ -160,7 +162,7 @@ def interpolate(config: DictConfig) -> int:
     suffix = ".png" if config.format is Format.keep else f".{config.format.value}"
     chosen = {name: str(config[name]) for name in ("weights", "confidence", "tile")}
     known = {**chosen, "checkpoint": identity(checkpoint), "precision": str(dtype), "device": device.type}
-    plan = FilmPlan(grid, config.holds.value, config.cuts, encoding, suffix, known)
+    plan = FilmPlan(grid, config.holds.value, config.cuts, encoding, suffix, known, config.overwrite)
     began, frames = time.perf_counter(), 0
     expected = reader.info.expected_frames
     if expected is not None:
@@ -190,40 +192,19 @@ def interpolate(config: DictConfig) -> int:
 
 def _reader(given: Any, fps: Fraction | None) -> FrameReader:
     if not isinstance(given, str):
-        files = [Path(str(file)).expanduser() for file in given]
+        files = [user_path("input", str(file)) for file in given]
         if len(files) < 2:
             raise AnimegenError("input=[...] needs two pictures at least: input=[a.png,b.png].")
         return Pictures(files, fps)
-    source = Path(given).expanduser()
+    source = user_path("input", given)
     pictures = is_pattern(source) or source.is_dir()
     if not pictures:
-        if not source.exists():
-            raise AnimegenError(f"input='{source}' does not exist: name pictures in brackets, a folder, or a film.")
+        regular_file(source)
         if source.suffix.lower() in EXTENSIONS and frames_of_gif(source) < 2:
             raise AnimegenError(f"input='{source}' is one picture: name two, as input=[{source.name},b.png].")
         if fps is not None:
             raise AnimegenError("input_fps= is for films that are pictures; others have their own rate: leave it out.")
     return open_video(source, fps)
-
-
-def _check(reader: FrameReader, target: Path, overwrite: bool) -> None:
-    """Refuse targets that would replace something, or that cannot be written."""
-    suffix = target.suffix.lower()
-    known = suffix in (*FILM_SUFFIXES, *EXTENSIONS) and not is_pattern(target)
-    if suffix not in WRITTEN_SUFFIXES and known and not target.is_dir():
-        raise AnimegenError(
-            f"output='{target}' is neither a film that can be written nor a folder: use"
-            f" {', '.join(WRITTEN_SUFFIXES)}, or a folder."
-        )
-    sources = [reader.path, *getattr(reader, "files", [])]
-    if target.resolve() in [source.resolve() for source in sources]:
-        raise AnimegenError(f"The result would replace the input '{target}': choose another output=.")
-    places = [target]
-    if is_pattern(target):
-        places = numbered(target, must_exist=False)[:1] or [target]
-    elif suffix not in WRITTEN_SUFFIXES and target.is_dir() and not any(target.iterdir()):
-        places = [target / "000001.png"]
-    check_targets([Job(reader.path, place) for place in places], overwrite)
 
 
 def _tile(value: Any) -> int | None:

@@ -153,14 +153,15 @@ def stylize(config: DictConfig) -> Summary:
             "precision": str(dtype),
             "device": device.type,
         },
+        overwrite=config.overwrite,
     )
     skip_broken = config.on_error is OnError.skip
     summary, began = Summary(), time.perf_counter()
-    with Display(len(made.photos) + len(made.films)) as display:
+    with made.held(), Display(len(made.photos) + len(made.films)) as display:
         if prefilter is not None:
             display.note("Noise is filtered off the frames, as it was while the model learnt (prefilter=false: not).")
         stylist = Stylist(model, device, tile, dtype, config.strength, display.note, style)
-        stylize_photos(made.photos, stylist, summary, config.max_side, skip_broken, display.progress)
+        stylize_photos(made.photos, stylist, summary, config.max_side, skip_broken, config.overwrite, display.progress)
         stylize_films(made.films, stylist.follow, settings, summary, display, skip_broken)
     summary.seconds = time.perf_counter() - began
     return summary

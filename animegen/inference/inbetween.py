@@ -160,7 +160,8 @@ class FilmPlan:
         cuts: find cuts and draw nothing across them.
         encoding: of video files.
         suffix: format of the frames of a film that is written as a folder of pictures.
-        identity: what else the result depends on: which model with which options. Compared when a run goes on.
+        identity: what else the result depends on: which model with which options. Compared when a run is resumed.
+        overwrite: replace files, also those made meanwhile.
     """
 
     grid: Grid
@@ -169,6 +170,7 @@ class FilmPlan:
     encoding: Encoding = field(default_factory=Encoding)
     suffix: str = ".png"
     identity: dict[str, Any] = field(default_factory=dict)
+    overwrite: bool = False
 
 
 def interpolate_film(
@@ -191,7 +193,7 @@ def interpolate_film(
     info, is_film = _info(reader.info, plan.grid), target.suffix.lower() in WRITTEN_SUFFIXES
     if isinstance(reader, Pictures):
         frames = _between(reader, plan, *look_at(reader, plan), is_film)
-        with create_video(target, info, plan.encoding, None, plan.suffix) as writer:
+        with create_video(target, info, plan.encoding, None, plan.suffix, plan.overwrite) as writer:
             for frame in frames:
                 _write(writer, frame, draw, frame.time)
                 yield frame
@@ -203,7 +205,7 @@ def interpolate_film(
             partial.save()
         encoding = plan.encoding if target.suffix.lower() in CONTAINERS else LOSSLESS
         yield from _segments(reader, partial, draw, plan, info, encoding, is_film, note)
-        for sentence in assemble(reader, partial, target, plan.suffix, info):
+        for sentence in assemble(reader, partial, target, plan.suffix, info, plan.overwrite):
             note(sentence)
         partial.remove()
 

@@ -19,6 +19,7 @@ def stylize_photos(
     summary: Summary,
     max_side: int | None = None,
     skip_broken: bool = True,
+    overwrite: bool = False,
     progress: Callable[[], None] = lambda: None,
 ) -> None:
     """Stylise photos one after the other.
@@ -28,8 +29,9 @@ def stylize_photos(
         stylist: maps uint8 ``(3,H,W)`` to the same shape and type, e.g. a :class:`~animegen.inference.stylist.Stylist`.
         summary: gets the results.
         max_side: scale larger photos down first.
-        skip_broken: go on after a photo that cannot be read, or is too large for the memory.
-        progress: is called after each photo.
+        skip_broken: skip photos that cannot be read, or are too large for the memory.
+        overwrite: replace files, also those made meanwhile.
+        progress: called after each photo.
 
     Raises:
         AnimegenError: if a result cannot be written, or at the first broken photo without ``skip_broken``.
@@ -42,7 +44,7 @@ def stylize_photos(
         except AnimegenError as error:
             summary.skipped.append(reason_for(job, error, skip_broken, "pictures"))
         else:
-            write_photo(job.target, drawing)
+            write_photo(job.target, drawing, overwrite)
             summary.done += 1
             summary.frames += 1
         progress()

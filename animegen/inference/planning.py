@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from animegen.errors import AnimegenError, did_you_mean
-from animegen.inference.targets import Format, Job, check_targets, plan_jobs
+from animegen.errors import AnimegenError
+from animegen.files import is_inside, real_path, regular_file, user_path
+from animegen.inference.targets import Format, Job, check_distinct, check_targets, plan_jobs
+from animegen.locks import locked, locked_file
 from animegen.media.images import EXTENSIONS, list_images
 from animegen.media.photos import format_of
 from animegen.media.video.opening import FILM_SUFFIXES, WRITTEN_SUFFIXES
@@ -19,10 +22,33 @@ USUAL_SUFFIX = ".mkv"
 
 @dataclass(frozen=True)
 class Plan:
-    """What to make: the photos one by one, then the films."""
+    """What to make: the photos one by one, then the videos.
+
+    Attributes:
+        photos: images to read and to write.
+        films: videos to read and to write.
+        folder: the output, if it is a folder that is filled file by file.
+    """
 
     photos: list[Job]
     films: list[Job]
+    folder: Path | None = None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other commands away from the results while the block runs.
+
+        A single video is held by its unfinished shots, see :func:`animegen.inference.partial.begun`.
+
+        Raises:
+            AnimegenError: if another command writes to the same place.
+        """
+        if self.folder is not None:
+            lock = locked(self.folder, tidy=True)
+        else:
+            lock = locked_file(self.photos[0].target) if self.photos else nullcontext()
+        with lock:
+            yield
 
 
 def plan(source: str, target: str, format_: Format, recursive: bool, overwrite: bool) -> Plan:
@@ -42,7 +68,7 @@ def plan(source: str, target: str, format_: Format, recursive: bool, overwrite: 
     Raises:
         AnimegenError: if there is nothing to do, or if something that exists would be replaced.
     """
-    begin, end = Path(source).expanduser(), Path(target).expanduser()
+    begin, end = user_path("input", source), user_path("output", target)
     is_film_name = end.suffix.lower() in WRITTEN_SUFFIXES and not end.is_dir()
     if is_pattern(begin):
         numbered(begin)
@@ -51,25 +77,29 @@ def plan(source: str, target: str, format_: Format, recursive: bool, overwrite: 
         made = Plan([], [_film(begin, end, is_film_name)])
     elif begin.is_dir():
         made = _plan_folder(begin, end, source, target, format_, recursive)
-    elif begin.is_file() and _is_film(begin) and not (begin.suffix.lower() == ".gif" and _is_picture_name(end)):
-        made = Plan([], [_film(begin, end, is_film_name)])
-    elif begin.is_file() and begin.suffix.lower() not in EXTENSIONS:
-        raise AnimegenError(
-            f"input='{begin}' is neither a picture nor a film that can be read: supported are"
-            f" {', '.join(EXTENSIONS)}, {', '.join(FILM_SUFFIXES)}, and folders of them."
-        )
-    elif begin.exists():
-        made = Plan(plan_jobs(source, target, format_, recursive), [])
     else:
-        near = did_you_mean(begin.name, os.listdir(begin.parent) if begin.parent.is_dir() else [])
-        raise AnimegenError(f"input='{begin}' does not exist: name a picture, a film or a folder.{near}")
-    _check(made, overwrite)
+        regular_file(begin)
+        made = _plan_file(begin, end, source, target, format_, is_film_name)
+    check_distinct([*made.photos, *made.films])
+    films = [Job(film.source, place) for film in made.films for place in places_of(film.target)]
+    check_targets([*made.photos, *films], overwrite)
     return made
 
 
 def is_sequence(path: Path) -> bool:
     """Tell whether a film of this name is a folder of pictures."""
     return is_pattern(path) or path.is_dir() or path.suffix.lower() not in (*FILM_SUFFIXES, *WRITTEN_SUFFIXES)
+
+
+def _plan_file(begin: Path, end: Path, source: str, target: str, format_: Format, is_film_name: bool) -> Plan:
+    if _is_film(begin) and not (begin.suffix.lower() == ".gif" and _is_picture_name(end)):
+        return Plan([], [_film(begin, end, is_film_name)])
+    if begin.suffix.lower() not in EXTENSIONS:
+        raise AnimegenError(
+            f"input='{begin}' is neither an image nor a video that can be read: supported are"
+            f" {', '.join(EXTENSIONS)}, {', '.join(FILM_SUFFIXES)}, and folders of them."
+        )
+    return Plan(plan_jobs(source, target, format_), [])
 
 
 def _film(source: Path, target: Path, is_film_name: bool) -> Job:
@@ -88,8 +118,7 @@ def _film(source: Path, target: Path, is_film_name: bool) -> Job:
 def _plan_folder(begin: Path, end: Path, source: str, target: str, format_: Format, recursive: bool) -> Plan:
     films = [path for path in _find(begin, (*FILM_SUFFIXES, ".gif"), recursive) if _is_film(path)]
     # Results of an earlier run, and of one that was stopped, are not input.
-    inside = end.resolve()
-    films = [path for path in films if not path.resolve().is_relative_to(inside)]
+    films = [path for path in films if not is_inside(path, end)]
     films = [path for path in films if not any(part.endswith(".partial") for part in path.parts)]
     chosen = set(films)
     photos: list[Job] = []
@@ -97,9 +126,9 @@ def _plan_folder(begin: Path, end: Path, source: str, target: str, format_: Form
         photos = [job for job in plan_jobs(source, target, format_, recursive) if job.source not in chosen]
     elif end.is_file():
         raise AnimegenError(f"input='{begin}' is a folder, so output='{end}' must be a folder, too: name one.")
-    elif inside == begin.resolve():
+    elif real_path(end) == real_path(begin):
         raise AnimegenError(f"output='{end}' is the input folder: choose another one.")
-    return Plan(photos, [Job(path, end / _kept(path.relative_to(begin))) for path in films])
+    return Plan(photos, [Job(path, end / _kept(path.relative_to(begin))) for path in films], end)
 
 
 def _kept(name: Path) -> Path:
@@ -127,24 +156,29 @@ def _find(folder: Path, suffixes: tuple[str, ...], recursive: bool) -> list[Path
         return []
 
 
-def _check(made: Plan, overwrite: bool) -> None:
-    jobs = [*made.photos, *made.films]
-    sources = {job.source.resolve() for job in jobs}
-    claimed: dict[str, Job] = {}
-    for job in jobs:
-        if job.target.resolve() in sources:
-            raise AnimegenError(f"The result would replace the input '{job.target}': choose another output=.")
-        other = claimed.setdefault(str(job.target).casefold(), job)
-        if other is not job:
-            raise AnimegenError(f"'{other.source}' and '{job.source}' would both become '{job.target}': rename one.")
-    films = [Job(film.source, place) for film in made.films for place in _places(film.target)]
-    check_targets([*made.photos, *films], overwrite)
+def check_video_output(sources: Sequence[Path], target: Path, overwrite: bool) -> None:
+    """Check before any work that one video can be made of ``sources`` under the name ``target``.
+
+    Raises:
+        AnimegenError: if the name is neither of a video nor of a folder, or something would be replaced.
+    """
+    known = target.suffix.lower() in (*FILM_SUFFIXES, *EXTENSIONS) and not is_pattern(target)
+    if target.suffix.lower() not in WRITTEN_SUFFIXES and known and not target.is_dir():
+        raise AnimegenError(
+            f"output='{target}' is neither a video that can be written nor a folder: use"
+            f" {', '.join(WRITTEN_SUFFIXES)}, or a folder."
+        )
+    if real_path(target) in map(real_path, sources):
+        raise AnimegenError(f"The result would replace the input '{target}': choose another output=.")
+    check_targets([Job(sources[0], place) for place in places_of(target)], overwrite)
 
 
-def _places(target: Path) -> list[Path]:
-    """Return what must not exist yet: of a film of pictures an earlier one, or a folder with something inside."""
+def places_of(target: Path) -> list[Path]:
+    """Return what must not exist before a video gets this name: itself, or the images of an earlier one."""
     if is_pattern(target):
         return numbered(target, must_exist=False)[:1] or [target]
-    if is_sequence(target):
-        return [target] if target.is_dir() and any(target.iterdir()) else [target / "000001.png"]
-    return [target]
+    if not is_sequence(target):
+        return [target]
+    if target.is_dir() and any(not path.name.startswith(".") for path in target.iterdir()):
+        return [target]
+    return [target / "000001.png"]

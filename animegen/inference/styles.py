@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from animegen.errors import AnimegenError
+from animegen.files import regular_file, user_path
 from animegen.media.images import list_images, read_image, to_float
 from animegen.tasks.protocols import Styled
 
@@ -21,10 +22,10 @@ def style_files(value: Any) -> list[Path]:
     """
     files: list[Path] = []
     for item in value if isinstance(value, list | tuple) else [value]:
-        path = Path(str(item)).expanduser()
+        path = user_path("style", str(item))
         files += list_images(path) if path.is_dir() else [path]
-    if missing := [file for file in files if not file.is_file()]:
-        raise AnimegenError(f"The still '{missing[0]}' of style= does not exist: check the path.")
+    for file in files:
+        regular_file(file)
     if not files:
         raise AnimegenError("style= names no still: give a picture, a folder, or a list such as [a.jpg,b.jpg].")
     return files

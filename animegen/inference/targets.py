@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from animegen.errors import AnimegenError, did_you_mean
+from animegen.errors import AnimegenError
+from animegen.files import exists_error, is_inside, real_path, regular_file, user_path
 from animegen.media.images import EXTENSIONS, list_images
 from animegen.media.photos import KEPT_SUFFIXES, format_of
 
@@ -36,19 +38,27 @@ def plan_jobs(source: str, target: str, format_: Format = Format.keep, recursive
     Raises:
         AnimegenError: if there is nothing to do, or if a photo or another result would be replaced.
     """
-    begin, end = Path(source).expanduser(), Path(target).expanduser()
+    begin, end = user_path("input", source), user_path("output", target)
     if begin.is_dir():
         jobs = _plan_folder(begin, end, format_, recursive)
-    elif begin.is_file():
-        jobs = [_plan_file(begin, end, format_, is_folder=end.is_dir() or target.endswith(("/", os.sep)))]
     else:
-        near = did_you_mean(begin.name, os.listdir(begin.parent) if begin.parent.is_dir() else [])
-        raise AnimegenError(f"input='{begin}' does not exist: name a picture or a folder.{near}")
-    sources = {job.source.resolve() for job in jobs}
+        regular_file(begin)
+        jobs = [_plan_file(begin, end, format_, is_folder=end.is_dir() or target.endswith(("/", os.sep)))]
+    check_distinct(jobs)
+    return jobs
+
+
+def check_distinct(jobs: Sequence[Job]) -> None:
+    """Check that no result replaces an input or another result.
+
+    Raises:
+        AnimegenError: if one does.
+    """
+    sources = {real_path(job.source) for job in jobs}
     claimed: dict[str, Job] = {}
     for job in jobs:
-        if job.target.resolve() in sources:
-            raise AnimegenError(f"The result would replace the photo '{job.target}': choose another output=.")
+        if real_path(job.target) in sources:
+            raise AnimegenError(f"The result would replace the input '{job.target}': choose another output=.")
         # Without case, since many file systems do not tell Photo.png from photo.png.
         other = claimed.setdefault(str(job.target).casefold(), job)
         if other is not job:
@@ -56,18 +66,17 @@ def plan_jobs(source: str, target: str, format_: Format = Format.keep, recursive
                 f"'{other.source}' and '{job.source}' would both become '{job.target}':"
                 " use format=keep, or rename one of them."
             )
-    return jobs
 
 
 def _plan_folder(source: Path, target: Path, format_: Format, recursive: bool) -> list[Job]:
     if target.is_file() or (not target.exists() and target.suffix.lower() in EXTENSIONS):
         raise AnimegenError(f"input='{source}' is a folder, so output='{target}' must be a folder, too: name one.")
-    if target.resolve() == source.resolve():
+    if real_path(target) == real_path(source):
         raise AnimegenError(f"output='{target}' is the input folder: choose another one.")
     photos = list_images(source, recursive)
-    if target.resolve().is_relative_to(source.resolve()):
+    if is_inside(target, source):
         # Results of an earlier run are not photos.
-        photos = [photo for photo in photos if not photo.resolve().is_relative_to(target.resolve())]
+        photos = [photo for photo in photos if not is_inside(photo, target)]
     if not photos:
         raise AnimegenError(f"There are no pictures in '{source}' besides those in output='{target}'.")
     return [Job(photo, target / _renamed(photo.relative_to(source), format_)) for photo in photos]
@@ -101,13 +110,23 @@ def _renamed(name: Path, format_: Format) -> Path:
 def check_targets(jobs: Sequence[Job], overwrite: bool) -> None:
     """Check before any work that the results can be written where they belong.
 
+    Names are checked again when the results get them, see :func:`animegen.files.publish`.
+
     Raises:
         AnimegenError: if some exist and may not be replaced, or a folder cannot be written.
     """
-    existing = [job.target for job in jobs if job.target.exists()]
+    existing = [job.target for job in jobs if os.path.lexists(job.target)]
     if existing and not overwrite:
-        more = f" and {len(existing) - 1} more of {len(jobs)}" if len(existing) > 1 else ""
-        raise AnimegenError(f"'{existing[0]}'{more} exists: choose another output= or set overwrite=true.")
+        if len(existing) == 1:
+            raise exists_error(existing[0])
+        raise AnimegenError(
+            f"'{existing[0]}' and {len(existing) - 1} more of {len(jobs)} exist: choose another output= or set"
+            " overwrite=true."
+        )
+    for path in existing:
+        mode = path.lstat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
+            raise AnimegenError(f"'{path}' is neither a file nor a folder: choose another output=.")
     for folder in {job.target.parent for job in jobs}:
         place = next(parent for parent in (folder, *folder.parents) if parent.exists())
         if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):

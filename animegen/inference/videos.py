@@ -47,7 +47,8 @@ class FilmSettings:
         suffix: format of the frames of a film that is written as a folder of pictures.
         shots: finds the shots, as (first frame, stop); ``None`` takes each film for one shot.
         prefilter: takes noise off the frames, within each shot, before they are drawn.
-        identity: what else the result depends on: which model with which options. Compared when a run goes on.
+        identity: what else the result depends on: which model with which options. Compared when a run is resumed.
+        overwrite: replace files, also those made meanwhile.
     """
 
     encoding: Encoding = field(default_factory=Encoding)
@@ -57,6 +58,7 @@ class FilmSettings:
     shots: Shots | None = None
     prefilter: BilateralFilter | None = None
     identity: dict[str, Any] = field(default_factory=dict)
+    overwrite: bool = False
 
 
 def stylize_films(
@@ -116,11 +118,11 @@ def _stylize_film(
                 summary.frames += 1
                 shown.frame()
         except KeyboardInterrupt:
-            display.note("What is finished is kept: the same command goes on with it.")
+            display.note("Finished shots are kept: the same command resumes after them.")
             raise
         finally:
             shown.end()
-        for note in assemble(reader, partial, target, settings.suffix, info):
+        for note in assemble(reader, partial, target, settings.suffix, info, settings.overwrite):
             display.note(note)
         partial.remove()
     return list(dict.fromkeys([*partial.problems, *reader.problems]))
@@ -197,14 +199,20 @@ def _after(frames: Iterable[tuple[Tensor, Fraction]], finished: Finished | None)
             yield pixels, time
 
 
-def assemble(reader: FrameReader, partial: Partial, target: Path, suffix: str, info: VideoInfo) -> list[str]:
-    """Make the film of its segments; return what the user should know."""
+def assemble(
+    reader: FrameReader, partial: Partial, target: Path, suffix: str, info: VideoInfo, overwrite: bool = False
+) -> list[str]:
+    """Make the video of its segments; return what the user should know.
+
+    Raises:
+        AnimegenError: if it cannot be written, or something has its name and ``overwrite`` is false.
+    """
     if target.suffix.lower() in CONTAINERS:
         source = reader.path if isinstance(reader, VideoReader) else None
         # A kill now leaves nothing beside the film: the next run removes the folder of the shots.
-        with completed(target, partial.folder) as hidden:
+        with completed(target, partial.folder, overwrite=overwrite) as hidden:
             return join(partial.segments, hidden, source, target)
-    with create_video(target, info, suffix=suffix) as writer:
+    with create_video(target, info, suffix=suffix, overwrite=overwrite) as writer:
         for segment in partial.segments:
             for pixels, time in VideoReader(segment.path):
                 writer.write(pixels, segment.start + time)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import re
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from animegen.errors import AnimegenError, did_you_mean
+from animegen.files import completed, existing_folder, io_error_message, read_bytes
 
 #: Suffixes that :func:`list_images` looks for, all read by Pillow without further packages.
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jp2", ".avif")
@@ -63,19 +63,21 @@ def read_exif(path: str | Path) -> bytes | None:
         return None
 
 
-def write_image(path: str | Path, image: Tensor, exif: bytes | None = None, quality: int = 95) -> None:
-    """Write a picture; it appears under its name only when it is complete.
+def write_image(
+    path: str | Path, image: Tensor, exif: bytes | None = None, quality: int = 95, overwrite: bool = True
+) -> None:
+    """Write an image; it appears under its name only when it is complete.
 
     Args:
-        path: where to; the suffix selects the format, missing folders are made, a file of that
-            name is replaced.
+        path: of the file; the suffix selects the format, missing folders are created.
         image: uint8 ``(3, H, W)``, RGB.
         exif: EXIF block to keep (see :func:`read_exif`), for formats that have one. Its
             orientation is dropped, since :func:`read_image` has turned the pixels already.
         quality: 1 to 100, for the lossy formats JPEG, WebP and AVIF.
+        overwrite: replace a file of that name.
 
     Raises:
-        AnimegenError: for an unknown suffix, or a place that cannot be written.
+        AnimegenError: for an unknown suffix, a folder that cannot be written, or a file that must not be replaced.
     """
     path = Path(path)
     if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
@@ -87,21 +89,8 @@ def write_image(path: str | Path, image: Tensor, exif: bytes | None = None, qual
     if exif is not None and format_name in _WITH_EXIF:
         options["exif"] = _upright(exif)
     picture = Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy())
-    # In the same folder, since a rename is atomic only within one file system; hidden, so that
-    # nobody who lists the folder meanwhile takes it for a picture.
-    partial = path.with_name(f".{uuid.uuid4().hex}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "xb") as file:
-            picture.save(file, format=format_name, **options)
-        os.replace(partial, path)
-    except OSError as error:
-        raise AnimegenError(
-            f"The picture '{path}' cannot be written ({_reason(error)}): check the folder, its permissions and the"
-            " space left, or choose another output."
-        ) from error
-    finally:
-        _discard(partial)
+    with completed(path, overwrite=overwrite) as hidden, open(hidden, "xb") as file:
+        picture.save(file, format=format_name, **options)
 
 
 def list_images(folder: str | Path, recursive: bool = True, extensions: tuple[str, ...] = EXTENSIONS) -> list[Path]:
@@ -114,10 +103,7 @@ def list_images(folder: str | Path, recursive: bool = True, extensions: tuple[st
         AnimegenError: if the folder does not exist, is a file, cannot be read or holds no picture.
     """
     folder = Path(folder)
-    if folder.is_file():
-        raise AnimegenError(f"'{folder}' is a file, but a folder of pictures is wanted: name the folder it lies in.")
-    if not folder.is_dir():
-        raise AnimegenError(f"The folder '{folder}' does not exist: check the path.{_near_folder(folder)}")
+    existing_folder(folder)
     wanted = {extension.lower() for extension in extensions}
     found: list[Path] = []
     others = 0
@@ -156,14 +142,7 @@ def to_uint8(image: Tensor) -> Tensor:
 
 def _open(path: str | Path) -> Image.Image:
     """Open a picture file; Pillow reads its header only."""
-    path = Path(path)
-    try:
-        with open(path, "rb") as file:
-            data = file.read()
-    except FileNotFoundError as error:
-        raise AnimegenError(f"The picture '{path}' does not exist: check the path.") from error
-    except OSError as error:
-        raise AnimegenError(f"'{path}' cannot be read as a picture ({_reason(error)}): check the path.") from error
+    data = read_bytes(path)
     try:
         return Image.open(io.BytesIO(data))
     except Image.DecompressionBombError as error:
@@ -218,7 +197,7 @@ def visible_files(folder: Path, recursive: bool = True) -> list[Path]:
     seen: set[str] = set()
 
     def refuse(error: OSError) -> None:
-        raise AnimegenError(f"The folder '{error.filename}' cannot be read ({error.strerror}): check its permissions.")
+        raise AnimegenError(io_error_message(error, error.filename))
 
     for place, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
         real = os.path.realpath(place)
@@ -230,21 +209,6 @@ def visible_files(folder: Path, recursive: bool = True) -> list[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX"))) if recursive else []
         files += [Path(place, name) for name in names if not name.startswith(".")]
     return files
-
-
-def _near_folder(folder: Path) -> str:
-    try:
-        names = [entry.name for entry in os.scandir(folder.parent) if entry.is_dir()]
-    except OSError:
-        return ""
-    return did_you_mean(folder.name, names)
-
-
-def _discard(partial: Path) -> None:
-    try:
-        partial.unlink(missing_ok=True)
-    except OSError:  # its folder is no folder: then there is no file either
-        return
 
 
 def _reason(error: BaseException) -> str:

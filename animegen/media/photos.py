@@ -5,8 +5,6 @@ For pictures that are only looked at, as in training, :mod:`animegen.media.image
 
 from __future__ import annotations
 
-import os
-import uuid
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from animegen.errors import AnimegenError
+from animegen.files import completed, translate_io_errors
 from animegen.media.images import read_exif, read_image
 
 #: Suffixes that keep their format when a photo is written again; others become ``.png``.
@@ -82,15 +81,19 @@ def read_photo(path: str | Path) -> Photo:
     return Photo(pixels, alpha, read_exif(path), profile if keep else None)
 
 
-def write_photo(path: str | Path, photo: Photo) -> None:
+def write_photo(path: str | Path, photo: Photo, overwrite: bool = True) -> None:
     """Write a photo; it appears under its name only when it is complete.
 
-    The suffix selects the format, missing folders are made, a file of that name is replaced.
-    What the format cannot hold is left out; transparency then becomes white. The EXIF block
-    says that the pixels are upright.
+    Missing folders are created. What the format cannot hold is left out; transparency then becomes white. The EXIF
+    block says that the pixels are upright.
+
+    Args:
+        path: of the file; the suffix selects the format.
+        photo: what to write.
+        overwrite: replace a file of that name.
 
     Raises:
-        AnimegenError: for an unknown suffix, or a place that cannot be written.
+        AnimegenError: for an unknown suffix, a folder that cannot be written, or a file that must not be replaced.
     """
     path = Path(path)
     format_name = format_of(path)
@@ -108,22 +111,13 @@ def write_photo(path: str | Path, photo: Photo) -> None:
             picture.putalpha(alpha)
         else:
             picture = Image.composite(picture, Image.new("RGB", picture.size, "white"), alpha)
-    # Hidden, in the same folder: a rename is atomic only within one file system.
-    partial = path.with_name(f".{uuid.uuid4().hex}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(partial, "xb") as file:
-                picture.save(file, format=format_name, **options)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise AnimegenError(
-            f"'{path}' cannot be written ({reason}): check the folder, its permissions and the space left,"
-            " or choose another output or format."
-        ) from error
+    # Pillow raises ValueError for sizes and modes that a format does not have.
+    with (
+        completed(path, overwrite=overwrite) as hidden,
+        translate_io_errors(path, "written", also=(ValueError,)),
+        open(hidden, "xb") as file,
+    ):
+        picture.save(file, format=format_name, **options)
 
 
 def format_of(path: str | Path) -> str | None:

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from tests.unit.apply.test_generation import Blend, Fader
 
 from animegen.cli import generate as verb
 from animegen.media.images import read_image, write_image
 from animegen.media.video.opening import open_video
 from tests.support import refused, run_verb, train
+from tests.unit.inference.test_generation import Blend, Fader
 
 EXACT = ("codec=libx264rgb", "crf=0", "pix_fmt=rgb24")
 

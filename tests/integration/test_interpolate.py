@@ -125,7 +125,7 @@ def test_the_same_drawing_is_known_under_noise_and_a_blink_is_another(frames: li
         (["input=[{a},{a}]", "output={t}/o", "factor=twice"], "factor=twice is not possible"),
         (["input=[{a},{a}]", "output={t}/o", "slowmo=0.5"], "makes nothing slower"),
         (["input=[{a},{a}]", "output={t}/o", "slowmo=4"], "input_fps= says"),
-        (["input=[{a},{a}]", "output={t}/x.png"], "neither a film"),
+        (["input=[{a},{a}]", "output={t}/x.png"], "neither a video"),
         (["input=[{a},{a}]", "output={t}"], "exists"),
     ],
 )
@@ -181,7 +181,7 @@ def test_a_killed_run_goes_on_after_its_last_shot(
     assert (tmp_path / "out.mp4.partial/00001.mp4").exists()
     first = len(drawn)
     assert go(run, str(film), tmp_path / "out.mp4", *words) == 0
-    assert "goes on after frame" in capsys.readouterr().err
+    assert "is resumed after frame" in capsys.readouterr().err
     assert not (tmp_path / "out.mp4.partial").exists()
     whole, mine = (list(VideoReader(tmp_path / name)) for name in ("whole.mp4", "out.mp4"))
     assert [time for _, time in whole] == [time for _, time in mine]

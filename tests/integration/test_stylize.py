@@ -214,7 +214,7 @@ def test_what_is_no_picture_is_an_error_that_names_what_is_supported(
 ) -> None:
     (tmp_path / "text.txt").write_bytes(b"x")
     message = refused(capsys, run(f"input={tmp_path / 'text.txt'}", f"output={tmp_path / 'out'}"))
-    assert "text.txt' is neither a picture nor a film that can be read: supported are .jpg" in message
+    assert "text.txt' is neither an image nor a video that can be read: supported are .jpg" in message
 
 
 def test_unwritable_output(model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -159,7 +159,7 @@ def test_killed_in_the_middle(model: Inverts, tmp_path: Path, monkeypatch: pytes
     """A process that is killed leaves nothing under the name of the film, and its finished shots for another."""
     source = write_film(tmp_path / "in.mp4", [noise(n) for n in range(12)])
     program = (
-        "import sys, time; from pathlib import Path; from animegen import stylize as verb\n"
+        "import sys, time; from pathlib import Path; from animegen.cli import stylize as verb\n"
         "from tests.integration.test_stylize_films import Counts\n"
         "class Slow(Counts):\n"
         "    def stylize(self, frames, state, style=None):\n"
@@ -187,6 +187,36 @@ def test_killed_in_the_middle(model: Inverts, tmp_path: Path, monkeypatch: pytes
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", "out.mp4"]
 
 
+@pytest.mark.parametrize("model", [Counts], indirect=True)
+@pytest.mark.parametrize("damage", ["flipped", "cut", "empty", "gone"])
+def test_a_damaged_shot_is_drawn_again(
+    damage: str, model: Inverts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_film(tmp_path / "in.mp4", [noise(n) for n in range(12)])
+    monkeypatch.setattr(verb, "_shots", lambda frames: [(0, 4), (4, 6), (6, len(list(frames)))])
+    words = (f"input={source}", *LOSSLESS)
+    assert run(*words, f"output={tmp_path / 'whole.mp4'}") == 0
+    model.calls, model.fails_at = 0, 9
+    assert run(*words, f"output={tmp_path / 'out.mp4'}") == 130
+    second = tmp_path / "out.mp4.partial" / "00002.mp4"
+    data = second.read_bytes()
+    half = len(data) // 2
+    if damage == "gone":
+        second.unlink()
+    else:
+        flipped = data[:half] + bytes([data[half] ^ 1]) + data[half + 1 :]
+        second.write_bytes({"flipped": flipped, "cut": data[:half], "empty": b""}[damage])
+    (second.parent / "mine.txt").write_text("not the command's")
+    model.calls, model.fails_at = 0, 10**9
+    capsys.readouterr()
+    assert run(*words, f"output={tmp_path / 'out.mp4'}") == 0
+    assert f"'{second}' is damaged: it and what follows is drawn again" in capsys.readouterr().err
+    assert model.calls == 8 + 1
+    for whole, out in zip(pixels_of(tmp_path / "whole.mp4"), pixels_of(tmp_path / "out.mp4"), strict=True):
+        assert torch.equal(whole, out)
+    assert [path.name for path in second.parent.iterdir()] == ["mine.txt"]
+
+
 def test_a_film_that_another_command_draws(model: Inverts, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It is left to that command; what that has begun stays as it is."""
     source = write_film(tmp_path / "in.mp4", [noise(n) for n in range(3)])
@@ -207,15 +237,15 @@ def test_other_settings_begin_anew(model: Inverts, tmp_path: Path, capsys: pytes
     words = (f"input={source}", f"output={tmp_path / 'out.mp4'}")
     model.fails_at = 4
     assert run(*words, "strength=0.5") == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command resumes" in capsys.readouterr().err
     model.calls, model.fails_at = 0, 10**9
     assert run(*words) == 0
-    assert "begun anew" in capsys.readouterr().err
+    assert "the video is started again" in capsys.readouterr().err
     assert model.calls == 6 + 1
     (tmp_path / "more.mp4.partial").mkdir()
     (tmp_path / "more.mp4.partial" / "mine.txt").write_text("mine")
     message = refused(capsys, run(f"input={source}", f"output={tmp_path / 'more.mp4'}"))
-    assert "is not the beginning of a film" in message
+    assert "is not an unfinished video of animegen" in message
     assert (tmp_path / "more.mp4.partial" / "mine.txt").exists()
 
 
@@ -292,7 +322,7 @@ def test_a_folder_of_both(model: Inverts, tmp_path: Path, capsys: pytest.Capture
         (["fps=fast"], "fps=fast is not possible"),
         (["output=in.mp4"], "would replace the input"),
         (["input=nothing.mp4"], "does not exist"),
-        (["input=in.txt"], "neither a picture nor a film"),
+        (["input=in.txt"], "neither an image nor a video"),
     ],
 )
 def test_mistakes(

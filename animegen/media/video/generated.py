@@ -19,16 +19,19 @@ RATE = 48000
 """Samples of sound per second."""
 
 
-def write_generated_film(path: str | Path, film: Film, encoding: Encoding | None = None) -> None:
+def write_generated_film(
+    path: str | Path, film: Film, encoding: Encoding | None = None, overwrite: bool = True
+) -> None:
     """Write a generated film with its sound; it appears under its name when it is complete.
 
     Args:
         path: the file, whose suffix says which container.
         film: of an even width and height.
         encoding: codec and quality; ``None`` takes the usual.
+        overwrite: replace a file of that name.
 
     Raises:
-        AnimegenError: if the file cannot be written.
+        AnimegenError: if the file cannot be written, or must not be replaced.
     """
     height, width = film.shape
     fps = Fraction(film.fps).limit_denominator(1001)
@@ -44,7 +47,7 @@ def write_generated_film(path: str | Path, film: Film, encoding: Encoding | None
                 f"'{path}' cannot be written, since its sound needs a place in '{folder}' ({error.strerror}): make room"
                 " there, or set TMPDIR to another folder."
             ) from error
-        with VideoWriter(Path(path), info, encoding or Encoding(), sound) as writer:
+        with VideoWriter(Path(path), info, encoding or Encoding(), sound, overwrite=overwrite) as writer:
             for number, picture in enumerate(film):
                 writer.write(torch.from_numpy(picture).permute(2, 0, 1), times[number])
             writer.close(end)

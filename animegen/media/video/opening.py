@@ -42,6 +42,7 @@ def create_video(
     encoding: Encoding | None = None,
     copy_from: str | Path | None = None,
     suffix: str = ".png",
+    overwrite: bool = True,
 ) -> FrameWriter:
     """Begin to write a film.
 
@@ -51,14 +52,15 @@ def create_video(
         like: size, rate, time base and colour of the film.
         encoding: how to encode; GIFs and pictures need none.
         copy_from: a film whose sound and subtitles are copied, where the format has any.
-        suffix: format of the pictures in a folder.
+        suffix: format of the images in a folder.
+        overwrite: replace what has the name, even if it was made meanwhile.
 
     Raises:
-        AnimegenError: for options that do not fit, or a place that cannot be written.
+        AnimegenError: for options that do not fit, or a folder that cannot be written.
     """
     path = Path(path)
     if is_pattern(path) or path.suffix.lower() not in WRITTEN_SUFFIXES:
-        return SequenceWriter(path, suffix)
+        return SequenceWriter(path, suffix, overwrite)
     if path.suffix.lower() == ".gif":
-        return GifWriter(path, like)
-    return VideoWriter(path, like, encoding, copy_from)
+        return GifWriter(path, like, overwrite)
+    return VideoWriter(path, like, encoding, copy_from, overwrite=overwrite)

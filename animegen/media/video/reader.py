@@ -21,7 +21,8 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from torch import Tensor
 
-from animegen.errors import AnimegenError, did_you_mean
+from animegen.errors import AnimegenError
+from animegen.files import regular_file
 from animegen.media.video.deep import FromDeep, is_deep
 from animegen.media.video.frames import DEFAULT_RATE, FrameReader, Original, VideoInfo
 from animegen.media.video.pixels import FromFrames, colour_of
@@ -34,6 +35,8 @@ MISSING = Fraction(1, 2)
 _HDR = (SideDataType.MASTERING_DISPLAY_METADATA, SideDataType.CONTENT_LIGHT_LEVEL)
 #: A higher rate, or one below 1, is taken for a mistake of the header.
 FASTEST = 480
+#: Containers, by FFmpeg's names, whose duration is a length. Others store the time at which the last frame ends.
+_LENGTHS = {"mov", "mpegts", "flv"}
 
 
 class VideoReader(FrameReader):
@@ -53,11 +56,6 @@ class VideoReader(FrameReader):
         self.path = Path(path)
         self.problems: list[str] = []
         self.end = Fraction(0)
-        if not self.path.exists():
-            names = [entry.name for entry in self.path.parent.iterdir()] if self.path.parent.is_dir() else []
-            raise AnimegenError(
-                f"The film '{self.path}' does not exist: check the path.{did_you_mean(self.path.name, names)}"
-            )
         with self._open() as (container, stream):
             first = next(_decoded(container, stream, lambda problem: None), None)
             if first is None:
@@ -169,13 +167,14 @@ def open_container(path: Path) -> Iterator[InputContainer]:
     """Open a file for reading.
 
     Raises:
-        AnimegenError: if it cannot be read, or is no film.
+        AnimegenError: if it cannot be read, is no regular file, or is no video.
     """
+    size = regular_file(path).st_size
     try:
         container = av.open(str(path), metadata_errors="replace")
     except av.error.FFmpegError as error:
         reason = error.strerror or str(error)
-        if path.is_file() and path.stat().st_size == 0:
+        if size == 0:
             reason = "it is empty"
         elif isinstance(error, av.error.EOFError):
             reason = "it ends before its first frame"
@@ -204,9 +203,15 @@ def packets(container: InputContainer, report: Callable[[str], None]) -> Iterato
             failures += 1
             if failures == 1:
                 report(f"a part cannot be read ({error.strerror})")
-    claimed = Fraction(container.duration or 0, av.time_base) + Fraction(container.start_time or 0, av.time_base)
+    claimed = Fraction(container.duration or 0, av.time_base)
+    if _stores_length(container):
+        claimed += Fraction(container.start_time or 0, av.time_base)
     if claimed - ends > MISSING:
         report(f"it is cut off: {float(ends):.2f} of {float(claimed):.2f} s are there")
+
+
+def _stores_length(container: InputContainer) -> bool:
+    return not _LENGTHS.isdisjoint(container.format.name.split(","))
 
 
 def _decoded(
@@ -262,6 +267,8 @@ def _info(container: InputContainer, stream: VideoStream, first: VideoFrame, rot
         duration = stream.duration * base_of(stream)
     elif container.duration:
         duration = Fraction(container.duration, av.time_base)
+    if duration is not None and not _stores_length(container):
+        duration -= (stream.start_time or 0) * base_of(stream)
     sideways = rotation % 180 != 0
     aspect = stream.sample_aspect_ratio or Fraction(1)
     aspect = aspect if aspect > 0 else Fraction(1)

@@ -17,6 +17,7 @@ from av.packet import Packet
 from av.stream import Stream
 
 from animegen.errors import AnimegenError
+from animegen.files import translate_io_errors
 from animegen.media.video.encoding import container_of
 from animegen.media.video.reader import base_of, open_container, packets
 
@@ -113,25 +114,19 @@ def join(
         if name in ("mp4", "mov"):
             # When the film begins late, the delay is written in the movie's time scale, of 1 ms unless it is set.
             options |= {"movie_timescale": str(base_of(template).denominator), "movflags": "+faststart"}
-        try:
-            with av.open(str(target), "w", format=name, container_options=options) as output:
-                stream = output.add_stream_from_template(template, opaque=True)
-                stream.time_base = base_of(template)
-                queues = [_video(segments, stream, template.codec_context.extradata)]
-                if source is not None:
-                    original = stack.enter_context(open_container(source))
-                    copied = _add_streams(original, output, source, notes)
-                    output.metadata.update(
-                        {k: v for k, v in original.metadata.items() if k.lower() not in _STORAGE_TAGS}
-                    )
-                    output.set_chapters(original.chapters())
-                    queues.append(_copied(original, copied))
-                for packet in heapq.merge(*queues, key=_moment):
-                    output.mux(packet)
-        except av.error.FFmpegError as error:
-            raise AnimegenError(
-                f"'{target}' cannot be written ({error.strerror}): check the space left, or choose another output."
-            ) from error
+        stack.enter_context(translate_io_errors(container or target, "written", also=(av.error.FFmpegError,)))
+        output = stack.enter_context(av.open(str(target), "w", format=name, container_options=options))
+        stream = output.add_stream_from_template(template, opaque=True)
+        stream.time_base = base_of(template)
+        queues = [_video(segments, stream, template.codec_context.extradata)]
+        if source is not None:
+            original = stack.enter_context(open_container(source))
+            copied = _add_streams(original, output, source, notes)
+            output.metadata.update({k: v for k, v in original.metadata.items() if k.lower() not in _STORAGE_TAGS})
+            output.set_chapters(original.chapters())
+            queues.append(_copied(original, copied))
+        for packet in heapq.merge(*queues, key=_moment):
+            output.mux(packet)
     return notes
 
 
@@ -204,8 +199,8 @@ def _film_packets(segments: Sequence[Segment], base: Fraction, extradata: bytes 
             stream = container.streams.video[0]
             if stream.codec_context.extradata != extradata:
                 raise AnimegenError(
-                    f"'{segment.path}' was encoded otherwise than the pieces before it: remove its folder and start"
-                    " again."
+                    f"'{segment.path}' was encoded otherwise than the segments before it: remove the folder"
+                    f" '{segment.path.parent}' and start again."
                 )
             times = _times(segment)
             ends = dict(zip(sorted(times), [*sorted(times)[1:], segment.end], strict=True))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import uuid
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -20,9 +18,11 @@ from PIL import Image
 from torch import Tensor
 
 from animegen.errors import AnimegenError
+from animegen.files import exists_error, hidden_name, publish, publish_all, publish_folder, real_path, regular_file
+from animegen.locks import locked_file
 from animegen.media.images import list_images, natural_key, read_image, write_image
 from animegen.media.video.frames import DEFAULT_RATE, RGB, Colour, FrameReader, FrameWriter, VideoInfo
-from animegen.media.video.writer import told
+from animegen.media.video.writer import writing
 
 #: GIFs count time in hundredths of a second, and viewers show what is shorter than two of them for a tenth.
 GIF_TICK = Fraction(1, 100)
@@ -101,18 +101,22 @@ class SequenceWriter(FrameWriter):
 
     Args:
         path: the folder, whose pictures are then ``000001.png`` and so on, or a pattern like ``frames/%05d.jpg``.
-        suffix: format of the pictures in a folder.
-
-    In a folder that exists, pictures with numbers of that pattern are replaced when the film is complete, nothing else.
+        suffix: format of the images in a folder.
+        overwrite: images with numbers of that pattern in an existing folder are replaced when the video is complete,
+            nothing else.
     """
 
-    def __init__(self, path: str | Path, suffix: str = ".png") -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, suffix: str = ".png", overwrite: bool = True) -> None:
+        self.path, self.overwrite = Path(path), overwrite
         pattern = self.path if is_pattern(self.path) else self.path / f"%06d{suffix}"
         self.folder, self._name = pattern.parent, pattern.name
         self.notes: list[str] = []
         self.count = 0
-        self._hidden = self.folder.with_name(f".{uuid.uuid4().hex}.part")
+        # Inside a folder that exists: it may be the root of its file system.
+        self._lock = ExitStack()
+        self._lock.enter_context(locked_file(Path(real_path(self.folder))))
+        exists = self.folder.is_dir()
+        self._hidden = hidden_name(self.folder / "frames" if exists else Path(real_path(self.folder)))
 
     def write(self, pixels: Tensor, time: Fraction) -> None:
         """Append a picture; see :meth:`FrameWriter.write`."""
@@ -120,24 +124,33 @@ class SequenceWriter(FrameWriter):
         write_image(self._hidden / (self._name % self.count), pixels)
 
     def close(self, end: Fraction | None = None) -> None:
-        """Give the folder its name, or move the pictures into the folder that has it."""
+        """Give the folder its name, or move the images into the folder that has it."""
         if self.count == 0:
             raise AnimegenError(f"'{self.path}' is not written, since there is no frame for it: check the input.")
         if not self._hidden.exists():
             return
-        with told(self.path):
-            try:
-                self._hidden.rename(self.folder)  # succeeds unless a folder with something inside has the name
-            except OSError:
-                for old in numbered(self.folder / self._name, must_exist=False):
-                    old.unlink()
-                for picture in self._hidden.iterdir():
-                    os.replace(picture, self.folder / picture.name)
-        self.abort()
+        try:
+            with writing(self.path):
+                self._publish()
+        finally:
+            self.abort()
+
+    def _publish(self) -> None:
+        if not self.folder.is_dir():
+            publish_folder(self._hidden, self.folder)
+            return
+        old = numbered(self.folder / self._name, must_exist=False)
+        if old and not self.overwrite:
+            raise exists_error(old[0])
+        new = {image: self.folder / image.name for image in sorted(self._hidden.iterdir())}
+        publish_all(new, self.overwrite)
+        for image in set(old) - set(new.values()):
+            image.unlink()
 
     def abort(self) -> None:
         """Remove what was written; see :meth:`FrameWriter.abort`."""
         shutil.rmtree(self._hidden, ignore_errors=True)
+        self._lock.close()
 
 
 class GifWriter(FrameWriter):
@@ -147,19 +160,20 @@ class GifWriter(FrameWriter):
     for less than two of them are left out, since viewers would slow down; how many, is told.
 
     Args:
-        path: the file; one of that name is replaced when the film is complete.
+        path: the file, which appears when it is complete.
         info: facts about the film.
+        overwrite: replace a file of that name.
     """
 
-    def __init__(self, path: str | Path, info: VideoInfo) -> None:
-        self.path, self.info = Path(path), info
+    def __init__(self, path: str | Path, info: VideoInfo, overwrite: bool = True) -> None:
+        self.path, self.info, self.overwrite = Path(path), info, overwrite
         self.notes: list[str] = []
         self.count = self.dropped = 0
         self._pending: tuple[Tensor, int] | None = None
         self._start: Fraction | None = None
         self._last_duration = max(GIF_SHORTEST, round(1 / info.fps / GIF_TICK))
-        self._hidden = self.path.with_name(f".{uuid.uuid4().hex}.part")
-        with told(self.path):
+        self._hidden = hidden_name(self.path)
+        with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._container = av.open(str(self._hidden), "w", format="gif")
             self._stream = self._container.add_stream("gif", rate=100, width=info.width, height=info.height)
@@ -187,11 +201,14 @@ class GifWriter(FrameWriter):
             return
         assert self._start is not None
         self._encode(None if end is None else round((end - self._start) / GIF_TICK))
-        with told(self.path):
-            for packet in self._stream.encode(None):
-                self._container.mux(packet)
-            self._container.close()
-            os.replace(self._hidden, self.path)
+        try:
+            with writing(self.path):
+                for packet in self._stream.encode(None):
+                    self._container.mux(packet)
+                self._container.close()
+                publish(self._hidden, self.path, self.overwrite)
+        finally:
+            self._hidden.unlink(missing_ok=True)
         if self.dropped:
             self.notes.append(f"A GIF shows at most 50 frames per second: {self.dropped} were left out.")
 
@@ -217,7 +234,7 @@ class GifWriter(FrameWriter):
         both: Any = (np.array(reduced), palette)  # what PyAV's types do not know of
         frame = VideoFrame.from_ndarray(both, "pal8")
         frame.pts, frame.time_base = tick, GIF_TICK
-        with told(self.path):
+        with writing(self.path):
             for packet in self._stream.encode(frame):
                 packet.duration = self._last_duration
                 self._container.mux(packet)
@@ -247,6 +264,7 @@ def numbered(pattern: Path, must_exist: bool = True) -> list[Path]:
 def frames_of_gif(path: Path) -> int:
     """Return how many frames a GIF has; 0 for a file that is none."""
     try:
+        regular_file(path)
         with Image.open(path) as picture:
             return getattr(picture, "n_frames", 1)
     except Exception:  # Pillow's plug-ins raise nearly every kind of exception

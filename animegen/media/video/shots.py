@@ -25,6 +25,7 @@ from scenedetect.detectors import AdaptiveDetector, ThresholdDetector
 from torch import Tensor
 
 from animegen.errors import AnimegenError
+from animegen.files import regular_file
 
 WIDTH = 256
 """Width in pixels at which frames are looked at."""
@@ -154,6 +155,7 @@ def _small(frame: Frame) -> np.ndarray:
 
 def _decode(path: Path) -> Iterator[np.ndarray]:
     """Yield the frames of a file, small, (h, w, 3) BGR; the n-th frame decoded is frame n, whatever its time stamp."""
+    regular_file(path)
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:

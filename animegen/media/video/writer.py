@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,6 +13,7 @@ from av.video.frame import VideoFrame
 from torch import Tensor
 
 from animegen.errors import AnimegenError
+from animegen.files import completed, hidden_name, publish, translate_io_errors
 from animegen.media.video.deep import ToDeep, is_deep
 from animegen.media.video.encoding import Encoding, add_stream, container_of, even_sides
 from animegen.media.video.frames import RGB, FrameWriter, Original, VideoInfo
@@ -31,14 +29,16 @@ class VideoWriter(FrameWriter):
     repeated once.
 
     Args:
-        path: ``.mp4``, ``.m4v``, ``.mov`` or ``.mkv``; a file of that name is replaced when the film is complete.
+        path: ``.mp4``, ``.m4v``, ``.mov`` or ``.mkv``; the file appears when it is complete.
         info: size, rate, time base and colour; facts of another film may be used as they are.
         encoding: codec and its options.
         copy_from: a film of which sound, subtitles, attachments, chapters and tags are copied, packet by packet.
         piece: the film is only a piece of another, to be joined: MP4, its first frame at 0.
+        overwrite: replace a file of that name.
 
     Raises:
-        AnimegenError: for options that do not fit, or a place that cannot be written.
+        AnimegenError: for options that do not fit, a folder that cannot be written, or a file that must not be
+            replaced.
     """
 
     def __init__(
@@ -48,8 +48,9 @@ class VideoWriter(FrameWriter):
         encoding: Encoding | None = None,
         copy_from: str | Path | None = None,
         piece: bool = False,
+        overwrite: bool = True,
     ) -> None:
-        self.path, self.info, self.piece = Path(path), info, piece
+        self.path, self.info, self.piece, self.overwrite = Path(path), info, piece, overwrite
         self.notes: list[str] = []
         self.count = 0
         self.copy_from = None if copy_from is None else Path(copy_from)
@@ -71,11 +72,11 @@ class VideoWriter(FrameWriter):
         #: Frames that are like this are stored as they are.
         self._stored_as = None if any(self._pad) else (encoding.pix_fmt, width, height)
         self._time_base = info.time_base
-        self._hidden = self.path.with_name(f".{uuid.uuid4().hex}.part")
+        self._hidden = hidden_name(self.path)
         self._start, self._duration = Fraction(0), 1 / info.fps
         self._last: Fraction | None = None
         self._order = DecodingOrder(MOST_REORDERED)
-        with told(self.path):
+        with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._container = av.open(str(self._hidden), "w", format=name)
         self._open = True
@@ -124,7 +125,7 @@ class VideoWriter(FrameWriter):
         tag(frame, self._colour, self._convert.rgb)
         frame.time_base = self._time_base
         frame.pts = round((time - self._start) / self._time_base)
-        with told(self.path):
+        with writing(self.path):
             self._mux(frame)
 
     def close(self, end: Fraction | None = None) -> None:
@@ -138,7 +139,7 @@ class VideoWriter(FrameWriter):
         try:
             if self._last is None:
                 raise AnimegenError(f"'{self.path}' is not written, since there is no frame for it: check the input.")
-            with told(self.path):
+            with writing(self.path):
                 self._mux(None)
                 self._container.close()
                 self._open = False
@@ -148,15 +149,11 @@ class VideoWriter(FrameWriter):
 
     def _publish(self, end: Fraction) -> None:
         """Give the film its sound, its times, and its name."""
-        if self.piece:  # joining is to come
-            os.replace(self._hidden, self.path)
+        if self.piece:  # joined later
+            publish(self._hidden, self.path, self.overwrite)
             return
-        joined = self.path.with_name(f".{uuid.uuid4().hex}.part")
-        try:
+        with completed(self.path, overwrite=self.overwrite) as joined:
             self.notes += join([Segment(self._hidden, self._start, end)], joined, self.copy_from, self.path)
-            os.replace(joined, self.path)
-        finally:
-            joined.unlink(missing_ok=True)
 
     def abort(self) -> None:
         """Remove what was written; see :meth:`FrameWriter.abort`."""
@@ -173,14 +170,6 @@ class VideoWriter(FrameWriter):
             self._container.mux(self._order.rest())
 
 
-@contextmanager
-def told(path: Path) -> Iterator[None]:
-    """Phrase errors of FFmpeg and of the system for the user."""
-    try:
-        yield
-    except (av.error.FFmpegError, OSError) as error:
-        reason = error.strerror or str(error)
-        raise AnimegenError(
-            f"'{path}' cannot be written ({reason}): check the folder, its permissions and the space left, or choose"
-            " another output."
-        ) from error
+def writing(path: Path) -> AbstractContextManager[None]:
+    """Turn errors of FFmpeg and of the system into a sentence about a file that is being written."""
+    return translate_io_errors(path, "written", also=(av.error.FFmpegError,))

@@ -59,7 +59,7 @@ def test_one_file(photos: Path) -> None:
     ("source", "output", "options", "words"),
     [
         ("photos", "photos", {}, "is the input folder"),
-        ("photos/a.jpg", "photos/a.jpg", {}, "would replace the photo"),
+        ("photos/a.jpg", "photos/a.jpg", {}, "would replace the input"),
         ("photos", "photos/a.jpg", {}, "must be a folder, too"),
         ("photos", "new.png", {}, "must be a folder, too"),
         ("photos/notes.txt", "out", {}, r"not a picture that can be read: supported are \.jpg.*folders of them"),
@@ -88,7 +88,7 @@ def test_existing_results_are_counted(photos: Path) -> None:
     out.mkdir()
     for job in jobs[:2]:
         job.target.write_bytes(b"x")
-    with pytest.raises(AnimegenError, match=r"a\.jpg' and 1 more of 4 exists.*overwrite=true"):
+    with pytest.raises(AnimegenError, match=r"a\.jpg' and 1 more of 4 exist:.*overwrite=true"):
         check_targets(jobs, overwrite=False)
     check_targets(jobs, overwrite=True)
 

@@ -172,7 +172,7 @@ def test_broken_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         read_image(tmp_path / "empty.png")
     with pytest.raises(AnimegenError, match=r"none\.png' does not exist"):
         read_image(tmp_path / "none.png")
-    with pytest.raises(AnimegenError, match="cannot be read as a picture"):
+    with pytest.raises(AnimegenError, match="is a folder, not a file"):
         read_image(tmp_path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(AnimegenError, match=r"whole\.png.*decompression bomb"):

@@ -22,7 +22,7 @@ from tests.unit.models.test_interpolation_module import moving, term
 TESTS = Path(__file__).parents[2]
 NETWORKS, HERE = "unit/models/test_interpolation_networks.py", "unit/models/test_interpolation_acceptance.py"
 QUANTIZER, LATENT, LINES = "unit/nn/test_quantizer.py", "unit/losses/test_latent_losses.py", "unit/nn/test_lines.py"
-GRID, FILMS = "unit/apply/test_timegrid.py", "integration/test_interpolate.py"
+GRID, FILMS = "unit/inference/test_timegrid.py", "integration/test_interpolate.py"
 VALUES = "integration/test_interpolate_values.py"
 
 #: What is demanded, and the tests that see to it.
@@ -71,12 +71,12 @@ DEMANDS: list[tuple[str, dict[str, str]]] = [
             "test_interpolation_error_by_hand": "unit/metrics/test_legacy.py",
         },
     ),
-    ("cuts are found, flashes are none", {"test_cuts_are_found_and_flashes_are_not": "unit/video/test_shots.py"}),
+    ("cuts are found, flashes are none", {"test_cuts_are_found_and_flashes_are_not": "unit/media/video/test_shots.py"}),
     (
         "rhythms of one to three frames; a slow pan is no held drawing",
         {
-            "test_the_rhythm_of_a_drawn_scene_is_found": "unit/video/test_cadence.py",
-            "test_a_slow_pan_is_no_held_drawing": "unit/video/test_cadence.py",
+            "test_the_rhythm_of_a_drawn_scene_is_found": "unit/media/video/test_cadence.py",
+            "test_a_slow_pan_is_no_held_drawing": "unit/media/video/test_cadence.py",
         },
     ),
     (
@@ -108,7 +108,7 @@ DEMANDS: list[tuple[str, dict[str, str]]] = [
     ),
     (
         "accumulated pieces are the whole batch",
-        {"test_accumulated_chunks_equal_the_whole_batch": "unit/core/test_module.py"},
+        {"test_accumulated_chunks_equal_the_whole_batch": "unit/engine/test_module.py"},
     ),
     (
         "weights go on from size to size",

@@ -229,3 +229,20 @@ def test_a_header_with_the_rate_of_the_clock(tmp_path: Path) -> None:
     plain = write_film(tmp_path / "plain.mp4", [level(n) for n in range(30)], fps=Fraction(25))
     path = write_film(tmp_path / "film.mkv", [level(n) for n in range(30)], fps=Fraction(25), copy_from=plain)
     assert VideoReader(path).info.fps == 25
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".mov"])
+def test_a_film_that_starts_late_is_whole(suffix: str, tmp_path: Path) -> None:
+    times = [10 + Fraction(n, 24) for n in range(30)]
+    whole = write_film(tmp_path / f"late{suffix}", [noise(n) for n in range(30)], times)
+    reader = VideoReader(whole)
+    assert [round(float(time), 2) for _, time in reader] == [round(float(time), 2) for time in times]
+    assert reader.problems == []
+    assert reader.info.expected_frames == 30
+    assert reader.info.duration == pytest.approx(Fraction(30, 24), abs=1e-3)
+    data = whole.read_bytes()
+    if suffix == ".mkv":  # others cannot be opened without their end
+        (tmp_path / "cut.mkv").write_bytes(data[: len(data) // 2])
+        cut = VideoReader(tmp_path / "cut.mkv")
+        list(cut)
+        assert any("cut off" in problem for problem in cut.problems)

@@ -114,7 +114,7 @@ def test_files_are_numbered_as_decoded(tmp_path: Path) -> None:
 
 
 def test_mistakes_are_told(tmp_path: Path) -> None:
-    with pytest.raises(AnimegenError, match=r"film 'nowhere.mp4' cannot be read"):
+    with pytest.raises(AnimegenError, match=r"'nowhere.mp4' does not exist"):
         detect_shots("nowhere.mp4")
     (tmp_path / "text.mp4").write_text("no film")
     with pytest.raises(AnimegenError, match="cannot be read"):
