@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 RUNS   := runs
 
 .DEFAULT_GOAL := help
-.PHONY: help install lint format type test test-all demo quickstart tensorboard bench clean
+.PHONY: help install lint format type test test-all docs demo quickstart tensorboard bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,6 +30,13 @@ format: install  ## put the code into the project's format
 
 type: install  ## check types
 	$(BIN)/mypy
+
+$(VENV)/docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet -e ".[docs]"
+	@touch $@
+
+docs: $(VENV)/docs  ## build the documentation site into build/site; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 test: lint type  ## lint, types and the quick tests (under 10 minutes on 2 cores)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"

@@ -21,7 +21,8 @@ def regions_source(
         folder: where they lie, named like the photos but for the suffix and as big.
         photos: those that are trained on.
         on_error: see :class:`~animegen.data.sources.ImageFolder`.
-        size, megabytes: as of the photos' :class:`~animegen.data.memory.InMemory`; ``None`` for photos without one.
+        size: as of the photos' :class:`~animegen.data.memory.InMemory`; ``None`` for photos without one.
+        megabytes: as of the photos' :class:`~animegen.data.memory.InMemory`.
     """
     if folder is None:
         return None

@@ -18,7 +18,7 @@ class ShardedStrategy(ModelParallelStrategy):
     that are frozen in turn; here each network is sharded by itself.
 
     Args:
-        timeout: see :class:`pytorch_lightning.strategies.ModelParallelStrategy`; likewise all other settings.
+        **settings: see :class:`pytorch_lightning.strategies.ModelParallelStrategy`.
     """
 
     def __init__(self, **settings: Any) -> None:

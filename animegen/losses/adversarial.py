@@ -27,9 +27,10 @@ class GANLoss(nn.Module):
             generator's form is the non-saturating one).
         target: what the logits should say, ``real`` or ``fake``. A generator's target is always ``real``.
         side: ``discriminator`` or ``generator``.
-        real_label, fake_label: what stands for 1 and for 0 in ``lsgan`` (mean (x - label)^2) and ``vanilla`` (cross
-            entropy with that probability). Labels such as 0.9 and 0.1 keep a discriminator from becoming too sure;
-            AnimeGANv3 judges its support tail with these.
+        real_label: target of real samples in ``lsgan`` (mean (x - label)^2) and ``vanilla`` (cross entropy with that
+            probability). Labels such as 0.9 and 0.1 keep a discriminator from becoming overconfident; AnimeGANv3 uses
+            them for its support tail.
+        fake_label: target of generated samples.
 
     Raises:
         AnimegenError: if a choice does not exist, a generator is told to be recognised, or labels do not apply.

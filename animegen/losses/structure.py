@@ -95,7 +95,8 @@ def motion_mask(first: Tensor, last: Tensor, threshold: float = 0.05, radius: in
     """Return where two frames (B,3,H,W) in [-1,1] differ, (B,1,H,W) of 0 and 1: a mask where there is no better one.
 
     Args:
-        first, last: the frames.
+        first: a frame.
+        last: another frame.
         threshold: smallest difference of a channel, black to white being 1.
         radius: by so many pixels the places are widened.
     """

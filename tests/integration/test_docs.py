@@ -31,7 +31,7 @@ VERBS = {
     **{"train": train_verb, "compare": compare, "eval": evaluate, "export": export, "interpolate": interpolate},
     **{"list": listing, "prepare": prepare, "stylize": stylize},
 }
-FENCE = re.compile(r"^```(\w+) ?(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r'^```(\w+)(?: title="(\S+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 
 
 def test_every_recorded_experiment_is_in_the_table() -> None:

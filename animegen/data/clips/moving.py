@@ -64,8 +64,9 @@ class ToonWorldWindows(ToonWorldImages):
     Args:
         look: ``photo``, or a style.
         length: frames per scene; the scene itself lasts ``frames``.
-        motion: whether :meth:`motion` will be asked for.
-        settings: see :class:`~animegen.toonworld.ToonWorldImages`.
+        motion: whether :meth:`motion` is called later.
+
+    Other arguments are those of :class:`~animegen.toonworld.ToonWorldImages`.
     """
 
     def __init__(

@@ -34,7 +34,8 @@ class PixelOptimiser(nn.Module):
         style_size: side of the style still in pixels.
         content_layer: where content is compared.
         style_layers: where style is compared, all alike (0.2 each).
-        content_weight, style_weight: 10 and 40, as in the course exercise that the recipe comes from.
+        content_weight: 10, as in the course exercise that the recipe comes from.
+        style_weight: 40, from the same exercise.
         learning_rate: of Adam, in levels of 255: 2 as in the exercise, about what a pixel changes per iteration.
         iterations: 200 as in the exercise.
         noise: share of noise in the picture at the start, the rest is the photo.

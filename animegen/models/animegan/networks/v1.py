@@ -24,7 +24,8 @@ class InvertedResidual(nn.Module):
     """Widen by 1x1, filter each channel by 3x3, narrow by 1x1 without activation, add the input if it fits.
 
     Args:
-        inputs, outputs: channels. The input is added if they are equal.
+        inputs: input channels.
+        outputs: output channels. The input is added if the two are equal.
         expansion: factor from ``inputs`` to the width in between.
         norm: norm after each of the three convolutions.
         depthwise_bias: bias of the 3x3 convolution (v2 has one, v1 has none).

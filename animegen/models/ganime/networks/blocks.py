@@ -68,8 +68,10 @@ class ResBlock(nn.Module):
     """Norm, swish, 3x3 convolution, twice, plus a shortcut (1x1 where the number of channels changes).
 
     Args:
-        inputs, outputs: channels.
-        groups, eps: of the norms.
+        inputs: input channels.
+        outputs: output channels.
+        groups: groups of the norms.
+        eps: epsilon of the norms.
         dropout: before the second convolution.
     """
 
@@ -93,7 +95,8 @@ class Attention(nn.Module):
 
     Args:
         channels: of the map.
-        groups, eps: of the norm.
+        groups: groups of the norm.
+        eps: epsilon of the norm.
     """
 
     def __init__(self, channels: int, groups: int = 32, eps: float = 1e-6) -> None:

@@ -61,7 +61,8 @@ def attended(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dro
 
     Args:
         query: (B,heads,S,size).
-        key, value: (B,heads,K,size).
+        key: (B,heads,K,size).
+        value: (B,heads,K,size).
         mask: bool (S,K), true where a query may look, somewhere at least; ``None`` for everywhere.
         dropout: share of the weights that are left out.
     """

@@ -43,7 +43,7 @@ class Encoder(nn.Module):
         resample: see :func:`~animegen.models.ganime.networks.blocks.check_resample`.
         patch: side of the patches that become one place at the beginning.
         first: channels of the first convolution, where there are no patches.
-        settings: of the blocks: groups, eps, dropout.
+        **settings: of the blocks: groups, eps, dropout.
     """
 
     def __init__(
@@ -83,11 +83,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The encoder backwards, with one residual block more per level.
-
-    Args:
-        widths, latent, blocks, attention, resample, patch, settings: as the encoder's.
-    """
+    """The mirrored encoder, with one more residual block per level. It takes the arguments of :class:`Encoder`."""
 
     def __init__(
         self,

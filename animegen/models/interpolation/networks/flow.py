@@ -154,8 +154,9 @@ class IFNet(InbetweenNetwork):
 
     Extra values: ``flow`` (B,4,H,W), ``mask`` (B,1,H,W), ``merged`` (B,3,H,W): what the flow alone makes of it.
 
+    ``scales``, ``widths``, ``features`` and ``depth`` are those of :class:`FlowPyramid`.
+
     Args:
-        scales, widths, features, depth: see :class:`FlowPyramid`.
         refine: channels of the refining U-Net's levels at width 1; empty for none.
         width: factor on all channel counts.
         guide: channels of the guide; 0 for none.

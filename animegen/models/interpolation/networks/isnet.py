@@ -36,7 +36,9 @@ class RSU(nn.Module):
 
     Args:
         height: convolutions on the way down: ``height - 2`` times pooled, the last one dilated instead.
-        inputs, middle, outputs: channels in, inside and out.
+        inputs: input channels.
+        middle: channels inside.
+        outputs: output channels.
     """
 
     def __init__(self, height: int, inputs: int, middle: int, outputs: int) -> None:

@@ -23,9 +23,7 @@ _IMPORTANCE = -0.1
 class PairFlow(nn.Module):
     """Flow between the two frames, both ways, coarse to fine; it does not depend on the time and begins at 0.
 
-    Args:
-        scales, widths, features, depth: as in :class:`~animegen.models.interpolation.networks.flow.FlowPyramid`.
-        width: factor on the channel counts.
+    It takes the arguments of :class:`~animegen.models.interpolation.networks.flow.FlowPyramid`.
     """
 
     def __init__(
@@ -65,8 +63,9 @@ class SoftSplatLite(InbetweenNetwork):
     Extra values: ``carried`` (2B,3,H,W), each frame as seen through the flow in the other's place, and ``ends``, what
     it should equal; ``merged`` (B,3,H,W), before the U-Net; ``coverage`` (B,2,H,W), where something landed.
 
+    ``scales``, ``widths``, ``features`` and ``depth`` are those of the flow.
+
     Args:
-        scales, widths, features, depth: of the flow.
         refine: channels of the U-Net's levels at width 1.
         width: factor on all channel counts.
     """

@@ -211,7 +211,8 @@ class TemporalGenerator(nn.Module):
             :class:`~animegen.models.temporal.networks.composition.Composition`; ``none`` puts it out as it is.
         encoder_blocks: residual blocks at 1/2, 1/4 and 1/8.
         blocks: number of fusion blocks at 1/8.
-        fusion, kernel: see :class:`~animegen.models.temporal.networks.style.FusionBlock`.
+        fusion: see :class:`~animegen.models.temporal.networks.style.FusionBlock`.
+        kernel: attention kernel of the fusion blocks.
         self_attention: SAGAN's, at 1/8; the picture is then not computed in tiles.
         norm: of the residual blocks, ``layer`` or ``instance``, of each frame by itself.
         blurpool: blur before sizes are halved.
