@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from rich.markup import escape
-from rich.table import Table
 from torch import Tensor
 
 from animegen.benchmarks.benchmark import Scores
 from animegen.benchmarks.registry import PRIVILEGED, metric_info
+from animegen.benchmarks.wide_table import METRIC, NAME, Column, WideTable, wrapped
 from animegen.errors import AnimegenError
 from animegen.media.images import to_uint8, write_image
 
@@ -38,34 +38,30 @@ def best_methods(scores: Scores, metric: str, privileged: Collection[str] = PRIV
 
 
 def rich_table(
-    scores: Scores, title: str | None = None, spread: bool = False, privileged: Collection[str] = PRIVILEGED
-) -> Table:
+    scores: Scores, title: str = "", spread: bool = False, privileged: Collection[str] = PRIVILEGED
+) -> WideTable:
     """Return a table for the terminal: a row per metric, a column per method, the best value of each row in bold.
-
-    (`markdown_table` has a row per method; here a dozen metrics would not fit side by side.)
 
     Args:
         scores: result of `Benchmark.evaluate`.
-        title: heading.
+        title: text above the table.
         spread: show the standard deviation over the images behind the mean.
-        privileged: methods to mark with a star and to leave out of the contest.
+        privileged: methods to mark with a star and to leave out when the best is chosen.
     """
+    metrics = _metrics(scores)
+    best = {metric: best_methods(scores, metric, privileged) for metric in metrics}
+    columns = []
+    for name in sorted(scores, key=lambda name: name != "model"):  # the model first, the others in their order
+        cells = [_cell(scores, name, metric, spread) for metric in metrics]
+        cells = [
+            f"[bold]{cell}[/bold]" if name in best[metric] else cell
+            for metric, cell in zip(metrics, cells, strict=True)
+        ]
+        star = "*" if name in privileged else ""
+        columns.append(Column(escape(wrapped(name + star, NAME)), cells, dim=bool(star)))
+    labels = Column("metric", [escape(wrapped(_heading(metric), METRIC)) for metric in metrics])
     marked = any(name in privileged for name in scores)
-    table = Table(title=title, caption=f"* {_NOTE}" if marked else None, caption_justify="left")
-    table.add_column("metric", overflow="fold")
-    for name in scores:
-        starred = name in privileged
-        table.add_column(
-            f"{escape(name)}*" if starred else escape(name),
-            justify="right",
-            overflow="fold",
-            style="dim" if starred else None,
-        )
-    for metric in _metrics(scores):
-        best = best_methods(scores, metric, privileged)
-        cells = [(name in best, _cell(scores, name, metric, spread)) for name in scores]
-        table.add_row(_heading(metric), *(f"[bold]{cell}[/bold]" if bold else cell for bold, cell in cells))
-    return table
+    return WideTable(labels, columns, title, f"* {_NOTE}" if marked else "")
 
 
 def markdown_table(scores: Scores, spread: bool = False, privileged: Collection[str] = PRIVILEGED) -> str:

@@ -104,8 +104,10 @@ def compare(words: Sequence[str]) -> Path:
     unequal = differing(comparison.rows)
     if not sections:
         print("No run has scores: animegen train resume=<run> finishes one.", file=sys.stderr)
-    elif comparison.record is None and 0 < len(unequal) <= LARGEST_DIFFERENCE:
-        print(f"they differ in: {', '.join(unequal)}")
+    elif comparison.record is None:
+        for group in unequal:
+            if 0 < len(group.changed) <= LARGEST_DIFFERENCE:
+                print(f"{', '.join(group.names)} differ in: {', '.join(group.changed)}")
     _write_report(comparison, sections)
     print(f"the report: {comparison.report / 'report.html'}")
     if comparison.record and sections:
@@ -209,7 +211,7 @@ def _write_report(comparison: Comparison, sections: Sequence[Section]) -> None:
     """Write all files of the report; each appears when all are complete, and others in the folder stay."""
     runs = [each for group in comparison.rows.values() for each in group]
     more = gallery(runs[0]) if len(runs) == 1 else []
-    unscored = {} if sections else differing(comparison.rows)
+    unscored = [] if sections else differing(comparison.rows)
     html = page(comparison.title, comparison.question, comparison.commands, sections, comparison.rows, more, unscored)
     files: dict[str, bytes] = {
         "report.html": html.encode(),
@@ -239,9 +241,8 @@ def _write_files(folder: Path, files: Mapping[str, bytes]) -> None:
 
 def _section_markdown(section: Section) -> str:
     text = tables.markdown(section.summary)
-    if 0 < len(section.differing) <= LARGEST_DIFFERENCE:
-        names = [row.name for row in section.summary.trained()]
-        text += f"\nWhat differs in the configurations:\n\n{tables.differences_markdown(section.differing, names)}"
+    if 0 < sum(len(group.changed) + len(group.partial) for group in section.differing) <= LARGEST_DIFFERENCE:
+        text += f"\nDifferences between the configurations:\n\n{tables.differences_markdown(section.differing)}"
     return text
 
 

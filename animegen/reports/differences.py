@@ -1,16 +1,55 @@
-"""In what configurations differ."""
+"""Differences between configurations."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 #: Keys of the configuration that say where and how fast a run computes, or on what it is scored, not what it learns.
 CIRCUMSTANCES = frozenset({"output", "runs", "resume", "overwrite", "threads", "device", "benchmark"})
 
 
+@dataclass(frozen=True)
+class Differences:
+    """Differences between the configurations of runs of one model.
+
+    Attributes:
+        names: the runs.
+        changed: the keys that all of them have, ``{key: {name: value}}``.
+        partial: the keys that some of them lack.
+    """
+
+    names: list[str]
+    changed: dict[str, dict[str, Any]]
+    partial: dict[str, dict[str, Any]]
+
+
+def by_model(configs: Mapping[str, Mapping[str, Any]]) -> list[Differences]:
+    """Compare the configurations of the same model with one another; different models are not compared.
+
+    Args:
+        configs: the configurations by the name of the run; the model is told by ``model._target_``.
+
+    Returns:
+        An entry for each model of which there are several configurations that differ.
+    """
+    groups: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for name, config in configs.items():
+        model = config.get("model")
+        groups.setdefault(str(model.get("_target_")) if isinstance(model, dict) else "", {})[name] = config
+    found = []
+    for group in groups.values():
+        keys = differences(group)
+        changed = {key: values for key, values in keys.items() if len(values) == len(group)}
+        partial = {key: values for key, values in keys.items() if key not in changed}
+        if len(group) > 1 and keys:
+            found.append(Differences(list(group), changed, partial))
+    return found
+
+
 def differences(configs: Mapping[str, Any], prefix: str = "") -> dict[str, dict[str, Any]]:
-    """Return the dotted keys in which configurations differ, ``{key: {name: value}}``; absent values are left out.
+    """Return the dotted keys in which configurations differ, ``{key: {name: value}}``; absent values are omitted.
 
     A branch that some do not have is one entry, not one for each of its leaves.
     """

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
+from animegen.benchmarks.wide_table import NAME, Column, WideTable, wrapped
+from animegen.reports.differences import Differences
 from animegen.reports.runs import RunFolder
 from animegen.reports.summary import Summary
 from animegen.reports.tables import heading, label, notes, parts, short
@@ -21,6 +23,7 @@ code { background: #f2f2f2; padding: 0.1em 0.3em; border-radius: 3px; font-size:
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 0.92em; }
 th, td { padding: 0.3em 0.8em; text-align: right; border-bottom: 1px solid #e4e4e4; white-space: nowrap; }
+thead th { white-space: normal; overflow-wrap: anywhere; min-width: 5em; vertical-align: bottom; }
 th:first-child, td:first-child, table.text th, table.text td { text-align: left; }
 thead th { border-bottom: 2px solid #999; } tr.trivial { color: #777; } td b { color: #00568a; }
 table.text td { vertical-align: top; white-space: normal; overflow-wrap: anywhere; min-width: 6em; }
@@ -28,6 +31,11 @@ small { color: #777; } .bad { color: #b00020; } .absent { color: #999; }
 img { max-width: 100%; height: auto; } figure { margin: 1em 0; } figcaption { color: #666; font-size: 0.9em; }
 .gallery figure { display: inline-block; margin: 0.5em 1em 0.5em 0; vertical-align: top; }
 """
+
+#: Characters that fit the width of the page.
+WIDTH = 140
+#: Runs beside one another in a table of texts.
+COLUMNS = 6
 
 
 @dataclass(frozen=True)
@@ -46,13 +54,13 @@ class Section:
     Attributes:
         title: its heading.
         summary: the figures.
-        differing: in which keys the configurations of the rows differ, see :func:`animegen.reports.differences`.
+        differing: differences between the configurations of the rows.
         pictures: plots and picture strips by file name.
     """
 
     title: str
     summary: Summary
-    differing: Mapping[str, Mapping[str, Any]]
+    differing: Sequence[Differences]
     pictures: dict[str, Picture] = field(default_factory=dict)
 
 
@@ -63,7 +71,7 @@ def page(
     sections: Sequence[Section],
     runs: Mapping[str, Sequence[RunFolder]],
     gallery: Sequence[Picture] = (),
-    differing: Mapping[str, Mapping[str, Any]] | None = None,
+    differing: Sequence[Differences] = (),
 ) -> str:
     """Return the report.
 
@@ -74,7 +82,7 @@ def page(
         sections: one for each benchmark.
         runs: all runs by row, also those without scores.
         gallery: more pictures, for the report of one run.
-        differing: in which keys the configurations differ, where no section tells.
+        differing: differences between the configurations, where no section tells them.
     """
     body = [f"<h1>{escape(title)}</h1>"]
     if question:
@@ -84,8 +92,7 @@ def page(
         body += _section(section)
     if gallery:
         body += ['<h2>On the way</h2><div class="gallery">', *map(_figure, gallery), "</div>"]
-    if differing:
-        body += ["<h2>What differs in the configurations</h2>", _differences(differing, list(runs))]
+    body += _differences("h2", differing)
     body += ["<h2>Runs</h2>", _runs(runs)]
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -101,9 +108,7 @@ def _section(section: Section) -> list[str]:
     body = [f"<h2>{escape(section.title)}</h2>", _scores(summary)]
     body.append(f"<p><small>{escape(' '.join(notes(summary)))}</small></p>")
     body += [_figure(picture) for picture in section.pictures.values()]
-    if section.differing:
-        names = [row.name for row in summary.trained()]
-        body += ["<h3>What differs in the configurations</h3>", _differences(section.differing, names)]
+    body += _differences("h3", section.differing)
     items = "".join(
         f"<li><b>{escape(heading(name, info))}</b>: {escape(info.description)}</li>"
         for name, info in summary.metrics.items()
@@ -113,29 +118,54 @@ def _section(section: Section) -> list[str]:
 
 
 def _scores(summary: Summary) -> str:
-    head = "".join(f"<th>{escape(heading(name, info))}</th>" for name, info in summary.metrics.items())
-    lines = []
-    for row in summary.rows:
-        cells = []
+    """Return the scores: a line per metric, a column per row of the summary; in several tables if need be."""
+    columns, shown = [], {}
+    for row in sorted(summary.rows, key=lambda row: row.trivial):
+        texts, cells = [], []
         for metric in summary.metrics:
             mean, spread, difference = (escape(part) for part in parts(summary, row, metric))
             best = not row.trivial and summary.best(metric) == row.name
             second = f"<br><small>{difference}</small>" if difference else ""
+            texts.append(f"{mean} {spread}\n{difference}")
             cells.append(f"<td>{f'<b>{mean}</b>' if best else mean} <small>{spread}</small>{second}</td>")
-        kind = ' class="trivial"' if row.trivial else ""
-        lines.append(f"<tr{kind}><td>{escape(label(row))}</td>{''.join(cells)}</tr>")
-    return _table(f"<th></th>{head}", lines)
+        columns.append(Column(wrapped(row.name, NAME), texts, dim=row.trivial))
+        shown[id(columns[-1])] = (f"<th>{escape(label(row))}</th>", cells)
+    names = [escape(heading(name, info)) for name, info in summary.metrics.items()]
+    repeat = bool(columns) and not columns[0].dim
+    tables = []
+    for block in WideTable(Column("", names), columns, repeat=repeat).blocks(WIDTH):
+        heads, cells = zip(*(shown[id(column)] for column in block), strict=True)
+        lines = [f"<tr><td>{name}</td>{''.join(row)}</tr>" for name, *row in zip(names, *cells, strict=True)]
+        tables.append(_table(f"<th></th>{''.join(heads)}", lines))
+    return "\n".join(tables)
 
 
-def _differences(differing: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> str:
-    lines = []
-    for key, values in differing.items():
-        cells = [
-            f"<td>{escape(short(values[name]))}</td>" if name in values else '<td class="absent">absent</td>'
-            for name in names
-        ]
-        lines.append(f"<tr><td><code>{escape(key)}</code></td>{''.join(cells)}</tr>")
-    return _table("<th>key</th>" + "".join(f"<th>{escape(name)}</th>" for name in names), lines, "text")
+def _differences(level: str, differing: Sequence[Differences]) -> list[str]:
+    """Return the differences between configurations; keys that some runs lack are folded."""
+    body = [f"<{level}>Differences between the configurations</{level}>"] if differing else []
+    for group in differing:
+        if group.changed:
+            body.append(_keys(group.changed, group.names))
+        if group.partial:
+            count = f"{len(group.partial)} keys" if len(group.partial) > 1 else "1 key"
+            body.append(f"<details><summary>{count} that some runs lack</summary>")
+            body += [_keys(group.partial, group.names), "</details>"]
+    return body
+
+
+def _keys(found: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> str:
+    tables = []
+    for start in range(0, len(names), COLUMNS):
+        part = names[start : start + COLUMNS]
+        lines = []
+        for key, values in found.items():
+            cells = [
+                f"<td>{escape(short(values[name]))}</td>" if name in values else '<td class="absent">absent</td>'
+                for name in part
+            ]
+            lines.append(f"<tr><td><code>{escape(key)}</code></td>{''.join(cells)}</tr>")
+        tables.append(_table("<th>key</th>" + "".join(f"<th>{escape(name)}</th>" for name in part), lines, "text"))
+    return "\n".join(tables)
 
 
 def _runs(rows: Mapping[str, Sequence[RunFolder]]) -> str:

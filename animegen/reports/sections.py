@@ -13,7 +13,7 @@ from animegen.benchmarks.tables import picture_strip
 from animegen.errors import AnimegenError, did_you_mean
 from animegen.reports import plots
 from animegen.reports.clips import gif_strip, last_clip
-from animegen.reports.differences import differences
+from animegen.reports.differences import Differences, by_model
 from animegen.reports.page import Picture, Section, page
 from animegen.reports.pareto import CAPTION, PARETO, pareto_plot
 from animegen.reports.readme import small_jpeg
@@ -71,10 +71,9 @@ def make_sections(rows: Rows, settings: Mapping[str, Any]) -> list[Section]:
     return sections
 
 
-def differing(rows: Rows) -> dict[str, dict[str, Any]]:
-    """Return in which keys the configurations of the rows differ, see :func:`animegen.reports.differences`."""
-    configs = {name: seedless(runs[0].config) for name, runs in rows.items() if len(runs[0].config) > 1}
-    return differences(configs) if len(configs) > 1 else {}
+def differing(rows: Rows) -> list[Differences]:
+    """Return the differences between the configurations of rows of the same model."""
+    return by_model({name: seedless(runs[0].config) for name, runs in rows.items() if len(runs[0].config) > 1})
 
 
 def _pictures(rows: Rows, section: Section, settings: Mapping[str, Any]) -> dict[str, Picture]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from rich.markup import escape
-from rich.table import Table
 
 from animegen.benchmarks.registry import MetricInfo
+from animegen.benchmarks.wide_table import METRIC, NAME, Column, WideTable, wrapped
+from animegen.reports.differences import Differences
 from animegen.reports.summary import Summary, TableRow
 
 ARROWS = {"higher": "↑", "lower": "↓", "none": ""}
@@ -100,12 +101,9 @@ def csv_text(summary: Summary) -> str:
     return buffer.getvalue()
 
 
-def terminal(summary: Summary, title: str) -> Table:
-    """Return the table for the terminal: a line per row."""
-    table = Table(title=title, title_justify="left", caption=" ".join(notes(summary)), caption_justify="left")
-    table.add_column("", overflow="fold")
-    for name, info in summary.metrics.items():
-        table.add_column(heading(name, info), justify="right", overflow="fold")
+def terminal(summary: Summary, title: str) -> WideTable:
+    """Return the table for the terminal: a line per metric, a column per row of the summary."""
+    columns = []
     for row in summary.rows:
         cells = []
         for metric in summary.metrics:
@@ -113,8 +111,10 @@ def terminal(summary: Summary, title: str) -> Table:
             mean = f"[bold]{mean}[/bold]" if summary.best(metric) == row.name and not row.trivial else mean
             first = f"{mean} {spread}".strip()
             cells.append(f"{first}\n{difference}" if difference else first)
-        table.add_row(escape(label(row)), *cells, style="dim" if row.trivial else None)
-    return table
+        columns.append(Column(escape(wrapped(label(row), NAME)), cells, dim=row.trivial))
+    columns.sort(key=lambda column: column.dim)  # models first
+    labels = Column("", [escape(wrapped(heading(name, info), METRIC)) for name, info in summary.metrics.items()])
+    return WideTable(labels, columns, title, " ".join(notes(summary)), repeat=not columns[0].dim if columns else False)
 
 
 def short(value: Any, width: int = 60) -> str:
@@ -123,10 +123,14 @@ def short(value: Any, width: int = 60) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-def differences_markdown(differing: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> str:
-    """Return in which keys configurations differ as Markdown: a line per key, a column per name."""
-    lines = ["| key | " + " | ".join(name.replace("|", "\\|") for name in names) + " |", "|---|" + "---|" * len(names)]
-    for key, values in differing.items():
-        cells = [f"`{short(values[name])}`".replace("|", "\\|") if name in values else "absent" for name in names]
-        lines.append(f"| `{key}` | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+def differences_markdown(differing: Sequence[Differences]) -> str:
+    """Return the differences between configurations as Markdown: a line per key, a column per run."""
+    blocks = []
+    for group in differing:
+        heads = [name.replace("|", "\\|") for name in group.names]
+        lines = ["| key | " + " | ".join(heads) + " |", "|---|" + "---|" * len(heads)]
+        for key, values in {**group.changed, **group.partial}.items():
+            cells = [f"`{short(values[name])}`".replace("|", "\\|") if name in values else "–" for name in group.names]
+            lines.append(f"| `{key}` | " + " | ".join(cells) + " |")
+        blocks.append("\n".join(lines) + "\n")
+    return "\n".join(blocks)

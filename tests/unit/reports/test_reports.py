@@ -18,7 +18,7 @@ from PIL import Image
 
 from animegen.errors import AnimegenError
 from animegen.reports import plots, tables
-from animegen.reports.differences import differences
+from animegen.reports.differences import Differences, by_model, differences
 from animegen.reports.page import Picture, Section, page
 from animegen.reports.readme import replace_results, small_jpeg, write_results
 from animegen.reports.runs import RunFolder, find_runs, group_seeds, read_curves
@@ -130,8 +130,24 @@ def test_differences_name_keys_and_whole_branches() -> None:
         "terms.tv.weight": {"a": 2, "b": 3},
     }
     assert differences({"a": one, "b": one}) == {}
-    text = tables.differences_markdown(differences({"a": one, "b": other}), ["a", "b"])
-    assert '| `terms.l1` | `{"weight": 1, "reads": {"image": "fake"}}` | absent |' in text
+
+
+def test_only_runs_of_one_model_are_compared() -> None:
+    def config(model: str, **settings: Any) -> dict[str, Any]:
+        return {"model": {"_target_": model, **settings}, "seed": 0}
+
+    configs = {"a": config("A", lr=1), "b": config("A", lr=2, tv=0.5), "c": config("C", x=1), "d": config("A", lr=1)}
+    (found,) = by_model(configs)
+    assert found.names == ["a", "b", "d"]
+    assert found.changed == {"model.lr": {"a": 1, "b": 2, "d": 1}}
+    assert found.partial == {"model.tv": {"b": 0.5}}
+    assert by_model({"a": configs["a"], "c": configs["c"]}) == []
+    assert tables.differences_markdown([found]).splitlines() == [
+        "| key | a | b | d |",
+        "|---|---|---|---|",
+        "| `model.lr` | `1` | `2` | `1` |",
+        "| `model.tv` | – | `0.5` | – |",
+    ]
 
 
 def test_runs_that_differ_in_the_seed_are_one_row() -> None:
@@ -261,7 +277,8 @@ class Links(HTMLParser):
 def test_the_page_is_complete_in_itself() -> None:
     runs = {"a <b>": row(0.5, 0.6), "no_l1": row(0.1)}
     runs["no_l1"].append(RunFolder(Path("x"), {"status": "crashed", "config": {"seed": 1}, "error": "Broken: <NaN>"}))
-    section = Section("stylise", summarise(runs), {"lr": {"a <b>": 1}}, {"s": Picture(b"abc", "png", "A strip")})
+    differing = Differences(["a <b>", "no_l1"], {"seed": {"a <b>": 0, "no_l1": 1}}, {"lr": {"a <b>": 1}})
+    section = Section("stylise", summarise(runs), [differing], {"s": Picture(b"abc", "png", "A strip")})
     text = page("Study", "Why <so>?", ["animegen train"], [section], runs, [Picture(b"x", "jpeg", "y")])
     links = Links()
     links.feed(text)
