@@ -1,0 +1,100 @@
+"""Keys that several commands share: declared once, so that they mean the same everywhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from animegen.config.options import Options, option
+
+MODEL = "Model and machine"
+VIDEO = "Encoding of videos"
+
+
+class Device(Enum):
+    """Where to compute."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+    mps = "mps"
+
+
+class Precision(Enum):
+    """Number format of computations."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+class Weights(Enum):
+    """Which weights of a checkpoint to use."""
+
+    ema = "ema"
+    raw = "raw"
+
+
+class ImageFormat(Enum):
+    """Format in which images are written."""
+
+    keep = "keep"
+    png = "png"
+    jpg = "jpg"
+    webp = "webp"
+
+
+@dataclass
+class RunsOptions(Options):
+    """The folder of all runs."""
+
+    runs: str = option("runs", "folder of all runs, in which 'last' is looked up", path=True, section=MODEL)
+
+
+@dataclass
+class CheckpointOptions(RunsOptions):
+    """Which trained model to use."""
+
+    checkpoint: str = option(help="last, a run folder, or a .ckpt file", path=True)
+    weights: Weights = option(Weights.ema, "averaged weights, if the run kept any, or the raw ones", section=MODEL)
+
+
+@dataclass
+class ComputeOptions(Options):
+    """Where to compute."""
+
+    device: Device = option(Device.auto, "where to compute", section=MODEL)
+    threads: int | None = option(
+        None, "CPU threads; null leaves the choice to PyTorch", minimum=1, maximum=1024, section=MODEL
+    )
+
+
+@dataclass
+class PrecisionOptions(Options):
+    """In which number format to compute."""
+
+    precision: Precision = option(Precision.fp32, "number format; bf16 is faster on recent machines", section=MODEL)
+
+
+@dataclass
+class OverwriteOptions(Options):
+    """Whether results may replace others."""
+
+    overwrite: bool = option(False, "replace results that exist")
+
+
+@dataclass
+class EncodingOptions(Options):
+    """How videos are encoded."""
+
+    codec: str = option("libx264", "an encoder of FFmpeg: libx264, libx265, libsvtav1 ...", section=VIDEO)
+    crf: float | None = option(
+        None, "quality, lower is better; null: hardly any loss", minimum=0, maximum=63, section=VIDEO
+    )
+    preset: str | None = option(
+        None, "how long the codec looks for a smaller file; null: its usual one", section=VIDEO
+    )
+    pix_fmt: str | None = option(
+        None,
+        "pixel format, such as yuv444p for full colour resolution; null: yuv420p, which plays everywhere",
+        section=VIDEO,
+    )

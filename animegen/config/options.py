@@ -1,0 +1,296 @@
+"""The keys of a command, declared once in a dataclass: types, defaults, ranges, help texts and examples.
+
+A command declares a subclass of :class:`Options`. :func:`read` makes an instance of it from the words of a command
+line, :func:`help_text` prints what ``--help`` shows, and every instance is checked when it is made::
+
+    @dataclass
+    class ShrinkOptions(Options):
+        '''Make images smaller.
+
+        Notes for the reader of --help.
+        '''
+
+        command: ClassVar[str] = "shrink"
+        examples: ClassVar[Sequence[str]] = ("input=photo.jpg factor=2",)
+
+        input: str = option(help="an image or a folder", path=True)
+        factor: int = option(2, "by which the sides are divided", minimum=1, maximum=64)
+
+Words are ``key=value``, and everything after the first equals sign is the value: no quotes beyond those of the shell.
+A list is written ``key=[a,b]``, or by giving the key several times, which also takes elements with commas.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar, get_type_hints
+
+from animegen.config.values import Range, alternatives, check, convert, describe, element, is_list, refusal, shown
+from animegen.errors import AnimegenError, did_you_mean
+
+_KEY = re.compile(r"[A-Za-z_][\w.]*")
+_NOUN = re.compile(r"^(an integer|a number|one of) ?(of )?")
+_WIDTH = 80
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """What is known of a key besides its type and its default.
+
+    Attributes:
+        help: a phrase.
+        limits: range of the number, or of each number of a list.
+        path: the value names a file or a folder.
+        positional: the value is given without a key.
+        section: heading under which ``--help`` shows the key.
+        name: the key, where that cannot be the name of an attribute.
+    """
+
+    help: str = ""
+    limits: Range = Range()
+    path: bool = False
+    positional: bool = False
+    section: str = ""
+    name: str = ""
+
+
+def option(
+    default: Any = MISSING,
+    help: str = "",
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    above: float | None = None,
+    also: tuple[float, ...] = (),
+    path: bool = False,
+    positional: bool = False,
+    section: str = "",
+    name: str = "",
+) -> Any:
+    """Declare a key of a command; see :class:`Declaration`. Without a default the key must be given."""
+    declaration = Declaration(help, Range(minimum, maximum, above, also), path, positional, section, name)
+    settings: dict[str, Any] = {"metadata": {"option": declaration}, "kw_only": True}
+    if isinstance(default, list | dict):
+        return dataclasses.field(default_factory=default.copy, **settings)
+    return dataclasses.field(default=default, **settings)
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key of a command: its declaration with what the dataclass says about it."""
+
+    name: str
+    attribute: str
+    kind: Any
+    default: Any
+    declaration: Declaration
+
+    @property
+    def required(self) -> bool:
+        """Whether the user must give it."""
+        return self.default is MISSING
+
+    def check(self, value: Any) -> None:
+        """Raise :class:`AnimegenError` for a value of the wrong type, or outside of the range."""
+        check(self.name, value, self.kind, self.declaration.limits)
+
+
+@dataclass
+class Options:
+    """Base of the options of all commands: an instance holds valid values only."""
+
+    command: ClassVar[str] = ""
+    examples: ClassVar[Sequence[str]] = ()
+
+    def __post_init__(self) -> None:
+        for key in keys_of(type(self)):
+            key.check(getattr(self, key.attribute))
+
+
+T = TypeVar("T", bound=Options)
+
+
+@lru_cache
+def keys_of(options: type) -> tuple[Key, ...]:
+    """Return the keys of a command: the required ones, its own, and those that it shares with others."""
+    kinds = get_type_hints(options)
+    keys = [
+        Key(
+            name=field.metadata["option"].name or field.name,
+            attribute=field.name,
+            kind=kinds[field.name],
+            default=field.default if field.default_factory is MISSING else field.default_factory(),
+            declaration=field.metadata["option"],
+        )
+        for field in dataclasses.fields(options)
+        if "option" in field.metadata
+    ]
+    order = [name for each in options.__mro__ for name in vars(each).get("__annotations__", {})]
+    others = sorted((key for key in keys if not key.required), key=lambda key: order.index(key.attribute))
+    return (*(key for key in keys if key.required), *others)
+
+
+# --- the command line -----------------------------------------------------------------------------------------
+
+
+def read(options: type[T], words: Iterable[str]) -> T:
+    """Return the options that the words of a command line ask for.
+
+    Raises:
+        AnimegenError: for an unknown key, a missing one, and a value that is empty, of the wrong type or out of range.
+    """
+    keys = keys_of(options)
+    named = {key.name: key for key in keys if not key.declaration.positional}
+    given: dict[str, list[str]] = {}
+    positional: list[str] = []
+    for word in words:
+        name, equals, text = word.partition("=")
+        if equals and _KEY.fullmatch(name):
+            if name not in named:
+                raise unknown_key(name, named, options.command)
+            if not text:
+                raise AnimegenError(f"{name}= has no value: give one, or leave {name}= out.")
+            given.setdefault(name, []).append(text)
+        elif word.startswith("-"):
+            raise _unknown_option(word, named, options.command)
+        else:
+            positional.append(word)
+    values: dict[str, Any] = {named[name].attribute: _value(named[name], texts) for name, texts in given.items()}
+    values |= _positional([key for key in keys if key.declaration.positional], positional, named)
+    missing = [key.name for key in keys if key.required and key.attribute not in values]
+    if missing:
+        raise AnimegenError(
+            f"Missing on the command line: {' '.join(f'{name}=...' for name in missing)}"
+            f" (animegen {options.command} --help explains the keys)."
+        )
+    return options(**values)
+
+
+def _value(key: Key, texts: Sequence[str]) -> Any:
+    if not is_list(key.kind):
+        texts = texts[-1:]  # the last one counts, so that a script can add its words to others
+    elif len(texts) == 1 and texts[0].startswith("[") and texts[0].endswith("]"):
+        texts = [part.strip() for part in texts[0][1:-1].split(",")]
+    elif texts == ["null"] and type(None) in alternatives(key.kind):
+        return None
+    kind = element(key.kind) if is_list(key.kind) else key.kind
+    try:
+        values = [convert(text, kind) for text in texts]
+    except ValueError as error:
+        raise refusal(key.name, texts[0] if len(texts) == 1 else texts, key.kind, key.declaration.limits) from error
+    if key.declaration.path:
+        values = [_expanded(value) for value in values]
+    if not all(value != "" for value in values):
+        raise AnimegenError(f"{key.name}=[{','.join(texts)}] has an empty element: leave it out.")
+    return values if is_list(key.kind) else values[0]
+
+
+def _expanded(path: str | None) -> str | None:
+    """Return a path with the home folder in place of a tilde."""
+    if path is None or not path.startswith("~"):
+        return path
+    try:
+        return str(Path(path).expanduser())
+    except RuntimeError:  # no such user: a file whose name begins so
+        return path
+
+
+def _positional(keys: Sequence[Key], words: Sequence[str], named: Mapping[str, Key]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    rest = list(words)
+    for key in keys:
+        if rest:
+            values[key.attribute] = rest if is_list(key.kind) else convert(rest[0], key.kind)
+            rest = [] if is_list(key.kind) else rest[1:]
+    if rest and keys:
+        raise AnimegenError(f"'{rest[0]}' is one word too many: put a value with spaces into quotes.")
+    if rest:
+        missing = next((key.name for key in named.values() if key.required), next(iter(named), "key"))
+        raise AnimegenError(
+            f"'{rest[0]}' is not of the form key=value, such as {missing}=...: put a value with spaces into quotes."
+        )
+    return values
+
+
+def unknown_key(name: str, known: Iterable[str], command: str) -> AnimegenError:
+    """Return the error to raise for a key that a command does not have."""
+    return AnimegenError(
+        f"There is no key '{name}'.{did_you_mean(name, known)} animegen {command} --help lists the keys."
+    )
+
+
+def _unknown_option(word: str, named: Mapping[str, Key], command: str) -> AnimegenError:
+    name, _, text = word.lstrip("-").partition("=")
+    if name.replace("-", "_") in named:
+        return AnimegenError(f"There is no option '{word}'. Did you mean '{name.replace('-', '_')}={text or '...'}'?")
+    return AnimegenError(f"There is no option '{word}': animegen {command} --help lists the keys, as key=value.")
+
+
+# --- help -----------------------------------------------------------------------------------------------------
+
+
+def help_text(options: type[Options], more: str = "") -> str:
+    """Return what ``--help`` prints, at most 80 columns wide.
+
+    Args:
+        options: the dataclass; its docstring begins with what the command does, and ends with notes.
+        more: text between the keys and the notes.
+    """
+    summary, _, notes = inspect.cleandoc(options.__doc__ or "").replace("``", "").partition("\n\n")
+    keys = keys_of(options)
+    usage = [f"animegen {options.command}", *(_usage(key) for key in keys if key.declaration.positional)]
+    usage += [f"{key.name}=..." for key in keys if key.required and not key.declaration.positional]
+    blocks = [" ".join([*usage, "[key=value ...]"]), textwrap.fill(" ".join(summary.split()), _WIDTH)]
+    blocks += ["\n".join(_example(f"animegen {options.command} {example}") for example in options.examples)]
+    for section in dict.fromkeys(key.declaration.section for key in keys):
+        lines = [_line(key) for key in keys if key.declaration.section == section]
+        blocks.append("\n".join([f"{section}:", *lines] if section else lines))
+    blocks += [more.rstrip("\n")]
+    blocks += [textwrap.fill(" ".join(paragraph.split()), _WIDTH) for paragraph in notes.split("\n\n")]
+    return "\n\n".join(block for block in blocks if block)
+
+
+def _usage(key: Key) -> str:
+    name = f"<{key.name}>{' ...' if is_list(key.kind) else ''}"
+    return name if key.required else f"[{name}]"
+
+
+def _line(key: Key) -> str:
+    declaration = key.declaration
+    value = "..." if key.required else shown(key.default)
+    left = f"  {_usage(key) if declaration.positional else f'{key.name}={value}'}"
+    limits = _allowed(key)
+    text = f"{declaration.help} [{limits}]" if limits else declaration.help
+    lines = textwrap.wrap(text, _WIDTH - 24, break_on_hyphens=False) or [""]
+    first = f"{left:<22}  {lines[0]}" if len(left) <= 22 else f"{left}\n{'':24}{lines[0]}"
+    return "\n".join([first, *(f"{'':24}{line}" for line in lines[1:])])
+
+
+def _allowed(key: Key) -> str:
+    """Return the range or the choices of a key, or nothing where any value will do."""
+    kind = element(key.kind) if is_list(key.kind) else key.kind
+    kinds = [each for each in alternatives(kind) if each is not type(None)]
+    if kinds == [bool] or kinds == [str] or Any in kinds:
+        return ""
+    kinds = [float if each is Fraction else each for each in kinds]
+    texts = [_NOUN.sub("", describe(each, key.declaration.limits)) for each in kinds]
+    return ", or ".join(text for text in texts if text)
+
+
+def _example(command: str) -> str:
+    """Return a command as lines that fit, with a backslash at the end of all but the last."""
+    lines, line = [], " "
+    for word in re.findall(r"(?:'[^']*'|\S)+", command):
+        if len(line) + len(word) + 3 > _WIDTH and line.strip():
+            lines.append(f"{line} \\")
+            line = "     "
+        line += f" {word}"
+    return "\n".join([*lines, line])

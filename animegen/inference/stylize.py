@@ -1,0 +1,91 @@
+"""Images and videos to anime, with any model that has the Stylizer protocol."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor
+
+from animegen.config.common import ImageFormat
+from animegen.errors import AnimegenError
+from animegen.inference.application import Applied, choose_encoding, load_applied
+from animegen.inference.denoising import learnt_filter
+from animegen.inference.display import Display
+from animegen.inference.options import OnError, StylizeOptions
+from animegen.inference.photos import stylize_photos
+from animegen.inference.planning import Plan, is_sequence, plan
+from animegen.inference.styles import encoded_style, style_files
+from animegen.inference.stylist import Stylist
+from animegen.inference.summary import Summary
+from animegen.inference.videos import FilmSettings, identity, stylize_films
+from animegen.tasks.protocols import Stylizer
+
+
+def stylize(options: StylizeOptions) -> Summary:
+    """Stylize what the options name; return what became of each file.
+
+    Raises:
+        AnimegenError: for a mistake in the options, before anything is written.
+    """
+    stills = style_files(options.style) if options.style else []
+    made = plan(options.input, options.output, options.format, options.recursive, options.overwrite)
+    _check_fps(options, made)
+    encoding = choose_encoding(options, [film.target for film in made.films])
+    applied = load_applied(options, (Stylizer,), "stylize images")
+    style = encoded_style(applied.model, stills, options.style_weights) if stills else None
+    prefilter, filtered = None, None
+    if options.prefilter and made.films:
+        config = getattr(applied.model, "run_info", {}).get("config")
+        prefilter, filtered = learnt_filter(config, applied.checkpoint)
+    settings = FilmSettings(
+        encoding=encoding,
+        max_side=options.max_side,
+        fps=options.fps,
+        suffix=".png" if options.format is ImageFormat.keep else f".{options.format.value}",
+        shots=_shots if options.cuts else None,
+        prefilter=prefilter,
+        identity={**_identity(options, applied, stills), "prefilter": filtered},
+        overwrite=options.overwrite,
+    )
+    skip_broken = options.on_error is OnError.skip
+    summary, began = Summary(), time.perf_counter()
+    with made.held(), Display(len(made.photos) + len(made.films)) as display:
+        if prefilter is not None:
+            display.note("Noise is filtered off the frames, as it was while the model learnt (prefilter=false: not).")
+        tile = None if options.tile == "auto" else options.tile
+        stylist = Stylist(applied.model, applied.device, tile, applied.dtype, options.strength, display.note, style)
+        stylize_photos(
+            made.photos, stylist, summary, options.max_side, skip_broken, options.overwrite, display.progress
+        )
+        stylize_films(made.films, stylist.follow, settings, summary, display, skip_broken)
+    summary.seconds = time.perf_counter() - began
+    return summary
+
+
+def _check_fps(options: StylizeOptions, made: Plan) -> None:
+    if options.fps is not None and not any(is_sequence(film.source) for film in made.films):
+        raise AnimegenError(
+            f"fps={options.fps} is for numbered frames; videos have a rate of their own: leave fps= out."
+        )
+
+
+def _identity(options: StylizeOptions, applied: Applied, stills: Iterable[Any]) -> dict[str, Any]:
+    """Return what a frame depends on besides the video, so that an interrupted video is continued with the same."""
+    return {
+        "weights": options.weights.value,
+        "strength": str(options.strength),
+        "tile": str(options.tile),
+        "style": [identity(still) for still in stills],
+        "style_weights": str(options.style_weights),
+        "checkpoint": identity(applied.checkpoint),
+        "precision": str(applied.dtype),
+        "device": applied.device.type,
+    }
+
+
+def _shots(frames: Iterable[Tensor]) -> list[tuple[int, int]]:
+    from animegen.media.video.shots import detect_shots  # OpenCV and PySceneDetect: images need no detector
+
+    return detect_shots(frames)
