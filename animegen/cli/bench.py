@@ -376,7 +376,3 @@ def main(arguments: list[str] | None = None) -> int:
                 raise AnimegenError(f"'{config.output}' cannot be written ({error.strerror}).") from error
 
     return run(body)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -288,7 +288,3 @@ def main(arguments: list[str] | None = None) -> int:
         compare(words)
 
     return run(body)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

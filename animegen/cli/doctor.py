@@ -151,7 +151,3 @@ def main(arguments: list[str] | None = None) -> int:
         return 1 if broken else 0
 
     return run(body)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

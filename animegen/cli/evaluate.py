@@ -89,7 +89,3 @@ def main(arguments: list[str] | None = None) -> int:
         evaluate(words)
 
     return run(body)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from animegen import __version__
 from animegen.cli.main import run
+from animegen.config.common import Device
 from animegen.config.compose import compose_config
-from animegen.config.schema import Device
 from animegen.engine.checkpoint import load_model, pick_device
 from animegen.engine.module import AnimeModule
 from animegen.engine.runs import literal_paths, resolve_checkpoint
@@ -257,7 +257,3 @@ def main(arguments: list[str] | None = None) -> int:
         export(compose_config("export", literal_paths(words, ("checkpoint", "output", "runs"))))
 
     return run(body)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -18,9 +18,8 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from animegen.cli.main import run
-from animegen.cli.stylize import Weights
+from animegen.config.common import Device, Weights
 from animegen.config.compose import compose_config
-from animegen.config.schema import Device
 from animegen.engine.checkpoint import load_model, pick_device
 from animegen.engine.runs import quoted, resolve_checkpoint
 from animegen.errors import AnimegenError
@@ -194,7 +193,3 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
 
     return run(body)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

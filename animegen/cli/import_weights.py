@@ -173,7 +173,3 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _key(word: str) -> str:
     return word.partition("=")[0].lstrip("+~")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

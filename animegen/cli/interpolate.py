@@ -16,9 +16,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 
 from animegen.cli.main import run
-from animegen.cli.stylize import Weights
+from animegen.config.common import Device, Weights
 from animegen.config.compose import compose_config
-from animegen.config.schema import Device
 from animegen.engine.checkpoint import load_model, pick_device
 from animegen.engine.runs import quoted, resolve_checkpoint
 from animegen.errors import AnimegenError
@@ -252,7 +251,3 @@ def main(arguments: list[str] | None = None) -> int:
         return interpolate(compose_config("interpolate", [_quoted(word) for word in words]))
 
     return run(body)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -85,7 +85,3 @@ def main(arguments: list[str] | None = None) -> int:
                 console.print()
 
     return run(body)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

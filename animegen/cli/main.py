@@ -1,11 +1,10 @@
-"""The command ``animegen <verb> [overrides]``: finds the verb's module and runs it."""
+"""The entry point ``animegen <command> [key=value ...]``; imports a command only when it is run."""
 
 from __future__ import annotations
 
-import difflib
+import importlib
 import logging
 import os
-import runpy
 import sys
 import traceback
 import warnings
@@ -14,60 +13,35 @@ from typing import NamedTuple
 
 from animegen import __version__
 from animegen.cli.streams import steady_streams
-from animegen.errors import AnimegenError
+from animegen.errors import AnimegenError, did_you_mean
 from animegen.files import io_error_message
 
 
-class Verb(NamedTuple):
-    """A verb of the command line."""
+class Command(NamedTuple):
+    """A command: the module with its ``main(words)``, and a line about it."""
 
     module: str
-    does: str
-    example: str
+    about: str
 
 
-VERBS = {
-    "train": Verb("animegen.cli.train", "train a model", "animegen train experiment=animegan/quickstart"),
-    "eval": Verb("animegen.cli.evaluate", "score a checkpoint beside its baselines", "animegen eval checkpoint=last"),
-    "compare": Verb("animegen.cli.compare", "one table of many runs", "animegen compare study=toy"),
-    "stylize": Verb(
-        "animegen.cli.stylize",
-        "photos and films to anime",
-        "animegen stylize checkpoint=last input=photos/ output=anime/",
-    ),
-    "interpolate": Verb(
-        "animegen.cli.interpolate",
-        "frames between frames",
-        "animegen interpolate checkpoint=last input=film.mp4 output=smooth.mp4",
-    ),
-    "generate": Verb(
-        "animegen.cli.generate",
-        "a clip from its first and its last frame",
-        "animegen generate checkpoint=last first=a.png last=b.png output=clip.mp4",
-    ),
-    "export": Verb(
-        "animegen.cli.export",
-        "a model as one ONNX or pt2 file",
-        "animegen export checkpoint=last format=onnx output=anime.onnx",
-    ),
-    "import": Verb(
-        "animegen.cli.import_weights",
-        "weights of other projects",
-        "animegen import source=generator.pt output=theirs.ckpt",
-    ),
-    "prepare": Verb(
-        "animegen.cli.prepare", "films to clips; key-frame projects", "animegen prepare input=films/ output=dataset"
-    ),
-    "bench": Verb("animegen.cli.bench", "measure speed and memory", "animegen bench model=animegan/v2 size=base"),
-    "list": Verb(
-        "animegen.cli.listing", "list models, experiments, ablations, data", "animegen list experiments 'animegan*'"
-    ),
-    "doctor": Verb("animegen.cli.doctor", "what this machine has and lacks", "animegen doctor"),
+COMMANDS = {
+    "train": Command("animegen.cli.train", "train a model, a sweep or a study"),
+    "eval": Command("animegen.cli.evaluate", "score a checkpoint beside its baselines"),
+    "compare": Command("animegen.cli.compare", "compare runs: tables, plots, images"),
+    "stylize": Command("animegen.cli.stylize", "turn images and videos into anime"),
+    "interpolate": Command("animegen.cli.interpolate", "draw frames between frames"),
+    "generate": Command("animegen.cli.generate", "draw a clip between key frames"),
+    "export": Command("animegen.cli.export", "save a model as an ONNX or pt2 file"),
+    "import": Command("animegen.cli.import_weights", "convert the weights of other projects"),
+    "prepare": Command("animegen.cli.prepare", "make data sets from videos; check key-frame projects"),
+    "bench": Command("animegen.cli.bench", "measure speed and memory"),
+    "list": Command("animegen.cli.listing", "list models, experiments, ablations, data, losses"),
+    "doctor": Command("animegen.cli.doctor", "report what this machine has and lacks"),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a verb as ``python -m animegen.<verb>`` would; return the exit code."""
+    """Run the command that the words of a command line name; return the exit code."""
     steady_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if "--debug" in words:
@@ -80,31 +54,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"animegen {__version__}")
         return 0
     name, rest = words[0], words[1:]
-    if name not in VERBS:
-        near = difflib.get_close_matches(name, VERBS, n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else f" The verbs are: {', '.join(VERBS)}."
-        print(f"animegen: there is no verb '{name}'.{hint}", file=sys.stderr)
+    if name not in COMMANDS:
+        near = did_you_mean(name, COMMANDS, count=1) or f" The commands are: {', '.join(COMMANDS)}."
+        print(f"animegen: there is no command '{name}'.{near}", file=sys.stderr)
         return 2
-    sys.argv = [sys.argv[0], *rest]
-    try:
-        # As a module run by name, so that distributed training can start the same command again.
-        runpy.run_module(VERBS[name].module, run_name="__main__", alter_sys=True)
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    return 0
+    # Imported now: every command needs other libraries, and some take seconds to import.
+    return importlib.import_module(COMMANDS[name].module).main(rest)
 
 
 def usage() -> str:
     """Return the text of ``animegen`` alone."""
-    width = max(map(len, VERBS))
-    lines = ["animegen <verb> [key=value ...]   (--debug shows tracebacks)", ""]
-    for name, verb in VERBS.items():
-        lines += [f"  {name:<{width}}  {verb.does}", f"  {'':<{width}}    {verb.example}"]
-    return "\n".join([*lines, "", "animegen <verb> --help explains the keys of a verb."])
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {command.about}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "animegen <command> [key=value ...]",
+            "",
+            "Train, compare, ablate and apply neural networks for anime images and video.",
+            "",
+            *lines,
+            "",
+            "animegen <command> --help explains the keys of a command, with examples.",
+            "--debug shows the traceback of an error, --version the version.",
+        ]
+    )
 
 
 def run(job: Callable[[], int | None]) -> int:
-    """Run the body of a verb; a user's mistake becomes one sentence and exit code 2."""
+    """Run the body of a command; a user's mistake becomes one sentence and exit code 2."""
     steady_streams()
     try:
         return job() or 0

@@ -223,7 +223,3 @@ def main(arguments: list[str] | None = None) -> int:
         return prepare(compose_config("prepare", given), Console(highlight=False, soft_wrap=True))
 
     return run(body)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -53,6 +53,8 @@ def job(config: DictConfig) -> None:
     folder = Path(settings.runtime.output_dir)
     choices = {name: choice for name, choice in settings.runtime.choices.items() if not name.startswith("hydra/")}
     overrides = list(settings.overrides.task)
+    # Lightning starts the other processes of a distributed run with this command line.
+    sys.argv = [sys.argv[0], "train", *sys.argv[1:]]
     try:
         quieten()
         train(Request(config, folder, choices, overrides))
@@ -82,7 +84,8 @@ def main(arguments: list[str] | None = None) -> int:
             compose_config("train", overrides)  # tells mistakes in our words before Hydra does in its own
         # Hydra then hands us exceptions as they are.
         os.environ["HYDRA_FULL_ERROR"] = "1"
-        sys.argv = [sys.argv[0], *overrides, *options]
+        before = sys.argv
+        sys.argv = [sys.argv[0], *overrides, *options]  # Hydra reads it
         try:
             job()
         except _Failed as failed:
@@ -92,6 +95,8 @@ def main(arguments: list[str] | None = None) -> int:
             raise AnimegenError(explain(error, "train", overrides)) from error
         except OSError as error:
             raise unwritable(error.filename, error) from error
+        finally:
+            sys.argv = before
         return 0
 
     return run(body)
@@ -103,7 +108,7 @@ def rerun(words: list[str]) -> int:
     for line in again.notes:
         print(line, file=sys.stderr)
     # Further processes of distributed training start with the same words, and must find the same folder.
-    sys.argv = [sys.argv[0], *again.words]
+    sys.argv = [sys.argv[0], "train", *again.words]
     quieten()
     train(Request(again.config, again.folder, again.choices, again.overrides))
     return 0
@@ -116,7 +121,3 @@ def help_text() -> str:
         group, _, name = option.partition("/")
         groups.setdefault(group, []).append(name)
     return HELP + "\n".join(f"  {group:<11} {', '.join(names)}" for group, names in groups.items())
-
-
-if __name__ == "__main__":
-    sys.exit(main())

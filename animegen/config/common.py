@@ -90,9 +90,7 @@ class EncodingOptions(Options):
     crf: float | None = option(
         None, "quality, lower is better; null: hardly any loss", minimum=0, maximum=63, section=VIDEO
     )
-    preset: str | None = option(
-        None, "how long the codec looks for a smaller file; null: its usual one", section=VIDEO
-    )
+    preset: str | None = option(None, "how long the codec looks for a smaller file; null: its usual one", section=VIDEO)
     pix_fmt: str | None = option(
         None,
         "pixel format, such as yuv444p for full colour resolution; null: yuv420p, which plays everywhere",

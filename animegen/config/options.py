@@ -24,17 +24,29 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import os
 import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from fractions import Fraction
-from functools import lru_cache
-from pathlib import Path
 from typing import Any, ClassVar, TypeVar, get_type_hints
 
-from animegen.config.values import Range, alternatives, check, convert, describe, element, is_list, refusal, shown
+from animegen.config.values import (
+    ANY,
+    Range,
+    accepts,
+    alternatives,
+    check,
+    convert,
+    describe,
+    element,
+    is_list,
+    refusal,
+    shown,
+)
 from animegen.errors import AnimegenError, did_you_mean
+from animegen.files import user_path
 
 _KEY = re.compile(r"[A-Za-z_][\w.]*")
 _NOUN = re.compile(r"^(an integer|a number|one of) ?(of )?")
@@ -55,7 +67,7 @@ class Declaration:
     """
 
     help: str = ""
-    limits: Range = Range()
+    limits: Range = ANY
     path: bool = False
     positional: bool = False
     section: str = ""
@@ -118,7 +130,6 @@ class Options:
 T = TypeVar("T", bound=Options)
 
 
-@lru_cache
 def keys_of(options: type) -> tuple[Key, ...]:
     """Return the keys of a command: the required ones, its own, and those that it shares with others."""
     kinds = get_type_hints(options)
@@ -181,26 +192,28 @@ def _value(key: Key, texts: Sequence[str]) -> Any:
         texts = [part.strip() for part in texts[0][1:-1].split(",")]
     elif texts == ["null"] and type(None) in alternatives(key.kind):
         return None
-    kind = element(key.kind) if is_list(key.kind) else key.kind
-    try:
-        values = [convert(text, kind) for text in texts]
-    except ValueError as error:
-        raise refusal(key.name, texts[0] if len(texts) == 1 else texts, key.kind, key.declaration.limits) from error
-    if key.declaration.path:
-        values = [_expanded(value) for value in values]
-    if not all(value != "" for value in values):
+    if "" in texts:
         raise AnimegenError(f"{key.name}=[{','.join(texts)}] has an empty element: leave it out.")
+    kind, limits = element(key.kind) if is_list(key.kind) else key.kind, key.declaration.limits
+    for text in texts:
+        try:
+            valid = accepts(convert(text, kind), kind, limits)
+        except ValueError:
+            valid = False
+        if not valid:
+            raise refusal(key.name, text if len(texts) == 1 else texts, key.kind, limits)
+    values = [convert(text, kind) for text in texts]
+    if key.declaration.path:
+        values = [_path(key.name, value) for value in values]
     return values if is_list(key.kind) else values[0]
 
 
-def _expanded(path: str | None) -> str | None:
-    """Return a path with the home folder in place of a tilde."""
-    if path is None or not path.startswith("~"):
-        return path
-    try:
-        return str(Path(path).expanduser())
-    except RuntimeError:  # no such user: a file whose name begins so
-        return path
+def _path(name: str, text: str | None) -> str | None:
+    """Return a path as it was given, a slash at its end included, with the home folder in place of a tilde."""
+    if text is None:
+        return None
+    user_path(name, text)
+    return os.path.expanduser(text)
 
 
 def _positional(keys: Sequence[Key], words: Sequence[str], named: Mapping[str, Key]) -> dict[str, Any]:

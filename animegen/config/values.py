@@ -16,6 +16,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 from animegen.errors import AnimegenError, did_you_mean
+from animegen.files import shown as abbreviated
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def convert(text: str, kind: Any) -> Any:
     Raises:
         ValueError: if it stands for no value of that kind.
     """
-    for each in alternatives(kind):
+    for each in sorted(alternatives(kind), key=lambda each: each in (str, Any)):
         try:
             return _convert(text, each)
         except ValueError:
@@ -176,7 +177,7 @@ def describe(kind: Any, limits: Range = ANY) -> str:
 
 def refusal(key: str, value: Any, kind: Any, limits: Range = ANY) -> AnimegenError:
     """Return the error to raise for a value that is not accepted: key, value, what is allowed."""
-    text = shown(value)
+    text = abbreviated(shown(value))
     names = [name for each in alternatives(kind) for name in _names(each)]
     return AnimegenError(f"{key}={text} is not valid: use {describe(kind, limits)}.{did_you_mean(text, names)}")
 

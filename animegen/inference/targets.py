@@ -6,22 +6,13 @@ import os
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 
+from animegen.config.common import ImageFormat as Format
 from animegen.errors import AnimegenError
 from animegen.files import exists_error, is_inside, real_path, regular_file, user_path
 from animegen.media.images import EXTENSIONS, list_images
 from animegen.media.photos import KEPT_SUFFIXES, format_of
-
-
-class Format(Enum):
-    """In which format to write."""
-
-    keep = "keep"
-    png = "png"
-    jpg = "jpg"
-    webp = "webp"
 
 
 @dataclass(frozen=True)

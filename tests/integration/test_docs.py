@@ -65,7 +65,7 @@ def test_every_command_of_a_page_composes(page: str, monkeypatch: pytest.MonkeyP
     assert len((DOCS / f"{page}.md").read_text().splitlines()) < 130
     monkeypatch.setattr("animegen.launch.sweep.check_launcher", lambda name: None)
     for words in commands(page, "sh", "launcher", "torchrun"):
-        assert words[0] in cli.VERBS, words
+        assert words[0] in cli.COMMANDS, words
         if "experiment=sketch/first" in words or not is_run(words):
             continue
         if choose_mode(words) is Mode.sweep:

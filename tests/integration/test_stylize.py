@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from animegen.cli import stylize as verb
 from animegen.engine.checkpoint import load_model
+from animegen.inference import application
 from animegen.media.images import read_image, to_float, to_uint8
 from animegen.models.animegan.networks import AnimeGANv2
 from animegen.tasks.stylize import pad_and_crop
@@ -43,8 +44,8 @@ class Model(nn.Module):
 def model(monkeypatch: pytest.MonkeyPatch) -> Model:
     torch.manual_seed(0)
     model = Model().eval().requires_grad_(False)
-    monkeypatch.setattr(verb, "load_model", lambda *_: model)
-    monkeypatch.setattr(verb, "resolve_checkpoint", lambda path, runs: Path(path))
+    monkeypatch.setattr(application, "load_model", lambda *_: model)
+    monkeypatch.setattr(application, "resolve_checkpoint", lambda path, runs: Path(path))
     return model
 
 
@@ -165,8 +166,8 @@ def test_existing_results_are_refused_before_the_model_is_loaded(
     def never(*_: Any) -> None:
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr(verb, "load_model", never)
-    monkeypatch.setattr(verb, "resolve_checkpoint", never)
+    monkeypatch.setattr(application, "load_model", never)
+    monkeypatch.setattr(application, "resolve_checkpoint", never)
     photo(tmp_path / "in.png")
     (tmp_path / "out.png").write_bytes(b"mine")
     message = refused(capsys, run(f"input={tmp_path / 'in.png'}", f"output={tmp_path / 'out.png'}"))
@@ -192,13 +193,13 @@ def test_names_that_mean_something_to_hydra(model: Model, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["strength=2"], "strength=2.0 is not possible"),
+        (["strength=2"], "strength=2 is not valid"),
         (["strenght=1"], "no key 'strenght'.*Did you mean 'strength'"),
-        (["tile=-3"], "tile=-3 is not possible: use auto"),
-        (["tile=big"], "tile=big is not possible"),
-        (["max_side=0"], "max_side=0 is not possible"),
-        (["on_error=ignore"], "on_error=ignore is not possible: use one of skip, fail"),
-        (["format=gif"], "format=gif is not possible"),
+        (["tile=-3"], "tile=-3 is not valid: use an integer from 64 to 100000 or 0, or auto"),
+        (["tile=big"], "tile=big is not valid"),
+        (["max_side=0"], "max_side=0 is not valid"),
+        (["on_error=ignore"], "on_error=ignore is not valid: use one of skip, fail"),
+        (["format=gif"], "format=gif is not valid"),
         (["output=~/x.mp4"], "has no suffix of a picture"),
     ],
 )
@@ -228,11 +229,11 @@ def test_unwritable_output(model: Model, tmp_path: Path, capsys: pytest.CaptureF
 def test_a_model_without_the_protocol(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(verb, "load_model", lambda *_: nn.Identity())
-    monkeypatch.setattr(verb, "resolve_checkpoint", lambda path, runs: Path(path))
+    monkeypatch.setattr(application, "load_model", lambda *_: nn.Identity())
+    monkeypatch.setattr(application, "resolve_checkpoint", lambda path, runs: Path(path))
     photo(tmp_path / "in.png")
     message = refused(capsys, run(f"input={tmp_path / 'in.png'}", f"output={tmp_path / 'out.png'}"))
-    assert "Identity, does not stylise pictures" in message
+    assert "Identity, does not stylize images" in message
 
 
 def test_want_of_memory_leads_to_smaller_tiles(

@@ -18,6 +18,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from animegen.cli import stylize as verb
+from animegen.inference import application
+from animegen.inference import stylize as body
 from animegen.locks import locked
 from animegen.media.images import write_image
 from animegen.media.video.frames import VideoInfo
@@ -60,9 +62,9 @@ class Counts(Inverts):
 @pytest.fixture(params=[Inverts])
 def model(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Inverts:
     model = request.param().eval()
-    monkeypatch.setattr(verb, "load_model", lambda *_: model)
-    monkeypatch.setattr(verb, "resolve_checkpoint", lambda path, runs: Path(path))
-    monkeypatch.setattr(verb, "_shots", lambda frames: [(0, len(list(frames)))])
+    monkeypatch.setattr(application, "load_model", lambda *_: model)
+    monkeypatch.setattr(application, "resolve_checkpoint", lambda path, runs: Path(path))
+    monkeypatch.setattr(body, "_shots", lambda frames: [(0, len(list(frames)))])
     return model
 
 
@@ -115,7 +117,7 @@ def test_frames_times_and_sound(
 @pytest.mark.parametrize("model", [Counts], indirect=True)
 def test_memory_ends_at_cuts(model: Inverts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write_film(tmp_path / "in.mp4", [noise(n) for n in range(12)])
-    monkeypatch.setattr(verb, "_shots", lambda frames: [(0, 3), (3, 8), (8, len(list(frames)))])
+    monkeypatch.setattr(body, "_shots", lambda frames: [(0, 3), (3, 8), (8, len(list(frames)))])
     assert run(f"input={source}", f"output={tmp_path / 'out.mp4'}", *LOSSLESS) == 0
     assert [int(x[0, 0, 0]) for x in pixels_of(tmp_path / "out.mp4")] == [0, 1, 2, 0, 1, 2, 3, 4, 0, 1, 2, 3]
     assert run(f"input={source}", f"output={tmp_path / 'uncut.mp4'}", "cuts=false", *LOSSLESS) == 0
@@ -125,7 +127,7 @@ def test_memory_ends_at_cuts(model: Inverts, tmp_path: Path, monkeypatch: pytest
 def test_the_detector_finds_the_cuts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     dark, bright = [level(20, 64, 64)] * 12, [level(230, 64, 64)] * 12
     source = write_film(tmp_path / "in.mp4", [*dark, *bright])
-    shots = verb._shots(pixels for pixels, _ in VideoReader(source))
+    shots = body._shots(pixels for pixels, _ in VideoReader(source))
     assert shots == [(0, 12), (12, 24)]
 
 
@@ -134,7 +136,7 @@ def test_the_detector_finds_the_cuts(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 def test_stopping_and_going_on(stop: int, model: Inverts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The result is that of an uninterrupted run, and no finished shot is computed again."""
     source = film_with_sound(tmp_path / "in.mp4", 12)
-    monkeypatch.setattr(verb, "_shots", lambda frames: [(0, 4), (4, 6), (6, len(list(frames)))])
+    monkeypatch.setattr(body, "_shots", lambda frames: [(0, 4), (4, 6), (6, len(list(frames)))])
     assert run(f"input={source}", f"output={tmp_path / 'whole.mp4'}") == 0
     model.calls, model.fails_at = 0, stop + 1  # a call more asks whether it remembers
     words = (f"input={source}", f"output={tmp_path / 'out.mp4'}")
@@ -143,7 +145,7 @@ def test_stopping_and_going_on(stop: int, model: Inverts, tmp_path: Path, monkey
     partial = tmp_path / "out.mp4.partial"
     finished = {1: 0, 5: 4, 9: 6, 11: 6}[stop]
     assert len(list(partial.glob("*.mp4"))) == {0: 0, 4: 1, 6: 2}[finished]
-    monkeypatch.setattr(verb, "_shots", lambda frames: pytest.fail("the shots are known"))
+    monkeypatch.setattr(body, "_shots", lambda frames: pytest.fail("the shots are known"))
     model.calls, model.fails_at = 0, 10**9
     assert run(*words) == 0
     assert model.calls == 12 - finished + 1
@@ -160,12 +162,14 @@ def test_killed_in_the_middle(model: Inverts, tmp_path: Path, monkeypatch: pytes
     source = write_film(tmp_path / "in.mp4", [noise(n) for n in range(12)])
     program = (
         "import sys, time; from pathlib import Path; from animegen.cli import stylize as verb\n"
+        "from animegen.inference import application, stylize as body\n"
         "from tests.integration.test_stylize_films import Counts\n"
         "class Slow(Counts):\n"
         "    def stylize(self, frames, state, style=None):\n"
         "        time.sleep(60 if self.calls == 6 else 0); return super().stylize(frames, state)\n"
-        "verb.load_model = lambda *_: Slow(); verb.resolve_checkpoint = lambda path, runs: Path(path)\n"
-        "verb._shots = lambda frames: [(0, 4), (4, 12)]\n"
+        "application.load_model = lambda *_: Slow()\n"
+        "application.resolve_checkpoint = lambda path, runs: Path(path)\n"
+        "body._shots = lambda frames: [(0, 4), (4, 12)]\n"
         "verb.main(sys.argv[1:])"
     )
     words = ["checkpoint=some.ckpt", "device=cpu", f"input={source}", f"output={tmp_path / 'out.mp4'}"]
@@ -179,7 +183,7 @@ def test_killed_in_the_middle(model: Inverts, tmp_path: Path, monkeypatch: pytes
     process.wait()
     assert not (tmp_path / "out.mp4").exists()
     assert len(list(VideoReader(first))) == 4
-    monkeypatch.setattr(verb, "_shots", lambda frames: pytest.fail("the shots are known"))
+    monkeypatch.setattr(body, "_shots", lambda frames: pytest.fail("the shots are known"))
     assert verb.main(words) == 0
     assert model.calls == 8 + 1
     drawn = pixels_of(tmp_path / "out.mp4")
@@ -318,8 +322,8 @@ def test_a_folder_of_both(model: Inverts, tmp_path: Path, capsys: pytest.Capture
         (["pix_fmt=yuv411p"], "has no pix_fmt=yuv411p"),
         (["codec=mpeg4", "crf=20"], "means nothing to codec=mpeg4"),
         (["output=out.avi"], "no suffix of a film that can be written"),
-        (["fps=25"], "others have their own: leave it out"),
-        (["fps=fast"], "fps=fast is not possible"),
+        (["fps=25"], "videos have a rate of their own: leave fps= out"),
+        (["fps=fast"], "fps=fast is not valid"),
         (["output=in.mp4"], "would replace the input"),
         (["input=nothing.mp4"], "does not exist"),
         (["input=in.txt"], "neither an image nor a video"),

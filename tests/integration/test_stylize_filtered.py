@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from animegen.cli import stylize as verb
 from animegen.data.keyframes import BilateralFilter
 from animegen.errors import AnimegenError
+from animegen.inference import application
+from animegen.inference import stylize as body
 from animegen.inference import videos as films
 from animegen.inference.denoising import learnt_filter
 from animegen.media.video.opening import open_video
@@ -43,9 +45,9 @@ class Inverts(nn.Module):
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> Inverts:
     model = Inverts().eval()
-    monkeypatch.setattr(verb, "load_model", lambda *_: model)
-    monkeypatch.setattr(verb, "resolve_checkpoint", lambda path, runs: Path(path))
-    monkeypatch.setattr(verb, "_shots", lambda frames: [(0, CUT), (CUT, len(list(frames)))])
+    monkeypatch.setattr(application, "load_model", lambda *_: model)
+    monkeypatch.setattr(application, "resolve_checkpoint", lambda path, runs: Path(path))
+    monkeypatch.setattr(body, "_shots", lambda frames: [(0, CUT), (CUT, len(list(frames)))])
     monkeypatch.setattr(films, "LONGEST", 4)
     return model
 
@@ -97,5 +99,5 @@ def test_only_filters_are_built_from_a_checkpoint() -> None:
     for foreign in ({"_target_": "os.system", "command": "true"}, {**FILTER, "flow": {"_target_": "os.remove"}}):
         with pytest.raises(AnimegenError, match=r"'some.ckpt' asks for 'os\."):
             learnt_filter({"data": {"prefilter": foreign}}, path)
-    with pytest.raises(AnimegenError, match=r"asks for 'animegen\.video\.writer\.VideoWriter'"):
+    with pytest.raises(AnimegenError, match=r"asks for 'animegen\.media\.video\.writer\.VideoWriter'"):
         learnt_filter({"data": {"prefilter": {"_target_": "animegen.media.video.writer.VideoWriter"}}}, path)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from animegen.cli import stylize as verb
 from animegen.errors import AnimegenError
+from animegen.inference import application
 from animegen.inference.display import Display
 from animegen.inference.styles import encoded_style, style_files
 from animegen.inference.stylist import Stylist
@@ -97,8 +98,8 @@ def still(path: Path, shade: int) -> Path:
 
 @pytest.fixture
 def applied(model: TemporalAnime, monkeypatch: pytest.MonkeyPatch) -> TemporalAnime:
-    monkeypatch.setattr(verb, "load_model", lambda *_: model)
-    monkeypatch.setattr(verb, "resolve_checkpoint", lambda path, runs: Path(path))
+    monkeypatch.setattr(application, "load_model", lambda *_: model)
+    monkeypatch.setattr(application, "resolve_checkpoint", lambda path, runs: Path(path))
     return model
 
 
@@ -131,8 +132,8 @@ def test_stills_choose_the_look(applied: TemporalAnime, tmp_path: Path) -> None:
     [
         (["style={folder}/none.png"], "does not exist"),
         (["style={folder}/a.png", "style_weights=[1,2]"], "style_weights has 2 numbers for 1 stills"),
-        (["style_weights=[1]"], "belongs to stills"),
-        (["style={folder}/a.png", "style_weights=[-1]"], "cannot be blended"),
+        (["style_weights=[1]"], "belongs to style images"),
+        (["style={folder}/a.png", "style_weights=[0]"], "cannot be blended"),
     ],
 )
 def test_styles_that_cannot_be(
