@@ -197,7 +197,7 @@ def test_a_damaged_shot_is_drawn_again(
     damage: str, model: Inverts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = write_film(tmp_path / "in.mp4", [noise(n) for n in range(12)])
-    monkeypatch.setattr(verb, "_shots", lambda frames: [(0, 4), (4, 6), (6, len(list(frames)))])
+    monkeypatch.setattr(body, "_shots", lambda frames: [(0, 4), (4, 6), (6, len(list(frames)))])
     words = (f"input={source}", *LOSSLESS)
     assert run(*words, f"output={tmp_path / 'whole.mp4'}") == 0
     model.calls, model.fails_at = 0, 9

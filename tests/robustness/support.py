@@ -18,7 +18,7 @@ _CONTEXT.set_forkserver_preload(
     [
         *(
             "animegen.cli.train",
-            "animegen.cli.stylize",
+            "animegen.inference.stylize",
             "animegen.cli.interpolate",
             "animegen.cli.prepare",
             "animegen.cli.evaluate",
