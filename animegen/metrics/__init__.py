@@ -1,1 +1,1 @@
-"""Measures of pictures and of sets of pictures, trivial baselines, and the benchmarks that put them in one table."""
+"""Metrics on tensors: images, pairs of images, sets of images, and clips."""

@@ -1,7 +1,8 @@
 """Features of whole clips, for the Frechet video distance (FVD, Unterthiner et al. 2019).
 
-The published figures use an I3D network that was trained to tell actions apart. It is not ours to ship: whoever has it
-as a file names the file. The distance carries the name of its network, since values of different ones do not compare.
+Published values use an I3D network trained on action recognition. It is not distributed here; a user who has it gives
+the path of its file. The name of the metric contains the name of the network, since values of different networks are
+not comparable.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ from torch import Tensor, nn
 from animegen.errors import AnimegenError
 from animegen.nn.features import Frozen
 
-#: A network of random weights, which every machine has. It sees colour, edges and motion, but knows nothing.
+#: A network with random weights, available everywhere. It responds to colour, edges and motion without any training.
 RANDOM = "random3d"
 
 
 class RandomClipNetwork(nn.Module):
-    """Three 3-D convolutions of stride 2 with weights of seed 0, and the mean over frames and places.
+    """Three 3-D convolutions of stride 2 with weights of seed 0, followed by global average pooling.
 
     Args:
-        channels: of the last one.
+        channels: output channels of the last convolution.
     """
 
     def __init__(self, channels: int = 64) -> None:
@@ -45,17 +46,17 @@ class RandomClipNetwork(nn.Module):
 
 
 class ClipFeatures(Frozen):
-    """A network that makes one vector of a clip.
+    """Feature extractor that maps a clip to one vector.
 
     Args:
         network: ``random3d``, or a file with a network that maps (B,3,T,H,W) in [-1,1] to (B,C): TorchScript
             (``torch.jit.save``) or a program (``torch.export.save``, suffix .pt2). Its name is that of the file.
-        size: side to which frames are scaled before (I3D: 224); ``None`` leaves them.
-        frames: number of frames to which clips are resampled, the nearest in time (I3D: 9 or more); ``None``: as they
-            are.
+        size: side to which frames are resized first (I3D: 224); ``None`` keeps their size.
+        frames: number of frames to which clips are resampled by nearest neighbour in time (I3D: 9 or more); ``None``
+            keeps all frames.
 
     Raises:
-        AnimegenError: if the file is missing, or holds no network.
+        AnimegenError: if the file is missing or does not hold a network.
     """
 
     def __init__(self, network: str = RANDOM, size: int | None = None, frames: int | None = None) -> None:
@@ -83,7 +84,7 @@ class ClipFeatures(Frozen):
 
 
 class _Loaded(nn.Module):
-    """A network from a file, in eval mode; programs and scripts complain when asked for another."""
+    """Network from a file, always in eval mode, which exported programs cannot leave."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()

@@ -1,9 +1,9 @@
-"""Distances between two sets of pictures: FID and KID on the features of a network of ours.
+"""Distances between two sets of images: FID and KID on the features of any `FeatureExtractor`.
 
-The published figures use Inception v3; without its weights any `FeatureExtractor` serves, and the name of the
-metric carries it (`fid_vgg19`, `kid_squeezenet1_1_file`), since values of different features cannot be compared.
-A set is kept as its matrix of pooled features (N, C) on the CPU, 2 KB per picture, so that the features of style
-stills and photos are computed once and compared with the outputs of every method.
+Published values use Inception v3. The name of the metric contains the name of the network (`fid_vgg19`,
+`kid_squeezenet1_1_file`), since values of different features are not comparable. A set is stored as a matrix of pooled
+features (N, C) on the CPU, 2 KB per image. The features of style stills and photos are thus computed once and compared
+with the outputs of every method.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ FID_CHANNELS = 64
 """Dimension to which features are projected for FID, as Inception's first block has it."""
 
 KID_SUBSETS, KID_SUBSET_SIZE = 50, 1000
-"""Subsets that are averaged for KID, and the most pictures in one (Binkowski et al. 2018 take 1000)."""
+"""Subsets that are averaged for KID, and the most images in one (Binkowski et al. 2018 take 1000)."""
 
 
 @dataclass(frozen=True)
 class SetDistance:
-    """A distance between two sets.
+    """Distance between two sets.
 
     Attributes:
         value: the distance, lower is better.
@@ -40,9 +40,9 @@ class SetDistance:
 def pool(features: Tensor) -> Tensor:
     """Return the spatial mean of a feature map (B, C, h, w), scaled to mean square 1, as a matrix (B, C) on the CPU.
 
-    Networks differ in the size of their activations by orders of magnitude. Scaled to one length the
-    features give distances of readable size, and KID's kernel, made for Inception's activations of about 1, keeps
-    its shape: k = (cosine + 1)^3.
+    The magnitude of activations differs between networks by orders of magnitude. Normalised features give distances of
+    a readable size, and KID's kernel, designed for Inception's activations of about 1, keeps its shape:
+    k = (cosine + 1)^3.
     """
     return F.normalize(features.float().mean((2, 3)), dim=1).mul(features.shape[1] ** 0.5).cpu()
 
@@ -50,18 +50,17 @@ def pool(features: Tensor) -> Tensor:
 def fid(real: Tensor, fake: Tensor, channels: int = FID_CHANNELS) -> SetDistance | None:
     """Frechet distance of two sets of features (Heusel et al. 2017): |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)).
 
-    A covariance of C channels needs more than C pictures, and the sets here are small, so the features are first
-    projected to `channels` dimensions by a fixed random orthonormal matrix. The value is biased upwards for
-    small sets; compare it only between sets of equal size, or use `kid`.
+    Estimating a covariance of C channels needs more than C images. The sets here are small, so the features are first
+    projected to `channels` dimensions by a fixed random orthonormal matrix. The value is biased upwards for small sets:
+    compare it between sets of equal size only, or use `kid`.
 
     Args:
         real: features (N, C).
         fake: features (M, C).
-        channels: dimensions after the projection; features of fewer channels are taken as they are.
+        channels: dimensions after the projection; features of fewer channels are not projected.
 
     Returns:
-        The distance, or None if a set does not have more pictures than there are dimensions (then the covariance is
-        singular and the figure would mean nothing).
+        The distance, or None if a set has no more images than dimensions, since its covariance is then singular.
     """
     real, fake = project(real, channels), project(fake, channels)
     if min(len(real), len(fake)) <= real.shape[1]:
@@ -69,29 +68,29 @@ def fid(real: Tensor, fake: Tensor, channels: int = FID_CHANNELS) -> SetDistance
     metric = FrechetInceptionDistance(feature=_Precomputed(real.shape[1])).set_dtype(torch.float64)
     metric.update(real, real=True)
     metric.update(fake, real=False)
-    return SetDistance(max(0.0, float(metric.compute())))  # rounding takes that of equal sets below 0
+    return SetDistance(max(0.0, float(metric.compute())))  # rounding errors make it negative for equal sets
 
 
 def kid(real: Tensor, fake: Tensor) -> SetDistance | None:
     """Kernel distance of two sets of features (Binkowski et al. 2018): unbiased MMD^2 with k = (x.y / C + 1)^3.
 
-    Unbiased, so usable for small sets and slightly negative for equal ones. With at most `KID_SUBSET_SIZE` pictures in
-    both sets and as many in one as in the other, one subset holds everything; otherwise `KID_SUBSETS` random
-    subsets of the size of the smaller set are averaged, always the same ones.
+    The estimate is unbiased: it can be used for small sets, and may be slightly negative for equal ones. Sets of equal
+    size with at most `KID_SUBSET_SIZE` images are compared as a whole. Otherwise the mean is taken over `KID_SUBSETS`
+    random subsets of the size of the smaller set, with a fixed seed.
 
     Args:
         real: features (N, C).
         fake: features (M, C).
 
     Returns:
-        Mean and standard deviation over the subsets, or None if a set has fewer than two pictures.
+        Mean and standard deviation over the subsets, or None if a set has fewer than two images.
     """
     size = min(len(real), len(fake), KID_SUBSET_SIZE)
     if size < 2:
         return None
     subsets = 1 if len(real) == len(fake) == size else KID_SUBSETS
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # "saves all features in a buffer": so do we
+        warnings.simplefilter("ignore")  # a warning about memory: all features are kept here, too
         metric = KernelInceptionDistance(feature=_Precomputed(real.shape[1]), subsets=subsets, subset_size=size)
     metric.update(real.double(), real=True)
     metric.update(fake.double(), real=False)
@@ -113,7 +112,7 @@ def project(features: Tensor, channels: int) -> Tensor:
 
 
 class _Precomputed(nn.Module):
-    """The feature network that torchmetrics asks for, when the features are there already."""
+    """Feature network for torchmetrics that returns precomputed features."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()

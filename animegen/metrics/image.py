@@ -1,8 +1,8 @@
-"""Measures of single pictures and of pairs of pictures; each returns one value per image.
+"""Metrics on single images and pairs of images; each returns one value per image.
 
-Pictures are float RGB of shape (B, 3, H, W) in [-1, 1], results are float32 of shape (B,) on the same device.
-Nothing is averaged over the batch, so that a benchmark can give mean, spread and count. Measures that speak of
-8-bit levels round the picture to the 256 levels in which it would be stored.
+Images are float RGB of shape (B, 3, H, W) in [-1, 1], results are float32 of shape (B,) on the same device.
+Nothing is averaged over the batch, so that a benchmark can report mean, standard deviation and count. Metrics in 8-bit
+levels first round the image to the 256 levels of an image file.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from animegen.media.images import to_uint8
 from animegen.nn.colour import luma, rgb_to_lab, rgb_to_yuv, to_unit
 
 PSNR_CEILING = 100.0
-"""dB given to identical pictures instead of infinity, so that means stay finite."""
+"""dB given to identical images instead of infinity, so that means stay finite."""
 
 CANNY_LOW, CANNY_HIGH = 100.0, 200.0
 """Hysteresis thresholds of `edge_f_score` on 8-bit luma: the pair with which CartoonGAN finds the edges to smooth."""
@@ -29,19 +29,19 @@ CHROMA_FLOOR = 1e-3
 
 _BLOCK = 32  # side of the windows of the power spectrum in pixels; periods 2 and 4 fall on whole bins
 _TWO, _FOUR = _BLOCK // 2, _BLOCK // 4  # bins of these periods
-# Half of the spectrum is enough: that of a real picture is point-symmetric.
+# The spectrum of a real signal is point-symmetric, so half of it is enough.
 _GRID_POINTS = (
     *((0, _TWO), (_TWO, 0), (_TWO, _TWO), (0, _FOUR), (_FOUR, 0)),
     *((_FOUR, _FOUR), (_FOUR, _BLOCK - _FOUR), (_FOUR, _TWO), (_TWO, _FOUR)),
 )
-_ROUNDING = (2 / 255) ** 2 / 12  # variance of rounding to 8 bits: what an empty spectrum holds anyway
+_ROUNDING = (2 / 255) ** 2 / 12  # variance of rounding to 8 bits, the noise floor of the spectrum
 
 
 def psnr(output: Tensor, truth: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB, higher is better: 10 log10(2^2 / MSE) over all pixels and channels.
 
     The data range of [-1, 1] is 2, which gives the same figure as a range of 255 on 8-bit levels. Identical
-    pictures give `PSNR_CEILING`.
+    images give `PSNR_CEILING`.
     """
     _check_pair(output, truth)
     error = (output.float() - truth.float()).square().flatten(1).mean(1)
@@ -53,16 +53,14 @@ def ssim(output: Tensor, truth: Tensor) -> Tensor:
     """Structural similarity in [-1, 1], higher is better, 1 = identical; mean over the three RGB channels.
 
     Wang et al. 2004 on RGB in [0, 1] (its luminance term needs positive values): Gaussian window of 11 pixels with
-    sigma 1.5, K1 = 0.01, K2 = 0.03, data range 1, averaged over all pixels of the picture, mirrored at its edges.
+    sigma 1.5, K1 = 0.01, K2 = 0.03, data range 1, averaged over all pixels of the image, mirrored at its edges.
 
     Raises:
         AnimegenError: if a side is shorter than the window.
     """
     _check_pair(output, truth)
     if min(output.shape[-2:]) < 11:
-        raise AnimegenError(
-            f"SSIM needs pictures of at least 11x11 pixels, not {_size(output)}: evaluate larger pictures."
-        )
+        raise AnimegenError(f"SSIM needs images of at least 11x11 pixels, not {_size(output)}: evaluate larger images.")
     value = structural_similarity_index_measure(
         to_unit(output.float()), to_unit(truth.float()), sigma=1.5, kernel_size=11, data_range=1.0, reduction="none"
     )
@@ -86,7 +84,7 @@ def edge_f_score(output: Tensor, truth: Tensor, tolerance: int = 1) -> Tensor:
     """F-score of the edges in [0, 1], higher is better: harmonic mean of precision and recall of Canny edges.
 
     Precision is the share of the output's edge pixels that have an edge pixel of the truth within `tolerance` pixels
-    (Chebyshev distance), recall the same the other way round. Two pictures without edges agree (1); if only one
+    (Chebyshev distance), recall the same the other way round. Two images without edges score 1; if only one
     of them has edges the score is 0. The measure follows the boundary benchmark of Martin et al. 2004, with
     dilation in place of a one-to-one assignment.
     """
@@ -103,8 +101,8 @@ def edge_f_score(output: Tensor, truth: Tensor, tolerance: int = 1) -> Tensor:
 def flatness(image: Tensor) -> Tensor:
     """Share in [0, 1] of neighbouring pixels that are equal within one 8-bit level in all three channels.
 
-    Neighbours are the horizontal and the vertical pairs, all pairs counting alike. Flat cels lie far above
-    photographs, and no map of colours can turn one into the other.
+    Neighbours are horizontal and vertical pairs, equally weighted. Flat cels score far above photographs, and no colour
+    mapping can turn one into the other.
     """
     levels = to_uint8(image).to(torch.int16)
     across = (levels[..., :, 1:] - levels[..., :, :-1]).abs().amax(1) <= 1
@@ -132,7 +130,7 @@ def chroma_ratio(output: Tensor, reference: Tensor) -> Tensor:
 
 
 def saturation_fraction(image: Tensor, limit: float = 0.98) -> Tensor:
-    """Share in [0, 1] of channel values beyond +-`limit`: high values tell of a generator that clips."""
+    """Share in [0, 1] of channel values beyond +-`limit`; high values indicate a generator that clips."""
     return (image.float().abs() > limit).flatten(1).float().mean(1)
 
 
@@ -154,7 +152,7 @@ def checkerboard(image: Tensor) -> Tensor:
 
     Upsampling layers leave grids of exactly these periods (Odena et al. 2016). The luma power spectrum is averaged
     over half-overlapping Hann windows of 32 px (Welch), and each of the points (fy, fx) with components 0, 1/4, 1/2
-    cycles/px is compared with the median of the bins at a distance of 2 to 4. Pictures without a grid lie at
+    cycles/px is compared with the median of the bins at a distance of 2 to 4. Images without a grid lie at
     2 to 4 dB, seldom above 6.
     """
     spectrum = _power_spectrum(image) + _ROUNDING
@@ -162,7 +160,7 @@ def checkerboard(image: Tensor) -> Tensor:
     ring = [(dy, dx) for dy in offsets for dx in offsets if max(abs(dy), abs(dx)) >= 2]
     heights = []
     for y, x in _GRID_POINTS:
-        # Upright and level edges raise the axes above their surroundings: on an axis compare along it.
+        # Vertical and horizontal edges raise the axes of the spectrum, so a point on an axis is compared along it.
         near = [(dy, dx) for dy, dx in ring if (y or not dy) and (x or not dx)]
         around = torch.stack([spectrum[:, (y + dy) % _BLOCK, (x + dx) % _BLOCK] for dy, dx in near], 1)
         heights.append(10 * torch.log10(spectrum[:, y, x] / around.median(1).values))
@@ -176,8 +174,8 @@ def _power_spectrum(image: Tensor) -> Tensor:
     """
     if min(image.shape[-2:]) < _BLOCK:
         raise AnimegenError(
-            f"The spectrum of a picture needs at least {_BLOCK}x{_BLOCK} pixels, not {_size(image)}: "
-            "evaluate larger pictures."
+            f"The spectrum of an image needs at least {_BLOCK}x{_BLOCK} pixels, not {_size(image)}: "
+            "evaluate larger images."
         )
     patches = F.unfold(luma(image), _BLOCK, stride=_BLOCK // 2)
     patches = patches.transpose(1, 2).reshape(len(image), -1, _BLOCK, _BLOCK)

@@ -1,4 +1,4 @@
-"""Scores as papers on animation frame interpolation computed them, to compare with their tables only."""
+"""Metrics as computed by papers on animation frame interpolation, for comparison with their tables only."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch import Tensor
 
 
 def ssim_atd_legacy(output: Tensor, truth: Tensor) -> Tensor:
-    """Return the SSIM of the ATD-12K tables (Li et al. 2021), (B,), of pictures (B,3,H,W) in [-1,1].
+    """Return the SSIM of the ATD-12K tables (Li et al. 2021), (B,), of images (B,3,H,W) in [-1,1].
 
-    Their code calls an old scikit-image with an option that it did not have, so that the window is a uniform 7x7
-    (sample covariance), and the range of floats in [0,1] is taken for 2, four times the constants: values are far too
-    high (0.958 where a proper SSIM is about 0.9). The border of 3 pixels is left out, colours are averaged.
+    That code calls an old scikit-image with an option that did not exist there. So the window is uniform, 7x7 (sample
+    covariance), and the range of floats in [0,1] is assumed to be 2, which multiplies the constants by four. Values are
+    far too high: 0.958 where SSIM is about 0.9. A border of 3 pixels is excluded, and channels are averaged.
     """
     x, y = ((image.double() + 1) / 2 for image in (output, truth))
     window, spread = 7, 49 / 48  # of the sample
@@ -27,9 +27,9 @@ def ssim_atd_legacy(output: Tensor, truth: Tensor) -> Tensor:
 
 
 def interpolation_error(output: Tensor, truth: Tensor) -> Tensor:
-    """Return the interpolation error of the Middlebury benchmark, (B,), of pictures (B,3,H,W) in [-1,1].
+    """Return the interpolation error of the Middlebury benchmark, (B,), of images (B,3,H,W) in [-1,1].
 
-    It is the mean over the pixels of the length of the colour difference in levels of 255 (after rounding to levels).
+    This is the mean over all pixels of the Euclidean colour difference in 8-bit levels, after rounding.
     """
     levels = [torch.round((image.float() + 1) * 127.5) for image in (output, truth)]
     return (levels[0] - levels[1]).norm(dim=1).flatten(1).mean(1)

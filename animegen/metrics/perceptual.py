@@ -1,4 +1,4 @@
-"""Distances between pictures in the features of a network: ours by name, and LPIPS where its weights are at hand."""
+"""Distances between images in the feature space of a network: a distance of our own, and LPIPS."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from animegen.errors import AnimegenError
 from animegen.nn.features import FeatureExtractor, Frozen
 
-# The layers that LPIPS reads (Zhang et al. 2018); VGG19, which it does not know, in the manner of its VGG16.
+# The layers of LPIPS (Zhang et al. 2018). For VGG19, which it does not define, they correspond to those of VGG16.
 _LAYERS = {
     "vgg19": ("relu1_2", "relu2_2", "relu3_4", "relu4_4", "relu5_4"),
     "vgg16": ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3"),
@@ -21,15 +21,15 @@ _LAYERS = {
 
 
 class PerceptualDistance:
-    """Distance of two pictures in normalised features, in [0, 2], lower is better; built like LPIPS but not learned.
+    """Distance between two images in normalised features, in [0, 2], lower is better: LPIPS without learned weights.
 
-    At every position the feature vectors of a layer are scaled to length 1; the squared Euclidean distance is averaged
-    over positions, then over layers. What it says depends on the network, so `name` carries it: `perceptual_vgg19`,
-    `perceptual_squeezenet1_1_file`. With random weights it mostly ranks colours.
+    The feature vector at every position of a layer is scaled to unit length. The squared Euclidean distance is averaged
+    over positions, then over layers. The value depends on the network, so `name` contains it: `perceptual_vgg19`,
+    `perceptual_squeezenet1_1_file`. With random weights it mostly measures colour differences.
 
     Args:
         extractor: the feature network.
-        layers: its layers; by default the last one of each scale that LPIPS takes.
+        layers: the layers to compare; by default those of LPIPS.
     """
 
     def __init__(self, extractor: FeatureExtractor, layers: Sequence[str] | None = None) -> None:
@@ -69,7 +69,7 @@ class LPIPS(Frozen):
             a path is named `lpips_alex_file`.
 
     Raises:
-        AnimegenError: if the weights cannot be had, or are `random`: then it would not be LPIPS.
+        AnimegenError: if the weights cannot be loaded, or are `random`.
     """
 
     def __init__(self, weights: str = "torchvision") -> None:
@@ -94,10 +94,10 @@ def _unit(features: Tensor) -> Tensor:
 
 def _lpips_with(trunk: FeatureExtractor) -> torch.nn.Module:
     """Return the network of the package with our trunk's weights."""
-    import lpips  # on demand: it takes a second and few need it
+    import lpips  # imported on demand: it takes a second and few commands need it
 
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        warnings.simplefilter("ignore")  # it passes arguments to torchvision that are deprecated
+        warnings.simplefilter("ignore")  # it passes deprecated arguments to torchvision
         network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
     layers = trunk.network.get_submodule("features")
     for part in network.net.children():  # slices of AlexNet, whose layers keep torchvision's numbers as names

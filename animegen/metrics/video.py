@@ -1,11 +1,11 @@
-"""How steady a clip is: measures of clips, and of stylisers that are fed with chosen clips.
+"""Temporal consistency: metrics on clips, and on the response of a stylizer to test clips.
 
-Clips are float (T, 3, H, W) in [-1, 1]. Errors are in levels of 255. What is measured along a flow, or in features of a
-network, carries the name of that flow or network, since values of different ones do not compare.
+Clips are float (T, 3, H, W) in [-1, 1]. Errors are in 8-bit levels. The name of a metric contains the flow estimator or
+the feature network that it uses, since values of different ones are not comparable.
 
-No figure of steadiness stands alone: blur and doing nothing win most of them. Read them beside the truth's own value
-(thin ink lines do not survive bilinear warping, so the truth's warping error is not 0: look at the `excess` in
-both directions) and beside `stylisation_strength`, `colour_strength` and `edge_strength`.
+These metrics must not be read alone: a blurred or unchanged clip is the best by most of them. Compare with the ground
+truth (bilinear warping does not preserve thin ink lines, so the warping error of the truth is not 0; see `excess`, in
+both directions) and with `stylisation_strength`, `colour_strength` and `edge_strength`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from animegen.nn.colour import gray, luma, rgb_to_yuv
 from animegen.nn.warp import backward_warp
 
 LEVELS = 127.5
-"""Levels of 255 per unit of pictures in [-1, 1]."""
+"""Levels of 255 per unit of images in [-1, 1]."""
 
 SHORT, LONG = 1, 10
 """Frame intervals of the short-term and the long-term warping error (those of the tables of ReReVST and CCPL)."""
@@ -32,7 +32,7 @@ ClipMethod = Callable[[Tensor], Tensor]
 """A styliser of clips (B, T, 3, H, W) in [-1, 1] -> the same, frame by frame from a fresh start."""
 
 PairDistance = Callable[[Tensor, Tensor], Tensor]
-"""A distance of pictures (B, 3, H, W) -> (B,), such as `PerceptualDistance` or `LPIPS`, with a `name`."""
+"""A distance of images (B, 3, H, W) -> (B,), such as `PerceptualDistance` or `LPIPS`, with a `name`."""
 
 
 def warp_errors(clip: Tensor, motion: ClipMotion, interval: int = SHORT) -> Tensor:
@@ -58,10 +58,10 @@ def warp_errors(clip: Tensor, motion: ClipMotion, interval: int = SHORT) -> Tens
 
 
 def flicker(clip: Tensor, motion: ClipMotion) -> Tensor:
-    """Flicker of each inner frame in levels, (T - 2,): how far it lies off its neighbours, followed along the motion.
+    """Flicker of each inner frame in levels, (T - 2,): difference from the motion-compensated mean of its neighbours.
 
-    Mean over the pixels that both neighbours see of ``|O_t - (W(O_{t-1}) + W(O_{t+1})) / 2|``: what alternates
-    by +-d on still pictures has 2d, what changes evenly has 0, unlike in a warping error.
+    Mean of ``|O_t - (W(O_{t-1}) + W(O_{t+1})) / 2|`` over the pixels that are visible in both neighbours. A still image
+    that alternates by +-d has flicker 2d; a linear change over time has 0, unlike the warping error.
     """
     if len(clip) < 3:
         raise AnimegenError(f"Flicker needs a clip of at least 3 frames, not {len(clip)}.")
@@ -78,9 +78,9 @@ def flicker(clip: Tensor, motion: ClipMotion) -> Tensor:
 
 
 def excess(value: Tensor, truth: Tensor) -> float:
-    """Return by how much a clip's mean (of `warp_errors` or `flicker`) lies above the truth's own; negative = smoothed.
+    """Return the mean of `warp_errors` or `flicker` minus that of the truth; negative values mean smoothing.
 
-    Frames that cannot be measured (NaN) are left out of both means.
+    Frames that cannot be measured (NaN) are excluded from both means.
     """
     return float(value.nanmean() - truth.nanmean())
 
@@ -89,8 +89,8 @@ def tof(output: Tensor, reference: Tensor, estimator: FlowEstimator) -> Tensor:
     """Difference of motion tOF (Chu et al. 2020, TecoGAN) per pair of frames in pixels, (T - 1,), lower is better.
 
     Mean over the pixels of the length of ``flow(o_{t-1}, o_t) - flow(g_{t-1}, g_t)``. TecoGAN takes Farneback's flow
-    and leaves out a margin; here the flow is the named estimator's, over the whole picture. The reference g is the
-    truth, or the input (then it is called `tof_in`: a drawing should inherit the motion of its film).
+    and leaves out a margin; here the flow is the named estimator's, over the whole image. The reference g is the
+    truth, or the input (then it is called `tof_in`: a drawing should inherit the motion of its video).
     """
     _check_pair(output, reference)
     flows = [estimator(clip[:-1], clip[1:]) for clip in (output, reference)]
@@ -100,8 +100,8 @@ def tof(output: Tensor, reference: Tensor, estimator: FlowEstimator) -> Tensor:
 def tlp(output: Tensor, reference: Tensor, distance: PairDistance) -> Tensor:
     """Difference of perceptual change tLP (Chu et al. 2020) per pair of frames, x 100, (T - 1,), lower is better.
 
-    ``100 |d(g_{t-1}, g_t) - d(o_{t-1}, o_t)|`` with LPIPS, or with another distance of features whose name the
-    metric then bears. The reference g is the truth, or the input (`tlp_in`).
+    ``100 |d(g_{t-1}, g_t) - d(o_{t-1}, o_t)|`` with LPIPS, or with another feature distance, whose name is then
+    part of the metric's. The reference g is the truth, or the input (`tlp_in`).
     """
     _check_pair(output, reference)
     changes = [
@@ -112,41 +112,41 @@ def tlp(output: Tensor, reference: Tensor, distance: PairDistance) -> Tensor:
 
 
 def stylisation_strength(output: Tensor, photo: Tensor) -> Tensor:
-    """How much the look was changed, per frame: 1 - SSIM of the luma against the photo, (T,); 0 = nothing was done.
+    """Strength of the stylization per frame, (T,): 1 - SSIM of the luma against the photo; 0 = unchanged.
 
-    To be read beside every figure of steadiness, all of which fall when less is done.
+    Report it with every metric of temporal consistency, all of which improve when less is changed.
     """
     _check_pair(output, photo)
     return 1 - ssim(gray(output.float()), gray(photo.float()))
 
 
 def colour_strength(output: Tensor, photo: Tensor) -> Tensor:
-    """How far colours were moved, per frame: mean CIE 1976 difference (Delta E*ab) from the photo, (T,)."""
+    """Change of colours per frame, (T,): mean CIE 1976 difference (Delta E*ab) from the photo."""
     _check_pair(output, photo)
     return colour_distance(output, photo)
 
 
 def edge_strength(output: Tensor, photo: Tensor) -> Tensor:
-    """How much the lines were changed, per frame: 1 - F-score of Canny edges against the photo's, (T,), in [0, 1].
+    """Change of lines per frame, (T,), in [0, 1]: 1 - F-score of Canny edges against the photo's.
 
-    Ink adds lines and flattening takes some away; so does blur, which `image.flatness` and, with a truth, the edge
-    F-score tell from drawing.
+    Ink adds lines, and flattening removes some. Blur removes lines, too; `image.flatness` and, with a truth, the edge
+    F-score distinguish it from drawing.
     """
     _check_pair(output, photo)
     return 1 - edge_f_score(output, photo)
 
 
 def static_flicker(method: ClipMethod, frame: Tensor, frames: int = 16, warm_up: int = 8) -> dict[str, float]:
-    """Flicker of a styliser that is shown one still picture again and again, in levels.
+    """Flicker of a stylizer on a repeated still image, in levels.
 
     Args:
-        method: the styliser.
-        frame: the picture (3, H, W).
-        frames: how often the picture is shown and measured.
-        warm_up: how often it is shown before, for a memory to settle.
+        method: the stylizer.
+        frame: the image (3, H, W).
+        frames: number of frames that are measured.
+        warm_up: number of frames before those, for a recurrent state to settle.
 
     Returns:
-        ``mean`` and ``peak`` of the mean change from frame to frame; both 0 for any model without memory or chance.
+        ``mean`` and ``peak`` of the mean change from frame to frame; both 0 for any deterministic model without memory.
     """
     output = method(frame.expand(1, warm_up + frames, -1, -1, -1))[0, warm_up:]
     change = (output[1:] - output[:-1]).abs().flatten(1).mean(1) * LEVELS
@@ -154,10 +154,10 @@ def static_flicker(method: ClipMethod, frame: Tensor, frames: int = 16, warm_up:
 
 
 def noise_gain(method: ClipMethod, frame: Tensor, level: float = 2.0, frames: int = 16, seed: int = 0) -> float:
-    """By what factor a styliser amplifies the noise of a camera that stands still; 1 = as in the input.
+    """Amplification of noise on a still image by a stylizer; 1 = as in the input.
 
-    The picture (3, H, W) is shown `frames` times, each time with other normal noise of `level` levels; the deviation of
-    the output over time (root of the mean variance) is divided by that of the input.
+    The image (3, H, W) is repeated `frames` times with independent normal noise of `level` levels. The standard
+    deviation of the output over time (root of the mean variance) is divided by that of the input.
     """
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn((1, frames, *frame.shape), generator=generator).to(frame.device)
@@ -170,14 +170,14 @@ def noise_gain(method: ClipMethod, frame: Tensor, level: float = 2.0, frames: in
 
 
 def drift_slope(clip: Tensor, period: int = 1) -> dict[str, float]:
-    """By how much a clip drifts per 100 frames: slopes of least squares through the frames' means.
+    """Drift of a clip per 100 frames: least-squares slopes of the frames' means.
 
-    Meant for the output on a still or a looped input, where all change is the model's own. The line goes through
-    the means of whole loops, so that motion within a loop is no drift: a model without memory or chance has exactly 0.
+    For the output on a still or a looped input, where every change is the model's. The line is fitted to the means of
+    whole loops, so motion within a loop does not count: a deterministic model without memory has exactly 0.
 
     Args:
         clip: (T, 3, H, W).
-        period: frames of a loop; what is beyond the last whole loop is left out. 1 for a still.
+        period: frames of a loop; frames after the last whole loop are ignored. 1 for a still.
 
     Returns:
         ``y``, ``u``, ``v``: slopes of mean luma and chroma in levels; ``detail``: that of the mean absolute Laplacian
@@ -202,10 +202,10 @@ def drift_slope(clip: Tensor, period: int = 1) -> dict[str, float]:
 
 
 def looped(clip: Tensor, frames: int) -> tuple[Tensor, int]:
-    """Play a clip (T, 3, H, W) there and back, again and again, without repeating the frames at the ends.
+    """Repeat a clip (T, 3, H, W) forwards and backwards, without repeating the frames at the ends.
 
     Returns:
-        About `frames` frames, whole loops, three at least; and the frames of a loop, 2T - 2.
+        About `frames` frames (whole loops, at least three), and the length of a loop, 2T - 2.
     """
     if len(clip) < 2:
         raise AnimegenError("A loop needs a clip of at least 2 frames.")
@@ -214,19 +214,19 @@ def looped(clip: Tensor, frames: int) -> tuple[Tensor, int]:
 
 
 def long_drift(method: ClipMethod, clip: Tensor, frames: int = 100) -> dict[str, float]:
-    """Drift of a styliser over a long clip without cut: `drift_slope` of its output on a `looped` clip (T, 3, H, W).
+    """Drift of a stylizer over a long shot: `drift_slope` of its output on a `looped` clip (T, 3, H, W).
 
-    The first loop, in which a memory settles, is left out.
+    The first loop is excluded, since a recurrent state settles in it.
     """
     long, period = looped(clip, frames)
     return drift_slope(method(long[None])[0, period:], period)
 
 
 def ping_pong(method: ClipMethod, clip: Tensor) -> float:
-    """How far the outputs on the way there and back differ, in levels: what a memory's past leaves behind.
+    """Difference between the outputs of a clip played forwards and backwards, in levels.
 
-    The clip (T, 3, H, W) is played forward and back, 2T - 1 frames, and the two outputs of each frame but the last are
-    compared (mean absolute difference; TecoGAN trains with this as a loss). 0 for a model without memory.
+    The clip (T, 3, H, W) is played forwards and backwards, 2T - 1 frames. The two outputs of each frame but the last
+    are compared (mean absolute difference; TecoGAN uses it as a loss). 0 for a model without memory.
     """
     there_and_back = torch.cat([clip, clip[:-1].flip(0)])
     output = method(there_and_back[None])[0]
@@ -234,16 +234,16 @@ def ping_pong(method: ClipMethod, clip: Tensor) -> float:
 
 
 def cut_leak(method: ClipMethod, first: Tensor, second: Tensor, frames: int = 8, told: bool = True) -> float:
-    """How much of one shot shows in the next one, in levels: the mean change of its first frames by what came before.
+    """Leakage of one shot into the next, in levels: change of its first frames caused by frames before the cut.
 
     Args:
-        method: the styliser; every call of it is a fresh start.
-        first: the shot before (T, 3, H, W).
-        second: a shot of the same size, stylised by itself at the very beginning, and again after `first`.
-        frames: so many of its frames are compared.
-        told: the styliser is told of the cut, as `animegen stylize` does: then the result must be exactly 0, and
-            whatever it is comes from a memory outside of the state. Otherwise the two are one stream, and it tells how
-            long a memory holds on to what is gone; 0 for a model without one.
+        method: the stylizer; every call starts with an empty state.
+        first: the previous shot (T, 3, H, W).
+        second: a shot of the same size, stylized alone and again after `first`.
+        frames: number of its frames that are compared.
+        told: the state is reset at the cut, as in `animegen stylize`. The result must then be exactly 0; another value
+            reveals memory outside of the state. Otherwise both shots are one stream, and the result measures how long
+            the memory keeps past content; 0 for a model without memory.
     """
     second = second[:frames]
     alone = method(second[None])[0]

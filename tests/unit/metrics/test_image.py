@@ -1,4 +1,4 @@
-"""Measures of pictures against hand values and independent references."""
+"""Measures of images against hand values and independent references."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_ssim_equals_the_formula_of_wang() -> None:
 
 
 def stripes(*columns: int) -> Tensor:
-    """A black picture with vertical steps at the columns."""
+    """A black image with vertical steps at the columns."""
     level = torch.zeros(24)
     for column in columns:
         level[column:] += 1
