@@ -7,6 +7,9 @@ from enum import Enum
 
 from animegen.config.options import Options, option
 
+#: As in NumPy and Lightning.
+LARGEST_SEED = 2**32 - 1
+
 MODEL = "Model and machine"
 VIDEO = "Encoding of videos"
 

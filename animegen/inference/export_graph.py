@@ -9,7 +9,6 @@ import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator
-from enum import Enum
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from animegen.errors import AnimegenError
+from animegen.inference.options import FileFormat
 from animegen.tasks.protocols import Stylizer
 
 #: Operator sets of ONNX that torch can write.
@@ -29,13 +29,6 @@ METADATA_FILE = "animegen.json"
 #: Packages of the extra ``export``.
 EXTRA = ("onnx", "onnxscript", "onnxruntime")
 LARGEST_SIDE = 65536
-
-
-class FileFormat(Enum):
-    """What to write."""
-
-    pt2 = "pt2"
-    onnx = "onnx"
 
 
 # --- the function ---------------------------------------------------------------------------------------------

@@ -9,11 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from fractions import Fraction
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from animegen.config.common import (
+    LARGEST_SEED,
     CheckpointOptions,
     ComputeOptions,
+    Device,
     EncodingOptions,
     ImageFormat,
     OverwriteOptions,
@@ -79,3 +82,163 @@ class StylizeOptions(CheckpointOptions, ComputeOptions, PrecisionOptions, Encodi
         super().__post_init__()
         if self.style is None and self.style_weights is not None:
             raise AnimegenError("style_weights= belongs to style images: set style= as well.")
+
+
+class Holds(Enum):
+    """What becomes of drawings that are held for several frames."""
+
+    keep = "keep"
+    smooth = "smooth"
+    auto = "auto"
+
+
+@dataclass
+class InterpolateOptions(CheckpointOptions, ComputeOptions, PrecisionOptions, EncodingOptions, OverwriteOptions):
+    """Draw the frames between images, or between the frames of a video.
+
+    Videos keep duration, sound and subtitles; every time stamp is exact, and the frames of the source stay as they
+    are. A video with ten bits per colour keeps them. If the command is interrupted, the same command continues after
+    the last finished shot. Readable frames of a damaged video are processed; missing ones are reported, and the exit
+    code is 1.
+    """
+
+    command: ClassVar[str] = "interpolate"
+    examples: ClassVar[Sequence[str]] = (
+        "checkpoint=last input=[a.png,b.png] output=between/ factor=4",
+        "checkpoint=runs/my_run input=frames/ output=more_frames/",
+        "checkpoint=last input=video.mp4 output=smooth.mp4 fps=60",
+        "checkpoint=last input=video.mp4 output=smooth.mp4 factor=2 holds=smooth",
+        "checkpoint=last input=video.mp4 output=slow.mp4 slowmo=4",
+        "checkpoint=last input=video.mp4 selfcheck=true",
+    )
+
+    input: list[str] = option(
+        help="a video, a folder of frames, numbered frames (frames/%05d.png), or two or more images [a.png,b.png]",
+        path=True,
+    )
+    output: str | None = option(
+        None, "a video (.mp4 .mkv .mov .gif), or a folder for images; selfcheck needs none", path=True
+    )
+    factor: Fraction | None = option(
+        None, "frames per frame, such as 2.5; null: 2, unless fps or slowmo is given", above=1, maximum=1000
+    )
+    fps: Fraction | None = option(None, "frames per second, such as 60 or 60000/1001", above=0, maximum=1000)
+    slowmo: Fraction | None = option(
+        None,
+        "how many times as long a video becomes, at its own rate unless factor or fps is given",
+        above=1,
+        maximum=1000,
+    )
+    input_fps: Fraction | None = option(None, "rate of images; null: 24", above=0, maximum=1000)
+    holds: Holds = option(
+        Holds.keep,
+        "drawings held for several frames. keep: they stay, only what moved moves; smooth: motion takes the whole"
+        " hold; auto: smooth in shots that are animated on twos, threes or fours throughout",
+    )
+    cuts: bool = option(True, "find cuts and flashes, and draw nothing across them")
+    confidence: float = option(
+        0.0, "pairs of which a smaller share matches are not interpolated, such as 0.5", minimum=0, maximum=1
+    )
+    tile: int | Literal["auto"] = option(
+        "auto", "largest side that is computed in one piece; 0: no tiles", minimum=128, maximum=LARGEST_SIDE, also=(0,)
+    )
+    selfcheck: bool = option(False, "leave out every other drawing, draw it, and compare; writes nothing")
+    samples: int = option(24, "drawings that selfcheck compares at most", minimum=1, maximum=100_000)
+    format: ImageFormat = option(ImageFormat.keep, "of images")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.factor is not None and self.fps is not None:
+            raise AnimegenError("factor= and fps= contradict each other: leave one of them out.")
+        if self.selfcheck and self.output:
+            raise AnimegenError("selfcheck=true writes nothing: leave output= out.")
+        if not self.selfcheck and not self.output:
+            raise AnimegenError("Missing on the command line: output=<video or folder>.")
+
+
+@dataclass
+class GenerateOptions(CheckpointOptions, ComputeOptions, PrecisionOptions, EncodingOptions, OverwriteOptions):
+    """Draw a clip between a first and a last image, or through several key frames.
+
+    The given images stand in the clip as they are. Models that draw single frames at any time (interpolation) can be
+    used as well; they are deterministic, so that temperature, top_k, top_p, steps, guidance, greedy, seed and samples
+    have no meaning.
+    """
+
+    command: ClassVar[str] = "generate"
+    examples: ClassVar[Sequence[str]] = (
+        "checkpoint=last first=a.png last=b.png output=clip.mp4",
+        "checkpoint=last first=a.png last=b.png frames=24 output=clip.gif samples=4 temperature=0.8",
+        "checkpoint=runs/my_run keys=[a.png,b.png,c.png] frames=9 output=frames/",
+    )
+
+    output: str = option(help="a video (.mp4 .mkv .mov .gif), or a folder for images", path=True)
+    first: str | None = option(None, "the first image", path=True)
+    last: str | None = option(None, "the last image, of the same size", path=True)
+    keys: list[str] | None = option(None, "or two or more images: [a.png,b.png,c.png]", path=True)
+    frames: int = option(16, "from one image to the next, both included", minimum=3, maximum=10_000)
+    fps: Fraction = option(Fraction(24), "frames per second", above=0, maximum=1000)
+    samples: int = option(1, "clips side by side", minimum=1, maximum=64)
+    temperature: float | None = option(
+        None, "randomness of the codes; null, here and below: as the model was set", above=0, maximum=100
+    )
+    top_k: int | None = option(None, "choose among this many most likely codes", minimum=1, maximum=1_000_000)
+    top_p: float | None = option(None, "choose among the likeliest codes of this total probability", above=0, maximum=1)
+    steps: int | None = option(None, "passes of decoders that fill in masked codes", minimum=1, maximum=10_000)
+    guidance: float | None = option(None, "influence of the last frame: 1 as trained, 0 none", minimum=0, maximum=1000)
+    greedy: bool | None = option(None, "always take the most likely code")
+    seed: int | None = option(None, "of the random numbers", minimum=0, maximum=LARGEST_SEED)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.keys is not None and (self.first is not None or self.last is not None):
+            raise AnimegenError("keys=[...] names all key frames: leave first= and last= out.")
+        if self.keys is None:
+            for name in ("first", "last"):
+                if getattr(self, name) is None:
+                    raise AnimegenError(f"{name}= is missing: name two images, first=a.png last=b.png, or keys=[...].")
+        elif len(self.keys) < 2:
+            raise AnimegenError("keys=[...] needs two images at least: keys=[a.png,b.png].")
+
+    def images(self) -> list[Path]:
+        """Return the key frames."""
+        return [Path(name) for name in (self.keys or (self.first, self.last)) if name is not None]
+
+
+class FileFormat(Enum):
+    """Format of an exported model."""
+
+    pt2 = "pt2"
+    onnx = "onnx"
+
+
+@dataclass
+class ExportOptions(CheckpointOptions, OverwriteOptions):
+    """Save a model as one file that runs without animegen.
+
+    The file is one function: images (batch,3,height,width), RGB, float32 in [-1,1], to stylized images of the same
+    shape and range. Height and width are free, and so is the batch for most models; the smallest side is in its
+    metadata. Before the file gets its name it is run and compared with the model on images of several sizes.
+    """
+
+    command: ClassVar[str] = "export"
+    examples: ClassVar[Sequence[str]] = (
+        "checkpoint=last format=onnx output=anime.onnx",
+        "checkpoint=runs/my_run format=pt2 output=anime.pt2 device=cuda",
+    )
+
+    format: FileFormat = option(
+        help="pt2 for torch.export.load, or onnx for ONNX runtimes (pip install 'animegen[export]')"
+    )
+    output: str = option(help="<name>.pt2 or <name>.onnx", path=True)
+    device: Device = option(Device.cpu, "where a pt2 file runs; an ONNX file runs anywhere")
+    opset: int = option(18, "of an ONNX file", minimum=18, maximum=23)
+    tolerance: float = option(1.0, "largest accepted difference from the model, in levels of 255", above=0, maximum=255)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if Path(self.output).suffix.lower() != f".{self.format.value}":
+            raise AnimegenError(
+                f"output='{self.output}' and format={self.format.value} contradict each other: use a name that ends in"
+                f" .{self.format.value}."
+            )

@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from animegen.cli import generate as verb
+from animegen.inference import application
 from animegen.media.images import read_image, write_image
 from animegen.media.video.opening import open_video
+from animegen.tasks.protocols import Sampling
 from tests.support import refused, run_verb, train
 from tests.unit.inference.test_generation import Blend, Fader
 
@@ -30,8 +32,8 @@ class Loaded(Fader):
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> Fader:
     made = Loaded(max_frames=8)
-    monkeypatch.setattr(verb, "load_model", lambda *_: made)
-    monkeypatch.setattr(verb, "resolve_checkpoint", lambda name, _: name)
+    monkeypatch.setattr(application, "load_model", lambda *_: made)
+    monkeypatch.setattr(application, "resolve_checkpoint", lambda name, _: name)
     return made
 
 
@@ -71,7 +73,7 @@ def test_films_have_their_rate_and_frames(model: Fader, pictures: list[Path], tm
 
 
 def test_a_chain_of_pictures_shares_the_frames_between(model: Fader, pictures: list[Path], tmp_path: Path) -> None:
-    names = ",".join(str(file).replace(", ", "\\, ") for file in pictures[1:])
+    names = ",".join(map(str, pictures[1:]))
     words = ("checkpoint=x", f"keys=[{names},{pictures[1]}]", f"output={tmp_path / 'out'}", "frames=3", "device=cpu")
     assert run_verb(verb.main, *words) == 0
     assert levels(tmp_path / "out") == [80, 60, 40, 60, 80]
@@ -90,12 +92,12 @@ def test_samples_stand_side_by_side_and_the_seed_counts(model: Fader, pictures: 
 def test_the_models_own_way_to_choose_is_changed_key_by_key(
     model: Fader, pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model.sampling = verb.Sampling(top_k=50, temperature=0.7)  # type: ignore[attr-defined]
+    model.sampling = Sampling(top_k=50, temperature=0.7)  # type: ignore[attr-defined]
     seen = []
     own = model.generate
     monkeypatch.setattr(model, "generate", lambda *a, sampling: (seen.append(sampling), own(*a, sampling))[1])
     assert go(*pictures[:2], tmp_path / "out", "frames=3", "temperature=1.5", "top_p=0.9", "guidance=2") == 0
-    assert seen == [verb.Sampling(temperature=1.5, top_k=50, top_p=0.9, guidance=2.0)]
+    assert seen == [Sampling(temperature=1.5, top_k=50, top_p=0.9, guidance=2.0)]
 
 
 def test_an_interpolator_draws_at_even_times_but_not_by_chance(
@@ -108,18 +110,18 @@ def test_an_interpolator_draws_at_even_times_but_not_by_chance(
     assert (made[0], made[3]) == (0, 80)
     assert made == sorted(made)
     capsys.readouterr()
-    monkeypatch.setattr(verb, "load_model", lambda *_: Blend())
+    monkeypatch.setattr(application, "load_model", lambda *_: Blend())
     code = run_verb(verb.main, *words, f"output={tmp_path / 'no'}", "temperature=0.5")
-    assert "draws without chance, so temperature=0.5 means nothing" in refused(capsys, code)
+    assert "is deterministic; temperature= has no effect: leave it out" in refused(capsys, code)
 
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["frames=2"], "frames=2 leaves nothing to draw"),
-        (["samples=0"], "samples=0 draws no clip"),
-        (["fps=0"], "fps=0.0 is not possible"),
-        (["top_k=0"], "top_k=0 leaves nothing to choose from"),
+        (["frames=2"], "frames=2 is not valid: use an integer from 3 to 10000"),
+        (["samples=0"], "samples=0 is not valid"),
+        (["fps=0"], "fps=0 is not valid"),
+        (["top_k=0"], "top_k=0 is not valid"),
         (["keys=[a.png,b.png]"], "leave first= and last= out"),
         (["codec=libx265", "pix_fmt=rgb48le"], "pix_fmt=rgb48le"),
     ],

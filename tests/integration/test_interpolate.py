@@ -115,16 +115,19 @@ def test_the_same_drawing_is_known_under_noise_and_a_blink_is_another(frames: li
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["input={a}", "output={t}/o"], "is one picture: name two"),
-        (["input=[{a}]", "output={t}/o"], "two pictures at least"),
+        (["input={a}", "output={t}/o"], "is one image: name two"),
+        (["input=[{a}]", "output={t}/o"], "is one image: name two"),
         (["input={t}/none", "output={t}/o"], "does not exist"),
         (["input=[{a},{b}]", "output={t}/o"], "different sizes"),
-        (["input=[{a},{a}]", "output={t}/o", "factor=1"], "makes no new frame"),
-        (["input=[{a},{a}]", "output={t}/o", "factor=2", "fps=60"], "not both"),
-        (["input=[{a},{a}]", "output={t}/o", "fps=fast"], "fps=fast is not possible"),
-        (["input=[{a},{a}]", "output={t}/o", "factor=twice"], "factor=twice is not possible"),
-        (["input=[{a},{a}]", "output={t}/o", "slowmo=0.5"], "makes nothing slower"),
-        (["input=[{a},{a}]", "output={t}/o", "slowmo=4"], "input_fps= says"),
+        (
+            ["input=[{a},{a}]", "output={t}/o", "factor=1"],
+            "factor=1 is not valid",
+        ),
+        (["input=[{a},{a}]", "output={t}/o", "factor=2", "fps=60"], "contradict each other"),
+        (["input=[{a},{a}]", "output={t}/o", "fps=fast"], "fps=fast is not valid"),
+        (["input=[{a},{a}]", "output={t}/o", "factor=twice"], "factor=twice is not valid"),
+        (["input=[{a},{a}]", "output={t}/o", "slowmo=0.5"], "slowmo=0.5 is not valid"),
+        (["input=[{a},{a}]", "output={t}/o", "slowmo=4"], "the rate of images is input_fps="),
         (["input=[{a},{a}]", "output={t}/x.png"], "neither a video"),
         (["input=[{a},{a}]", "output={t}"], "exists"),
     ],
@@ -219,7 +222,7 @@ def test_pairs_that_do_not_match_are_held(run: Path, tmp_path: Path, capsys: pyt
     made = [read_image(tmp_path / f"out/{n:06}.png") for n in range(1, 5)]
     assert torch.equal(made[2], noise(1, 64, 64))
     assert torch.equal(made[3], noise(2, 64, 64))
-    assert "is a share" in refused(capsys, go(run, pair, tmp_path / "o2", "confidence=2"))
+    assert "confidence=2 is not valid" in refused(capsys, go(run, pair, tmp_path / "o2", "confidence=2"))
     assert "tile=9" in refused(capsys, go(run, pair, tmp_path / "o2", "tile=9"))
 
 
@@ -280,7 +283,8 @@ def test_selfcheck_scores_the_drawings_that_it_leaves_out(
     )
     still = write_film(tmp_path / "still.mkv", [frames[0]] * 4, encoding=EXACT)
     assert "three different drawings" in refused(capsys, go_check(run, still))
-    assert "needs output=" in refused(capsys, run_verb(verb.main, f"checkpoint={run}", f"input={film}"))
+    without = run_verb(verb.main, f"checkpoint={run}", f"input={film}")
+    assert "Missing on the command line: output=" in refused(capsys, without)
 
 
 def go_check(run: Path, film: Path, *words: str) -> int:

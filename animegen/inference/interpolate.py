@@ -1,0 +1,157 @@
+"""The frames between images, or between the frames of a video, with any model that has the Interpolator protocol."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from animegen.config.common import ImageFormat
+from animegen.errors import AnimegenError
+from animegen.files import regular_file
+from animegen.inference.application import Applied, choose_encoding, load_applied
+from animegen.inference.display import Display
+from animegen.inference.inbetween import FilmPlan, Inbetweener, Pictures, interpolate_film
+from animegen.inference.options import InterpolateOptions
+from animegen.inference.planning import check_video_output
+from animegen.inference.selfcheck import selfcheck
+from animegen.inference.timegrid import Grid
+from animegen.inference.videos import identity
+from animegen.media.images import EXTENSIONS
+from animegen.media.video.deep import is_deep
+from animegen.media.video.encoding import CONTAINERS
+from animegen.media.video.frames import FrameReader
+from animegen.media.video.opening import open_video
+from animegen.media.video.reader import VideoReader
+from animegen.media.video.remux import check_streams
+from animegen.media.video.sequences import frames_of_gif, is_pattern
+from animegen.media.video.slowed import Slowed
+from animegen.tasks.protocols import Interpolator
+
+
+@dataclass(frozen=True)
+class Interpolated:
+    """What was done.
+
+    Attributes:
+        text: a sentence about it.
+        problems: what could not be read.
+    """
+
+    text: str
+    problems: list[str]
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def interpolate(options: InterpolateOptions) -> Interpolated:
+    """Draw what the options ask for.
+
+    Raises:
+        AnimegenError: for a mistake in the options, before anything is written.
+    """
+    reader = _open(options)
+    if options.selfcheck:
+        applied = load_applied(options, (Interpolator,), "draw frames between frames")
+        text = selfcheck(reader, applied.model, applied.device, options.samples, options.cuts)
+        return Interpolated(text, [])
+    target = Path(options.output or "")
+    check_video_output([reader.path, *getattr(reader, "files", [])], target, options.overwrite)
+    encoding = choose_encoding(options, [target], deep=is_deep(reader.info.pix_fmt))
+    if isinstance(reader, VideoReader) and options.slowmo is None and target.suffix.lower() in CONTAINERS:
+        check_streams(reader.path, target)
+    applied = load_applied(options, (Interpolator,), "draw frames between frames")
+    tile = None if options.tile == "auto" else options.tile
+    draw = Inbetweener(applied.model, applied.device, applied.dtype, tile, options.confidence)
+    plan = FilmPlan(
+        grid=_grid(options),
+        holds=options.holds.value,
+        cuts=options.cuts,
+        encoding=encoding,
+        suffix=".png" if options.format is ImageFormat.keep else f".{options.format.value}",
+        identity=_identity(options, applied),
+        overwrite=options.overwrite,
+    )
+    began = time.perf_counter()
+    frames = _write(reader, target, draw, plan, list(_notes(options, reader, target, encoding.pix_fmt)))
+    seconds = time.perf_counter() - began
+    held = f", {draw.held} held since their pairs match too little" if draw.held else ""
+    return Interpolated(
+        f"{frames} frames, {draw.drawn} of them drawn{held}, {seconds:.1f} s: {target}", list(reader.problems)
+    )
+
+
+def _grid(options: InterpolateOptions) -> Grid:
+    factor = options.factor
+    if factor is None and options.fps is None:
+        factor = options.slowmo or Fraction(2)
+    return Grid(factor, options.fps)
+
+
+def _open(options: InterpolateOptions) -> FrameReader:
+    """Return the frames to interpolate."""
+    reader = _open_source([Path(name) for name in options.input], options.input_fps)
+    if options.slowmo is None:
+        return reader
+    if not isinstance(reader, VideoReader):
+        raise AnimegenError("slowmo= is for videos; the rate of images is input_fps=.")
+    return Slowed(reader, options.slowmo)
+
+
+def _open_source(files: list[Path], fps: Fraction | None) -> FrameReader:
+    if len(files) > 1:
+        return Pictures(files, fps)
+    source = files[0]
+    if not is_pattern(source) and not source.is_dir():
+        regular_file(source)
+        if source.suffix.lower() in EXTENSIONS and frames_of_gif(source) < 2:
+            raise AnimegenError(f"input='{source}' is one image: name two, as input=[{source.name},b.png].")
+        if fps is not None:
+            raise AnimegenError("input_fps= is for images; videos have a rate of their own: leave it out.")
+    return open_video(source, fps)
+
+
+def _identity(options: InterpolateOptions, applied: Applied) -> dict[str, object]:
+    """Return what a frame depends on besides the video, so that an interrupted video is continued with the same."""
+    return {
+        "weights": options.weights.value,
+        "confidence": str(options.confidence),
+        "tile": str(options.tile),
+        "checkpoint": identity(applied.checkpoint),
+        "precision": str(applied.dtype),
+        "device": applied.device.type,
+    }
+
+
+def _notes(options: InterpolateOptions, reader: FrameReader, target: Path, pix_fmt: str) -> Iterator[str]:
+    """Yield what the user should know before the work begins."""
+    yield from reader.info.remarks
+    if options.slowmo is not None:
+        yield "Sound and subtitles do not fit slow motion and are left out."
+    lost = is_deep(reader.info.pix_fmt) and not is_deep(pix_fmt)
+    if lost and options.pix_fmt is None and target.suffix.lower() in CONTAINERS:
+        yield f"codec={options.codec} has no format with ten bits: of {reader.info.pix_fmt} eight are kept."
+
+
+def _write(reader: FrameReader, target: Path, draw: Inbetweener, plan: FilmPlan, notes: list[str]) -> int:
+    """Write the frames; return their number."""
+    frames, expected = 0, reader.info.expected_frames
+    if expected is not None:
+        rate = plan.grid.factor if plan.grid.fps is None else plan.grid.fps / reader.info.fps
+        expected = round(expected * (rate or 1))
+    with Display(1, "interpolate") as display:
+        for note in notes:
+            display.note(note)
+        shown = display.film(reader.path.name, 0, expected)
+        try:
+            for _ in interpolate_film(reader, target, draw, plan, display.note):
+                frames += 1
+                shown.frame()
+        finally:
+            shown.end()
+        for problem in reader.problems:
+            display.note(problem)
+    return frames
