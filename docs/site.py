@@ -15,7 +15,7 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
 SOURCES = (
-    *("*.md", "LICENSE", "docs/*.md", "docs/*.png", "animegen/models/*/README.md"),
+    *("*.md", "*.cff", "LICENSE", "docs/*.md", "docs/images/*.png", "animegen/models/*/README.md"),
     *(f"experiments/**/*.{ending}" for ending in ("md", "png", "jpg", "gif", "csv")),
 )
 
