@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import os
 import resource
 import statistics
 import sys
@@ -12,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -32,6 +32,7 @@ from animegen.engine.callbacks.run_record import machine, versions
 from animegen.engine.checkpoint import pick_device
 from animegen.engine.module import AnimeModule
 from animegen.errors import AnimegenError
+from animegen.files import completed, exists_error, user_path
 from animegen.speed.parts import Stopwatch, data_wait, step_parts
 from animegen.tasks.protocols import Interpolator
 
@@ -83,7 +84,8 @@ def bench_video(film: str | None, seconds: float) -> dict[str, Any]:
     """Measure decoding and encoding of ``film``, or of a generated one of 1280x720."""
     from animegen.speed.video import measure
 
-    return {"what": film or "video", "rows": measure(film, seconds / 4)}
+    path = None if film is None else user_path("input", film)
+    return {"what": film or "video", "rows": measure(path, seconds / 4)}
 
 
 def bench_model(config: DictConfig, experiment: DictConfig | None = None) -> dict[str, Any]:
@@ -365,14 +367,13 @@ def main(arguments: list[str] | None = None) -> int:
             config.model, config.size, config.precision = experiment.model, experiment.size, experiment.precision
             if config.train_steps == BenchSchema.train_steps:
                 config.train_steps = experiment.train_steps
-        if config.output and Path(config.output).exists() and not config.overwrite:
-            raise AnimegenError(f"'{config.output}' exists: choose another output= or set overwrite=true.")
+        output = None if config.output is None else user_path("output", config.output)
+        if output is not None and os.path.lexists(output) and not config.overwrite:
+            raise exists_error(output)
         result = bench(config, data[-1] if data else None, experiment)
         show(result)
-        if config.output:
-            try:
-                Path(config.output).write_text(json.dumps(result, indent=2) + "\n")
-            except OSError as error:
-                raise AnimegenError(f"'{config.output}' cannot be written ({error.strerror}).") from error
+        if output is not None:
+            with completed(output, overwrite=config.overwrite) as hidden:
+                hidden.write_text(json.dumps(result, indent=2) + "\n")
 
     return run(body)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,10 +19,12 @@ from animegen.cli.main import run
 from animegen.config.compose import compose_config
 from animegen.engine.runs import literal_paths
 from animegen.errors import AnimegenError
+from animegen.files import exists_error, read_text, user_path
 from animegen.launch.study import RECORD, compose_study, find_study, list_studies
 from animegen.reports import tables
+from animegen.reports.output import check_free, check_report_folder, write_files
 from animegen.reports.page import Section, page
-from animegen.reports.readme import small_jpeg, write_results
+from animegen.reports.readme import BEGIN, small_jpeg, write_results
 from animegen.reports.runs import RunFolder, find_runs, group_seeds, load_run
 from animegen.reports.sections import differing, gallery, make_sections
 
@@ -91,11 +91,13 @@ def compare(words: Sequence[str]) -> Path:
     overrides = [word for word in words if word not in paths and not word.startswith("study=")]
     config = compose_config("compare", literal_paths(overrides, ("output", "record")))
     comparison = _of_study(config, study, paths) if study or _is_study(paths) else _of_runs(config, paths)
-    if config.output:
-        report = Path(config.output)
+    if config.output is not None:
+        report = user_path("output", config.output)
         if report.exists() and (not report.is_dir() or any(report.iterdir())) and not config.overwrite:
-            raise AnimegenError(f"'{report}' is there already: choose another output= or set overwrite=true.")
+            raise exists_error(report)
         comparison = replace(comparison, report=report)
+    elif not config.overwrite:
+        check_report_folder(comparison.report)
     sections = make_sections(comparison.rows, comparison.settings)
     console = Console(highlight=False)
     for section in sections:
@@ -108,10 +110,10 @@ def compare(words: Sequence[str]) -> Path:
         for group in unequal:
             if 0 < len(group.changed) <= LARGEST_DIFFERENCE:
                 print(f"{', '.join(group.names)} differ in: {', '.join(group.changed)}")
-    _write_report(comparison, sections)
+    _write_report(comparison, sections, config.output is None or config.overwrite)
     print(f"the report: {comparison.report / 'report.html'}")
     if comparison.record and sections:
-        write_record(comparison, sections)
+        write_record(comparison, sections, config.overwrite)
         print(f"the results are in {comparison.record / 'README.md'}, too")
     return comparison.report
 
@@ -125,15 +127,17 @@ def _of_study(config: DictConfig, study: str | None, paths: Sequence[str]) -> Co
         raise AnimegenError("A study has one folder: animegen compare study=<name> [folder].")
     if study and not paths:
         find_study(study)
-    folder = Path(paths[0] if paths else f"runs/study/{study}")
+    folder = user_path("study folder", paths[0]) if paths else Path(f"runs/study/{study}")
     try:
-        record = json.loads((folder / RECORD).read_text())
-    except FileNotFoundError as error:
+        record = json.loads(read_text(folder / RECORD))
+    except AnimegenError as error:
+        if (folder / RECORD).exists():
+            raise
         raise AnimegenError(
             f"The study '{study}' has no runs in '{folder}': first animegen train study={study}"
             " (if that had an output=, name that folder after study=)."
         ) from error
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise AnimegenError(f"'{folder / RECORD}' cannot be read ({error}): run the study again.") from error
     name = record["study"]
     if study not in (None, name):
@@ -151,7 +155,7 @@ def _of_study(config: DictConfig, study: str | None, paths: Sequence[str]) -> Co
     if config.record == "none" or not (study or config.record):
         target = None
     else:
-        target = Path(config.record) if config.record else _record_folder(name)
+        target = _record_folder(name) if config.record is None else user_path("record", config.record)
     return Comparison(
         title=f"Study {name}",
         question=shown["question"] or "",
@@ -207,36 +211,24 @@ def _tell_unfinished(rows: Mapping[str, Sequence[RunFolder]]) -> None:
                 print(f"{name}, seed {each.seed}: {each.status}{f': {error}' if error else ''}", file=sys.stderr)
 
 
-def _write_report(comparison: Comparison, sections: Sequence[Section]) -> None:
+def _write_report(comparison: Comparison, sections: Sequence[Section], overwrite: bool) -> None:
     """Write all files of the report; each appears when all are complete, and others in the folder stay."""
     runs = [each for group in comparison.rows.values() for each in group]
     more = gallery(runs[0]) if len(runs) == 1 else []
     unscored = [] if sections else differing(comparison.rows)
     html = page(comparison.title, comparison.question, comparison.commands, sections, comparison.rows, more, unscored)
     files: dict[str, bytes] = {
-        "report.html": html.encode(),
-        "table.md": "\n".join(f"## {s.title}\n\n{_section_markdown(s)}" for s in sections).encode(),
-        "table.csv": "\n".join(tables.csv_text(section.summary) for section in sections).encode(),
+        "report.html": _encoded(html),
+        "table.md": _encoded("\n".join(f"## {s.title}\n\n{_section_markdown(s)}" for s in sections)),
+        "table.csv": _encoded("\n".join(tables.csv_text(section.summary) for section in sections)),
     }
     for section in sections:
         files.update({name: picture.data for name, picture in section.pictures.items()})
-    _write_files(comparison.report, files)
+    write_files(comparison.report, files, overwrite)
 
 
-def _write_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    unfinished = folder.with_name(f"{folder.name}.unfinished")
-    try:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        for name, data in files.items():
-            (unfinished / name).write_bytes(data)
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in files:
-            os.replace(unfinished / name, folder / name)
-    except OSError as error:
-        raise AnimegenError(f"'{folder}' cannot be written ({error.strerror}): choose another output=.") from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "backslashreplace")  # file names need not be valid UTF-8
 
 
 def _section_markdown(section: Section) -> str:
@@ -246,13 +238,13 @@ def _section_markdown(section: Section) -> str:
     return text
 
 
-def write_record(comparison: Comparison, sections: Sequence[Section]) -> None:
+def write_record(comparison: Comparison, sections: Sequence[Section], overwrite: bool = False) -> None:
     """Write table and pictures into the study's README, the pictures as small JPEGs beside it."""
     assert comparison.record is not None
     study = comparison.title.removeprefix("Study ")
     compare_words = shlex.join(["animegen", "compare", f"study={study}"])
     text = [*(f"    {command}" for command in comparison.commands), f"    {compare_words}", ""]
-    files: dict[str, bytes] = {"results.csv": "\n".join(tables.csv_text(s.summary) for s in sections).encode()}
+    files: dict[str, bytes] = {"results.csv": _encoded("\n".join(tables.csv_text(s.summary) for s in sections))}
     machine = _machine([each for group in comparison.rows.values() for each in group])
     for section in sections:
         text += [f"### {section.title}", ""] if len(sections) > 1 else []
@@ -263,8 +255,12 @@ def write_record(comparison: Comparison, sections: Sequence[Section]) -> None:
             files[small] = small_jpeg(picture.data) if still else picture.data
             text += [f"![{picture.caption}]({small})", ""]
     text += [machine]
-    write_results(comparison.record / "README.md", comparison.question or comparison.title, "\n".join(text))
-    _write_files(comparison.record, files)
+    readme = comparison.record / "README.md"
+    is_ours = readme.is_file() and BEGIN in read_text(readme)  # earlier results lie beside it
+    if not is_ours and not overwrite:
+        check_free(comparison.record, list(files))
+    write_results(readme, comparison.question or comparison.title, "\n".join(text))
+    write_files(comparison.record, files, overwrite=True)
 
 
 def _machine(runs: Sequence[RunFolder]) -> str:

@@ -27,7 +27,7 @@ from animegen.engine.module import AnimeModule
 from animegen.engine.runs import literal_paths, merged_overrides
 from animegen.engine.weight_conversion import Importer, choose_importer, read_state, translate
 from animegen.errors import AnimegenError
-from animegen.files import completed
+from animegen.files import completed, user_path
 from animegen.inference.targets import Job, check_targets
 
 
@@ -115,7 +115,7 @@ def import_weights(
             "imported": {"file": source.name, "format": importer.name, "sha256": _sha256(source)},
         },
     }
-    with completed(output) as partial:
+    with completed(output, overwrite=overwrite) as partial:
         with partial.open("wb") as file:
             torch.save(content, file)
         load_model(partial, "cpu")
@@ -164,7 +164,7 @@ def main(arguments: list[str] | None = None) -> int:
         about_model = [word for word in words if _key(word).split(".")[0] == "model"]
         mine = literal_paths([word for word in words if word not in about_model], ("source", "output"))
         config: Any = compose_config("import", mine)
-        source, output = Path(config.source).expanduser(), Path(config.output).expanduser()
+        source, output = user_path("source", config.source), user_path("output", config.output)
         print(import_weights(source, output, config.format, about_model, config.overwrite))
         print(f"{output}: apply it with animegen stylize checkpoint={output} input=... output=...")
 

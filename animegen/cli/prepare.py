@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
-import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from animegen.data.keyframes.prefilter import BilateralFilter
 from animegen.data.keyframes.suggest import suggest_keys
 from animegen.engine.runs import literal_paths
 from animegen.errors import AnimegenError
+from animegen.files import exists_error, hidden_name, publish_folder, translate_io_errors, user_path
 from animegen.media.images import write_image
 from animegen.media.video.generated import write_generated_film
 from animegen.toonworld.film import Film
@@ -107,7 +108,7 @@ def prepare(config: DictConfig, show: Console) -> int:
     Raises:
         AnimegenError: for a mistake in the configuration, before anything is written.
     """
-    tasks = [name for name in TASKS if config[name]]
+    tasks = [name for name in TASKS if config[name] is not None]
     if len(tasks) != 1:
         told = " and ".join(tasks) or "nothing"
         raise AnimegenError(
@@ -148,9 +149,9 @@ def draw_film(config: DictConfig, show: Console) -> int:
     Raises:
         AnimegenError: for values that the world does not have, or a file that exists or cannot be written.
     """
-    place = Path(config.output).expanduser()
-    if place.exists() and not config.overwrite:
-        raise AnimegenError(f"'{place}' exists: choose another output= or set overwrite=true.")
+    place = user_path("output", config.output)
+    if os.path.lexists(place) and not config.overwrite:
+        raise exists_error(place)
     film = Film(
         shots=list(config.shots),
         look=config.film,
@@ -160,7 +161,7 @@ def draw_film(config: DictConfig, show: Console) -> int:
         first_scene=config.scene,
         hold=config.hold,
     )
-    write_generated_film(place, film)
+    write_generated_film(place, film, overwrite=config.overwrite)
     cuts = ", ".join(str(cut) for cut in film.cuts) or "none"
     show.print(f"{len(film)} frames at {film.fps:g} per second, cuts at {cuts}: {place}")
     return 0
@@ -188,20 +189,19 @@ def write_filtered(folder: str, output: str, radius: int, settings: dict[str, An
     Raises:
         AnimegenError: if the folder for the result exists or cannot be written.
     """
-    place = Path(output).expanduser()
-    if place.exists():
+    place = user_path("output", output)
+    if os.path.lexists(place):
         raise AnimegenError(f"'{place}' exists: choose another output= for the frames.")
     project = folder_project(folder, **settings)
     clip = BilateralFilter(radius=radius)(project.photo)
-    partial = place.with_name(f".{uuid.uuid4().hex}.part")
-    try:
-        for number, name in enumerate(project.names):
-            write_image(partial / f"{name}.png", clip[number])
-        partial.rename(place)
-    except OSError as error:
-        raise AnimegenError(f"'{place}' cannot be written ({error.strerror}): choose another output=.") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    partial = hidden_name(Path(os.path.abspath(place)))
+    with translate_io_errors(place, "written"):
+        try:
+            for number, name in enumerate(project.names):
+                write_image(partial / f"{name}.png", clip[number])
+            publish_folder(partial, place)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
     return len(project)
 
 

@@ -19,7 +19,7 @@ from animegen.curation.rules import Rules
 from animegen.data.clips.sources import LISTS
 from animegen.data.sampler import counter_hash
 from animegen.errors import AnimegenError
-from animegen.files import completed
+from animegen.files import completed, read_text, user_path
 
 SETTINGS = "settings.json"
 
@@ -85,7 +85,7 @@ def curate(
         AnimegenError: if there are no films, or the folder holds something else.
     """
     films = find_films(source)
-    place = Path(output).expanduser()
+    place = user_path("output", output)
     begin(place, curation, overwrite)
     mine = [item for n, item in enumerate(films.items()) if n % shard[1] == shard[0]]
     todo = [(name, path) for name, path in mine if not _is_done(record_of(place, name), path)]
@@ -113,30 +113,42 @@ def begin(place: Path, curation: Curation, overwrite: bool) -> None:
     """
     settings = json.loads(json.dumps(asdict(curation) | {"version": __version__}))
     file = place / RECORDS / SETTINGS
-    if file.exists():
-        try:
-            before = json.loads(file.read_text())
-        except ValueError:
-            before = {}
-        if before == settings:
-            return
-        if not overwrite:
-            changed = [key for key in settings if before.get(key) != settings[key]]
-            raise AnimegenError(
-                f"'{place}' was made with other settings ({', '.join(changed)}): choose another output=, or"
-                " overwrite=true to begin anew."
-            )
+    if not file.exists():
+        if place.exists() and (not place.is_dir() or any(not p.name.startswith("shards") for p in place.iterdir())):
+            raise AnimegenError(f"'{place}' exists and is no data set of animegen: choose another output=.")
+    elif _settings_of(file) != settings and overwrite:
         for record in file.parent.glob("*.json"):
             shutil.rmtree(place / record.stem, ignore_errors=True)
         shutil.rmtree(file.parent)
-    elif place.exists() and (not place.is_dir() or any(not p.name.startswith("shards") for p in place.iterdir())):
-        raise AnimegenError(f"'{place}' exists and is no data set of animegen: choose another output=.")
-    with completed(file) as hidden:
-        hidden.write_text(json.dumps(settings, indent=1) + "\n")
+    try:
+        # Not replaced: several shards begin at the same time, and must agree.
+        with completed(file, overwrite=False) as hidden:
+            hidden.write_text(json.dumps(settings, indent=1) + "\n")
+    except AnimegenError:
+        if not file.exists():
+            raise
+    before = _settings_of(file)
+    if before != settings:
+        changed = [key for key in settings if before.get(key) != settings[key]]
+        raise AnimegenError(
+            f"'{place}' was made with other settings ({', '.join(changed)}): choose another output=, or"
+            " overwrite=true to make it again."
+        )
+
+
+def _settings_of(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(read_text(file))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _is_done(record: dict[str, Any] | None, path: Path) -> bool:
-    return record is not None and "failed" not in record and record["source"] == identity(path)
+    try:
+        return record is not None and "failed" not in record and record["source"] == identity(path)
+    except AnimegenError:  # reported when it is read
+        return False
 
 
 def _work(todo: list[tuple[str, Path]], place: Path, curation: Curation, jobs: int) -> Iterator[dict[str, Any]]:

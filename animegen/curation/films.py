@@ -21,7 +21,7 @@ from animegen.curation.facts import Bars, measure
 from animegen.curation.rules import Case, Choice, Rules, choose
 from animegen.data.views import scale_short_side
 from animegen.errors import AnimegenError
-from animegen.files import completed
+from animegen.files import completed, read_text, real_path, regular_file, user_path
 from animegen.media.images import visible_files, write_image
 from animegen.media.video.opening import FILM_SUFFIXES
 from animegen.media.video.reader import VideoReader
@@ -66,10 +66,9 @@ def find_films(source: str | Path) -> dict[str, Path]:
     Raises:
         AnimegenError: if there are none.
     """
-    place = Path(source).expanduser()
-    if not place.exists():
-        raise AnimegenError(f"input='{place}' does not exist: name a film, or a folder of films.")
-    if place.is_file():
+    place = user_path("input", source)
+    if not place.is_dir():
+        regular_file(place)
         files = [place]
     else:
         files = sorted(visible_files(place))
@@ -95,25 +94,30 @@ def movies_of(films: Mapping[str, Path]) -> dict[str, str]:
     Args:
         films: as :func:`find_films` returns them.
     """
-    top = Path(os.path.commonpath([path.resolve().parent for path in films.values()]))
+    places = {name: Path(real_path(path)).parent for name, path in films.items()}
+    top = Path(os.path.commonpath(places.values()))
     movies = {}
     for name, path in films.items():
-        folders = path.resolve().parent.relative_to(top).parts
+        folders = places[name].relative_to(top).parts
         movies[name] = f"{folders[0]}/" if folders else _PART.sub("", path.stem) or path.stem
     return movies
 
 
 def identity(path: Path) -> list[Any]:
-    """Return what tells a film from another one of the same name."""
-    facts = path.stat()
+    """Return what tells a film from another one of the same name.
+
+    Raises:
+        AnimegenError: if it cannot be examined, or is no regular file.
+    """
+    facts = regular_file(path)
     return [path.name, facts.st_size, facts.st_mtime_ns]
 
 
 def record_of(output: Path, name: str) -> dict[str, Any] | None:
     """Return the record of a film in a data set, or ``None``."""
     try:
-        return json.loads((output / RECORDS / f"{name}.json").read_text())
-    except (OSError, ValueError):
+        return json.loads(read_text(output / RECORDS / f"{name}.json"))
+    except (AnimegenError, ValueError):
         return None
 
 
@@ -125,8 +129,9 @@ def curate_film(name: str, path: Path, output: Path, rules: Rules, writing: Writ
     """
     torch.set_num_threads(1)  # films run side by side
     cv2.setNumThreads(1)
-    record: dict[str, Any] = {"film": name, "source": identity(path)}
+    record: dict[str, Any] = {"film": name}
     try:
+        record["source"] = identity(path)
         record |= _curated(name, path, output, rules, writing)
     except AnimegenError as error:
         record["failed"] = str(error)

@@ -72,7 +72,7 @@ def write_report(
     with completed(place / "report.json") as hidden:
         hidden.write_text(json.dumps(report, indent=1) + "\n")
     with completed(place / "REPORT.md") as hidden:
-        hidden.write_text(_page(report, records))
+        hidden.write_text(_page(report, records), "utf-8", "backslashreplace")
 
 
 def _page(report: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> str:

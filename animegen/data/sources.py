@@ -12,6 +12,7 @@ from torch import Tensor
 
 from animegen.data.sampler import counter_hash
 from animegen.errors import AnimegenError, did_you_mean
+from animegen.files import existing_folder
 from animegen.media.images import EXTENSIONS, list_images, read_image
 
 log = logging.getLogger(__name__)
@@ -304,8 +305,7 @@ class ClassicLayout:
 
     def __init__(self, root: str | Path, on_error: str = "skip") -> None:
         self.root, self.on_error = Path(root), on_error
-        if not self.root.is_dir():
-            raise AnimegenError(f"The folder '{self.root}' does not exist: give the one that holds 'train_photo'.")
+        existing_folder(self.root)
 
     def styles(self) -> list[str]:
         """Return the names of the styles: folders with a folder ``style`` inside."""

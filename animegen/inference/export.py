@@ -140,6 +140,7 @@ def export_model(
     metadata: dict[str, str] | None = None,
     opset: int = 18,
     tolerance: float = 1.0,
+    overwrite: bool = False,
 ) -> list[Compared]:
     """Write a model as a file that appears only if it draws what the model draws.
 
@@ -150,6 +151,7 @@ def export_model(
         metadata: to store besides.
         opset: of an ONNX file.
         tolerance: largest accepted difference in levels of 255.
+        overwrite: replace a file of that name.
 
     Returns:
         How far the file's drawings are from the model's.
@@ -164,7 +166,7 @@ def export_model(
             "note: this model remembers earlier frames; the file draws every picture as if it were the first of a film."
         )
     facts = {**describe(model, drawing, "given"), **(metadata or {})}
-    with completed(path) as partial:
+    with completed(path, overwrite=overwrite) as partial:
         if format_ is FileFormat.pt2:
             graphs.write_pt2(program, partial, facts)
         else:
@@ -195,6 +197,6 @@ def export(options: ExportOptions) -> None:
             f"The model of '{checkpoint}', {type(model).__name__}, does not stylize images: use another checkpoint."
         )
     metadata = {"weights": options.weights.value}
-    export_model(model, path, options.format, metadata, options.opset, options.tolerance)
+    export_model(model, path, options.format, metadata, options.opset, options.tolerance, options.overwrite)
     size = path.stat().st_size / 2**20
     print(f"{path}: {size:.1f} MiB")

@@ -40,7 +40,7 @@ def read_image(path: str | Path) -> Tensor:
         AnimegenError: names a file that is missing, broken, truncated, no picture, or so big that
             it looks like a decompression bomb (Pillow's limit, about 179 megapixels).
     """
-    picture = _open(path)
+    picture = open_image(path)
     try:
         picture.load()
         rgb = _to_rgb(ImageOps.exif_transpose(picture))
@@ -55,7 +55,7 @@ def read_image(path: str | Path) -> Tensor:
 
 def read_exif(path: str | Path) -> bytes | None:
     """Return the EXIF block of a picture file for :func:`write_image`, or ``None`` if it has none."""
-    picture = _open(path)
+    picture = open_image(path)
     try:
         exif = picture.getexif()
         return exif.tobytes() if len(exif) else None
@@ -140,8 +140,12 @@ def to_uint8(image: Tensor) -> Tensor:
     return image.float().add(1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
-def _open(path: str | Path) -> Image.Image:
-    """Open a picture file; Pillow reads its header only."""
+def open_image(path: str | Path) -> Image.Image:
+    """Open an image file in memory; Pillow decodes its header only.
+
+    Raises:
+        AnimegenError: if it cannot be read, is no regular file, or is no image.
+    """
     data = read_bytes(path)
     try:
         return Image.open(io.BytesIO(data))

@@ -14,6 +14,8 @@ from animegen.reports.runs import RunFolder
 from animegen.reports.summary import Summary
 from animegen.reports.tables import heading, label, notes, parts, short
 
+#: Marks a page as written here, so that a later report may replace it.
+GENERATOR = '<meta name="generator" content="animegen">'
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1200px; margin: 2em auto; padding: 0 1em;
        color: #222; background: #fff; }
@@ -97,6 +99,7 @@ def page(
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"{GENERATOR}\n"
         f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
         + "\n".join(body)
         + "\n</body>\n</html>\n"

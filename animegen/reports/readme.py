@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
 
 from PIL import Image
 
 from animegen.errors import AnimegenError
+from animegen.files import completed, read_text
 
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
 LARGEST_BYTES = 300_000
@@ -44,18 +44,13 @@ def write_results(path: Path, title: str, results: str) -> None:
     Raises:
         AnimegenError: if the markers are damaged, or the file cannot be written; it stays as it was.
     """
+    text = read_text(path) if path.exists() else f"# {title}\n"
     try:
-        text = path.read_text(encoding="utf-8") if path.exists() else f"# {title}\n"
-        try:
-            new = replace_results(text, results)
-        except AnimegenError as error:
-            raise AnimegenError(f"'{path}': {error}") from error
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f"{path.name}.unfinished")
-        unfinished.write_text(new, encoding="utf-8")
-        os.replace(unfinished, path)
-    except OSError as error:
-        raise AnimegenError(f"'{path}' cannot be written ({error.strerror}): choose another record=.") from error
+        new = replace_results(text, results)
+    except AnimegenError as error:
+        raise AnimegenError(f"'{path}': {error}") from error
+    with completed(path) as hidden:
+        hidden.write_text(new, "utf-8", "surrogateescape")
 
 
 def small_jpeg(picture: bytes, largest: int = LARGEST_BYTES) -> bytes:

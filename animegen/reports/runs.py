@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from animegen.engine.runs import read_record
-from animegen.errors import AnimegenError, did_you_mean
+from animegen.errors import AnimegenError
+from animegen.files import existing_folder, real_path, user_path
 from animegen.reports.differences import CIRCUMSTANCES, differences
 from animegen.reports.samples import Samples
 
@@ -105,20 +106,22 @@ def find_runs(words: Sequence[str]) -> list[RunFolder]:
     """
     found: dict[Path, RunFolder] = {}
     for word in words:
-        path = Path(word).expanduser()
-        paths = [path] if path.exists() else [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
+        path = user_path("the run", word)
+        if path.exists():
+            existing_folder(path)
+            paths = [path]
+        else:
+            paths = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
         folders = sorted(
             file.parent
             for start in paths
             for file in ([start / "run.json"] if (start / "run.json").is_file() else start.rglob("run.json"))
         )
         if not folders:
-            there = [child.name for child in path.parent.iterdir()] if path.parent.is_dir() else []
-            near = did_you_mean(path.name, there) if not path.exists() else ""
-            what = "holds no run" if path.exists() else "is not there"
-            raise AnimegenError(f"'{word}' {what}: name run folders, or a folder that holds some.{near}")
+            existing_folder(path)
+            raise AnimegenError(f"'{word}' holds no run: name run folders, or a folder that holds some.")
         for folder in folders:
-            found.setdefault(folder.resolve(), load_run(folder))
+            found.setdefault(Path(real_path(folder)), load_run(folder))
     return list(found.values())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,6 +12,7 @@ from typing import Any
 
 from animegen.benchmarks.tables import picture_strip
 from animegen.errors import AnimegenError, did_you_mean
+from animegen.files import read_bytes
 from animegen.reports import plots
 from animegen.reports.clips import gif_strip, last_clip
 from animegen.reports.differences import Differences, by_model
@@ -22,6 +24,7 @@ from animegen.reports.samples import enlarged, side_by_side
 from animegen.reports.summary import summarise
 
 GALLERY = 6
+_PREVIEW = re.compile(r"-[0-9]+\.(png|gif)$")
 
 Rows = Mapping[str, Sequence[RunFolder]]
 """The runs by row: those of a row differ in the seed only."""
@@ -114,11 +117,11 @@ def gallery(run: RunFolder) -> list[Picture]:
     totals = {name: curve for name, curve in read_curves(run.folder, "train/").items() if name.endswith("/total")}
     if totals and (figure := plots.curves_plot({run.title: [totals]}, sorted(totals))) is not None:
         gallery.append(Picture(plots.png(figure), "png", "Objectives over the train steps."))
-    files = sorted(path for path in run.folder.glob("previews/*") if path.suffix in (".png", ".gif"))
+    files = sorted(path for path in run.folder.glob("previews/*") if _PREVIEW.search(path.name))
     count = min(GALLERY, len(files))
     chosen = [files[round(place * (len(files) - 1) / max(count - 1, 1))] for place in range(count)]
     for path in chosen:
-        data = path.read_bytes()
+        data = read_bytes(path)
         caption = f"After train step {int(path.stem.rpartition('-')[2])}."
         still = path.suffix == ".png"
         gallery.append(Picture(small_jpeg(data), "jpeg", caption) if still else Picture(data, "gif", caption))

@@ -89,7 +89,7 @@ def test_a_study_is_trained_compared_and_recorded(
     assert "crashed: NaN" in capfd.readouterr().err
     assert "1 of 1 crashed" in (tmp_path / "both" / "table.md").read_text()
     code = run_verb(compare.main, str(folder / "plain"), "output=both")
-    assert "is there already" in refused(capfd, code)
+    assert "exists: choose another output=" in refused(capfd, code)
     # Also runs of which none has scores: how they ended, and in what they differ.
     plain = {**records["plain"], "status": "interrupted"}
     (folder / "plain" / "seed4" / "run.json").write_text(json.dumps(plain))

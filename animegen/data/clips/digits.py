@@ -14,6 +14,7 @@ from torch import Tensor
 
 from animegen.data.sampler import counter_hash, draw_integer
 from animegen.errors import AnimegenError, did_you_mean
+from animegen.files import regular_file
 
 _SPLITS = ("train", "val", "test")
 #: Shares of the file's clips: 8000, 1000 and 1000 of 10,000 in GANime.
@@ -89,6 +90,7 @@ class MovingDigits:
         table = self.__dict__.get("_table")
         if table is None:
             try:
+                regular_file(str(self.path))
                 table = np.load(str(self.path), mmap_mode="r")
             except (OSError, ValueError) as error:
                 raise AnimegenError(

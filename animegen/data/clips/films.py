@@ -13,6 +13,7 @@ from animegen.data.sampler import counter_hash
 from animegen.data.sources import ImageSource
 from animegen.data.views import scale_short_side
 from animegen.errors import AnimegenError
+from animegen.files import existing_folder
 from animegen.media.images import to_float
 from animegen.nn.warp import consistent
 
@@ -83,8 +84,7 @@ class FilmWindows:
     def _films(self) -> list[Path]:
         if self.folder.is_file():
             return [self.folder]
-        if not self.folder.is_dir():
-            raise AnimegenError(f"The folder '{self.folder}' does not exist: give one with films.")
+        existing_folder(self.folder)
         films = sorted(path for path in self.folder.iterdir() if path.suffix.lower() in FILMS)
         if not films:
             raise AnimegenError(f"There is no film in '{self.folder}': it has no {', '.join(FILMS)}.")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from animegen.data.sampler import counter_hash
 from animegen.errors import AnimegenError, did_you_mean
+from animegen.files import existing_folder, read_text
 from animegen.media.images import EXTENSIONS, natural_key, read_image, visible_files
 from animegen.toonworld import ToonWorldImages
 from animegen.toonworld.scene import Size
@@ -276,8 +277,7 @@ class TripletFolders:
             return None
 
     def _listed(self) -> list[tuple[str, list[Path]]]:
-        if not self.folder.is_dir():
-            raise AnimegenError(f"The folder '{self.folder}' does not exist: give the one that holds the clips.")
+        existing_folder(self.folder)
         layout = self._found_layout() if self.layout == "auto" else self.layout
         divided = False
         if self.split == "all" and layout != "folders":
@@ -288,8 +288,8 @@ class TripletFolders:
             folders = self._atd()
         elif divided := layout == "folders" and all((self.folder / name).is_file() for name in LISTS.values()):
             names = list(LISTS.values()) if self.split == "all" else [LISTS[self.split]]
-            lines = [line for name in names for line in (self.folder / name).read_text().splitlines()]
-            folders = [self.folder / line for line in lines if line]
+            lines = [line for name in names for line in read_text(self.folder / name).splitlines()]
+            folders = [self._listed_folder(self.folder, line) for line in lines if line]
         else:
             folders = sorted({file.parent for file in visible_files(self.folder) if _is_frame(file)}, key=_folder_key)
         clips = [(folder.relative_to(self.folder).as_posix(), _frames(folder)) for folder in folders]
@@ -315,8 +315,13 @@ class TripletFolders:
         lists = [self.folder / name for name in names if (self.folder / name).is_file()]
         if not lists:
             raise AnimegenError(f"'{self.folder}' has none of the lists {', '.join(names)} of the Vimeo-90K layout.")
-        lines = [line.strip() for line in lists[0].read_text().splitlines()]
-        return [self.folder / "sequences" / line for line in lines if line]
+        lines = [line.strip() for line in read_text(lists[0]).splitlines()]
+        return [self._listed_folder(self.folder / "sequences", line) for line in lines if line]
+
+    def _listed_folder(self, root: Path, line: str) -> Path:
+        if "\0" in line or Path(line).is_absolute() or ".." in Path(line).parts:
+            raise AnimegenError(f"The lists in '{self.folder}' name '{line}', which lies outside: remove the line.")
+        return root / line
 
     def _atd(self) -> list[Path]:
         names = _ATD["test" if self.split == "test" else "train"]

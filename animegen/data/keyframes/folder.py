@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from PIL import Image
 from torch import Tensor
 from yaml import YAMLError
 
 from animegen.data.keyframes.patches import erode
 from animegen.data.keyframes.project import FrameFiles, KeyframeProject, resized
 from animegen.errors import AnimegenError, did_you_mean
-from animegen.media.images import EXTENSIONS, list_images, natural_key, read_image
+from animegen.files import existing_folder, user_path
+from animegen.media.images import EXTENSIONS, list_images, natural_key, open_image, read_image
 
 MANIFEST = "project.yaml"
 KEYS = ("clip", "range", "hold_out", "resize", "guides")
@@ -75,7 +75,7 @@ class GuideFiles:
 
 def read_channels(path: Path) -> Tensor:
     """Return a picture as uint8 (C, H, W) with the channels that it has: 1, 2 (grey and alpha), 3 or 4."""
-    with Image.open(path) as picture:
+    with open_image(path) as picture:
         if picture.mode in ("L", "LA", "RGB", "RGBA"):
             values = torch.from_numpy(np.array(picture)).view(picture.height, picture.width, -1)
             return values.permute(2, 0, 1).contiguous()
@@ -124,10 +124,8 @@ def inspect(path: str | Path, settings: dict[str, Any] | None = None) -> tuple[K
     Raises:
         AnimegenError: if there is no such folder, or no clip in it.
     """
-    root = Path(path).expanduser()
-    if not root.is_dir():
-        near = did_you_mean(root.name, [p.name for p in root.parent.iterdir()] if root.parent.is_dir() else [])
-        raise AnimegenError(f"There is no project folder '{root}': name the one that holds 'keys'.{near}")
+    root = user_path("project", path)
+    existing_folder(root)
     report = Report(root)
     settings = {**_manifest(root, report), **(settings or {})}
     return _Inspection(root, settings, report).run(), report
@@ -174,7 +172,7 @@ class _Inspection:
     def _clip(self) -> tuple[Any, list[str]]:
         """Return the frames and their names."""
         given = self.settings.get("clip")
-        place = Path(given).expanduser() if given else None
+        place = None if given is None else user_path("clip", given)
         if place is not None and not place.is_absolute():
             place = next((base / place for base in (self.root, Path()) if (base / place).exists()), self.root / place)
         if place is None:
@@ -226,7 +224,7 @@ class _Inspection:
         """Check a picture: format, transparency, all of its pixels, size; return it if nothing is wrong."""
         before = len(self.report.problems)
         try:
-            with Image.open(file) as picture:
+            with open_image(file) as picture:
                 suffixes = FORMATS.get(str(picture.format))
                 if suffixes and file.suffix.lower() not in suffixes:
                     self.problem(
@@ -237,6 +235,9 @@ class _Inspection:
                     self.problem(f"the {what} '{file.name}' is transparent in places: put it on a background.")
                 picture.load()  # a head may be whole and the rest cut off
             pixels = read_image(file)
+        except AnimegenError as error:
+            self.problem(f"the {what} '{file.name}' cannot be read: {error}")
+            return None
         except Exception as error:  # Pillow's plug-ins raise nearly every kind of exception
             self.problem(f"the {what} '{file.name}' cannot be read ({type(error).__name__}): replace it.")
             return None

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-import uuid
 from pathlib import Path
-
-from PIL import Image
 
 from animegen.data.keyframes.folder import FORMATS, MANIFEST
 from animegen.errors import AnimegenError
-from animegen.media.images import EXTENSIONS, natural_key
+from animegen.files import existing_folder, hidden_name, publish_folder, regular_file, translate_io_errors, user_path
+from animegen.media.images import EXTENSIONS, natural_key, open_image
 
 INPUTS = ("input_filtered", "input")
 """Where the other programs keep frames: the filtered ones first, as they were trained on."""
@@ -41,9 +40,9 @@ def import_layout(source: str | Path, target: str | Path, resize: bool = False) 
     Raises:
         AnimegenError: if the source is no such project, or the target exists.
     """
-    train, gen = _find(Path(source).expanduser())
-    place = Path(target).expanduser()
-    if place.exists():
+    train, gen = _find(user_path("import", source))
+    place = user_path("output", target)
+    if os.path.lexists(place):
         raise AnimegenError(f"'{place}' exists: choose another output= for the project.")
     inputs = _pictures(next(train / name for name in INPUTS if (train / name).is_dir()))
     drawings = _pictures(train / "output")
@@ -56,30 +55,28 @@ def import_layout(source: str | Path, target: str | Path, resize: bool = False) 
     if not drawings or lost:
         what = f"the drawing '{lost[0]}' has no frame" if lost else f"there is no drawing in '{train / 'output'}'"
         raise AnimegenError(f"The project '{train}' cannot be imported: {what}.")
-    partial = place.with_name(f".{uuid.uuid4().hex}.part")
-    try:
-        _copy(clip, partial / "frames")
-        _copy(drawings, partial / "keys")
-        masks = _pictures(train / "mask")
-        _copy({stem: masks[stem] for stem in drawings if stem in masks}, partial / "masks")
-        for name in sorted(_guide_folders(gen if gen is not None else train)):
-            pictures = {**_pictures(train / name), **(_pictures(gen / name) if gen is not None else {})}
-            if set(clip) <= set(pictures):
-                _copy({stem: pictures[stem] for stem in clip}, partial / "guides" / name)
-        if resize:
-            (partial / MANIFEST).write_text("resize: true\n")
-        partial.rename(place)
-    except OSError as error:
-        raise AnimegenError(f"'{place}' cannot be written ({error.strerror}): choose another output=.") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    partial = hidden_name(Path(os.path.abspath(place)))
+    with translate_io_errors(place, "written"):
+        try:
+            _copy(clip, partial / "frames")
+            _copy(drawings, partial / "keys")
+            masks = _pictures(train / "mask")
+            _copy({stem: masks[stem] for stem in drawings if stem in masks}, partial / "masks")
+            for name in sorted(_guide_folders(gen if gen is not None else train)):
+                pictures = {**_pictures(train / name), **(_pictures(gen / name) if gen is not None else {})}
+                if set(clip) <= set(pictures):
+                    _copy({stem: pictures[stem] for stem in clip}, partial / "guides" / name)
+            if resize:
+                (partial / MANIFEST).write_text("resize: true\n")
+            publish_folder(partial, place)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
     return place
 
 
 def _find(source: Path) -> tuple[Path, Path | None]:
     """Return the folders of key frames and of the clip."""
-    if not source.is_dir():
-        raise AnimegenError(f"There is no folder '{source}' to import: name the one called <name>_train.")
+    existing_folder(source)
     train = source
     if not source.name.endswith("_train") and not (source / "output").is_dir():
         found = sorted(f for f in source.iterdir() if f.is_dir() and f.name.endswith("_train"))
@@ -119,12 +116,13 @@ def _copy(pictures: dict[str, Path], folder: Path) -> None:
         return
     folder.mkdir(parents=True)
     for stem, file in pictures.items():
+        regular_file(file)
         shutil.copyfile(file, folder / f"{stem}{_true_suffix(file)}")
 
 
 def _true_suffix(file: Path) -> str:
     try:
-        with Image.open(file) as picture:
+        with open_image(file) as picture:
             suffixes = FORMATS.get(str(picture.format), (file.suffix.lower(),))
     except Exception:  # Pillow's plug-ins raise nearly every kind of exception
         return file.suffix  # the check of the project says that it is broken

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from animegen.errors import AnimegenError
+from animegen.files import real_path, regular_file
 from animegen.media.photos import resize
 from animegen.media.video.opening import open_video
 
@@ -79,11 +80,8 @@ def cached_clip(path: str | Path, folder: str | Path, short_side: int | None = N
 
 
 def _key(path: Path, short_side: int | None) -> str:
-    try:
-        facts = path.stat()
-    except OSError as error:
-        raise AnimegenError(f"The film '{path}' cannot be read ({error.strerror}): check the path.") from error
-    identity = (FORMAT, str(path.resolve()), facts.st_size, facts.st_mtime_ns, short_side)
+    facts = regular_file(path)
+    identity = (FORMAT, real_path(path), facts.st_size, facts.st_mtime_ns, short_side)
     return f"{path.stem[:40]}-{hashlib.sha256(repr(identity).encode()).hexdigest()[:16]}"
 
 

@@ -210,7 +210,7 @@ def test_classic_layout_mistakes(classic: Path) -> None:
         layout.source("smooth", "Shinkai")
     with pytest.raises(AnimegenError, match="part=photos"):
         layout.source("photos")
-    with pytest.raises(AnimegenError, match="train_photo"):
+    with pytest.raises(AnimegenError, match="none' does not exist"):
         ClassicLayout(classic / "none")
     with pytest.raises(AnimegenError, match="no folder there has a folder 'style'"):
         ClassicLayout(classic / "val").source("style", "Hayao")

@@ -170,7 +170,7 @@ def test_runs_are_found_by_folder_parent_and_pattern(tmp_path: Path) -> None:
     one, two = write_run(tmp_path / "runs" / "a" / "seed0"), write_run(tmp_path / "runs" / "b")
     assert [run.folder for run in find_runs([str(two), str(tmp_path / "runs")])] == [two, one]
     assert [run.folder for run in find_runs([str(tmp_path / "runs" / "*")])] == [one, two]
-    with pytest.raises(AnimegenError, match=r"is not there.*Did you mean 'runs'"):
+    with pytest.raises(AnimegenError, match=r"does not exist.*Did you mean 'runs'"):
         find_runs([str(tmp_path / "run")])
     (tmp_path / "empty").mkdir()
     with pytest.raises(AnimegenError, match="holds no run"):

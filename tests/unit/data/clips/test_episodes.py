@@ -237,5 +237,5 @@ def test_the_published_file_is_read_and_divided(tmp_path: Path) -> None:
     np.save(path, table[:, :, :, :32])
     with pytest.raises(AnimegenError, match="uint8 as MovingMNIST"):
         MovingDigits(path)
-    with pytest.raises(AnimegenError, match="cannot be read"):
+    with pytest.raises(AnimegenError, match="does not exist"):
         MovingDigits(tmp_path / "nothing.npy")

@@ -60,5 +60,5 @@ def test_nothing_is_left_of_a_failure(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(AnimegenError, match=r"GiB when decoded, more than is free"):
         cached_clip(path, tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
-    with pytest.raises(AnimegenError, match="cannot be read"):
+    with pytest.raises(AnimegenError, match="does not exist"):
         cached_clip(tmp_path / "none.mp4", tmp_path / "cache")
