@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import DictConfig
 
 from animegen.cli.main import run
 from animegen.config.compose import compose_config, plain
@@ -16,7 +18,8 @@ from animegen.engine.checkpoint import check_targets, load_model, pick_device
 from animegen.engine.module import AnimeModule
 from animegen.engine.runs import merged_overrides, resolve_checkpoint
 from animegen.errors import AnimegenError
-from animegen.launch.evaluation import chosen_benchmark, evaluate_model
+from animegen.launch.evaluation import SCORE_FILES, Evaluation, chosen_benchmark, evaluate_model
+from animegen.outputs import OutputFolder
 
 HELP = """animegen eval checkpoint=<last|run folder|file> [key=value ...]
 
@@ -48,34 +51,47 @@ def data_of(checkpoint: Path, model: AnimeModule, words: list[str]) -> AnimeData
 
 
 def evaluate(words: list[str]) -> dict[str, Any]:
-    """Run the verb."""
+    """Run the command; return what ``scores.json`` holds."""
     mine = [w for w in words if w.startswith(("data=", "data.", "size=", "size."))]
     config = compose_config("eval", [w for w in words if w not in mine])
-    folder = Path(config.output) if config.output else None
-    if folder is not None and (folder / "scores.json").exists() and not config.overwrite:
-        raise AnimegenError(f"'{folder}' already holds scores: choose another output= or set overwrite=true.")
+    with contextlib.ExitStack() as held:
+        folder = OutputFolder(config.output) if config.output else None
+        if folder is not None:
+            held.enter_context(folder.held())
+            folder.check(SCORE_FILES)
+            if folder.files(SCORE_FILES) and not config.overwrite:
+                raise AnimegenError(f"'{folder.path}' already holds scores: choose another output= or overwrite=true.")
+        evaluation = score(config, mine)
+        if folder is not None:
+            evaluation.write(folder)
+    evaluation.show(folder)
+    return evaluation.result
+
+
+def score(config: DictConfig, words: list[str]) -> Evaluation:
+    """Score the checkpoint that the configuration names.
+
+    Args:
+        config: of ``animegen eval``.
+        words: the overrides that choose other data.
+    """
     checkpoint = resolve_checkpoint(config.checkpoint, config.runs)
     if config.threads:
         torch.set_num_threads(config.threads)
     device = pick_device(config.device.value)
     model = load_model(checkpoint, device, config.weights)
-    data = data_of(checkpoint, model, mine)
+    data = data_of(checkpoint, model, words)
     features = build(config.features, "features") or None
     chosen = None
     if config.benchmark:
         chosen = chosen_benchmark(plain(config)["benchmark"], model, data, features, config.samples, config.batch_size)
-    if folder is not None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)  # before the work
-        except OSError as error:
-            raise AnimegenError(f"'{folder}' cannot be written ({error.strerror}): choose another output=.") from error
-    result = evaluate_model(model, data, folder, features, config.samples, config.batch_size, chosen)
-    if result is None:
+    evaluation = evaluate_model(model, data, features, config.samples, config.batch_size, chosen)
+    if evaluation is None:
         raise AnimegenError(
             f"{type(model).__name__} cannot be scored on these data: they have neither drawings of their test photos"
             " nor held-out stills; choose data=unpaired/toonworld, or data=unpaired/folders with both folders."
         )
-    return result
+    return evaluation
 
 
 def main(arguments: list[str] | None = None) -> int:

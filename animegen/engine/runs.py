@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,42 +14,24 @@ from hydra.errors import HydraException
 from animegen.config.compose import run_folder
 from animegen.engine.checkpoint import read_checkpoint
 from animegen.errors import AnimegenError
+from animegen.outputs import REPLACED, OutputFolder
 
-#: What the evaluation at the end writes into the run folder; a run that goes on makes it out of date.
-EVALUATION_FILES = ("scores.json", "table.md", "strip.png", "pareto.png", "samples", "report.html")
-#: All that a run writes into its folder, and that overwrite=true removes. Anything else there is left alone.
-RUN_FILES = (
-    *("run.json", "config", "checkpoints", "codes", "previews", "metrics.csv", "hparams.yaml", "fit-profile.txt"),
-    *("events.out.tfevents.*", *EVALUATION_FILES),
-)
-
-
-def check_folder(folder: Path, may_exist: bool) -> None:
-    """Refuse a folder that holds a run, unless that is to be gone on with or replaced."""
-    if (folder / "run.json").exists() and not may_exist:
-        raise AnimegenError(
-            f"'{folder}' already holds a run: choose another output=, resume={folder}, or overwrite=true."
-        )
+#: The record of a run, and that of a finished run which is being trained further; see
+#: :class:`animegen.engine.callbacks.RunRecord`.
+RECORD, RESUMED = "run.json", "resumed.json"
+#: The newest checkpoint.
+LAST = "checkpoints/last.ckpt"
+#: What every run writes into its folder; callbacks, loggers and models name their files in ``writes``.
+RUN_FILES = (RECORD, RESUMED, "config/config.yaml", "config/overrides.yaml")
 
 
-def prepare_folder(folder: Path, saved: Mapping[str, str], goes_on: bool) -> None:
-    """Create a run folder, without what a run has left there that would be taken for this one's.
-
-    Args:
-        folder: the run folder.
-        saved: file name -> text, for the sub-folder ``config``.
-        goes_on: the run in it is resumed: only its evaluation goes. Else all files of a run go (and no
-            others), so that no event file or preview of one run is ever shown as another's.
-    """
-    try:
-        if (folder / "run.json").exists():
-            for path in [p for pattern in (EVALUATION_FILES if goes_on else RUN_FILES) for p in folder.glob(pattern)]:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        (folder / "config").mkdir(parents=True, exist_ok=True)
-        for name, text in saved.items():
-            (folder / "config" / name).write_text(text)
-    except OSError as error:
-        raise unwritable(folder, error) from error
+def is_run(folder: Path) -> bool:
+    """Tell whether a folder holds a run: one with a checkpoint, or with an end. An attempt without either is none."""
+    if (folder / LAST).exists():
+        return True
+    if not (folder / RECORD).exists():
+        return False
+    return read_record(folder).get("status") in ("trained", "finished")
 
 
 def unwritable(folder: Path | str, error: OSError) -> AnimegenError:
@@ -70,13 +51,14 @@ def resolve_checkpoint(path: str, runs: str = "runs", what: str | None = None) -
     """
     if path == "last":
         below = Path(runs) / what if what else Path(runs)
-        found = sorted(below.rglob("checkpoints/last.ckpt"), key=lambda p: p.stat().st_mtime)
+        found = sorted(files_of_runs(below, LAST), key=lambda p: p.stat().st_mtime)
         if not found:
             raise AnimegenError(
                 f"There is no checkpoint below '{below}': train first, or name a run folder or a .ckpt file."
             )
         return found[-1]
     file = Path(path)
+    OutputFolder(run_folder(file)).recover()
     if file.is_dir():
         inside = file / "checkpoints" / "last.ckpt"
         if not inside.is_file():
@@ -89,9 +71,24 @@ def resolve_checkpoint(path: str, runs: str = "runs", what: str | None = None) -
     return file
 
 
-def read_record(folder: str | Path) -> dict[str, Any]:
-    """Return the run record of a run folder."""
-    path = Path(folder) / "run.json"
+def files_of_runs(below: Path, name: str) -> list[Path]:
+    """Return the files called ``name`` (such as ``run.json``) of all runs in a folder, but of none that is replaced."""
+    for path in below.rglob(f"{REPLACED}*"):
+        OutputFolder(path.parent).recover()
+    return [path for path in below.rglob(name) if not any(part.startswith(REPLACED) for part in path.parts)]
+
+
+def read_record(folder: str | Path, newest: bool = False) -> dict[str, Any]:
+    """Return the record of a run.
+
+    Args:
+        folder: of the run.
+        newest: of a finished run that was trained further but not to its end, return that attempt's record.
+    """
+    OutputFolder(folder).recover()
+    path = Path(folder) / RECORD
+    if newest and (Path(folder) / RESUMED).exists():
+        path = Path(folder) / RESUMED
     try:
         record = json.loads(path.read_text())
     except OSError as error:
@@ -119,7 +116,7 @@ def resumed_overrides(overrides: list[str]) -> list[str]:
         return overrides
     checkpoint = resolve_checkpoint(str(wanted), values.get("runs", "runs"), values.get("experiment"))
     mine = [o for o in overrides if not o.startswith("resume=")]
-    recorded = read_record(run_folder(checkpoint)).get("overrides", [])
+    recorded = read_record(run_folder(checkpoint), newest=True).get("overrides", [])
     return [*merged_overrides(recorded, mine), f"resume={quoted(checkpoint)}"]
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
+from torch import Tensor
 
 from animegen.benchmarks.benchmark import Benchmark, StyliseBenchmark
 from animegen.benchmarks.clips import clip_benchmark
@@ -14,6 +15,7 @@ from animegen.benchmarks.generation import generation_benchmark
 from animegen.benchmarks.inbetween import inbetween_benchmark
 from animegen.benchmarks.keyframes import keyframe_benchmark
 from animegen.benchmarks.tables import (
+    WideTable,
     class_titles,
     markdown_classes,
     markdown_table,
@@ -26,36 +28,85 @@ from animegen.engine.module import AnimeModule
 from animegen.errors import AnimegenError
 from animegen.files import completed
 from animegen.nn.features import FeatureExtractor
+from animegen.outputs import OutputFolder
 from animegen.reports.pareto import PARETO, pareto_plot
 from animegen.reports.plots import png
 from animegen.reports.samples import save_samples
 from animegen.reports.summary import of_result
 from animegen.tasks.protocols import Interpolator, Stylizer
 
+#: The files of an evaluation, in the order in which they are written: a folder that holds the last holds all.
+SCORE_FILES = ("table.md", "strip.png", "samples/*/*.png", "samples/index.json", PARETO, "scores.json")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The scores of a model and of the baselines.
+
+    Attributes:
+        result: what ``scores.json`` holds.
+        tables: the scores for the terminal.
+        markdown: the same for ``table.md``.
+        headers: titles of the columns of images.
+        rows: per sample an image (3, H, W) in [-1, 1] for each column.
+    """
+
+    result: dict[str, Any]
+    tables: list[WideTable]
+    markdown: str
+    headers: list[str]
+    rows: list[list[Tensor]]
+
+    def write(self, folder: OutputFolder) -> None:
+        """Write `SCORE_FILES` in the place of older ones, which stay if this fails.
+
+        Args:
+            folder: it is held.
+
+        Raises:
+            AnimegenError: if the folder cannot be written, or a file of the user has one of these names.
+        """
+        place = folder.path
+        with folder.replacing(SCORE_FILES, old=SCORE_FILES, until=SCORE_FILES[-1]):
+            with completed(place / "table.md") as hidden:
+                hidden.write_text(self.markdown)
+            picture_strip(self.rows, self.headers, place / "strip.png", overwrite=True)
+            save_samples(self.headers, self.rows, place / "samples")
+            if (figure := pareto_plot(of_result(self.result))) is not None:
+                with completed(place / PARETO) as hidden:
+                    hidden.write_bytes(png(figure))
+            with completed(place / "scores.json") as hidden:
+                hidden.write_text(json.dumps(self.result, indent=2) + "\n")
+
+    def show(self, folder: OutputFolder | None) -> None:
+        """Print the tables, and where the images are."""
+        console = Console(highlight=False)
+        for table in self.tables:
+            console.print(table)
+        if folder is not None:
+            print(f"photo, baselines, model and truth side by side: {folder.path / 'strip.png'}")
+
 
 def evaluate_model(
     model: AnimeModule,
     data: AnimeDataModule,
-    folder: Path | None = None,
     features: FeatureExtractor | None = None,
     samples: int | None = None,
     batch_size: int = 8,
     benchmark: Benchmark | None = None,
-) -> dict[str, Any] | None:
+) -> Evaluation | None:
     """Score a model on the test set of its data (or else the validation set), beside the baselines.
 
     Args:
         model: a model whose task has a benchmark; EMA weights are used if it keeps any.
         data: its data.
-        folder: where ``scores.json``, ``table.md``, ``strip.png`` and the folder ``samples`` go, and of clips
-            ``pareto.png``, replacing older ones; ``None`` writes nothing.
         features: network for feature distances; ``None`` leaves these out.
         samples: number of test samples; ``None`` takes all.
         batch_size: samples per batch.
         benchmark: the benchmark to run; by default that of the task on the model's own data.
 
     Returns:
-        What ``scores.json`` holds, or ``None`` if there is no benchmark for such a model and such data.
+        The scores, or ``None`` if there is no benchmark for such a model and such data.
     """
     arguments = (data, features, samples, batch_size)
     if isinstance(model, Interpolator):
@@ -74,23 +125,12 @@ def evaluate_model(
     if derived := [name for name in scores if name not in methods and name not in benchmark.baselines]:
         result["derived"] = derived
     title = f"{benchmark.task}, {model.train_step} train steps"
-    show = Console(highlight=False)
-    show.print(rich_table(scores, title, privileged=benchmark.privileged))
+    tables = [rich_table(scores, title, privileged=benchmark.privileged)]
     for label, heading in class_titles(benchmark.by_class).items():
-        show.print(rich_table(benchmark.by_class[label], heading, privileged=benchmark.privileged))
-    if folder is not None:
-        with completed(folder / "table.md") as hidden:
-            table = markdown_table(scores, privileged=benchmark.privileged)
-            hidden.write_text(table + markdown_classes(benchmark.by_class, benchmark.privileged))
-        picture_strip(rows, headers, folder / "strip.png", overwrite=True)
-        save_samples(headers, rows, folder / "samples")
-        if (figure := pareto_plot(of_result(result))) is not None:
-            with completed(folder / PARETO) as hidden:
-                hidden.write_bytes(png(figure))
-        with completed(folder / "scores.json") as hidden:  # last: a folder that holds it is whole
-            hidden.write_text(json.dumps(result, indent=2) + "\n")
-        print(f"photo, baselines, model and truth side by side: {folder / 'strip.png'}")
-    return result
+        tables.append(rich_table(benchmark.by_class[label], heading, privileged=benchmark.privileged))
+    markdown = markdown_table(scores, privileged=benchmark.privileged)
+    markdown += markdown_classes(benchmark.by_class, benchmark.privileged)
+    return Evaluation(result, tables, markdown, headers, rows)
 
 
 def stylise_benchmark(

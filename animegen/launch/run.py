@@ -8,7 +8,7 @@ import logging
 import os
 import random
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,9 @@ from animegen.engine import callbacks
 from animegen.engine.checkpoint import begin_with, load_model, pick_device, read_checkpoint
 from animegen.engine.module import AnimeModule
 from animegen.engine.runs import (
-    check_folder,
-    prepare_folder,
+    LAST,
+    RUN_FILES,
+    is_run,
     quoted,
     read_record,
     resolve_checkpoint,
@@ -37,11 +38,12 @@ from animegen.engine.runs import (
 )
 from animegen.engine.sharded import ShardedStrategy
 from animegen.errors import AnimegenError
-from animegen.launch.evaluation import chosen_benchmark, evaluate_model
-from animegen.launch.trainer import build_trainer, fit, show_config, show_pareto
-from animegen.locks import locked
+from animegen.files import completed
+from animegen.launch.evaluation import SCORE_FILES, Evaluation, chosen_benchmark, evaluate_model
+from animegen.launch.trainer import build_trainer, check_length, fit, show_config, show_pareto
 from animegen.nn.features import FeatureExtractor
-from animegen.reports.sections import write_page
+from animegen.outputs import STATE, OutputFolder, Replacement
+from animegen.reports.sections import REPORT, write_page
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +74,7 @@ class Plan:
 
     Attributes:
         config: the configuration.
-        folder: of the run.
+        output: the folder of the run.
         facts: what checkpoints and ``run.json`` say about the run: ``config``, ``choices``, ``overrides``.
         checkpoint: the checkpoint to resume, if any.
         in_place: the checkpoint lies in the folder of the run.
@@ -81,12 +83,24 @@ class Plan:
     """
 
     config: DictConfig
-    folder: Path
+    output: OutputFolder
     facts: dict[str, Any]
     checkpoint: Path | None
     in_place: bool
     only_score: bool
     step: int
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the run."""
+        return self.output.path
+
+    def files(self) -> list[str]:
+        """Return the patterns of the files that the commands of a run write, without those of its parts."""
+        files = [*RUN_FILES]
+        if self.config.evaluate:
+            files += SCORE_FILES
+        return [*files, REPORT] if self.config.report else files
 
 
 @dataclass
@@ -99,6 +113,18 @@ class Parts:
     record: callbacks.RunRecord
     benchmark: Benchmark | None
 
+    @property
+    def callbacks(self) -> list[pl.Callback]:
+        """The callbacks in the order in which they are called; more may be inserted."""
+        return self.trainer.callbacks  # type: ignore[attr-defined]
+
+    def files(self) -> list[str]:
+        """Return the patterns of the files that the parts write into the run folder."""
+        parts = [*self.callbacks, *self.trainer.loggers, self.model]
+        files = [pattern for part in parts for pattern in getattr(part, "writes", ())]
+        profile = getattr(getattr(self.trainer, "profiler", None), "filename", None)
+        return [*files, f"fit-{profile}*"] if profile else files
+
 
 def train(request: Request) -> None:
     """Run one training.
@@ -110,11 +136,12 @@ def train(request: Request) -> None:
     with contextlib.ExitStack() as held, disk_errors(request.folder):
         plan = validate(request)
         parts = build_parts(plan)
-        prepare(plan, parts, held)
+        replacement = prepare(plan, parts, held)
         with recorded_failures(plan, parts):
             fit_model(plan, parts)
-            result = evaluate(plan, parts)
-        finish(plan, parts, result)
+            replacement.keep()
+            evaluation = evaluate(plan, parts)
+        finish(plan, parts, evaluation)
 
 
 # --- 1. Validate ------------------------------------------------------------------------------------------------
@@ -128,6 +155,7 @@ def validate(request: Request) -> Plan:
     for key in ("train_steps", "val_every"):
         if config[key] < 1:
             raise AnimegenError(f"{key} must be at least 1, got {config[key]}.")
+    check_length(config)
     if "TORCHELASTIC_RUN_ID" in os.environ and not (config.output or config.resume):
         raise AnimegenError("torchrun starts several processes, which need one folder: set output=<shared folder>.")
     pick_device(config.device.value)  # raises for a device that is missing
@@ -139,14 +167,14 @@ def validate(request: Request) -> Plan:
     in_place = checkpoint is not None and run_folder(checkpoint).resolve() == folder.resolve()
     only_score = checkpoint is not None and in_place and only_unscored(checkpoint, facts["config"])
     step = resumed_step(checkpoint, facts["config"]) if checkpoint and not only_score else 0
-    return Plan(config, folder, facts, checkpoint, in_place, only_score, step)
+    return Plan(config, OutputFolder(folder), facts, checkpoint, in_place, only_score, step)
 
 
 def only_unscored(checkpoint: Path, config: dict[str, Any]) -> bool:
     """Tell whether a run has trained all its steps, and was stopped before it was evaluated and marked as finished."""
     last = run_folder(checkpoint) / "checkpoints" / "last.ckpt"
     return (
-        read_record(run_folder(checkpoint)).get("status") != "finished"
+        read_record(run_folder(checkpoint), newest=True).get("status") != "finished"
         and checkpoint.absolute() == last.absolute()
         and read_checkpoint(checkpoint)["animegen"]["train_step"] == config["train_steps"]
     )
@@ -158,10 +186,11 @@ def only_unscored(checkpoint: Path, config: dict[str, Any]) -> bool:
 def build_parts(plan: Plan) -> Parts:
     """Build trainer, data, model and benchmark: a mistake in the configuration shows before anything is written."""
     config = plan.config
-    record = callbacks.RunRecord(plan.folder, plan.facts)
+    record = callbacks.RunRecord(plan.folder, plan.facts, resumed=plan.in_place)
     trainer = build_trainer(config, plan.folder, record, plan.step)
     if trainer.is_global_zero:
-        check_folder(plan.folder, plan.in_place or config.overwrite)
+        plan.output.recover()
+        check_free(plan)
     if config.threads:
         torch.set_num_threads(config.threads)
     seed_everything(config.seed)
@@ -187,19 +216,73 @@ def seed_everything(seed: int) -> None:
 # --- 3. Prepare the folder --------------------------------------------------------------------------------------
 
 
-def prepare(plan: Plan, parts: Parts, held: contextlib.ExitStack) -> None:
-    """Lock the folder of the run and write the configuration into it."""
+def check_free(plan: Plan) -> None:
+    """Refuse a folder that holds a run, unless it is resumed or replaced."""
+    if not plan.in_place and not plan.config.overwrite and is_run(plan.folder):
+        raise AnimegenError(
+            f"'{plan.folder}' already holds a run: choose another output=, resume={plan.folder}, or overwrite=true."
+        )
+
+
+def prepare(plan: Plan, parts: Parts, held: contextlib.ExitStack) -> Replacement:
+    """Hold the folder of the run until its end, and set aside what it replaces.
+
+    An old run returns if the new one fails before its first checkpoint. In a resumed run nothing changes before its
+    first step is trained: until then it may be refused.
+    """
     if not parts.trainer.is_global_zero:
-        return
-    config = plan.config
-    held.enter_context(locked(plan.folder, tidy=True))
-    check_folder(plan.folder, plan.in_place or config.overwrite)  # another command may have been faster
-    if not plan.only_score:
-        overrides = OmegaConf.to_yaml(plan.facts["overrides"])
-        texts = {"config.yaml": OmegaConf.to_yaml(config), "overrides.yaml": overrides}
-        prepare_folder(plan.folder, texts, plan.in_place)
-        show_config(parts.trainer, config, plan.step)
+        return Replacement.none()
+    output = plan.output
+    held.enter_context(output.held())
+    check_free(plan)  # another command may have been faster
+    files = [*plan.files(), *parts.files()]
+    if plan.in_place and not (plan.folder / STATE).exists():
+        output.claim(files, check=False)  # a run whose hidden file was lost, such as a copy
     log.info("run folder: %s", plan.folder)
+    if not plan.in_place and not is_run(plan.folder):
+        output.remove()  # what an attempt without a checkpoint has left
+        output.claim(files)
+        begin(plan, parts)
+        return Replacement.none()
+    replacement = held.enter_context(output.replacing(files, old=() if plan.in_place else None, until=LAST))
+
+    def begin_resumed() -> None:
+        replacement.keep()
+        parts.record.begin()
+        begin(plan, parts)
+
+    if plan.in_place and not plan.only_score:
+        parts.callbacks.insert(1, Once(lambda: True, begin_resumed))
+    elif not plan.in_place:
+        begin(plan, parts)
+        parts.callbacks.insert(1, Once(lambda: (plan.folder / LAST).exists(), replacement.keep))
+    return replacement
+
+
+class Once(pl.Callback):
+    """Act once, after the first train step at which a condition holds."""
+
+    def __init__(self, condition: Callable[[], bool], act: Callable[[], None]) -> None:
+        self._condition, self._act = condition, act
+        self._done = False
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Act if it is time."""
+        if not self._done and self._condition():
+            self._done = True
+            self._act()
+
+
+def begin(plan: Plan, parts: Parts) -> None:
+    """Write the configuration and the overrides into the run folder and to TensorBoard."""
+    texts = {
+        "config.yaml": OmegaConf.to_yaml(plan.config),
+        "overrides.yaml": OmegaConf.to_yaml(plan.facts["overrides"]),
+    }
+    for name, text in texts.items():
+        with completed(plan.folder / "config" / name) as hidden:
+            hidden.write_text(text)
+    show_config(parts.trainer, plan.config, plan.step)
 
 
 # --- 4. Fit -----------------------------------------------------------------------------------------------------
@@ -212,6 +295,7 @@ def fit_model(plan: Plan, parts: Parts) -> None:
         parts.model = trained_model(plan.checkpoint, trainer, parts.record)
     else:
         fit(trainer, parts.model, parts.data, plan.checkpoint)
+        check_end(plan, parts.model.train_step)
     if torch.distributed.is_initialized():
         # The first process evaluates alone; metrics would wait for the others.
         torch.distributed.destroy_process_group()
@@ -219,11 +303,20 @@ def fit_model(plan: Plan, parts: Parts) -> None:
         parts.model = load_model(plan.folder / "checkpoints" / "last.ckpt", trainer.strategy.root_device)
 
 
+def check_end(plan: Plan, step: int) -> None:
+    """Refuse to take a run for a finished one that something else than ``train_steps`` has ended."""
+    if step < plan.config.train_steps:
+        raise AnimegenError(
+            f"The training ended at train step {step} of {plan.config.train_steps}: a callback or a setting of the"
+            f" trainer (such as max_time) has stopped it. To continue: animegen train resume={plan.folder}"
+        )
+
+
 def trained_model(checkpoint: Path, trainer: pl.Trainer, record: callbacks.RunRecord) -> AnimeModule:
     """Return the model of a run that only lacks its scores, after copying the facts of its training to the record."""
     model = load_model(checkpoint, trainer.strategy.root_device)
     log.info("trained already, step %d: only the evaluation is left", model.train_step)
-    before = read_record(run_folder(checkpoint))
+    before = read_record(run_folder(checkpoint), newest=True)
     for key in ("metrics", "seconds", "parameters", "features", "calibration", "resumed_at", "started"):
         if key in before:
             record.record[key] = before[key]
@@ -234,27 +327,35 @@ def trained_model(checkpoint: Path, trainer: pl.Trainer, record: callbacks.RunRe
 # --- 5. Evaluate ------------------------------------------------------------------------------------------------
 
 
-def evaluate(plan: Plan, parts: Parts) -> dict[str, Any] | None:
-    """Score the model in the first process; return what ``scores.json`` holds, if there is a benchmark for it."""
+def evaluate(plan: Plan, parts: Parts) -> Evaluation | None:
+    """Score the model in the first process and write the scores, if there is a benchmark for it."""
     trainer, model = parts.trainer, parts.model
     if not plan.config.evaluate or not trainer.is_global_zero:
         return None
     model.to(trainer.strategy.root_device)  # Lightning leaves it on the CPU
     # A stand-in for LPIPS that needs no download; the metric's name says that it is random.
     features = model.features or FeatureExtractor("squeezenet1_1", "random")
-    result = evaluate_model(model, parts.data, plan.folder, features, None, BATCH, parts.benchmark)
-    show_pareto(trainer, plan.folder, model.train_step)
-    return result
+    evaluation = evaluate_model(model, parts.data, features, None, BATCH, parts.benchmark)
+    if evaluation is not None:
+        evaluation.write(plan.output)
+        show_pareto(trainer, plan.folder, model.train_step)
+    return evaluation
 
 
 # --- 6. Finish --------------------------------------------------------------------------------------------------
 
 
-def finish(plan: Plan, parts: Parts, result: dict[str, Any] | None) -> None:
-    """Mark the run as finished and write its report."""
-    parts.record.finish(parts.trainer, parts.model, result)
-    if plan.config.report and parts.trainer.is_global_zero:
+def finish(plan: Plan, parts: Parts, evaluation: Evaluation | None) -> None:
+    """Mark the run as finished, write its report, and only then print the scores."""
+    parts.record.finish(parts.trainer, parts.model, evaluation.result if evaluation else None)
+    if not parts.trainer.is_global_zero:
+        return
+    # Scores and report of an earlier end are those of another model.
+    plan.output.remove([*(() if evaluation else SCORE_FILES), REPORT])
+    if plan.config.report:
         write_page(plan.folder)
+    if evaluation is not None:
+        evaluation.show(plan.output)
 
 
 # --- Failures ---------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -29,6 +30,28 @@ LAYOUT = {
         "learning rates": ["Multiline", [r"^opt/lr/.*"]],
     },
 }
+
+
+#: Settings of Lightning's trainer that would end a run at another step than ``train_steps``, with their neutral values.
+LENGTHS: dict[str, tuple[Any, ...]] = {
+    **dict.fromkeys(("max_steps", "max_epochs"), (-1, None)),
+    **dict.fromkeys(("min_steps", "min_epochs"), (0, None)),
+    **dict.fromkeys(("fast_dev_run", "overfit_batches"), (0, False, None)),
+    "limit_train_batches": (1.0, None),
+}
+
+
+def check_length(config: DictConfig) -> None:
+    """Refuse settings of the trainer that contradict ``train_steps``."""
+    settings = plain(config)["trainer"] or {}
+    for key, neutral in LENGTHS.items():
+        value = settings.get(key, neutral[0])
+        one_batch = key == "limit_train_batches" and type(value) is int  # 1, where 1.0 means all
+        if value not in neutral or one_batch:
+            raise AnimegenError(
+                f"trainer.{key}={value} contradicts train_steps={config.train_steps}, which alone sets the length of a"
+                f" run: leave trainer.{key} out."
+            )
 
 
 def build_trainer(config: DictConfig, folder: Path, record: callbacks.RunRecord, step: int) -> pl.Trainer:

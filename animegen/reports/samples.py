@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
 
 from animegen.errors import AnimegenError
+from animegen.files import completed
 from animegen.media.images import read_image, to_uint8, write_image
 
 INDEX = "index.json"
 
 
 def save_samples(headers: Sequence[str], rows: Sequence[Sequence[Tensor]], folder: Path, method: str = "model") -> None:
-    """Write pictures as ``<folder>/<column>/<sample>.png``, with an ``index.json`` that names the columns in order.
+    """Write pictures as ``<folder>/<column>/<sample>.png``, and then an ``index.json`` that names the columns in order.
 
-    The folder appears only when it is complete; an older one is replaced.
+    Files of these names are replaced, others stay.
 
     Args:
         headers: a name per column, see `Benchmark.pictures`.
@@ -32,25 +31,14 @@ def save_samples(headers: Sequence[str], rows: Sequence[Sequence[Tensor]], folde
         AnimegenError: if the folder cannot be written.
     """
     given = [0, *range(list(headers).index(method) + 1, len(headers))]
-    unfinished = folder.with_name(f"{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
     digests = []
-    try:
-        for number, row in enumerate(rows):
-            pictures = [to_uint8(picture.detach().cpu()) for picture in row]
-            for header, picture in zip(headers, pictures, strict=True):
-                write_image(unfinished / header / f"{number}.png", picture)
-            digests.append(_digest([pictures[place] for place in given]))
-        unfinished.mkdir(parents=True, exist_ok=True)
-        (unfinished / INDEX).write_text(json.dumps({"columns": list(headers), "samples": digests}, indent=2) + "\n")
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(unfinished, folder)
-    except OSError as error:
-        raise AnimegenError(
-            f"'{folder}' cannot be written ({error.strerror}): check the space left, or choose another output=."
-        ) from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    for number, row in enumerate(rows):
+        pictures = [to_uint8(picture.detach().cpu()) for picture in row]
+        for header, picture in zip(headers, pictures, strict=True):
+            write_image(folder / header / f"{number}.png", picture)
+        digests.append(_digest([pictures[place] for place in given]))
+    with completed(folder / INDEX) as hidden:
+        hidden.write_text(json.dumps({"columns": list(headers), "samples": digests}, indent=2) + "\n")
 
 
 def _digest(pictures: Sequence[Tensor]) -> str:

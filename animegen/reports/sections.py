@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 from animegen.benchmarks.tables import picture_strip
 from animegen.errors import AnimegenError, did_you_mean
-from animegen.files import read_bytes
+from animegen.files import completed, read_bytes
 from animegen.reports import plots
 from animegen.reports.clips import gif_strip, last_clip
 from animegen.reports.differences import Differences, by_model
@@ -23,6 +22,8 @@ from animegen.reports.runs import RunFolder, load_run, read_curves, seedless
 from animegen.reports.samples import enlarged, side_by_side
 from animegen.reports.summary import summarise
 
+#: The report of a run, in its folder.
+REPORT = "report.html"
 GALLERY = 6
 _PREVIEW = re.compile(r"-[0-9]+\.(png|gif)$")
 
@@ -133,14 +134,12 @@ def write_page(folder: Path) -> None:
 
     It is an extra: what goes wrong with it is told, and ends no run.
     """
-    unfinished = folder / "report.html.unfinished"
     try:
         run = load_run(folder)
         rows = {run.title: [run]}
         sections = make_sections(rows, {"baseline": None, "metrics": None, "samples": None})
         command = [str(run.record["command"])] if "command" in run.record else []
-        unfinished.write_text(page(f"Run {folder}", "", command, sections, rows, gallery(run)))
-        os.replace(unfinished, folder / "report.html")
+        with completed(folder / REPORT) as hidden:
+            hidden.write_text(page(f"Run {folder}", "", command, sections, rows, gallery(run)))
     except (AnimegenError, OSError, ValueError) as error:
-        unfinished.unlink(missing_ok=True)
         log.warning("there is no report.html: %s", error)

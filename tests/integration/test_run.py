@@ -47,13 +47,17 @@ def go(folder: Path, *words: str) -> int:
     return run_verb(train_verb.main, *tiny(*TOY, *words), f"output={folder}")
 
 
+def visible(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+
 def record(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "run.json").read_text())
 
 
 def test_a_run_folder_tells_everything(tmp_path: Path) -> None:
     folder = train(*TOY, "train_steps=4", "val_every=2", "evaluate=true", "logger=csv", output=tmp_path / "run")
-    assert {path.name for path in folder.iterdir() if not path.name.startswith("events")} == {
+    assert {name for name in visible(folder) if not name.startswith("events")} == {
         *("run.json", "config", "checkpoints", "previews", "metrics.csv", "hparams.yaml"),
         *("scores.json", "table.md", "strip.png", "samples"),
     }
@@ -89,7 +93,7 @@ def test_overwrite_replaces_the_run_and_leaves_the_rest(tmp_path: Path) -> None:
     old_events = {path.name for path in folder.glob("events*")}
     assert go(folder, "train_steps=1", "overwrite=true", "logger=tensorboard") == 0
     assert record(folder)["train_step"] == 1
-    assert sorted(path.name for path in folder.iterdir() if not path.name.startswith("events")) == [
+    assert [name for name in visible(folder) if not name.startswith("events")] == [
         *("checkpoints", "config", "hparams.yaml", "notes.txt", "previews", "run.json")
     ]
     assert [path.name for path in (folder / "previews").iterdir()] == ["step-0000001.png"]
@@ -248,7 +252,7 @@ def test_bf16_trains_and_keeps_weights_in_full_precision(model: str, data: str, 
 def test_without_callbacks_and_loggers_a_run_still_has_its_record(tmp_path: Path) -> None:
     assert go(tmp_path / "run", "callbacks=none", "logger=none", "train_steps=2") == 0
     assert record(tmp_path / "run")["status"] == "finished"
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["config", "run.json"]
+    assert visible(tmp_path / "run") == ["config", "run.json"]
 
 
 def test_compiled_networks_have_the_same_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from animegen.engine.checkpoint import read_checkpoint
 from animegen.engine.module import AnimeModule
 from animegen.errors import AnimegenError
 
@@ -26,9 +27,13 @@ class Checkpoints(pl.Callback):
     Args:
         every: train steps between checkpoints.
         keep: also keep the newest so many under ``step-<train_step>.ckpt``; -1 keeps all.
-        monitor: a value that validation writes, such as ``val/psnr``; the best goes to ``best.ckpt``.
+        monitor: a value that validation writes, such as ``val/psnr``; the model with the best value of the run folder
+            is ``best.ckpt``. A resumed run reads that value from the file.
         mode: ``max`` if more of ``monitor`` is better, else ``min``.
     """
+
+    #: The files that it writes, relative to the run folder.
+    writes = ("checkpoints/last.ckpt", "checkpoints/best.ckpt", "checkpoints/step-*.ckpt", "checkpoints/*.unfinished")
 
     def __init__(self, every: int = 500, keep: int = 0, monitor: str | None = None, mode: str = "max") -> None:
         if every < 1:
@@ -39,6 +44,10 @@ class Checkpoints(pl.Callback):
         self.best: float | None = None
         self._saved_at = -1
 
+    def on_train_start(self, trainer: pl.Trainer, module: AnimeModule) -> None:
+        """Read the best value so far."""
+        self.best = _value_in(folder(trainer) / "best.ckpt", self.monitor) if self.monitor else None
+
     def on_train_batch_end(self, trainer: pl.Trainer, module: AnimeModule, *_: Any) -> None:
         """Save when the step is due."""
         if module.train_step % self.every == 0 and not validation_follows(trainer, module):
@@ -46,11 +55,11 @@ class Checkpoints(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, module: AnimeModule) -> None:
         """Save when the step is due, and the best so far."""
-        better = self._is_better(trainer)
+        # The best first: a run that is killed between the two repeats these steps, and saves the best again.
+        if self._is_better(trainer):
+            save_checkpoint(trainer, module, folder(trainer) / "best.ckpt")
         if module.train_step % self.every == 0:
             self.save(trainer, module)
-        if better:
-            save_checkpoint(trainer, module, folder(trainer) / "best.ckpt")
 
     def _is_better(self, trainer: pl.Trainer) -> bool:
         """Take over the monitored value if it is the best so far."""
@@ -84,14 +93,6 @@ class Checkpoints(pl.Callback):
             kept = sorted(folder(trainer).glob("step-*.ckpt"))
             for old in kept[: -self.keep] if self.keep > 0 else []:
                 old.unlink()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the best score for the checkpoint."""
-        return {"best": self.best}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over the best score."""
-        self.best = state["best"]
 
 
 class StopAfter(pl.Callback):
@@ -186,6 +187,15 @@ def save_checkpoint(trainer: pl.Trainer, module: AnimeModule, path: Path) -> Non
         raise AnimegenError(
             f"The checkpoint '{path}' cannot be written ({error.strerror or error}): make room, then resume the run."
         ) from error
+
+
+def _value_in(path: Path, name: str) -> float | None:
+    """Return a value of the validation that a checkpoint holds; ``None`` without one, or if it is damaged."""
+    try:
+        value = read_checkpoint(path)["animegen"]["metrics"].get(name)
+    except (AnimegenError, KeyError, AttributeError):
+        return None
+    return value if isinstance(value, float) else None
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
-import os
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import pytorch_lightning as pl
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
+
+from animegen.files import completed
 
 
 @runtime_checkable
@@ -29,6 +30,9 @@ class TensorBoardLogger(pl.loggers.TensorBoardLogger):
         flush_secs: seconds after which what was logged is in the file.
     """
 
+    #: The files that it writes, relative to the run folder.
+    writes = ("events.out.tfevents.*", "hparams.yaml")
+
     def __init__(self, save_dir: str, flush_secs: int = 30) -> None:
         super().__init__(save_dir, name="", version="", default_hp_metric=False, flush_secs=flush_secs)
 
@@ -44,6 +48,9 @@ class CsvLogger(Logger):
         save_dir: the run folder.
         every: how many writings are kept in memory before the file is brought up to date.
     """
+
+    #: The files that it writes, relative to the run folder.
+    writes = ("metrics.csv",)
 
     def __init__(self, save_dir: str, every: int = 20) -> None:
         super().__init__()
@@ -94,16 +101,14 @@ class CsvLogger(Logger):
     @rank_zero_only
     def save(self) -> None:
         """Bring the file up to date; it is complete at any time."""
-        self._pending = 0
-        if not self._rows:
+        if not self._pending:  # a run that logs nothing, such as a refused one, leaves the file as it is
             return
+        self._pending = 0
         columns = dict.fromkeys(key for row in self._rows.values() for key in row)
-        unfinished = self.path.with_suffix(".csv.unfinished")
-        with unfinished.open("w", newline="") as file:
+        with completed(self.path) as hidden, hidden.open("w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=list(columns))
             writer.writeheader()
             writer.writerows(self._rows.values())
-        os.replace(unfinished, self.path)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

@@ -32,6 +32,9 @@ class Previews(pl.Callback):
         samples: number of samples, chosen by name, so that they are the same for all models.
     """
 
+    #: The files that it writes, relative to the run folder.
+    writes = ("previews/step-*.png", "previews/step-*.gif")
+
     def __init__(self, every: int = 500, samples: int = 6) -> None:
         if every < 1 or samples < 1:
             raise AnimegenError("callbacks.previews.every and .samples must be at least 1.")

@@ -20,8 +20,9 @@ import torch
 
 import animegen
 from animegen.engine.module import AnimeModule
-from animegen.engine.runs import unwritable
+from animegen.engine.runs import RECORD, RESUMED, read_record
 from animegen.errors import AnimegenError
+from animegen.files import completed
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "torchmetrics", "lpips", "numpy", "av")
 
@@ -37,11 +38,16 @@ class RunRecord(pl.Callback):
     Args:
         folder: the run folder.
         facts: the plain values known at the start (config, choices, overrides ...).
+        resumed: the run in the folder is resumed. Its record stays as it is until :meth:`begin`. That of a finished
+            run stays until this one is finished, too; meanwhile the new record is ``resumed.json``.
     """
 
-    def __init__(self, folder: Path, facts: dict[str, Any]) -> None:
-        self.path = Path(folder) / "run.json"
-        self._began = self._train_began = time.time()
+    def __init__(self, folder: Path, facts: dict[str, Any], resumed: bool = False) -> None:
+        self.final = Path(folder) / RECORD
+        finished = resumed and read_record(folder).get("status") == "finished"
+        self.path = Path(folder) / RESUMED if finished else self.final
+        self._held_back = resumed
+        self._began = self._train_began = time.monotonic()
         self.record: dict[str, Any] = {
             "status": "running",
             **facts,
@@ -53,6 +59,11 @@ class RunRecord(pl.Callback):
             "metrics": {},
             "seconds": {},
         }
+
+    def begin(self) -> None:
+        """Write from now on; called when nothing about a resumed run can be refused any more."""
+        self._held_back = False
+        self._write(True)
 
     def on_fit_start(self, trainer: pl.Trainer, module: AnimeModule) -> None:
         """Write the record before anything can go wrong."""
@@ -66,8 +77,8 @@ class RunRecord(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, module: AnimeModule) -> None:
         """Note how long preparing took."""
-        self.record["seconds"]["prepare"] = round(time.time() - self._began, 2)
-        self._train_began = time.time()
+        self.record["seconds"]["prepare"] = round(time.monotonic() - self._began, 2)
+        self._train_began = time.monotonic()
 
     def on_validation_end(self, trainer: pl.Trainer, module: AnimeModule) -> None:
         """Keep the newest metrics."""
@@ -76,7 +87,7 @@ class RunRecord(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, module: AnimeModule) -> None:
         """Note the end of training."""
-        self.record["seconds"]["train"] = round(time.time() - self._train_began, 2)
+        self.record["seconds"]["train"] = round(time.monotonic() - self._train_began, 2)
         self.record["status"] = "trained"
         self.update(module)
         self._write(trainer.is_global_zero)
@@ -107,9 +118,12 @@ class RunRecord(pl.Callback):
         if evaluation is not None:
             self.record["evaluation"] = evaluation
         self.record["status"] = "finished"
-        self.record["seconds"]["total"] = round(time.time() - self._began, 2)
+        self.record["seconds"]["total"] = round(time.monotonic() - self._began, 2)
+        self._held_back = False
         self._write(trainer.is_global_zero)
         if trainer.is_global_zero:
+            if self.path != self.final:
+                os.replace(self.path, self.final)
             self._hparams(trainer, module.train_step)
 
     def _hparams(self, trainer: pl.Trainer, step: int) -> None:
@@ -139,17 +153,9 @@ class RunRecord(pl.Callback):
                 logger.finalize("success")
 
     def _write(self, here: bool) -> None:
-        if not here:
-            return
-        unfinished = self.path.with_suffix(".json.unfinished")
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            unfinished.write_text(json.dumps(self.record, indent=2, default=str) + "\n")
-            os.replace(unfinished, self.path)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                unfinished.unlink(missing_ok=True)
-            raise unwritable(self.path.parent, error) from error
+        if here and not self._held_back:
+            with completed(self.path) as hidden:
+                hidden.write_text(json.dumps(self.record, indent=2, default=str) + "\n")
 
 
 def versions() -> dict[str, str]:

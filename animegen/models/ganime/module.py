@@ -61,6 +61,9 @@ class Ganime(InbetweenModule):
         AnimegenError: for parts that do not fit together.
     """
 
+    #: The files that it writes, relative to the run folder.
+    writes = ("codes/*/codes.npy", "codes/*/table.json")
+
     def __init__(
         self,
         tokenizer: Tokenizer,

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.unit.callbacks.small import Scaled, Small, fit
 from torch import Tensor, nn
 
 from animegen.engine import AnimegenError, Objective
 from animegen.engine.gradient_norms import gradient_norms, gradient_shares
 from animegen.models.ganime.adaptive import AdaptiveEvaluation
+from tests.unit.engine.callbacks.small import Scaled, Small, fit
 
 
 def test_norms_and_shares_by_hand() -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
-from tests.unit.callbacks.small import Small, fit
 
 from animegen.engine import AnimegenError
 from animegen.engine.callbacks import Checkpoints, InfluenceCalibration, RunRecord
+from tests.unit.engine.callbacks.small import Small, fit
 
 SCALES = {"one": 1.0, "four": 4.0}  # gradients of norm 1 and 4 on the only weight
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
-from tests.unit.callbacks.small import Small, fit
 
 from animegen.engine import AnimegenError
 from animegen.engine.callbacks import Checkpoints
+from tests.unit.engine.callbacks.small import Small, fit
 
 
 def names(folder: Path) -> list[str]:

@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 from pytorch_lightning.plugins import Precision
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tests.unit.callbacks.small import Small
 from torch import Tensor
 
 from animegen.engine import AnimegenError
 from animegen.engine.callbacks import Previews, TensorBoardLogger
+from tests.unit.engine.callbacks.small import Small
 
 
 class Shows(Small):

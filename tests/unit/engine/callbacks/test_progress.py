@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.unit.callbacks.small import Small, fit
 
 from animegen.engine import AnimegenError
 from animegen.engine.callbacks import LogEvery, Progress
 from animegen.engine.callbacks.resume import generator_states, restore_generators
+from tests.unit.engine.callbacks.small import Small, fit
 
 
 def test_a_plain_line_where_there_is_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,9 +9,9 @@ import pytest
 import pytorch_lightning as pl
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
-from tests.unit.callbacks.small import Small, fit
 
 from animegen.engine.callbacks import RunRecord, TensorBoardLogger
+from tests.unit.engine.callbacks.small import Small, fit
 
 FACTS = {
     "config": {"seed": 3, "train_steps": 4, "ablations": {"no_style": True, "no_tv": False}},
