@@ -20,7 +20,7 @@ from animegen.errors import AnimegenError
 from animegen.media.images import to_uint8, write_image
 
 _ARROWS = {"higher": "↑", "lower": "↓", "none": ""}
-_NOTE = "made with true drawings of photos: a yardstick, not a rival"
+_NOTE = "made with true drawings of photos: a reference, not a competitor"
 
 
 def best_methods(scores: Scores, metric: str, privileged: Collection[str] = PRIVILEGED) -> set[str]:

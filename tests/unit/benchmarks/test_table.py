@@ -49,7 +49,7 @@ def test_markdown() -> None:
         "| model | **17.46** | nan | 0.1234 |",
         "| model[b] | **17.46 ±1.00** | 0.700 ±0.010 | **0.1000 ±0.0100** |",
         "",
-        "\\* made with true drawings of photos: a yardstick, not a rival.",
+        "\\* made with true drawings of photos: a reference, not a competitor.",
     ]
     assert "\\*" not in markdown_table({"identity": SCORES["identity"]})
 
