@@ -1,9 +1,9 @@
-"""The trivial stylisers that every score is shown beside: no change, a linear colour map, the best colour table.
+"""Trivial baselines of stylization: no change, a linear colour map, and the best colour look-up table.
 
-All have one protocol: `fit(photos, animes)` reads two image sources, and calling the baseline maps a float picture
+They share one protocol: `fit(photos, animes)` reads two image sources, and calling the baseline maps a float image
 (B, 3, H, W) in [-1, 1] to another of the same shape and range, on the picture's device. A baseline with
-`privileged = True` is fitted to photos *with their drawings*, which an unpaired model never sees: it is a yardstick
-("what could any map of colours do?"), not a rival.
+`privileged = True` is fitted to photos *with their drawings*, which an unpaired model never sees. It bounds what any
+colour mapping can reach, and is excluded from rankings.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from animegen.nn.colour import apply_colour_map, monge_kantorovich
 
 
 class Baseline(Protocol):
-    """What the benchmark expects of a baseline."""
+    """Protocol of a baseline."""
 
     name: str
     privileged: bool
@@ -38,13 +38,13 @@ class Baseline(Protocol):
 
 
 class Identity:
-    """The photo itself: what a styliser that does nothing scores."""
+    """The unchanged photo."""
 
     name = "identity"
     privileged = False
 
     def fit(self, photos: ImageSource, animes: ImageSource) -> Identity:
-        """Learn nothing."""
+        """Do nothing."""
         return self
 
     def __call__(self, photo: Tensor) -> Tensor:
@@ -53,13 +53,12 @@ class Identity:
 
 
 class LinearColourTransfer:
-    """The affine map of colours that gives the photos the mean and covariance of the anime pictures.
+    """Affine colour map that gives the photos the mean and covariance of the anime images.
 
-    Of all maps that do so it is the one that moves colours least (Monge-Kantorovich; Pitie and Kokaram 2007).
-    It needs no pairs.
+    Of all such maps it changes colours least (Monge-Kantorovich; Pitie and Kokaram 2007). It needs no pairs.
 
     Args:
-        pixels: number of colours that are drawn from each of the two sets.
+        pixels: number of colours sampled from each set.
     """
 
     name = "colour_transfer"
@@ -85,17 +84,17 @@ class LinearColourTransfer:
 
 
 class BestLookupTable:
-    """The best map of colours to colours: an RGB table fitted to PAIRS of photo and drawing (privileged).
+    """Best colour mapping: an RGB look-up table fitted to *pairs* of photo and drawing (privileged).
 
-    The table holds `size`^3 colours and is read with trilinear interpolation. Its entries minimise the mean squared
-    error over the training pixels plus `smoothing` times the mean squared second difference along the three axes,
-    which also fills the cells in which no pixel falls. The problem is linear and sparse (8 weights per pixel),
-    so one factorisation of the normal equations gives the exact minimum.
+    The table has `size`^3 colours and is read with trilinear interpolation. Its entries minimise the mean squared error
+    over the training pixels plus `smoothing` times the mean squared second difference along the three axes, which also
+    fills cells without pixels. The problem is linear and sparse (8 weights per pixel), so one factorisation of the
+    normal equations gives the exact minimum.
 
     Args:
         size: nodes per colour axis.
-        smoothing: weight of the roughness, colours counted in [-1, 1].
-        pixels: number of pixel pairs to fit; more of them change the fit little and cost time.
+        smoothing: weight of the roughness, for colours in [-1, 1].
+        pixels: number of pixel pairs to fit; more of them hardly change the fit.
     """
 
     name = "lookup_table"
@@ -111,13 +110,13 @@ class BestLookupTable:
         """Fit the table; `animes.image(n)` must be the drawing of `photos.image(n)`.
 
         Raises:
-            AnimegenError: if the two sources differ in length or in the size of a picture.
+            AnimegenError: if the two sources differ in length or in the size of an image.
         """
         source, target = sample_colours([photos, animes], self.pixels)
         weights = _trilinear_weights((source.double().numpy() + 1) / 2, self.size)
         roughness = self.smoothing / self.size**3 * _roughness(self.size)
-        # The unknowns are the changes to the table that changes nothing (which is not rough); a whisker of their
-        # square keeps the system regular when the pixels span less than a cell.
+        # The unknowns are differences from the identity table, whose roughness is 0. A small penalty on their squares
+        # keeps the system regular when the pixels span less than a cell.
         whisker = 1e-6 * self.smoothing / self.size**3 * sparse.eye_array(self.size**3)
         system = weights.T @ weights / len(source) + roughness + whisker
         right = weights.T @ (target - source).double().numpy() / len(source)
@@ -130,42 +129,43 @@ class BestLookupTable:
         return self
 
     def __call__(self, photo: Tensor) -> Tensor:
-        """Look every pixel up in the table and clip to [-1, 1]."""
+        """Apply the table to every pixel and clip to [-1, 1]."""
         if self.table is None:
             raise _not_fitted(self.name)
         volume = self.table.to(photo.device).expand(photo.shape[0], -1, -1, -1, -1)
-        # Pictures in [-1, 1] are already the coordinates that grid_sample expects.
+        # Images in [-1, 1] are already the coordinates that grid_sample expects.
         grid = photo.float().clamp(-1, 1).permute(0, 2, 3, 1).unsqueeze(1)
         colours = F.grid_sample(volume, grid, mode="bilinear", padding_mode="border", align_corners=True)
         return colours.squeeze(2).clamp(-1, 1).to(photo.dtype)
 
 
 def sample_colours(sources: list[ImageSource], pixels: int) -> list[Tensor]:
-    """Draw the same pixels of the same pictures from aligned sources; deterministic.
+    """Sample the same pixels of the same images from aligned sources; deterministic.
 
     Args:
-        sources: sources of equal length whose pictures of one index have the same size.
-        pixels: number of colours wanted, shared evenly among the pictures.
+        sources: sources of equal length whose images of one index have the same size.
+        pixels: number of colours, distributed evenly over the images.
 
     Returns:
-        One float tensor (N, 3) in [-1, 1] per source, N being about `pixels`, or all pixels if there are fewer.
+        One float tensor (N, 3) in [-1, 1] per source; N is about `pixels`, or the number of all pixels if there are
+        fewer.
 
     Raises:
         AnimegenError: if a source is empty or the sources are not aligned.
     """
     count = len(sources[0])
     if count == 0:
-        raise AnimegenError("A baseline cannot be fitted to an empty source: give it at least one training picture.")
+        raise AnimegenError("A baseline cannot be fitted to an empty source: give it at least one training image.")
     if any(len(source) != count for source in sources):
         lengths = " and ".join(str(len(source)) for source in sources)
-        raise AnimegenError(f"Paired sources of {lengths} pictures do not match: give one drawing per photo.")
+        raise AnimegenError(f"Paired sources of {lengths} images do not match: give one drawing per photo.")
     share = max(1, pixels // count)
     drawn: list[list[Tensor]] = [[] for _ in sources]
     for index in range(count):
         pictures = next_good(sources, index)
         if any(picture.shape != pictures[0].shape for picture in pictures):
             names = " and ".join(f"'{source.name(index)}'" for source in sources)
-            raise AnimegenError(f"The paired pictures {names} differ in size: give drawings of their photo's size.")
+            raise AnimegenError(f"The paired images {names} differ in size: give drawings of their photo's size.")
         total = pictures[0].shape[-2] * pictures[0].shape[-1]
         if total > share:
             order = torch.randint(total, (share,), generator=torch.Generator().manual_seed(index))

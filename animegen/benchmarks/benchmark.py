@@ -1,8 +1,8 @@
-"""Benchmarks: methods x metrics on the same pictures, the trivial baselines always among the methods.
+"""Benchmarks: methods x metrics on the same images, with trivial baselines among the methods.
 
-A `Benchmark` is one task on one test set. A subclass says how batches come, how a method is applied to a batch, what is
-measured on an output, and which baselines there are; the base class runs all methods over the same batches and
-returns plain numbers, {method: {metric: {"mean", "std", "n"}}}. `registry.METRICS` tells unit and direction of metrics.
+A `Benchmark` is one task on one test set. A subclass defines the batches, how a method is applied to a batch, the
+metrics, and the baselines. The base class runs all methods on the same batches and returns plain numbers,
+{method: {metric: {"mean", "std", "n"}}}. `registry.METRICS` has the unit and the direction of each metric.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Score = dict[str, float | int | None]
 Scores = dict[str, dict[str, Score]]
 """{method: {metric: score}}."""
 
-#: Label of the scores on all samples, beside those of classes.
+#: Label of the scores on all samples, as opposed to those of a class.
 _ALL = ""
 
 Method = Callable[..., Tensor]
@@ -43,16 +43,16 @@ class TestSet(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, number: int) -> dict[str, Tensor]:
-        """Return uint8 pictures (3, H, W) by batch key, all samples of one size."""
+        """Return uint8 images (3, H, W) by batch key, all samples of one size."""
         ...
 
 
 class Measured(NamedTuple):
-    """What a benchmark measures on a batch of outputs.
+    """Measurements on a batch of outputs.
 
     Attributes:
         values: one value per image (B,) for each metric.
-        kept: (B, ...) what the metrics of whole sets need of the outputs, on the CPU, or None.
+        kept: (B, ...) data of the outputs that metrics on whole sets need, on the CPU, or None.
     """
 
     values: dict[str, Tensor]
@@ -60,17 +60,17 @@ class Measured(NamedTuple):
 
 
 class Benchmark(ABC):
-    """One task on one test set.
+    """Task on a test set.
 
-    A score is never returned without those of the baselines: they are fitted and scored on the first call and
-    remembered, so that evaluating again during a training costs the model's share only.
+    Scores are never returned without those of the baselines, which are fitted and scored on the first call and cached.
+    Later calls score the model only.
 
     Attributes:
         task: name of the task.
-        main: the metric by which runs are ranked; it may be better when lower (see `registry.metric_info`).
-        privileged: names of baselines that know more than a model does: yardsticks that no contest counts.
-        classes: what `class_of` may return, in the order in which it is shown; none: samples are not divided.
-        by_class: after `evaluate`, the scores on the samples of each class that there are, of the same methods.
+        main: the metric by which runs are ranked; see `registry.metric_info` for its direction.
+        privileged: names of baselines that use more information than a model, and are excluded from rankings.
+        classes: classes of samples in display order; empty if samples are not divided into classes.
+        by_class: scores on the samples of each class, set by `evaluate`.
     """
 
     task: str
@@ -84,7 +84,7 @@ class Benchmark(ABC):
         self.by_class: dict[str, Scores] = {}
 
     def method_of(self, model: Any) -> Method:
-        """Return how a model (`Stylizer`) is applied to what `apply` hands to methods: picture by picture."""
+        """Return a model (`Stylizer`) as a method that processes images independently."""
         return lambda photo: model.stylize(photo, None)[0]
 
     @abstractmethod
@@ -93,7 +93,7 @@ class Benchmark(ABC):
 
     @abstractmethod
     def batches(self, device: torch.device, limit: int | None = None) -> Iterator[dict[str, Any]]:
-        """Yield the test set, or `limit` samples spread over it, in batches of bounded size, always the same ones."""
+        """Yield the test set, or `limit` samples spread evenly over it, in batches; deterministic."""
 
     @abstractmethod
     def apply(self, method: Method, batch: dict[str, Any]) -> Tensor:
@@ -105,10 +105,10 @@ class Benchmark(ABC):
 
     @abstractmethod
     def shown(self, batch: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return what `pictures` shows to the left (inputs) and to the right (truth) of the outputs."""
+        """Return the inputs and the truth that `sample_rows` shows to the left and to the right of the outputs."""
 
     def measure_sets(self, kept: Tensor) -> dict[str, SetDistance | None]:
-        """Return the metrics of all outputs of a method together, from what was kept of them; None = too few."""
+        """Return the metrics on the set of all outputs of a method; None if there are too few."""
         return {}
 
     def class_of(self, batch: dict[str, Any]) -> list[str]:
@@ -128,14 +128,14 @@ class Benchmark(ABC):
 
         Args:
             methods: callables by name; networks in eval mode and on `device`.
-            device: where batches go and metrics are computed.
+            device: device of the batches and metrics.
 
         Returns:
-            {method: {metric: {"mean", "std", "n"}}}, baselines first. One output that is not finite makes the
-            method's values NaN.
+            {method: {metric: {"mean", "std", "n"}}}, baselines first. The values of a method with an output that is not
+            finite are NaN.
 
         Raises:
-            AnimegenError: if a method has the name of a baseline or returns pictures of another shape.
+            AnimegenError: if a method has the name of a baseline or returns images of another shape.
         """
         self._check_names(methods)
         known = self._baseline_scores.get(_ALL, {})
@@ -148,15 +148,15 @@ class Benchmark(ABC):
         return scored[_ALL]
 
     @torch.no_grad()
-    def pictures(
+    def sample_rows(
         self, methods: Mapping[str, Method], count: int = 4, device: torch.device | str = "cpu"
     ) -> tuple[list[str], list[list[Tensor]]]:
-        """Return headers and rows (one per sample: inputs, baselines, methods, truth) for `table.picture_strip`.
+        """Return headers and rows (one per sample: inputs, baselines, methods, truth) for `table.image_strip`.
 
-        `count` samples, spread over the test set; pictures are (3, H, W) in [-1, 1] on the CPU.
+        `count` samples, spread over the test set; images are (3, H, W) in [-1, 1] on the CPU.
         """
         self._check_names(methods)
-        # A column that repeats the input would tell nothing.
+        # The identity would repeat the column of the input.
         shown = {name: method for name, method in self.baselines.items() if not isinstance(method, Identity)}
         columns: dict[str, list[Tensor]] = {}
         for batch in self.batches(torch.device(device), limit=count):
@@ -176,7 +176,7 @@ class Benchmark(ABC):
         expected = next(iter(self.shown(batch)[0].values())).shape
         if output.shape != expected:
             raise AnimegenError(
-                f"The method '{name}' returned pictures of shape {tuple(output.shape)} where {tuple(expected)}"
+                f"The method '{name}' returned images of shape {tuple(output.shape)} where {tuple(expected)}"
                 " was expected: a method must keep size and channels."
             )
         return output.float()
@@ -193,7 +193,7 @@ class Benchmark(ABC):
                 output = self._run(name, method, batch)
                 finite = output.isfinite().flatten(1).all(1).cpu()
                 with torch.autocast(device.type, enabled=False):
-                    # As the picture would be stored: what lies outside the range is cut off.
+                    # As stored in an image file: values outside the range are clipped.
                     measured = self.measure(batch, output.nan_to_num(0).clamp(-1, 1))
                 for metric, value in measured.values.items():
                     values[name].setdefault(metric, []).append(value.cpu().double().masked_fill(~finite, torch.nan))
@@ -228,27 +228,26 @@ def summary(values: Tensor) -> Score:
 
 
 class StyliseBenchmark(Benchmark):
-    """Photo in, anime out: scores stylisers (B, 3, H, W) in [-1, 1] -> the same.
+    """Stylization of photos: scores methods (B, 3, H, W) in [-1, 1] -> the same.
 
-    With the drawing of each test photo known (a `PairedView`; ToonWorld), outputs are compared with it. Without, the
-    set of outputs is compared with the style's stills, and each output with its photo. Distances between sets
-    are given in both cases if there are stills and a feature extractor, and enough of both (see `fid`).
+    Where the drawing of each test photo is known (a `PairedView`; ToonWorld), outputs are compared with it. Otherwise
+    the set of outputs is compared with the style's stills, and each output with its photo. Distances between sets are
+    computed in both cases if there are stills and a feature extractor, and enough images (see `fid`).
 
     Args:
         test: samples with `photo`, or `photo` and its drawing `anime`; not shuffled.
         train_photos: photos to which the baselines are fitted.
-        train_animes: anime pictures to which the baselines are fitted, not paired with the photos.
-        train_truths: the drawing of each of `train_photos` in their order, if there are any: only then is there a best
-            look-up table among the baselines.
-        stills: held-out samples with `anime` in the style's look; necessary if the test is unpaired.
+        train_animes: anime images to which the baselines are fitted, not paired with the photos.
+        train_truths: the drawings of `train_photos` in the same order; the best look-up table needs them.
+        stills: held-out samples with `anime` in the style; required for an unpaired test set.
         paired: whether `anime` of a test sample is the drawing of its `photo`.
-        extractor: network for feature distances; None leaves these metrics out.
-        lpips: LPIPS; None leaves it out.
-        batch_size: pictures per batch.
+        extractor: network for feature distances; None omits these metrics.
+        lpips: LPIPS; None omits it.
+        batch_size: images per batch.
         limit: number of test photos and of stills to use, evenly spread; None for all.
 
     Raises:
-        AnimegenError: if there is nothing to compare with.
+        AnimegenError: if there are neither drawings nor stills.
     """
 
     task = "stylise"
@@ -297,7 +296,7 @@ class StyliseBenchmark(Benchmark):
         return {baseline.name: baseline for baseline in fitted}
 
     def batches(self, device: torch.device, limit: int | None = None) -> Iterator[dict[str, Any]]:
-        """Yield float batches with `photo`, perhaps `anime`, and `features` of what outputs are compared with."""
+        """Yield float batches with `photo`, `anime` if paired, and `features` of the references."""
         self._move(device)
         numbers = _spread(len(self.test), self.limit)
         numbers = [numbers[place] for place in _spread(len(numbers), limit)]
@@ -315,11 +314,11 @@ class StyliseBenchmark(Benchmark):
         return method(batch["photo"])
 
     def shown(self, batch: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Show the photo, and the drawing where it is known."""
+        """Show the photo, and the drawing if it is known."""
         return {"photo": batch["photo"]}, {"truth": batch["anime"]} if self.paired else {}
 
     def measure(self, batch: dict[str, Any], output: Tensor) -> Measured:
-        """Compare with the drawing, or else with the photo and with the flatness of the stills."""
+        """Compare with the drawing, otherwise with the photo and the flatness of the stills."""
         values = self._against_truth(batch, output) if self.paired else self._against_photo(batch, output)
         if self.perceptual is None:
             return Measured(values)
@@ -366,7 +365,7 @@ class StyliseBenchmark(Benchmark):
         }
 
     def _move(self, device: torch.device) -> None:
-        """Move the networks to the device and, the first time, measure the sets that outputs are compared with."""
+        """Move the networks to the device; on the first call, compute the features of the reference sets."""
         for network in (self.perceptual, self.lpips):
             if network is not None:
                 network.to(device)
@@ -393,7 +392,7 @@ def _spread(total: int, limit: int | None) -> list[int]:
 
 
 def _load(samples: TestSet, numbers: list[int], batch_size: int, device: torch.device) -> Iterator[dict[str, Any]]:
-    """Yield the pictures of samples in batches, float in [-1, 1] on the device."""
+    """Yield the images of samples in batches, float in [-1, 1] on the device."""
     for start in range(0, len(numbers), batch_size):
         chosen = [samples[number] for number in numbers[start : start + batch_size]]
         pictures = [key for key, value in chosen[0].items() if value.dtype == torch.uint8]

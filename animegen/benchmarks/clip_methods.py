@@ -1,4 +1,4 @@
-"""Stylisers of whole clips: a model that is streamed, a baseline of pictures, and trivial smoothing in time."""
+"""Methods on whole clips: a streamed model, an image baseline, and trivial temporal smoothing."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ BLEND = 0.7
 
 
 class Streamed:
-    """A model as a method for clips (B, T, 3, H, W): frame after frame, from a fresh state at frame 0.
+    """A model as a method on clips (B, T, 3, H, W): frame by frame, with an empty state at frame 0.
 
     Args:
         model: the model.
-        memory: hand the state on from frame to frame; without, every frame is a fresh start.
+        memory: pass the state from frame to frame; if false, every frame starts with an empty state.
     """
 
     def __init__(self, model: Stylizer, memory: bool = True) -> None:
@@ -39,12 +39,12 @@ class Streamed:
         return torch.stack(frames, 1)
 
     def remembers(self, clip: Tensor) -> bool:
-        """Tell whether memory makes any difference to a clip."""
+        """Tell whether the model has a state."""
         return not torch.equal(self(clip), Streamed(self.model, memory=False)(clip))
 
 
 class FrameByFrame:
-    """A baseline for pictures, applied to clips."""
+    """An image baseline applied to clips."""
 
     def __init__(self, baseline: Baseline) -> None:
         self.baseline = baseline
@@ -55,32 +55,32 @@ class FrameByFrame:
 
 
 class OnBatch:
-    """A baseline that reads more of a batch than the photos."""
+    """A baseline that reads other entries of a batch than the photos."""
 
     def __init__(self, run: Callable[[dict[str, Any]], Tensor]) -> None:
         self.run = run
 
     def __call__(self, batch: dict[str, Any]) -> Tensor:
-        """Return the clip that the baseline makes of a batch."""
+        """Return the clip for a batch."""
         return self.run(batch)
 
 
 class Blended:
-    """Trivial smoothing: every output is blended with the output before, carried along the motion of the photos.
+    """Trivial temporal smoothing: blend every output with the previous one, warped along the motion of the photos.
 
-    What a memory has to beat: it makes any flickering styliser steady, and smears its lines.
+    The baseline for models with memory: it reduces the flicker of any stylizer, and blurs its lines.
 
     Args:
-        method: a styliser of clips.
-        estimator: finds the motion; DIS unless given.
-        share: of the past, in [0, 1).
+        method: a method on clips.
+        estimator: estimates the motion; DIS by default.
+        share: weight of the previous output, in [0, 1).
     """
 
     def __init__(self, method: ClipMethod, estimator: FlowEstimator | None = None, share: float = BLEND) -> None:
         self.method, self.estimator, self.share = method, estimator or DISFlow(), share
 
     def __call__(self, clip: Tensor) -> Tensor:
-        """Stylise clips (B, T, 3, H, W), and smooth them."""
+        """Stylize clips (B, T, 3, H, W) and smooth them."""
         outputs = self.method(clip)
         return torch.stack(
             [
@@ -91,12 +91,12 @@ class Blended:
 
 
 def blend_past(clip: Tensor, motion: ClipMotion, share: float = BLEND) -> Tensor:
-    """Return ``y_t = (1 - share) x_t + share W(y_{t-1})`` where the frame before shows a pixel, and x_t elsewhere.
+    """Return ``y_t = (1 - share) x_t + share W(y_{t-1})`` where a pixel is visible in the previous frame, else x_t.
 
     Args:
         clip: x, (T, 3, H, W) in [-1, 1].
-        motion: along which W carries a frame to the next.
-        share: of the past.
+        motion: motion along which W warps a frame to the next.
+        share: weight of the previous output.
     """
     frames = [clip[:1]]
     for t in range(1, len(clip)):

@@ -1,4 +1,4 @@
-"""The task *stylise* on clips of the generated world: how near the drawing each frame is, and how steady the clip."""
+"""Stylization of clips of the generated world: likeness of each frame to its drawing, and temporal consistency."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from animegen.benchmarks.baselines import Baseline, BestLookupTable, Identity, L
 from animegen.benchmarks.benchmark import Measured, Method
 from animegen.benchmarks.clip_methods import FrameByFrame, OnBatch
 from animegen.benchmarks.keyframe_baselines import carry_keys, nearest_key, spread_keys
-from animegen.benchmarks.temporal_consistency import SteadinessBenchmark
-from animegen.benchmarks.videos import FilmBenchmark, stills_of
+from animegen.benchmarks.temporal_consistency import TemporalConsistencyBenchmark
+from animegen.benchmarks.videos import VideoBenchmark, stills_of
 from animegen.errors import AnimegenError
 from animegen.media.images import to_float, to_uint8
 from animegen.media.video.flow import EstimatedMotion, ExactMotion
@@ -22,32 +22,32 @@ from animegen.nn.features import FeatureExtractor
 from animegen.toonworld import STYLES, ToonWorldClips, ToonWorldImages
 
 
-class ClipBenchmark(SteadinessBenchmark):
-    """Live clips in, drawn clips out, on held-out scenes with their true drawings and their exact motion.
+class ClipBenchmark(TemporalConsistencyBenchmark):
+    """Stylization of clips of held-out scenes, with their true drawings and their exact motion.
 
-    The baselines are identity, colour transfer and the best look-up table, which are fitted to training scenes, and two
-    that are given the true drawing of a few key frames: ``nearest_key`` holds the nearest still, ``flow_key`` carries
-    it along by DIS flow (see `keyframes`). ``truth`` is the drawing itself: its warping error and flicker are what no
-    method can be blamed for. Frames that are keys are left out of the metrics of single frames, for all methods.
+    Identity, colour transfer and the best look-up table are fitted to training scenes. Two more baselines know the true
+    drawings of a few key frames: ``nearest_key`` repeats the nearest one, ``flow_key`` warps it along DIS flow (see
+    `keyframe_baselines`). ``truth`` is the drawing itself, whose warping error and flicker are unavoidable. Key frames
+    are excluded from the metrics on single frames, for all methods.
 
-    ``warp_excess_<interval>_<flow>`` is a clip's warping error above that of its true drawing, negative where lines
-    were smeared; ``warp_gap_...`` is its absolute value, both signs counting.
+    ``warp_excess_<interval>_<flow>`` is the warping error of a clip minus that of its true drawing; negative values
+    mean blurred lines. ``warp_gap_...`` is its absolute value.
 
     Args:
-        style: the drawn look.
-        clips: number of clips, each of another scene of the test split.
+        style: the anime style.
+        clips: number of clips, one per scene of the test split.
         frames: frames per clip.
-        size: side of the pictures in pixels.
+        size: side of the images in pixels.
         keys: key frames per clip.
-        hold: frames for which a drawn pose is held. 1, as a camera films; ``None``: as the scene has it, like the clips
-            of `toonworld_project`.
-        grain: standard deviation, in levels, of noise that is put on every frame of the photos, each its own, as film
-            and cameras in the dark have it. How a method behaves on still and looped clips is measured without it.
-        train_scenes: training scenes to which the baselines are fitted.
+        hold: frames for which a pose is held. 1 is live action; ``None``: as in the scene, like the clips of
+            `toonworld_project`.
+        grain: standard deviation, in levels, of independent noise on every frame of the photos. Still and looped clips
+            have no noise.
+        train_scenes: number of training scenes to which the baselines are fitted.
         first_scene: number of the first test scene.
-        world_seed: the world.
-        intervals: see `SteadinessBenchmark`, as the following.
-        drift_frames: length of the loop.
+        world_seed: seed of the world.
+        intervals: see `TemporalConsistencyBenchmark`, also for the following.
+        drift_frames: frames on which drift is measured.
         extractor: network for feature distances.
         limit: number of clips to use; ``None`` for all.
     """
@@ -97,7 +97,7 @@ class ClipBenchmark(SteadinessBenchmark):
         return torch.stack([torch.from_numpy(scene.photo(t)).permute(2, 0, 1) for t in range(self.frames)])
 
     def fit_baselines(self) -> dict[str, Method]:
-        """Fit the maps of colours to training scenes; the other baselines need no fitting."""
+        """Fit the colour mappings to training scenes; the other baselines need no fitting."""
         photos = ToonWorldImages(
             "photo", "train", self.train_scenes, frames_per_scene=2, size=self.size, seed=self.world_seed
         )
@@ -115,7 +115,7 @@ class ClipBenchmark(SteadinessBenchmark):
         }
 
     def batches(self, device: torch.device, limit: int | None = None) -> Iterator[dict[str, Any]]:
-        """Yield clip after clip: ``photo``, ``anime`` (1, T, 3, H, W), the motion, and the truth's own values."""
+        """Yield one clip at a time: ``photo``, ``anime`` (1, T, 3, H, W), the motion, and the values of the truth."""
         if self.perceptual:
             self.perceptual.to(device)
         table = self.baselines["lookup_table"]
@@ -137,7 +137,7 @@ class ClipBenchmark(SteadinessBenchmark):
             yield batch
 
     def measure(self, batch: dict[str, Any], output: Tensor) -> Measured:
-        """Measure one clip: means over its frames (those that are no keys), and over its pairs of frames."""
+        """Measure one clip: means over its frames (except keys), and over its pairs of frames."""
         clip, truth, photo = output[0], batch["anime"][0], batch["photo"][0]
         mine, theirs = clip[self.held], truth[self.held]
         psnr = image.psnr(mine, theirs)
@@ -179,34 +179,39 @@ class ClipBenchmark(SteadinessBenchmark):
         return to_float(carried)[None].to(batch["photo"].device)
 
 
-FILM_KEYS = ("clips", "frames", "size", "intervals", "drift_frames", "extractor", "limit")
-"""Settings that clips of a film and of the generated world have in common."""
+VIDEO_KEYS = ("clips", "frames", "size", "intervals", "drift_frames", "extractor", "limit")
+"""Settings that clips of a video and of the generated world have in common."""
 
 
-def clip_benchmark(settings: dict[str, Any], trained_on: dict[str, Any], data: Any = None) -> SteadinessBenchmark:
-    """Build the benchmark from its configuration: on a film if it names one, else on the generated world.
+def clip_benchmark(
+    settings: dict[str, Any], trained_on: dict[str, Any], data: Any = None
+) -> TemporalConsistencyBenchmark:
+    """Build the benchmark from its configuration: on a video if one is given, else on the generated world.
 
     Args:
         settings: node ``benchmark`` of the configuration.
-        trained_on: node ``data`` of the configuration in the checkpoint: without a style, its style is taken.
-        data: the data of the evaluation, whose anime the colour transfer for a film is fitted to.
+        trained_on: node ``data`` of the checkpoint's configuration, which has the default style.
+        data: data of the evaluation; the colour transfer for a video is fitted to its anime.
 
     Raises:
-        AnimegenError: if there is neither film nor style and the model was not trained on the generated world.
+        AnimegenError: if there is neither video nor style and the model was not trained on the generated world.
     """
-    from animegen.config.instantiate import build, finish  # not at the top: the benchmark itself needs no configuration
+    from animegen.config.instantiate import (
+        build,
+        finish,
+    )  # imported here, since the benchmark itself needs no configuration
 
     settings = {**settings, "extractor": settings.get("extractor") or None}  # features=none is an empty node
-    film = settings.pop("film", None)
-    if film is not None:
-        target = f"{FilmBenchmark.__module__}.{FilmBenchmark.__qualname__}"
-        chosen = {key: settings[key] for key in FILM_KEYS if key in settings}
-        make = build({"_target_": target, "film": film, **chosen, "_partial_": True}, "benchmark")
+    video = settings.pop("video", None)
+    if video is not None:
+        target = f"{VideoBenchmark.__module__}.{VideoBenchmark.__qualname__}"
+        chosen = {key: settings[key] for key in VIDEO_KEYS if key in settings}
+        make = build({"_target_": target, "video": video, **chosen, "_partial_": True}, "benchmark")
         return finish(make, "benchmark", animes=stills_of(data))
     style = settings.get("style") or trained_on.get("style")
     if style not in STYLES:
         raise AnimegenError(
             "The model was not trained on a style of the generated world: set"
-            f" benchmark.style={'|'.join(STYLES)}, or benchmark.film=<file> for your own."
+            f" benchmark.style={'|'.join(STYLES)}, or benchmark.video=<file> for your own."
         )
     return build({**settings, "style": style}, "benchmark")

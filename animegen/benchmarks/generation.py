@@ -1,4 +1,4 @@
-"""Whole clips between a first and a last frame: how near the truth, frame by frame, and whether they arrive."""
+"""Generation of clips between a first and a last frame: likeness to the truth, and arrival at the last frame."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from animegen.nn.features import FeatureExtractor
 from animegen.tasks.clip_adapter import EvenTimes
 from animegen.tasks.protocols import ClipGenerator, Interpolator
 
-#: Dimensions to which clip features are projected: sets of clips are small.
+#: Dimensions to which clip features are projected, since sets of clips are small.
 FVD_CHANNELS = 16
-#: Makes of frames (N,3,H,W) in [-1,1] what a tokenizer keeps of them.
+#: Reconstruction of frames (N,3,H,W) in [-1,1] by a tokenizer.
 Reconstruct = Callable[[Tensor], Tensor]
-#: Draws reconstructed clips (B,T,3,H,W) anew, given some of their frames: number -> (B,3,H,W).
+#: Renders reconstructed clips (B,T,3,H,W), given some of their frames: number -> (B,3,H,W).
 Render = Callable[[Tensor, Mapping[int, Tensor]], Tensor]
 
 
 def copy_first(first: Tensor, last: Tensor, frames: int) -> Tensor:
-    """Return the first frame again and again, then the last one."""
+    """Repeat the first frame, and end with the last one."""
     return torch.stack([*[first] * (frames - 1), last], 1)
 
 
 def copy_nearest(first: Tensor, last: Tensor, frames: int) -> Tensor:
-    """Return the frame that is nearer in time, the first one in the middle."""
+    """Return the nearest of both frames in time; in the middle the first one."""
     return torch.stack([last if 2 * t > frames - 1 else first for t in range(frames)], 1)
 
 
 def cross_fade(first: Tensor, last: Tensor, frames: int) -> Tensor:
-    """Return the even blend from the first to the last frame."""
+    """Blend linearly from the first to the last frame."""
     return torch.stack([torch.lerp(first, last, t / (frames - 1)) for t in range(frames)], 1)
 
 
@@ -50,24 +50,24 @@ BASELINES = {"copy_first": copy_first, "copy_nearest": copy_nearest, "cross_fade
 class GenerationBenchmark(Benchmark):
     """Scores methods ``(first, last, frames) -> (B,frames,3,H,W)`` against true clips.
 
-    The given frames count in no metric of single frames. Baselines are those of `BASELINES`; with a tokenizer also the
-    same from reconstructed frames, which is what anything over that tokenizer could do without motion, and
-    ``reconstruction``, the true clip through the tokenizer: the ceiling. With a renderer three of these are scored as
-    it draws them, too: reconstructed nearest frame and cross-fade tell what it makes of both ends alone, reconstructed
-    truth is the ceiling. The name of the task holds the gap in frames.
+    The given frames are excluded from the metrics on single frames. The baselines are those of `BASELINES`. For a model
+    with a tokenizer they are also computed from reconstructed frames, and ``reconstruction``, the true clip through the
+    tokenizer, is the upper bound. For a model with a renderer three of these are also rendered: the nearest frame and
+    the cross-fade show what the renderer makes of both ends alone, the truth is the upper bound. The name of the task
+    contains the gap in frames.
 
     Args:
-        test: clips with their truth, all frames between; not shuffled.
-        reconstruct: the tokenizer of the model, if it has any.
-        network: makes features for the Frechet video distance; ``None`` leaves it out. It is also left out where there
-            are not more clips than dimensions (16).
-        extractor: network for feature distances of frames; ``None`` or one with random weights leaves them out.
+        test: clips with all frames between both ends; not shuffled.
+        reconstruct: the tokenizer of the model, if it has one.
+        network: features for the Frechet video distance; ``None`` omits it. It is also omitted if there are no more
+            clips than dimensions (16).
+        extractor: network for feature distances of frames; they are omitted for ``None`` or random weights.
         limit: number of clips to use, evenly spread; ``None`` for all.
         batch_size: clips per batch.
-        render: the renderer of the model, if it has any; it needs ``reconstruct``.
+        render: the renderer of the model, if it has one; it needs ``reconstruct``.
 
     Raises:
-        AnimegenError: for clips without the frames between.
+        AnimegenError: for clips without the frames in between.
     """
 
     main = "ssim"
@@ -96,7 +96,7 @@ class GenerationBenchmark(Benchmark):
         self._true_features: Tensor | None = None
 
     def method_of(self, model: Any) -> Method:
-        """Return a model as a method: a `ClipGenerator`, or an `Interpolator` at even times."""
+        """Return a `ClipGenerator`, or an `Interpolator` at even times, as a method."""
         generator: ClipGenerator = model if isinstance(model, ClipGenerator) else EvenTimes(model)
         longest = getattr(generator, "max_frames", None)
         if longest is not None and self.test.gaps[0] + 1 > longest:
@@ -107,7 +107,7 @@ class GenerationBenchmark(Benchmark):
         return generator.generate
 
     def fit_baselines(self) -> dict[str, Method]:
-        """Return the baselines; nothing has to be fitted."""
+        """Return the baselines, which need no fitting."""
         found: dict[str, Method] = dict(BASELINES)
         if self.reconstruct is not None:
             found |= {f"{name}_reconstructed": self._coded(method) for name, method in BASELINES.items()}
@@ -120,7 +120,7 @@ class GenerationBenchmark(Benchmark):
         return found
 
     def batches(self, device: torch.device, limit: int | None = None) -> Iterator[dict[str, Any]]:
-        """Yield clips (B,T,3,H,W) and what is known of them."""
+        """Yield clips (B,T,3,H,W) with the values of the truth."""
         for network in (self.perceptual, self.network):
             if network is not None:
                 network.to(device)
@@ -135,7 +135,7 @@ class GenerationBenchmark(Benchmark):
             yield batch
 
     def apply(self, method: Method, batch: dict[str, Any]) -> Tensor:
-        """Hand the method what it may know: both ends, and how many frames."""
+        """Apply the method to both ends and the number of frames."""
         clip = batch["clip"]
         if isinstance(method, _OnTruth):
             return method(clip)
@@ -147,7 +147,7 @@ class GenerationBenchmark(Benchmark):
         return {"first": clip[:, :1].expand_as(clip)}, {"truth": clip}
 
     def measure(self, batch: dict[str, Any], output: Tensor) -> Measured:
-        """Measure clips: means over the frames between, each of these by its number, the arrival and the motion."""
+        """Measure clips: means over the frames in between, each frame by its number, arrival and motion."""
         truth = batch["clip"]
         count, between = len(truth), (output[:, 1:-1].flatten(0, 1), truth[:, 1:-1].flatten(0, 1))
         psnr, ssim = (metric(*between).view(count, -1) for metric in (image.psnr, image.ssim))
@@ -156,7 +156,7 @@ class GenerationBenchmark(Benchmark):
         if self.perceptual is not None:
             distance = self.perceptual.between(self.perceptual.features(between[0]), batch["features"])
             values[self.perceptual.name] = distance.view(count, -1).mean(1)
-        # Against the true last frame, whatever a method made of it.
+        # Compared with the true last frame, not with the method's.
         jumps = [(clip[:, -2] - truth[:, -1]).abs().flatten(1).mean(1) * LEVELS for clip in (output, truth)]
         values |= {"arrival": jumps[0] - jumps[1], "arrival_error": (jumps[0] - jumps[1]).abs()}
         moved = [clip.diff(dim=1).abs().flatten(1).mean(1) for clip in (output, truth)]
@@ -174,10 +174,10 @@ class GenerationBenchmark(Benchmark):
         return {f"fvd_{self.network.name}": fid(self._true_features, kept, FVD_CHANNELS)}
 
     @torch.no_grad()
-    def pictures(
+    def sample_rows(
         self, methods: Mapping[str, Method], count: int = 4, device: torch.device | str = "cpu"
     ) -> tuple[list[str], list[list[Tensor]]]:
-        """Return headers and rows for `table.picture_strip`: frames between of the first clip, time running down."""
+        """Return headers and rows for `tables.image_strip`: frames of the first clip, one row per time."""
         self._check_names(methods)
         batch = next(self.batches(torch.device(device), limit=1))
         left, right = self.shown(batch)
@@ -188,13 +188,13 @@ class GenerationBenchmark(Benchmark):
         return list(columns), [[clip[0, t].float().cpu() for clip in columns.values()] for t in times]
 
     def _coded(self, method: Method) -> Method:
-        """Return a baseline that knows the reconstructions of both ends."""
+        """Return a baseline that starts from the reconstructions of both ends."""
         reconstruct = self.reconstruct
         assert reconstruct is not None
         return lambda first, last, frames: method(reconstruct(first), reconstruct(last), frames)
 
     def _anew(self, method: Method) -> Method:
-        """Return a baseline of reconstructions that the renderer draws anew."""
+        """Return a baseline whose reconstructed clip is rendered."""
 
         def drawn(first: Tensor, last: Tensor, frames: int) -> Tensor:
             clip = self._coded(method)(first, last, frames)
@@ -207,13 +207,13 @@ class GenerationBenchmark(Benchmark):
         return self.reconstruct(clip.flatten(0, 1)).view_as(clip)
 
     def _drawn_anew(self, coded: Tensor, clip: Tensor) -> Tensor:
-        """Return a coded clip as the renderer draws it between the first and the last frame of another."""
+        """Render a reconstructed clip between the first and the last frame of another clip."""
         assert self.render is not None
         return self.render(coded, {0: clip[:, 0], clip.shape[1] - 1: clip[:, -1]})
 
 
 class _OnTruth:
-    """What is made of the true clip."""
+    """A function of the true clip as a method."""
 
     def __init__(self, made: Callable[[Tensor], Tensor]) -> None:
         self.made = made
@@ -234,15 +234,15 @@ def generation_benchmark(
 
     Args:
         settings: ``network`` (``none`` or what `ClipFeatures` takes), ``size`` and ``frames``, see there.
-        data: the data module; its test set, or else its validation set, has to be one of clips.
-        model: if it has a ``reconstruct``, the baselines are also scored of reconstructions, and with a ``renderer``
-            also as this draws them.
+        data: the data module; its test set, or else its validation set, must consist of clips.
+        model: with ``reconstruct``, the baselines are also computed from reconstructions; with ``renderer``, these are
+            also rendered.
         features: network for feature distances.
         samples: number of clips; ``None`` for all.
         batch_size: clips per batch.
 
     Raises:
-        AnimegenError: for data that are no clips.
+        AnimegenError: for data without clips.
     """
     test = data.test or data.val
     if not isinstance(test, ClipView):

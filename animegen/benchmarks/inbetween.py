@@ -1,4 +1,4 @@
-"""The task *in-between*: two frames in, the frames between out, against the true ones."""
+"""Frame interpolation: frames between two frames, compared with the true ones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from animegen.tasks.protocols import Interpolator
 
 
 def nearest_frame(batch: dict[str, Any]) -> Tensor:
-    """Return the frame that is nearer in time, the first one in the middle: what a film that is slowed down shows."""
+    """Return the nearest of both frames in time; in the middle the first one."""
     late = (batch["t"] > 0.5).view(-1, 1, 1, 1)
     return torch.where(late, batch["last"], batch["first"])
 
@@ -35,10 +35,10 @@ def linear_blend(batch: dict[str, Any]) -> Tensor:
 
 
 def half_warp(batch: dict[str, Any], estimator: FlowEstimator) -> Tensor:
-    """Return both frames carried to time t along the estimated flow, and blended there.
+    """Warp both frames to time t along the estimated flow, and blend them.
 
-    The flow at t is taken for that at the ends: ``t`` times the flow from last to first leads to the first frame, ``1
-    - t`` times that from first to last leads to the last.
+    The flow at t is approximated by the flow at the ends: ``t`` times the flow from last to first points to the first
+    frame, and ``1 - t`` times the flow from first to last points to the last one.
     """
     first, last, t = batch["first"], batch["last"], batch["t"].view(-1, 1, 1, 1)
     early = backward_warp(first, t * estimator(last, first))
@@ -47,17 +47,16 @@ def half_warp(batch: dict[str, Any], estimator: FlowEstimator) -> Tensor:
 
 
 class InbetweenBenchmark(Benchmark):
-    """Scores methods that map a batch (``first``, ``last`` (B,3,H,W), ``t`` (B,)) to the frames between (B,3,H,W).
+    """Scores methods that map a batch (``first``, ``last`` (B,3,H,W), ``t`` (B,)) to frames at time t (B,3,H,W).
 
     The baselines are the nearest frame, the cross-fade, FFmpeg's motion compensation
-    (:mod:`animegen.media.video.mci`), and both frames warped half-way along DIS flow, which is the one to beat. They
-    know no more than a model does. The name of
-    the task holds the gap in frames: scores of different gaps do not compare. Scores are also given by how far things
-    move (:mod:`animegen.metrics.motion`).
+    (:mod:`animegen.media.video.mci`), and both frames warped half-way along DIS flow, which is the strongest. They use
+    the same information as a model. The name of the task contains the gap in frames, since scores of different gaps are
+    not comparable. Scores are also computed per class of motion (:mod:`animegen.metrics.motion`).
 
     Args:
-        test: pairs with the truth between; not shuffled.
-        extractor: network for feature distances; ``None`` leaves them out, and one with random weights is left out.
+        test: pairs with the true frames in between; not shuffled.
+        extractor: network for feature distances; they are omitted for ``None`` or random weights.
         limit: number of pairs to use, evenly spread; ``None`` for all.
         batch_size: pairs per batch.
     """
@@ -81,7 +80,7 @@ class InbetweenBenchmark(Benchmark):
         self.estimator = DISFlow()
 
     def method_of(self, model: Interpolator) -> Method:
-        """Return a model as a method: it gets pairs and times, and nothing else."""
+        """Return a model as a method on pairs and times."""
 
         def run(batch: dict[str, Any]) -> Tensor:
             return model.synthesize(model.encode_pair(batch["first"], batch["last"]), batch["t"])
@@ -89,7 +88,7 @@ class InbetweenBenchmark(Benchmark):
         return run
 
     def fit_baselines(self) -> dict[str, Method]:
-        """Return the baselines; nothing has to be fitted."""
+        """Return the baselines, which need no fitting."""
         carried: Callable[[dict[str, Any]], Tensor] = lambda batch: half_warp(batch, self.estimator)  # noqa: E731
         baselines: dict[str, Method] = {"nearest": nearest_frame, "blend": linear_blend}
         if mci.available():
@@ -97,7 +96,7 @@ class InbetweenBenchmark(Benchmark):
         return baselines | {f"warp_{self.estimator.name}": carried}
 
     def batches(self, device: torch.device, limit: int | None = None) -> Iterator[dict[str, Any]]:
-        """Yield pairs with the truth, one row per frame between."""
+        """Yield pairs with the truth, one row per frame in between."""
         if self.perceptual is not None:
             self.perceptual.to(device)
         self.test.prepare()
@@ -117,7 +116,7 @@ class InbetweenBenchmark(Benchmark):
         return [motion_class(float(size)) for size in motion_size(batch["first"], batch["last"])]
 
     def apply(self, method: Method, batch: dict[str, Any]) -> Tensor:
-        """Hand the method what it may know."""
+        """Apply the method to the pair and the times."""
         return method({key: batch[key] for key in ("first", "last", "t")})
 
     def shown(self, batch: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -145,7 +144,7 @@ class InbetweenBenchmark(Benchmark):
 def inbetween_benchmark(
     data: Any, features: FeatureExtractor | None, samples: int | None, batch_size: int
 ) -> InbetweenBenchmark | None:
-    """Return the benchmark of these data, or ``None`` if they are no pairs of frames."""
+    """Return the benchmark of these data, or ``None`` for data without pairs of frames."""
     test = data.test or data.val
     return InbetweenBenchmark(test, features, samples, batch_size) if isinstance(test, ClipView) else None
 

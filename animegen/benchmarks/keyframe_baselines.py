@@ -1,12 +1,11 @@
-"""Stylising a clip from a few of its frames drawn by hand: what simple methods make of the same keys, and the gain.
+"""Baselines of few-shot stylization: simple methods that know the same key frames as a model.
 
-A clip of photos and the drawings of some of its frames (the keys) go in, drawings of all frames come out. Three methods
-that learn nothing are the measure of every one that does:
+The input is a clip of photos with drawings of some of its frames, the keys. The output is a drawing of every frame.
 
-- ``lut``: the best colour table fitted to the keys. A model that does not beat it only recolours.
-- ``nearest_key``: the key that is nearest in time (the earlier one of two), held still.
-- ``flow_key``: that key, carried to the frame by the flow between the two photos (DIS, estimated directly from frame
-  to key, however far away; on the generated world that beats flows chained frame by frame). The baseline to beat.
+- ``lut``: the best colour table fitted to the keys. A model that is not better only changes colours.
+- ``nearest_key``: the nearest key in time (the earlier one of two), repeated.
+- ``flow_key``: that key warped along the flow between the two photos. DIS estimates it directly from frame to key,
+  which is better on the generated world than flows chained frame by frame. The strongest baseline.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ NAMES = ("lut", "nearest_key", "flow_key")
 
 
 class Stack:
-    """Pictures in memory, uint8 (N, 3, H, W), as an image source."""
+    """Images in memory, uint8 (N, 3, H, W), as an image source."""
 
     def __init__(self, pictures: Tensor) -> None:
         self.pictures = pictures
@@ -39,43 +38,43 @@ class Stack:
         return len(self.pictures)
 
     def image(self, index: int) -> Tensor:
-        """Return picture ``index`` as uint8 (3, H, W)."""
+        """Return image ``index`` as uint8 (3, H, W)."""
         return self.pictures[index]
 
     def name(self, index: int) -> str:
-        """Return the picture's number as its name."""
+        """Return the number of the image as its name."""
         return f"frame-{index}"
 
 
 def spread_keys(frames: int, count: int) -> list[int]:
-    """Return ``count`` frame numbers, each in the middle of its share of a clip of ``frames`` frames."""
+    """Return ``count`` frame numbers: the middles of equal parts of a clip of ``frames`` frames."""
     if not 1 <= count <= frames:
         raise AnimegenError(f"A clip of {frames} frames cannot have {count} key frames: choose from 1 to {frames}.")
     return [(2 * k + 1) * frames // (2 * count) for k in range(count)]
 
 
 def nearest_key(frame: int, keys: Sequence[int]) -> int:
-    """Return the key frame nearest in time to a frame; of two at the same distance the earlier one."""
+    """Return the nearest key frame in time; of two at the same distance the earlier one."""
     return min(keys, key=lambda key: (abs(key - frame), key))
 
 
 def fit_lut(photo: Tensor, keys: Mapping[int, Tensor]) -> BestLookupTable:
-    """Return the colour table fitted to the photos of the key frames and their drawings, as below."""
+    """Return the colour table fitted to the photos of the key frames and their drawings."""
     numbers = _check(photo, keys)
     drawings = torch.stack([keys[n] for n in numbers])
     return BestLookupTable().fit(Stack(photo[numbers]), Stack(drawings))
 
 
 def carry_keys(photo: Tensor, keys: Mapping[int, Tensor], flow: FlowEstimator | None = None) -> Tensor:
-    """Return the ``flow_key`` clip, see the module's text.
+    """Return the clip of ``flow_key``.
 
     Args:
         photo: the clip, uint8 (T, 3, H, W).
         keys: drawings by frame number, uint8 (3, H, W).
-        flow: an estimator; DIS unless given.
+        flow: an estimator; DIS by default.
 
     Returns:
-        uint8 (T, 3, H, W). Key frames come back unchanged.
+        uint8 (T, 3, H, W). Key frames are unchanged.
     """
     numbers = _check(photo, keys)
     motion = EstimatedMotion(photo, flow)
@@ -93,18 +92,18 @@ def carry_keys(photo: Tensor, keys: Mapping[int, Tensor], flow: FlowEstimator | 
 def keyframe_baselines(
     photo: Tensor, keys: Mapping[int, Tensor], flow: FlowEstimator | None = None
 ) -> dict[str, Tensor]:
-    """Return what ``lut``, ``nearest_key`` and ``flow_key`` make of a clip and its keys, see the module's text.
+    """Return the clips of ``lut``, ``nearest_key`` and ``flow_key``.
 
     Args:
         photo: the clip, uint8 (T, 3, H, W).
         keys: drawings by frame number, uint8 (3, H, W); at least one.
-        flow: estimator for ``flow_key``; DIS unless given.
+        flow: estimator for ``flow_key``; DIS by default.
 
     Returns:
         {name: uint8 clip (T, 3, H, W)}.
 
     Raises:
-        AnimegenError: if there is no key, a key lies outside the clip or has another size.
+        AnimegenError: if there are no keys, or a key lies outside the clip or has another size.
     """
     numbers = _check(photo, keys)
     table = fit_lut(photo, keys)
@@ -131,7 +130,7 @@ def score_keyframe_stylisation(
         keys: numbers of the key frames, whose drawings are then those of ``truth``, or the drawings by frame number.
         output: the model's clip, (T, 3, H, W), uint8 or float in [-1, 1].
         perceptual: distance in features of a network; ``None`` leaves it out.
-        flow: estimator for ``flow_key``; DIS unless given.
+        flow: estimator for ``flow_key``; DIS by default.
 
     Returns:
         {method: {metric: {"mean", "std", "n"}}} over the frames, as benchmarks return it (`table.rich_table` prints

@@ -1,4 +1,4 @@
-"""The task *stylise from key frames* on one clip: frames that were not drawn for training, against their drawings."""
+"""Few-shot stylization of a clip: frames that are not key frames, compared with their drawings."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ from animegen.nn.warp import backward_warp
 from animegen.tasks.protocols import Stylizer
 
 LEVELS = 127.5
-"""Grey levels per unit of pictures in [-1, 1]."""
+"""Grey levels per unit of images in [-1, 1]."""
 
 
 class KeyframeBenchmark(Benchmark):
-    """Frames of a clip in, their drawings out, for methods that know the drawings of the key frames.
+    """Stylization of the frames of a clip by methods that know the drawings of its key frames.
 
-    Scored are frames that are not trained on and whose drawing is known: all others of a generated clip, the held-out
-    keys of a user's. The baselines know the same key frames (see `metrics.keyframes`): the best colour table
-    (``lut``), the nearest key frame, and the nearest key frame carried along by DIS flow, which is the one to beat.
+    The test frames are those with a known drawing that are not trained on: all other frames of a generated clip, or the
+    held-out keys of a user's clip. The baselines know the same key frames (see `keyframe_baselines`): the best colour
+    table (``lut``), the nearest key frame, and the nearest key frame warped along DIS flow.
 
-    ``gain_over_<baseline>`` is the difference in PSNR. Where scored frames follow on each other,
-    ``warp_error_<flow>`` is the root mean square change from one to the next along the motion of the photos, in grey
-    levels, and ``warp_gap_<flow>`` its distance from that of the true drawings.
+    ``gain_over_<baseline>`` is the difference in PSNR. For consecutive test frames, ``warp_error_<flow>`` is the root
+    mean square change along the motion of the photos, in levels, and ``warp_gap_<flow>`` its distance from that of the
+    true drawings.
 
     Args:
-        data: a key-frame project; its test view says what is scored.
-        extractor: network for feature distances; ``None`` leaves them out, and one with random weights is left out.
+        data: a key-frame project; its test view has the test frames.
+        extractor: network for feature distances; they are omitted for ``None`` or random weights.
         limit: number of frames to score, evenly spread; ``None`` for all.
         batch_size: frames per batch.
 
     Raises:
-        AnimegenError: if no frame can be scored.
+        AnimegenError: if there is no test frame.
     """
 
     task = "stylise_from_keys"
     main = "psnr"
-    #: The baselines know no more than a model does: none is left out of the contest.
+    #: The baselines use the same information as a model, so none is excluded from rankings.
     privileged = frozenset()
 
     def __init__(
@@ -69,11 +69,11 @@ class KeyframeBenchmark(Benchmark):
         self._clips: dict[str, Tensor] = {}
 
     def method_of(self, model: Stylizer) -> Method:
-        """Return a model as a method: it gets each frame by itself, with the guides that were drawn for it."""
+        """Return a model as a method on independent frames and their guides."""
         return lambda batch: model.stylize(batch["photo"], None, batch.get("guide"))[0]
 
     def fit_baselines(self) -> dict[str, Method]:
-        """Make the clips of the baselines from the key frames."""
+        """Compute the clips of the baselines from the key frames."""
         project, clip = self.data.project, self.data.clip
         photo = torch.stack([clip.photo[n] for n in range(len(project))])
         self._clips = keyframe_baselines(photo, {n: project.drawings[n] for n in project.keys})
@@ -84,7 +84,7 @@ class KeyframeBenchmark(Benchmark):
         return lambda batch: to_float(self._clips[name][batch["numbers"]]).to(batch["photo"].device)
 
     def batches(self, device: torch.device, limit: int | None = None) -> Iterator[dict[str, Any]]:
-        """Yield frames with ``photo``, ``anime``, perhaps ``guide``, and ``numbers``: which frames of the clip."""
+        """Yield frames with ``photo``, ``anime``, ``guide`` if there are any, and ``numbers``, the frame numbers."""
         if self.perceptual is not None:
             self.perceptual.to(device)
         self.test.prepare()
@@ -97,7 +97,7 @@ class KeyframeBenchmark(Benchmark):
             yield {**batch, "numbers": [self.test.numbers[n] for n in numbers]}  # type: ignore[attr-defined]
 
     def apply(self, method: Method, batch: dict[str, Any]) -> Tensor:
-        """Hand the whole batch to the method."""
+        """Apply the method to the whole batch."""
         return method(batch)
 
     def shown(self, batch: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -123,7 +123,7 @@ class KeyframeBenchmark(Benchmark):
         return Measured(values)
 
     def evaluate(self, methods: Any, device: torch.device | str = "cpu") -> Scores:
-        """Score methods, and how steady they are, beside the baselines; see `Benchmark.evaluate`."""
+        """Score methods and their temporal consistency beside the baselines; see `Benchmark.evaluate`."""
         scores = super().evaluate(methods, device)
         for name, method in {**self.baselines, **methods}.items():
             if name in methods or f"warp_error_{self._motion.name}" not in scores[name]:
@@ -152,7 +152,7 @@ class KeyframeBenchmark(Benchmark):
         return {f"warp_error_{name}": summary(torch.tensor(errors)), f"warp_gap_{name}": summary(torch.tensor(gaps))}
 
     def _change(self, before: Tensor, after: Tensor, first: int, second: int) -> float:
-        """Return by how much ``after`` differs from ``before`` carried along the motion, in grey levels."""
+        """Return the difference of ``after`` from ``before`` warped along the motion, in levels."""
         motion = self._motion.between(second, first)
         carried = backward_warp(before[None], motion.flow.to(before.device))
         error = (after[None] - carried).square()[motion.valid.to(before.device).expand_as(carried)]
@@ -162,7 +162,7 @@ class KeyframeBenchmark(Benchmark):
 def keyframe_benchmark(
     data: Any, features: FeatureExtractor | None, samples: int | None, batch_size: int
 ) -> KeyframeBenchmark | None:
-    """Return the benchmark of a key-frame project, or ``None`` for other data and where no drawing is held out."""
+    """Return the benchmark of a key-frame project, or ``None`` for other data, or if no drawing is held out."""
     if not isinstance(data, KeyframeData) or data.test is None:
         return None
     return KeyframeBenchmark(data, features, samples, batch_size)

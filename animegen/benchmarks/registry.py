@@ -1,4 +1,4 @@
-"""What the names in a benchmark's result mean: units and directions of metrics, and which baselines see the truth."""
+"""Registry of metrics (unit, direction, description) and of baselines that use the truth."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from animegen.benchmarks.baselines import BestLookupTable
 PRIVILEGED = frozenset(
     {BestLookupTable.name, "nearest_key", "flow_key", "truth", "reconstruction", "reconstruction_rendered"}
 )
-"""Names of baselines that are made with true drawings (of training pictures, or of the very clip: key frames, the truth
-itself), which an unpaired model never sees."""
+"""Names of baselines that use true drawings (of training images, or of the clip itself), which an unpaired model never
+sees."""
 
 
 @dataclass(frozen=True)
 class MetricInfo:
-    """How to read a metric.
+    """Description of a metric.
 
     Attributes:
         unit: unit, or "" for a pure number.
-        better: direction in which values improve; "none" for a figure that describes and does not judge.
-        description: what is measured, in a few words.
-        digits: decimals worth showing.
+        better: direction in which values improve; "none" for a descriptive value.
+        description: short definition.
+        digits: decimals to show.
     """
 
     unit: str
@@ -69,14 +69,14 @@ METRICS: dict[str, MetricInfo] = {
     "warp_error_": MetricInfo("levels", "none", "warping error over so many frames, along the named flow", 2),
     "warp_excess_": MetricInfo("levels", "none", "warping error above the truth's own; negative is smoothed", 2),
     "warp_gap_": MetricInfo("levels", "lower", "distance of the warping error from the truth's own", 2),
-    "warp_ratio_": MetricInfo("", "none", "warping error over the film's own; blur and identity lower it, too", 2),
+    "warp_ratio_": MetricInfo("", "none", "warping error over the video's own; blur and identity lower it, too", 2),
     "flicker_": MetricInfo("levels", "none", "distance of frames from the mean of their neighbours along the flow", 2),
     "flicker_excess_": MetricInfo("levels", "none", "flicker above the truth's own; negative is smoothed", 2),
     "flicker_gap_": MetricInfo("levels", "lower", "distance of the flicker from the truth's own", 2),
     "tof_": MetricInfo("px", "lower", "difference of the motion between frames from the truth's, by the named flow"),
-    "tof_in_": MetricInfo("px", "none", "difference of the motion between frames from the film's, by the named flow"),
+    "tof_in_": MetricInfo("px", "none", "difference of the motion between frames from the video's, by the named flow"),
     "tlp_": MetricInfo("", "lower", "100 x difference of the change between frames from the truth's, named features"),
-    "tlp_in_": MetricInfo("", "none", "100 x difference of the change between frames from the film's, named features"),
+    "tlp_in_": MetricInfo("", "none", "100 x difference of the change between frames from the video's, named features"),
     "static_flicker": MetricInfo("levels", "lower", "change from frame to frame on a still picture", 2),
     "noise_gain": MetricInfo("", "lower", "deviation over time of the output over that of a noisy still input", 2),
     "drift_colour": MetricInfo("levels", "lower", "drift per 100 frames of a loop: largest slope of mean Y, U, V", 2),
@@ -85,7 +85,7 @@ METRICS: dict[str, MetricInfo] = {
     "cut_leak": MetricInfo("levels", "lower", "change of a shot by the shot before a cut that was told: must be 0", 4),
     "cut_leak_untold": MetricInfo("levels", "none", "change of a shot's first frames by that before an untold cut", 2),
 }
-"""How to read every metric. A key that ends in "_" stands for all names that begin so and end in a network's name."""
+"""All metrics by name. A key that ends in "_" is the prefix of names that end in the name of a network or flow."""
 
 
 def metric_info(name: str) -> MetricInfo:

@@ -1,4 +1,4 @@
-"""A benchmark's result for people and for programs: terminal table, Markdown, JSON, and a strip of pictures."""
+"""Results of a benchmark as a terminal table, Markdown, JSON, and an image strip."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from animegen.errors import AnimegenError
 from animegen.media.images import to_uint8, write_image
 
 _ARROWS = {"higher": "↑", "lower": "↓", "none": ""}
-_NOTE = "made with true drawings of photos: a reference, not a competitor"
+_NOTE = "uses true drawings of the photos; excluded from the ranking"
 
 
 def best_methods(scores: Scores, metric: str, privileged: Collection[str] = PRIVILEGED) -> set[str]:
     """Return the methods with the best mean of a metric as it is shown, privileged ones left out.
 
-    Empty for a metric that does not judge, and where nothing was measured.
+    Empty for a descriptive metric, and if nothing was measured.
     """
     info = metric_info(metric)
     means = {name: _mean(scores, name, metric) for name in scores if name not in privileged}
@@ -65,7 +65,7 @@ def rich_table(
 
 
 def markdown_table(scores: Scores, spread: bool = False, privileged: Collection[str] = PRIVILEGED) -> str:
-    """Return the same table as Markdown, with a footnote for privileged baselines; ends with a newline."""
+    """Return the scores as Markdown, a row per method; privileged baselines have a footnote. Ends with a newline."""
     metrics = _metrics(scores)
     lines = [
         "| method | " + " | ".join(_heading(metric) for metric in metrics) + " |",
@@ -84,13 +84,13 @@ def markdown_table(scores: Scores, spread: bool = False, privileged: Collection[
 
 
 def class_titles(by_class: Mapping[str, Scores]) -> dict[str, str]:
-    """Return a heading for the table of each class: its name, and how many samples it has."""
+    """Return the heading of the table of each class: its name and number of samples."""
     counts = {label: _count(scores) for label, scores in by_class.items()}
     return {label: f"{label} motion, n = {count}" for label, count in counts.items()}
 
 
 def markdown_classes(by_class: Mapping[str, Scores], privileged: Collection[str] = PRIVILEGED) -> str:
-    """Return a headed Markdown table per class, to follow that of all samples; empty without classes."""
+    """Return a Markdown table with heading for each class; empty without classes."""
     titles = class_titles(by_class)
     return "".join(f"\n{titles[label]}\n\n{markdown_table(by_class[label], False, privileged)}" for label in by_class)
 
@@ -102,12 +102,12 @@ def to_json(
     privileged: Collection[str] = PRIVILEGED,
     by_class: Mapping[str, Scores] | None = None,
 ) -> dict[str, Any]:
-    """Return the result as plain data that `json.dumps(..., allow_nan=False)` accepts, with what it means.
+    """Return the result as plain data for `json.dumps(..., allow_nan=False)`, with the meaning of its metrics.
 
     Returns:
         {"task", "main", "methods": {method: {metric: {"mean", "std", "n"}}}, "metrics": {metric: {"unit", "better",
-        "description"}}, "privileged": [method]}, and, where samples are divided, "by_motion": {class: {method: ...}};
-        values that are not finite are None.
+        "description"}}, "privileged": [method]} and, for samples divided into classes, "by_motion":
+        {class: {method: ...}}. Values that are not finite are None.
     """
     return {
         "task": task,
@@ -122,31 +122,31 @@ def to_json(
     }
 
 
-def picture_strip(
+def image_strip(
     rows: Sequence[Sequence[Tensor]],
     headers: Sequence[str],
     path: str | Path,
     overwrite: bool = False,
     gap: int = 4,
 ) -> None:
-    """Write a labelled picture: a row per sample, a column per method, the headers above the columns.
+    """Write a labelled contact sheet: a row per sample, a column per method, headers above the columns.
 
     Args:
-        rows: pictures (3, H, W) in [-1, 1]; all of one size.
-        headers: a label per column; shortened where it is wider than the column.
-        path: the file; its suffix selects the format. It appears only when it is complete.
+        rows: images (3, H, W) in [-1, 1]; all of one size.
+        headers: a label per column, shortened to the width of the column.
+        path: the file, written atomically; its suffix selects the format.
         overwrite: replace an existing file.
-        gap: white pixels between pictures.
+        gap: white pixels between images.
 
     Raises:
         AnimegenError: if the file exists and may not be replaced, or cannot be written.
     """
     path = Path(path)
     if path.exists() and not overwrite:
-        raise AnimegenError(f"The picture '{path}' exists already: choose another name or set overwrite=true.")
+        raise AnimegenError(f"The image '{path}' exists already: choose another name or set overwrite=true.")
     shapes = {tuple(picture.shape) for row in rows for picture in row}
     if len(shapes) != 1 or any(len(row) != len(headers) for row in rows):
-        raise ValueError(f"picture_strip needs rows of {len(headers)} pictures of one size, got sizes {sorted(shapes)}")
+        raise ValueError(f"image_strip needs rows of {len(headers)} images of one size, got sizes {sorted(shapes)}")
     _, height, width = shapes.pop()
     font = ImageFont.load_default(size=12)
     top = 12 + 2 * gap
@@ -174,7 +174,7 @@ def _count(scores: Scores) -> int:
 
 
 def _metrics(scores: Scores) -> list[str]:
-    """Return all metrics in the order in which they first occur."""
+    """Return all metrics in order of first occurrence."""
     return list(dict.fromkeys(metric for row in scores.values() for metric in row))
 
 
@@ -204,7 +204,7 @@ def _finite(value: float | int | None) -> float | int | None:
 def _fitting(
     text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, draw: ImageDraw.ImageDraw, width: int
 ) -> str:
-    """Shorten a text from its end until it is at most `width` pixels wide."""
+    """Shorten a text to at most `width` pixels."""
     shortened = text
     while len(shortened) > 1 and draw.textlength(shortened, font=font) > width:
         text = text[:-1]

@@ -1,8 +1,8 @@
-"""What benchmarks of clips have in common: steadiness beside strength, for a model, without its memory, and smoothed.
+"""Common part of benchmarks on clips: temporal consistency and strength of a model, with and without its memory.
 
-Cost per clip of T frames: the model draws it once, and once more without memory if it has any; the flows of every
-method's output are estimated. Once per method: some 230 frames on which its behaviour is measured. With 8 clips of 24
-frames a model with memory draws about 850 frames.
+Cost per clip of T frames: the model processes it once, and once more without memory if it has any; the flow of every
+output is estimated. Cost per method: about 230 frames of test clips. For 8 clips of 24 frames, a model with memory
+processes about 850 frames.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ Features = Mapping[str, Tensor]
 """Features of the frames of a clip by layer, (T, C, h, w)."""
 
 
-class SteadinessBenchmark(Benchmark):
-    """Clips in, clips out: scores methods (B, T, 3, H, W) in [-1, 1] -> the same.
+class TemporalConsistencyBenchmark(Benchmark):
+    """Stylization of clips: scores methods (B, T, 3, H, W) in [-1, 1] -> the same.
 
-    Beside a streamed model stand two rows that are made of it: ``per_frame``, the model whose memory is emptied before
-    every frame (if it has one), and ``blended``, that output smoothed along DIS flow (see `clip_methods.Blended`).
+    Two methods are derived from a streamed model: ``per_frame``, the model with an empty state at every frame (if it
+        has
+    a state), and ``blended``, that output smoothed along DIS flow (see `clip_methods.Blended`).
 
     Args:
         frames: frames per clip.
-        intervals: over how many frames warping errors are measured; those that the clips are too short for are left
-            out.
-        drift_frames: about how many frames of a loop drift is measured on.
-        extractor: network for feature distances. One with random weights is left out: it would tell little and
-            take most of the time.
+        intervals: frame distances of the warping errors; those longer than the clips are omitted.
+        drift_frames: approximate number of frames on which drift is measured.
+        extractor: network for feature distances. It is omitted if its weights are random, since it would take most of
+            the time and mean little.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class SteadinessBenchmark(Benchmark):
 
     @torch.no_grad()
     def evaluate(self, methods: Mapping[str, Method], device: torch.device | str = "cpu") -> Scores:
-        """Score methods beside the baselines (see `Benchmark`), and how they behave on still, noisy and long clips."""
+        """Score methods beside the baselines (see `Benchmark`), also on still, noisy and long clips."""
         methods = {**methods, **self.derived(methods, device)}
         scores = super().evaluate(methods, device)
         measured: dict[str, Method] = {n: m for n, m in self.baselines.items() if isinstance(m, FrameByFrame)}
@@ -102,7 +102,7 @@ class SteadinessBenchmark(Benchmark):
         return scores
 
     def derived(self, methods: Mapping[str, Method], device: torch.device | str = "cpu") -> dict[str, Method]:
-        """Return the rows that are made of the streamed models among methods, by name."""
+        """Return the methods derived from streamed models, by name."""
         made: dict[str, Method] = {}
         for name, method in methods.items():
             if isinstance(method, Streamed):
@@ -114,10 +114,10 @@ class SteadinessBenchmark(Benchmark):
         return made
 
     @torch.no_grad()
-    def pictures(
+    def sample_rows(
         self, methods: Mapping[str, Method], count: int = 4, device: torch.device | str = "cpu"
     ) -> tuple[list[str], list[list[Tensor]]]:
-        """Return headers and rows for `table.picture_strip`: `count` frames of the first clip, time running down."""
+        """Return headers and rows for `tables.image_strip`: `count` frames of the first clip, one row per time."""
         self._check_names(methods)
         batch = next(self.batches(torch.device(device), limit=1))
         left, right = self.shown(batch)
@@ -128,7 +128,7 @@ class SteadinessBenchmark(Benchmark):
         return list(columns), [[clip[0, t].float().cpu() for clip in columns.values()] for t in times]
 
     def strength(self, frames: Tensor, photo: Tensor) -> dict[str, Tensor]:
-        """Return by how much frames (T, 3, H, W) differ from their photos, which steadiness is read beside."""
+        """Return the strength of the stylization of frames (T, 3, H, W)."""
         return {
             "flatness": image.flatness(frames),
             "strength": video.stylisation_strength(frames, photo),
@@ -167,7 +167,7 @@ class SteadinessBenchmark(Benchmark):
         return to_float(self.photos(number).to(device))
 
     def _behave(self, method: Method, device: torch.device) -> dict[str, Score]:
-        """Return what a method does to clips made for the purpose of the first and the last photos."""
+        """Return the metrics on test clips made from the first and the last photos."""
         first, last = (self._clip(n, device) for n in (0, self.count - 1))
         still = first[len(first) // 2]
         drift = video.long_drift(method, first[:LOOP], self.drift_frames)

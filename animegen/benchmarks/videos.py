@@ -1,4 +1,4 @@
-"""The task *stylise* on a film without drawings: how steady the result is beside how much was done to it."""
+"""Stylization of a video without drawings: temporal consistency and strength."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from animegen.benchmarks.baselines import Baseline, Identity, LinearColourTransf
 from animegen.benchmarks.benchmark import Measured, Method
 from animegen.benchmarks.clip_methods import FrameByFrame
 from animegen.benchmarks.keyframe_baselines import Stack
-from animegen.benchmarks.temporal_consistency import SteadinessBenchmark
+from animegen.benchmarks.temporal_consistency import TemporalConsistencyBenchmark
 from animegen.data.keyframes import KeyframeData
 from animegen.data.sources import ImageSource
 from animegen.data.views import scale_short_side
@@ -26,34 +26,34 @@ from animegen.metrics import image, video
 from animegen.nn.features import FeatureExtractor
 
 
-class FilmBenchmark(SteadinessBenchmark):
-    """Clips of a film in, drawn clips out; there is no truth, so no figure says how good a drawing is.
+class VideoBenchmark(TemporalConsistencyBenchmark):
+    """Stylization of clips of a video. There is no truth, so no metric measures the quality of the drawing.
 
-    Motion is estimated on the film by DIS flow. ``warp_ratio_<interval>_<flow>`` is the warping error over that of the
-    film itself, which cancels how hard the film is and how wrong its flow. The baselines are identity and, where there
-    are stills of the look, colour transfer from the film's clips to them.
+    Motion is estimated on the video by DIS flow. ``warp_ratio_<interval>_<flow>`` is the warping error over that of the
+    video itself, which cancels the difficulty of the video and errors of the flow. The baselines are identity and, if
+    there are stills of the style, colour transfer from the video's clips to them.
 
     Args:
-        film: file, or folder of frames.
-        clips: number of clips, spread over the film; none spans a cut.
+        video: file, or folder of frames.
+        clips: number of clips, spread over the video; no clip spans a cut.
         frames: frames per clip.
         size: shorter side to which frames are scaled down, in pixels.
-        intervals: see `SteadinessBenchmark`, as the following.
-        drift_frames: length of the loop.
+        intervals: see `TemporalConsistencyBenchmark`, also for the following.
+        drift_frames: frames on which drift is measured.
         extractor: network for feature distances.
         limit: number of clips to use; ``None`` for all.
-        animes: stills of the look.
+        animes: stills of the style.
 
     Raises:
-        AnimegenError: if the film cannot be read, or no shot is long enough.
+        AnimegenError: if the video cannot be read, or no shot is long enough.
     """
 
-    task = "stylise_film"
+    task = "stylise_video"
     main = f"warp_ratio_{video.SHORT}_dis"
 
     def __init__(
         self,
-        film: str | Path,
+        video: str | Path,
         clips: int = 8,
         frames: int = 24,
         size: int = 128,
@@ -66,7 +66,7 @@ class FilmBenchmark(SteadinessBenchmark):
         super().__init__(frames, intervals, drift_frames, extractor)
         self.main = f"warp_ratio_{self.intervals[0]}_{self.estimator.name}"
         self.animes = animes
-        self.clips = film_clips(film, clips if limit is None else min(limit, clips), frames, size)
+        self.clips = video_clips(video, clips if limit is None else min(limit, clips), frames, size)
 
     @property
     def count(self) -> int:
@@ -74,7 +74,7 @@ class FilmBenchmark(SteadinessBenchmark):
         return len(self.clips)
 
     def photos(self, number: int) -> Tensor:
-        """Return a clip of the film."""
+        """Return a clip of the video."""
         return self.clips[number]
 
     def fit_baselines(self) -> dict[str, Method]:
@@ -85,7 +85,7 @@ class FilmBenchmark(SteadinessBenchmark):
         return {baseline.name: FrameByFrame(baseline) for baseline in fitted}
 
     def batches(self, device: torch.device, limit: int | None = None) -> Iterator[dict[str, Any]]:
-        """Yield clip after clip: ``photo`` (1, T, 3, H, W), its motion, and the film's own values."""
+        """Yield one clip at a time: ``photo`` (1, T, 3, H, W), its motion, and the values of the video."""
         if self.perceptual:
             self.perceptual.to(device)
         for clip in self.clips[:limit]:
@@ -124,25 +124,25 @@ class FilmBenchmark(SteadinessBenchmark):
         return {"photo": batch["photo"]}, {}
 
 
-def film_clips(film: str | Path, clips: int, frames: int, size: int) -> list[Tensor]:
-    """Return clips of a film, uint8 (frames, 3, H, W): spread over it, apart from each other, none across a cut.
+def video_clips(video: str | Path, clips: int, frames: int, size: int) -> list[Tensor]:
+    """Return clips of a video, uint8 (frames, 3, H, W), spread over it, without overlap and without cuts.
 
-    The film is decoded twice, the frames of the clips are kept.
+    The video is decoded twice; only frames of the clips are kept.
 
     Raises:
-        AnimegenError: if the film cannot be read, or no shot has so many frames.
+        AnimegenError: if the video cannot be read, or no shot is long enough.
     """
-    shots = detect_shots(pixels for pixels, _ in open_video(film))
+    shots = detect_shots(pixels for pixels, _ in open_video(video))
     starts = [start for first, stop in shots for start in range(first, stop - frames + 1, frames)]
     if not starts:
         longest = max(stop - first for first, stop in shots)
         raise AnimegenError(
-            f"No shot of '{film}' has {frames} frames, the longest has {longest}: set benchmark.frames to no more."
+            f"No shot of '{video}' has {frames} frames, the longest has {longest}: set benchmark.frames to no more."
         )
     if len(starts) > clips:
         starts = [starts[(2 * n + 1) * len(starts) // (2 * clips)] for n in range(clips)]
     found: list[list[Tensor]] = [[] for _ in starts]
-    for number, (pixels, _) in enumerate(open_video(film)):
+    for number, (pixels, _) in enumerate(open_video(video)):
         if number >= starts[-1] + frames:
             break
         for start, kept in zip(starts, found, strict=True):
@@ -152,7 +152,7 @@ def film_clips(film: str | Path, clips: int, frames: int, size: int) -> list[Ten
 
 
 def stills_of(data: Any) -> ImageSource | None:
-    """Return the pictures in the wanted look that data train with; ``None`` if there are none."""
+    """Return the stills of the style in the data; ``None`` if there are none."""
     if isinstance(data, KeyframeData):
         return Stack(torch.stack([data.project.drawings[key] for key in data.project.keys]))
     train = getattr(data, "train", None)

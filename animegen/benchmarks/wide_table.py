@@ -1,4 +1,4 @@
-"""A terminal table that is divided into blocks of columns where the terminal is too narrow for all of them."""
+"""Terminal table that is divided into blocks of columns if the terminal is too narrow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-#: What rich puts around the text of a column: a blank on either side and a border.
+#: Width of the frame that rich adds to a column: a blank on either side and a border.
 FRAME = 3
 #: Characters per line of a method's name, and of a metric's.
 NAME = 13

@@ -25,13 +25,13 @@ HELP = """animegen eval checkpoint=<last|run folder|file> [key=value ...]
 
   animegen eval checkpoint=last
   animegen eval checkpoint=last benchmark=clips       # steadiness on clips of the generated world
-  animegen eval checkpoint=last benchmark=clips benchmark.film=film.mp4       # ... and on your own film
+  animegen eval checkpoint=last benchmark=clips benchmark.video=film.mp4       # ... and on your own film
   animegen eval checkpoint=last benchmark=generation  # whole clips between two frames
   animegen eval checkpoint=runs/quickstart data=unpaired/folders data.photos=photos data.anime=stills features=vgg19
 
 keys: checkpoint=last|<run folder>|<.ckpt file>, device, threads, weights=ema|raw, samples, batch_size, output=<folder>,
       overwrite, runs, data=... (default: what the checkpoint was trained on; data.<key>=... changes it),
-      benchmark=none|clips (benchmark.film, .style, .clips, .frames, .size, .intervals, .keys, .hold)|
+      benchmark=none|clips (benchmark.video, .style, .clips, .frames, .size, .intervals, .keys, .hold)|
       generation (benchmark.network, .size, .frames),
       features=random|none|squeezenet1_1|alexnet|vgg16|vgg19 (features.weights=<file>)"""
 

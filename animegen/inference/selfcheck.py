@@ -41,7 +41,7 @@ def left_out(reader: FrameReader, cuts: set[int]) -> Iterator[tuple[Moment, Mome
             drawings = drawings[2:]
 
 
-class FilmBenchmark(InbetweenBenchmark):
+class SelfCheckBenchmark(InbetweenBenchmark):
     """The task *in-between* on drawings of a film that are left out, evenly spread over it.
 
     Args:
@@ -82,7 +82,7 @@ def selfcheck(reader: FrameReader, model: Interpolator, device: torch.device, sa
 
         flashes: list[int] = []
         begins = {first for first, _ in detect_shots((pixels for pixels, _ in reader), flashes=flashes)} | {*flashes}
-    benchmark = FilmBenchmark(reader, begins, samples)
+    benchmark = SelfCheckBenchmark(reader, begins, samples)
     if benchmark.found == 0:
         raise AnimegenError(f"No shot of '{reader.path}' has three different drawings: nothing can be left out.")
     scores = benchmark.evaluate({"model": benchmark.method_of(model)}, device)

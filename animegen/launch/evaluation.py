@@ -17,9 +17,9 @@ from animegen.benchmarks.keyframes import keyframe_benchmark
 from animegen.benchmarks.tables import (
     WideTable,
     class_titles,
+    image_strip,
     markdown_classes,
     markdown_table,
-    picture_strip,
     rich_table,
     to_json,
 )
@@ -70,7 +70,7 @@ class Evaluation:
         with folder.replacing(SCORE_FILES, old=SCORE_FILES, until=SCORE_FILES[-1]):
             with completed(place / "table.md") as hidden:
                 hidden.write_text(self.markdown)
-            picture_strip(self.rows, self.headers, place / "strip.png", overwrite=True)
+            image_strip(self.rows, self.headers, place / "strip.png", overwrite=True)
             save_samples(self.headers, self.rows, place / "samples")
             if (figure := pareto_plot(of_result(self.result))) is not None:
                 with completed(place / PARETO) as hidden:
@@ -120,7 +120,7 @@ def evaluate_model(
     methods = {"model": benchmark.method_of(model)}
     with model.applied():
         scores = benchmark.evaluate(methods, model.device)
-        headers, rows = benchmark.pictures(methods, count=6, device=model.device)
+        headers, rows = benchmark.sample_rows(methods, count=6, device=model.device)
     result = to_json(scores, benchmark.task, benchmark.main, benchmark.privileged, benchmark.by_class)
     if derived := [name for name in scores if name not in methods and name not in benchmark.baselines]:
         result["derived"] = derived

@@ -77,7 +77,7 @@ class Samples:
 def side_by_side(
     runs: Sequence[tuple[str, Samples]], numbers: Sequence[int] | None = None, method: str = "model"
 ) -> tuple[list[str], list[list[Tensor]]]:
-    """Return headers and rows (per sample: inputs, each run's output, truth) for `table.picture_strip`.
+    """Return headers and rows (per sample: inputs, each run's output, truth) for `table.image_strip`.
 
     Args:
         runs: (title, pictures) of runs with the same test samples.

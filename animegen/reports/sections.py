@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from animegen.benchmarks.tables import picture_strip
+from animegen.benchmarks.tables import image_strip
 from animegen.errors import AnimegenError, did_you_mean
 from animegen.files import completed, read_bytes
 from animegen.reports import plots
@@ -90,7 +90,7 @@ def _pictures(rows: Rows, section: Section, settings: Mapping[str, Any]) -> dict
             count = len(shown[0][1].digests)
             raise AnimegenError(f"samples={settings['samples']} are not there: the runs kept samples 0 to {count - 1}.")
         with TemporaryDirectory() as folder:
-            picture_strip(enlarged(strip), headers, Path(folder) / "strip.png")
+            image_strip(enlarged(strip), headers, Path(folder) / "strip.png")
             data = (Path(folder) / "strip.png").read_bytes()
         pictures["strip.png"] = Picture(data, "png", f"The same test samples: {', '.join(headers)}.")
     newest = {

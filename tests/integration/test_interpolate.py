@@ -16,7 +16,7 @@ from animegen.inference import inbetween
 from animegen.inference.confidence import Confidence
 from animegen.inference.inbetween import same_drawing
 from animegen.inference.pair_tiles import TiledPair
-from animegen.inference.selfcheck import FilmBenchmark, left_out
+from animegen.inference.selfcheck import SelfCheckBenchmark, left_out
 from animegen.inference.timegrid import Grid
 from animegen.media.images import read_image, write_image
 from animegen.media.video.frames import Original
@@ -277,7 +277,7 @@ def test_selfcheck_scores_the_drawings_that_it_leaves_out(
     assert "2 of 3 were compared" in text
     assert all(name in text for name in ("nearest", "blend", "warp_dis", "model"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mkv"]
-    benchmark = FilmBenchmark(reader, {8, 16}, 2)
+    benchmark = SelfCheckBenchmark(reader, {8, 16}, 2)
     assert [batch["t"].item() for batch in benchmark.batches(torch.device("cpu"))] == pytest.approx(
         [0.5, 0.5], abs=0.01
     )

@@ -211,7 +211,7 @@ def test_damaged_films(
     small = ("benchmark.clips=1", "benchmark.frames=4", "benchmark.intervals=[1]", "benchmark.drift_frames=8")
     words = [f"checkpoint={toy}", "device=cpu", "features=none", "benchmark=clips", "benchmark.size=32", *small]
     films = sorted(folder.iterdir())
-    commands = [[*words, f"benchmark.film={path}", f"output={tmp_path / 'scores' / path.stem}"] for path in films]
+    commands = [[*words, f"benchmark.video={path}", f"output={tmp_path / 'scores' / path.stem}"] for path in films]
     assert_calm(run("animegen.cli.evaluate", commands, log))
     scored = len(list((tmp_path / "scores").glob("*/scores.json")))
     commands = [[f"checkpoint={between}", f"input={path}", "selfcheck=true", "device=cpu"] for path in films]

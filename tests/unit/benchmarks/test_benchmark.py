@@ -206,14 +206,14 @@ def test_limit_takes_samples_spread_over_the_set() -> None:
     scores = benchmark.evaluate({})
     chosen = to_float(test.images[[2, 7]])
     assert same(scores["identity"]["psnr"], summary(measures.psnr(chosen, -chosen)))
-    headers, rows = benchmark.pictures({}, count=1)
+    headers, rows = benchmark.sample_rows({}, count=1)
     assert len(rows) == 1
     torch.testing.assert_close(rows[0][headers.index("photo")], chosen[1])
 
 
 def test_pictures_show_input_methods_truth() -> None:
     test = photos(4)
-    headers, rows = paired(test, batch_size=3).pictures({"model": lambda photo: photo * 0.5}, count=4)
+    headers, rows = paired(test, batch_size=3).sample_rows({"model": lambda photo: photo * 0.5}, count=4)
     assert headers == ["photo", "colour_transfer", "lookup_table", "model", "truth"]
     assert len(rows) == 4
     photo = to_float(test.images[3])

@@ -142,7 +142,7 @@ def test_every_metric_is_registered_and_the_table_prints(scores: dict[str, Any])
 
 
 def test_pictures_show_one_clip_in_time(benchmark: ClipBenchmark) -> None:
-    headers, rows = benchmark.pictures({"model": lambda clip: -clip}, count=3)
+    headers, rows = benchmark.sample_rows({"model": lambda clip: -clip}, count=3)
     assert headers == ["photo", *BASELINES[1:5], "model", "truth"]
     clip = ToonWorldClips("test", 1, 12, 32, "meadow", hold=1).clip(0)
     for row, t in zip(rows, (2, 6, 10), strict=True):

@@ -82,7 +82,7 @@ def test_a_model_stands_beside_the_baselines_and_the_ceiling_of_its_tokenizer(vi
     assert "fvd_random3d" not in scores["model"], "four clips are too few"
     for metric in scores["model"]:
         metric_info(metric)
-    headers, rows = benchmark.pictures({"model": benchmark.method_of(Halves())}, count=2)
+    headers, rows = benchmark.sample_rows({"model": benchmark.method_of(Halves())}, count=2)
     assert headers[0] == "first"
     assert headers[-2:] == ["model", "truth"]
     assert len(rows) == 2

@@ -82,7 +82,7 @@ def test_scores_stand_beside_the_baselines_and_the_truth_wins() -> None:
     assert not [name for name in scores["model"] if name.startswith("perceptual")]  # random features say nothing
     assert bench.task == "inbetween_gap4"
     assert all(metric_info(name) for name in scores["model"])
-    headers, rows = bench.pictures({"model": perfect}, count=2)
+    headers, rows = bench.sample_rows({"model": perfect}, count=2)
     assert headers == ["first", "last", "nearest", "blend", "ffmpeg_mci", "warp_dis", "model", "truth"]
     assert len(rows) == 2
 

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from animegen.benchmarks.benchmark import Scores
-from animegen.benchmarks.tables import best_methods, markdown_table, picture_strip, rich_table, to_json
+from animegen.benchmarks.tables import best_methods, image_strip, markdown_table, rich_table, to_json
 from animegen.errors import AnimegenError
 from animegen.media.images import read_image
 
@@ -49,7 +49,7 @@ def test_markdown() -> None:
         "| model | **17.46** | nan | 0.1234 |",
         "| model[b] | **17.46 ±1.00** | 0.700 ±0.010 | **0.1000 ±0.0100** |",
         "",
-        "\\* made with true drawings of photos: a reference, not a competitor.",
+        "\\* uses true drawings of the photos; excluded from the ranking.",
     ]
     assert "\\*" not in markdown_table({"identity": SCORES["identity"]})
 
@@ -59,7 +59,7 @@ def test_terminal_table_has_a_row_per_metric() -> None:
     console = Console(file=out, width=100, force_terminal=True, color_system="standard", no_color=True)
     console.print(rich_table(SCORES, "stylise"))
     text = out.getvalue()
-    for word in ("stylise", "psnr (dB) ↑", "kid_vgg19 ↓", "lookup_table*", "model[b]", "made with true drawings"):
+    for word in ("stylise", "psnr (dB) ↑", "kid_vgg19 ↓", "lookup_table*", "model[b]", "uses true drawings"):
         assert word in text
     bold = "\x1b[1m"
     row = next(line for line in text.splitlines() if "psnr" in line)
@@ -82,7 +82,7 @@ def test_picture_strip_places_pictures_under_headers(tmp_path: Path) -> None:
     red, green, blue = (torch.full((3, 20, 30), -1.0) for _ in range(3))
     red[0], green[1], blue[2] = 1, 1, 1
     path = tmp_path / "new" / "strip.png"
-    picture_strip([[red, green], [blue, red]], ["photo", "a label that is too long"], path, gap=4)
+    image_strip([[red, green], [blue, red]], ["photo", "a label that is too long"], path, gap=4)
     strip = read_image(path)
     assert strip.shape == (3, 20 + 2 * 24, 4 + 2 * 34)
     assert strip[:, 20 + 10, 4 + 15].tolist() == [255, 0, 0]
@@ -98,10 +98,10 @@ def test_picture_strip_places_pictures_under_headers(tmp_path: Path) -> None:
 def test_picture_strip_overwrites_only_when_told(tmp_path: Path) -> None:
     path = tmp_path / "strip.png"
     picture = torch.zeros(3, 16, 16)
-    picture_strip([[picture]], ["a"], path)
+    image_strip([[picture]], ["a"], path)
     with pytest.raises(AnimegenError, match="exists already"):
-        picture_strip([[picture]], ["a"], path)
-    picture_strip([[picture, picture]], ["a", "b"], path, overwrite=True)
+        image_strip([[picture]], ["a"], path)
+    image_strip([[picture, picture]], ["a", "b"], path, overwrite=True)
     assert read_image(path).shape[-1] == 4 + 2 * 20
     with pytest.raises(ValueError, match="one size"):
-        picture_strip([[picture, picture]], ["a"], tmp_path / "other.png")
+        image_strip([[picture, picture]], ["a"], tmp_path / "other.png")

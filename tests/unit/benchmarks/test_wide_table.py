@@ -53,7 +53,7 @@ def test_no_name_and_no_value_is_cut(width: int) -> None:
         assert word in text
     for number in range(len(methods)):
         assert f" {10 + 100 * number}.00 " in text
-    assert text.count("title") == text.count("* made with") == 1
+    assert text.count("title") == text.count("* uses true") == 1
 
 
 def test_names_break_after_separators() -> None:

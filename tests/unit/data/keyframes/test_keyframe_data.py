@@ -169,7 +169,7 @@ def test_the_benchmark_scores_held_out_frames_beside_what_the_keys_give() -> Non
     assert scores["lut"]["gain_over_lut"]["mean"] == 0
     assert scores["model"]["warp_error_exact"]["n"] == 3, "pairs 0-1, 3-4, 4-5; 2 and 6 are keys"
     assert not any("random" in metric for metric in scores["model"])
-    headers, rows = benchmark.pictures({"model": benchmark.method_of(Painter())}, count=2)
+    headers, rows = benchmark.sample_rows({"model": benchmark.method_of(Painter())}, count=2)
     assert headers == ["photo", "lut", "nearest_key", "flow_key", "model", "truth"]
     assert len(rows) == 2
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from animegen.benchmarks.clip_methods import Blended, Streamed, blend_past
 from animegen.benchmarks.clips import clip_benchmark
 from animegen.benchmarks.registry import metric_info
-from animegen.benchmarks.videos import FilmBenchmark, film_clips
+from animegen.benchmarks.videos import VideoBenchmark, video_clips
 from animegen.errors import AnimegenError
 from animegen.media.images import to_float, write_image
 from animegen.media.video.flow import EstimatedMotion
@@ -36,20 +36,20 @@ def film(shots: Tensor, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_clips_span_no_cut_and_are_spread(film: Path, shots: Tensor) -> None:
-    clips = film_clips(film, clips=8, frames=6, size=48)
+    clips = video_clips(film, clips=8, frames=6, size=48)
     assert [clip.shape for clip in clips] == [(6, 3, 48, 48)] * 4
     for clip, start in zip(clips, (0, 6, 14, 20), strict=True):  # the cut is before frame 14
         assert torch.equal(clip, shots[start : start + 6])
-    chosen = film_clips(film, clips=2, frames=6, size=48)
+    chosen = video_clips(film, clips=2, frames=6, size=48)
     assert all(torch.equal(a, b) for a, b in zip(chosen, (clips[1], clips[3]), strict=True))
-    assert film_clips(film, clips=1, frames=6, size=32)[0].shape == (6, 3, 32, 32)
+    assert video_clips(film, clips=1, frames=6, size=32)[0].shape == (6, 3, 32, 32)
     with pytest.raises(AnimegenError, match=r"has 20 frames, the longest has 14: set benchmark.frames"):
-        film_clips(film, clips=2, frames=20, size=48)
+        video_clips(film, clips=2, frames=20, size=48)
 
 
 def test_scores_are_relative_to_the_film(film: Path, shots: Tensor) -> None:
     stills = ToonWorldImages("meadow", "train", 2, size=32)
-    benchmark = FilmBenchmark(film, clips=2, frames=12, size=48, drift_frames=10, animes=stills)
+    benchmark = VideoBenchmark(film, clips=2, frames=12, size=48, drift_frames=10, animes=stills)
     scores = benchmark.evaluate({"model": lambda clip: clip * 0.5})
     assert list(scores) == ["identity", "colour_transfer", "model"]
     identity, model = ({name: score["mean"] for name, score in scores[row].items()} for row in ("identity", "model"))
@@ -63,15 +63,15 @@ def test_scores_are_relative_to_the_film(film: Path, shots: Tensor) -> None:
     ]
     assert identity["warp_error_1_dis"] == pytest.approx(sum(expected) / 2, abs=1e-4)
     assert all(metric_info(name).description for name in identity)
-    headers, rows = benchmark.pictures({"model": lambda clip: -clip}, count=2)
+    headers, rows = benchmark.sample_rows({"model": lambda clip: -clip}, count=2)
     assert headers == ["photo", "colour_transfer", "model"]
     torch.testing.assert_close(rows[0][2], -rows[0][0])
 
 
 def test_a_film_in_the_settings_chooses_its_benchmark(film: Path) -> None:
     node = {"_target_": "animegen.benchmarks.clips.ClipBenchmark", "style": None, "keys": 2, "extractor": {}}
-    built = clip_benchmark({**node, "film": str(film), "clips": 3, "frames": 6, "size": 48, "limit": 2}, {})
-    assert isinstance(built, FilmBenchmark)
+    built = clip_benchmark({**node, "video": str(film), "clips": 3, "frames": 6, "size": 48, "limit": 2}, {})
+    assert isinstance(built, VideoBenchmark)
     assert (built.count, built.animes, built.main) == (2, None, "warp_ratio_1_dis")
 
 
