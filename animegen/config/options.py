@@ -115,6 +115,9 @@ class Key:
         check(self.name, value, self.kind, self.declaration.limits)
 
 
+T = TypeVar("T", bound="Options")
+
+
 @dataclass
 class Options:
     """Base of the options of all commands: an instance holds valid values only."""
@@ -126,8 +129,9 @@ class Options:
         for key in keys_of(type(self)):
             key.check(getattr(self, key.attribute))
 
-
-T = TypeVar("T", bound=Options)
+    def part(self, options: type[T]) -> T:
+        """Return the values that belong to one of the base classes."""
+        return options(**{field.name: getattr(self, field.name) for field in dataclasses.fields(options)})
 
 
 def keys_of(options: type) -> tuple[Key, ...]:

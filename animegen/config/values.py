@@ -165,7 +165,8 @@ def describe(kind: Any, limits: Range = ANY) -> str:
         elif each is NoneType:
             texts.append("null")
         elif get_origin(each) is Literal:
-            texts.append(" or ".join(get_args(each)))
+            names = get_args(each)
+            texts.append(names[0] if len(names) == 1 else f"one of {', '.join(names)}")
         elif isinstance(each, type) and issubclass(each, Enum):
             texts.append(f"one of {', '.join(each.__members__)}")
         elif _is_sequence(each):

@@ -13,40 +13,15 @@ from typing import Any
 
 from animegen import __version__
 from animegen.curation.facts import unlike
-from animegen.curation.films import RECORDS, Writing, curate_film, find_films, identity, movies_of, record_of
+from animegen.curation.films import RECORDS, curate_film, find_films, identity, movies_of, record_of
+from animegen.curation.options import Curation
 from animegen.curation.report import write_report
-from animegen.curation.rules import Rules
 from animegen.data.clips.sources import LISTS
 from animegen.data.sampler import counter_hash
 from animegen.errors import AnimegenError
 from animegen.files import completed, read_text, user_path
 
 SETTINGS = "settings.json"
-
-
-@dataclass(frozen=True)
-class Curation:
-    """What is made of films.
-
-    Attributes:
-        rules: which frames become clips.
-        writing: how they are written.
-        repeat: a clip of which first, middle and last drawing differ from those of an earlier one of another shot in at
-            most so many of 64 bits is left out; ``None`` keeps all.
-        holdout: share of the movies for validation, and as much for test.
-    """
-
-    rules: Rules = field(default_factory=Rules)
-    writing: Writing = field(default_factory=Writing)
-    repeat: int | None = 4
-    holdout: float = 0.1
-
-    def __post_init__(self) -> None:
-        """Check the values."""
-        if not 0 < self.holdout < 0.5:
-            raise AnimegenError(f"holdout={self.holdout} twice leaves nothing to train on: use a share below 0.5.")
-        if self.repeat is not None and not 0 <= self.repeat <= 64:
-            raise AnimegenError(f"repeat={self.repeat} counts bits of 64: use 0 to 64, or null.")
 
 
 @dataclass
@@ -154,12 +129,12 @@ def _is_done(record: dict[str, Any] | None, path: Path) -> bool:
 def _work(todo: list[tuple[str, Path]], place: Path, curation: Curation, jobs: int) -> Iterator[dict[str, Any]]:
     if jobs <= 1 or len(todo) <= 1:
         for name, path in todo:
-            yield curate_film(name, path, place, curation.rules, curation.writing)
+            yield curate_film(name, path, place, curation)
         return
     # Not forked: OpenCV's threads do not survive that.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(jobs, len(todo)), mp_context=context) as pool:
-        work = [pool.submit(curate_film, name, path, place, curation.rules, curation.writing) for name, path in todo]
+        work = [pool.submit(curate_film, name, path, place, curation) for name, path in todo]
         for future in as_completed(work):
             yield future.result()
 

@@ -8,7 +8,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from animegen.curation.facts import Bars, measure
-from animegen.curation.rules import Case, Choice, Rules, choose
+from animegen.curation.options import Curation, Writing
+from animegen.curation.rules import Case, Choice, choose
 from animegen.data.views import scale_short_side
 from animegen.errors import AnimegenError
 from animegen.files import completed, read_text, real_path, regular_file, user_path
@@ -36,28 +37,6 @@ CASES, APART = 6, 12
 _PART = re.compile(r"[\s_.(\[-]*(?:part|pt|cd|disc|disk|dvd|reel)[\s_.-]*\d+[)\]]?$", re.IGNORECASE)
 #: Sides of a small picture.
 THUMB = (90, 160)
-
-
-@dataclass(frozen=True)
-class Writing:
-    """How frames are written.
-
-    Attributes:
-        short_side: frames are scaled down to this; ``None`` keeps their size.
-        format: ``jpg``, ``png`` or ``webp``.
-        bars: take black bars off.
-    """
-
-    short_side: int | None = 540
-    format: str = "jpg"
-    bars: bool = True
-
-    def __post_init__(self) -> None:
-        """Check the values."""
-        if self.format not in ("jpg", "png", "webp"):
-            raise AnimegenError(f"format={self.format} is not possible: use jpg, png or webp.")
-        if self.short_side is not None and self.short_side < 32:
-            raise AnimegenError(f"short_side={self.short_side} is too small: use at least 32 pixels, or null.")
 
 
 def find_films(source: str | Path) -> dict[str, Path]:
@@ -121,7 +100,7 @@ def record_of(output: Path, name: str) -> dict[str, Any] | None:
         return None
 
 
-def curate_film(name: str, path: Path, output: Path, rules: Rules, writing: Writing) -> dict[str, Any]:
+def curate_film(name: str, path: Path, output: Path, how: Curation) -> dict[str, Any]:
     """Write the clips of a film into ``output/name/<clip>/<frame>``; return its record, which is written last.
 
     A film that cannot be read gets a record with the key ``failed``. A part that cannot be read is told in
@@ -132,7 +111,7 @@ def curate_film(name: str, path: Path, output: Path, rules: Rules, writing: Writ
     record: dict[str, Any] = {"film": name}
     try:
         record["source"] = identity(path)
-        record |= _curated(name, path, output, rules, writing)
+        record |= _curated(name, path, output, how)
     except AnimegenError as error:
         record["failed"] = str(error)
     with completed(output / RECORDS / f"{name}.json") as hidden:
@@ -140,15 +119,15 @@ def curate_film(name: str, path: Path, output: Path, rules: Rules, writing: Writ
     return record
 
 
-def _curated(name: str, path: Path, output: Path, rules: Rules, writing: Writing) -> dict[str, Any]:
+def _curated(name: str, path: Path, output: Path, how: Curation) -> dict[str, Any]:
     reader = VideoReader(path)
     shots = detect_shots(pixels for pixels, _ in reader)
     bars = Bars()
-    facts = list(measure(reader, shots, rules.every, rules.held, bars))
-    choice = choose(facts, rules)
-    box = bars.box() if writing.bars else (0, reader.info.height, 0, reader.info.width)
+    facts = list(measure(reader, shots, how.every, how.held, bars))
+    choice = choose(facts, how)
+    box = bars.box() if how.bars else (0, reader.info.height, 0, reader.info.width)
     cases = near_cases(choice.cases)
-    _write(reader, name, output, choice, cases, box, writing)
+    _write(reader, name, output, choice, cases, box, how)
     end = reader.end
     return {
         "seconds": float(end),

@@ -9,7 +9,7 @@ from itertools import groupby, pairwise
 from statistics import median
 
 from animegen.curation.facts import Facts
-from animegen.errors import AnimegenError
+from animegen.curation.options import Rules
 
 #: What happens to frames, in the order of the report, and why.
 FATES = {
@@ -27,50 +27,6 @@ FATES = {
     "rest": "left over when the shot was divided into clips",
     "cap": "more clips of the shot than per_shot=",
 }
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What is wanted. Levels are of 255; motion is a share of the picture's width.
-
-    Attributes:
-        length: drawings per clip, from and to.
-        every: take every so-manieth frame.
-        held: a frame repeats a drawing if its sameness is above this; 10 keeps all frames.
-        dark: smallest mean brightness.
-        bright: largest mean brightness.
-        flicker: largest change of the mean brightness from drawing to drawing.
-        fast: largest motion from drawing to drawing.
-        unexplained: largest difference that motion leaves.
-        still: smallest motion, as the median of a clip.
-        uneven: the drawings of a clip are shown for times that differ at most by this factor.
-        per_shot: most clips from one shot; ``None`` takes all.
-    """
-
-    length: tuple[int, int] = (5, 25)
-    every: int = 1
-    held: float = 0.0
-    dark: float = 16.0
-    bright: float = 245.0
-    flicker: float = 12.0
-    fast: float = 0.2
-    unexplained: float = 10.0
-    still: float = 0.00065
-    uneven: float = 2.0
-    per_shot: int | None = None
-
-    def __post_init__(self) -> None:
-        """Check the values."""
-        shortest, longest = self.length
-        if not 3 <= shortest <= longest:
-            raise AnimegenError(f"length=[{shortest},{longest}] is not possible: a clip has at least 3 drawings.")
-        if self.every < 1 or (self.per_shot is not None and self.per_shot < 1):
-            raise AnimegenError(f"every={self.every} and per_shot={self.per_shot} must be at least 1.")
-        if not 0 <= self.dark < self.bright <= 255 or self.uneven < 1:
-            raise AnimegenError(
-                f"dark={self.dark}, bright={self.bright}, uneven={self.uneven} exclude everything: brightness is from 0"
-                " to 255, and uneven at least 1."
-            )
 
 
 @dataclass(frozen=True)
@@ -232,9 +188,9 @@ def _break(fact: Facts, rules: Rules, cases: list[Case]) -> str | None:
     return None
 
 
-def _divided(piece: list[Facts], length: tuple[int, int]) -> list[tuple[list[Facts], str]]:
+def _divided(piece: list[Facts], length: Sequence[int]) -> list[tuple[list[Facts], str]]:
     """Divide a piece into clips of nearly equal length; what cannot be used is at its end."""
-    shortest, longest = length
+    shortest, longest = length[0], length[-1]
     count = -(-len(piece) // longest)
     if len(piece) // count >= shortest:
         bounds = [len(piece) * n // count for n in range(count + 1)]

@@ -242,3 +242,33 @@ class ExportOptions(CheckpointOptions, OverwriteOptions):
                 f"output='{self.output}' and format={self.format.value} contradict each other: use a name that ends in"
                 f" .{self.format.value}."
             )
+
+
+@dataclass
+class ImportOptions(OverwriteOptions):
+    """Convert the weights of another project to a checkpoint.
+
+    Every tensor of the file must be used, and every tensor of the network filled. The checkpoint can be used with
+    stylize, eval and export.
+    """
+
+    command: ClassVar[str] = "import"
+    examples: ClassVar[Sequence[str]] = (
+        "source=generator.pt output=theirs.ckpt",
+        "source=generator.pt output=theirs.ckpt model.generator.upsample=bilinear",
+    )
+
+    source: str = option(help="a .pt or .pth file with the state dict of a generator; code in it is not run", path=True)
+    output: str = option(help="<name>.ckpt", path=True)
+    format: str = option("auto", "auto, or one of the formats below")
+    model: str | None = option(
+        None,
+        "the model to fill, such as animegan/paired; null: that of the format. model.<key>=... changes its settings",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if Path(self.output).suffix != ".ckpt":
+            raise AnimegenError(
+                f"output='{self.output}' is not the name of a checkpoint: use a name that ends in .ckpt."
+            )

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from animegen.cli.import_weights import import_weights, importers
 from animegen.engine.checkpoint import load_model
 from animegen.engine.weight_conversion import choose_importer, read_state, translate
 from animegen.errors import AnimegenError
+from animegen.inference.import_weights import import_weights, importers
 from animegen.models.animegan.networks import AnimeGANv2
 from tests.unit.models.ports import PORTS, draw, weights
 

@@ -277,5 +277,5 @@ def test_the_verb_checks_suggests_filters_and_imports(tmp_path: Path, capsys: py
     assert run_verb(prepare.main, f"check={mine}") == 1
     assert "the drawing '999.png' has no frame of that name" in capsys.readouterr().out
     assert "1 problem" in refused(capsys, run_verb(prepare.main, f"suggest_keys={mine}"))
-    assert "does one of input, film, check" in refused(capsys, run_verb(prepare.main))
+    assert "needs one of the keys input, film, check" in refused(capsys, run_verb(prepare.main))
     assert "filter= needs output=" in refused(capsys, run_verb(prepare.main, f"filter={mine}"))
