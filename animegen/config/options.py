@@ -190,25 +190,30 @@ def read(options: type[T], words: Iterable[str]) -> T:
 
 
 def _value(key: Key, texts: Sequence[str]) -> Any:
+    """Return the value of a key that was given once or several times."""
     if not is_list(key.kind):
         texts = texts[-1:]  # the last one counts, so that a script can add its words to others
     elif len(texts) == 1 and texts[0].startswith("[") and texts[0].endswith("]"):
         texts = [part.strip() for part in texts[0][1:-1].split(",")]
     elif texts == ["null"] and type(None) in alternatives(key.kind):
         return None
+    return _convert(key, texts)
+
+
+def _convert(key: Key, texts: Sequence[str]) -> Any:
     if "" in texts:
         raise AnimegenError(f"{key.name}=[{','.join(texts)}] has an empty element: leave it out.")
     kind, limits = element(key.kind) if is_list(key.kind) else key.kind, key.declaration.limits
+    values = []
     for text in texts:
         try:
-            valid = accepts(convert(text, kind), kind, limits)
+            value = convert(text, kind)
+            valid = accepts(value, kind, limits)
         except ValueError:
             valid = False
         if not valid:
             raise refusal(key.name, text if len(texts) == 1 else texts, key.kind, limits)
-    values = [convert(text, kind) for text in texts]
-    if key.declaration.path:
-        values = [_path(key.name, value) for value in values]
+        values.append(_path(key.name, value) if key.declaration.path else value)
     return values if is_list(key.kind) else values[0]
 
 
@@ -225,7 +230,7 @@ def _positional(keys: Sequence[Key], words: Sequence[str], named: Mapping[str, K
     rest = list(words)
     for key in keys:
         if rest:
-            values[key.attribute] = rest if is_list(key.kind) else convert(rest[0], key.kind)
+            values[key.attribute] = _convert(key, rest if is_list(key.kind) else rest[:1])
             rest = [] if is_list(key.kind) else rest[1:]
     if rest and keys:
         raise AnimegenError(f"'{rest[0]}' is one word too many: put a value with spaces into quotes.")

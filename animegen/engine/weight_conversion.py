@@ -24,7 +24,7 @@ _SHOWN = 3
 class Importer:
     """How to take over the generators of one project.
 
-    A family offers its importers as the tuple ``IMPORTERS`` of the module ``animegen.models.<family>.weight_conversion``.
+    A family offers its importers as the tuple ``IMPORTERS`` in ``animegen.models.<family>.weight_conversion``.
     """
 
     #: What ``format=`` calls it.

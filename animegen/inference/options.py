@@ -269,6 +269,4 @@ class ImportOptions(OverwriteOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if Path(self.output).suffix != ".ckpt":
-            raise AnimegenError(
-                f"output='{self.output}' is not the name of a checkpoint: use a name that ends in .ckpt."
-            )
+            raise AnimegenError(f"output='{self.output}' is no name of a checkpoint: use one that ends in .ckpt.")

@@ -38,7 +38,7 @@ def make_sections(rows: Rows, settings: Mapping[str, Any]) -> list[Section]:
 
     Args:
         rows: the runs by row.
-        settings: ``baseline``, ``metrics`` and ``samples``, see :mod:`animegen.cli.compare`; each may be ``None``.
+        settings: ``baseline``, ``metrics`` and ``samples``, see :mod:`animegen.reports.options`; each may be ``None``.
 
     Returns:
         Nothing if no run has scores.

@@ -103,7 +103,7 @@ def test_an_existing_file_is_replaced_only_when_asked(tmp_path: Path, capsys: py
         ("port", ["model=animegan/v1"], "AnimeGANv1 has no setting 'output_bias'"),
         ("port", ["model=animegan/v9"], "no option 'model/animegan/v9'.*animegan/v2"),
         ("port", ["overwrit=true"], "no key 'overwrit'.*Did you mean 'overwrite'"),
-        ("port", ["output=a.pth"], "output='a.pth' is no name of a checkpoint: let it end in .ckpt"),
+        ("port", ["output=a.pth"], "output='a.pth' is no name of a checkpoint: use one that ends in .ckpt"),
     ],
 )
 def test_mistakes(

@@ -1,0 +1,122 @@
+"""Find the runs that ``animegen compare`` compares: those of a study, or any folders of runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from animegen.errors import AnimegenError
+from animegen.files import exists_error, read_text
+from animegen.launch.study import RECORD, compose_study, find_study, list_studies
+from animegen.reports.comparison import Comparison
+from animegen.reports.options import CompareOptions
+from animegen.reports.runs import RunFolder, find_runs, group_seeds, load_run
+
+
+def find_comparison(options: CompareOptions) -> Comparison:
+    """Return what the options ask to compare.
+
+    Raises:
+        AnimegenError: if there are no such runs, or the folder of the report holds something already.
+    """
+    of_study = options.study is not None or _is_study(options.folders)
+    comparison = _of_study(options) if of_study else _of_runs(options)
+    if options.output is None:
+        return comparison
+    report = Path(options.output)
+    if report.exists() and (not report.is_dir() or any(report.iterdir())) and not options.overwrite:
+        raise exists_error(report)
+    return replace(comparison, report=report, own_folder=False)
+
+
+def _is_study(paths: Sequence[str]) -> bool:
+    return len(paths) == 1 and (Path(paths[0]) / RECORD).is_file()
+
+
+def _of_study(options: CompareOptions) -> Comparison:
+    study, paths = options.study, options.folders
+    if len(paths) > 1:
+        raise AnimegenError("A study has one folder: animegen compare study=<name> [folder].")
+    if study and not paths:
+        find_study(study)
+    folder = Path(paths[0] if paths else f"runs/study/{study}")
+    try:
+        record = json.loads(read_text(folder / RECORD))
+    except AnimegenError as error:
+        if (folder / RECORD).exists():
+            raise
+        raise AnimegenError(
+            f"The study '{study}' has no runs in '{folder}': first animegen train study={study}"
+            " (if that had an output=, name that folder after study=)."
+        ) from error
+    except ValueError as error:
+        raise AnimegenError(f"'{folder / RECORD}' cannot be read ({error}): run the study again.") from error
+    name = record["study"]
+    if study not in (None, name):
+        raise AnimegenError(f"'{folder}' holds the study '{name}', not '{study}': name another folder.")
+    shown = {key: record.get(key) for key in ("question", "baseline", "metrics", "samples")}
+    if name in list_studies():  # what is shown may be changed after the runs
+        now = compose_study(name)
+        shown = {key: _plain(now[key]) for key in shown}
+    rows: dict[str, list[RunFolder]] = {}
+    for entry in record["runs"]:
+        where = folder / entry["folder"]
+        there = (where / "run.json").is_file()
+        missing = {"status": "not run", "config": {"seed": entry["seed"]}}
+        rows.setdefault(entry["row"], []).append(load_run(where) if there else RunFolder(where, missing))
+    if options.record == "none" or not (study or options.record):
+        target = None
+    else:
+        target = Path(options.record) if options.record else _record_folder(name)
+    return Comparison(
+        title=f"Study {name}",
+        question=shown["question"] or "",
+        commands=[record["command"]],
+        rows=rows,
+        report=folder / "report",
+        record=target,
+        settings=_settings(options, shown),
+    )
+
+
+def _record_folder(name: str) -> Path:
+    """Return ``experiments/<name>`` beside the study's file, or in the current folder for a study of the package."""
+    path = find_study(name)
+    root = path.parents[len(Path(name).parts)]
+    return root / name if root.name == "experiments" else Path("experiments") / name
+
+
+def _settings(options: CompareOptions, otherwise: Mapping[str, Any]) -> dict[str, Any]:
+    given = {key: getattr(options, key) for key in ("baseline", "metrics", "samples")}
+    return {key: value if value is not None else otherwise.get(key) for key, value in given.items()}
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
+def _of_runs(options: CompareOptions) -> Comparison:
+    paths = options.folders
+    if not paths:
+        raise AnimegenError("Name what to compare: animegen compare study=<name>, or run folders; see --help.")
+    if options.record:
+        raise AnimegenError("record= is for studies: animegen compare study=<name> record=<folder>.")
+    found = find_runs(paths)
+    single = len(found) == 1
+    now = datetime.now().strftime("%Y%m%d-%H%M%S")
+    rows = group_seeds(found)
+    return Comparison(
+        title=f"Run {found[0].folder}" if single else f"{len(found)} runs",
+        question="",
+        commands=[found[0].record["command"]] if single and "command" in found[0].record else [],
+        rows=rows,
+        report=found[0].folder / "report" if single else Path("runs") / "compare" / now,
+        record=None,
+        settings=_settings(options, {}),
+    )
