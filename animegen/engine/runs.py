@@ -147,15 +147,6 @@ def quoted(value: str | Path) -> str:
     return QuotedString(str(value), Quote.single).with_quotes()
 
 
-def literal_paths(words: Sequence[str], keys: Sequence[str]) -> list[str]:
-    """Return the words of a command with the values of ``keys`` quoted: file names may hold what Hydra would read."""
-    pairs = [(word, *word.partition("=")[::2]) for word in words]
-    return [
-        f"{key}={quoted(value)}" if key in keys and value and value[0] not in "'\"" else word
-        for word, key, value in pairs
-    ]
-
-
 def unquoted(value: str) -> str:
     """Return the text that a value on the command line stands for."""
     try:
