@@ -142,7 +142,7 @@ def shade(kind: str, mask: np.ndarray, canvas: Canvas, relief: str, light: np.nd
 def _cushion(mask: np.ndarray, canvas: Canvas, relief: str, light: np.ndarray, stream: Stream) -> np.ndarray:
     """Return the shade of a part that is rounded like a cushion: height from the distance to the outline."""
     distance = cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    radius = max(min(float(distance.max()), 0.35 * min(mask.shape), 0.20 * canvas.density / 1.25), 1.0)
+    radius = max(min(float(np.max(distance)), 0.35 * min(mask.shape), 0.20 * canvas.density / 1.25), 1.0)
     rise = np.minimum(distance / radius, 1.0)
     height = np.sqrt(1 - (1 - rise) ** 2) * (0.8 * radius)
     if relief in RELIEF:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,6 +46,13 @@ def test_every_recorded_experiment_is_in_the_table() -> None:
     listed = re.findall(r"^\| \[(\w+)\]\((\w+)/README\.md\)", (folder / "README.md").read_text(), re.MULTILINE)
     assert recorded == {name for name, _ in listed}
     assert all(name == link for name, link in listed)
+
+
+def test_the_map_of_packages_has_the_checked_order() -> None:
+    (layers, *_) = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    rows = re.findall(r"^\| (`.+?`) \|", text[text.index("| package |") : text.index("| job |")], re.MULTILINE)
+    assert [name for row in rows for name in re.findall(r"`(\w+)", row)] == layers["layers"]
 
 
 def blocks(page: str) -> list[tuple[str, str, str]]:

@@ -7,6 +7,8 @@ defaults a frame of one colour can come back in two. For writing full range its 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from av.video.codeccontext import VideoCodecContext
@@ -163,9 +165,9 @@ def _planar(values: Tensor, name: str, channels: tuple[int, int, int]) -> VideoF
     return frame
 
 
-def rows(plane: object, height: int, kind: type[np.generic] = np.uint8) -> np.ndarray:
+def rows(plane: Any, height: int, kind: type[np.generic] = np.uint8) -> np.ndarray:
     """Return the memory of a plane as (height, line size), which may be longer than its width, as numbers of a kind."""
-    return np.frombuffer(plane, kind).reshape(height, -1)  # type: ignore[call-overload]
+    return np.frombuffer(plane, kind).reshape(height, -1)
 
 
 def plain_name(frame: VideoFrame) -> str:
