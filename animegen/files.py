@@ -266,6 +266,22 @@ def publish_folder(hidden: Path, folder: Path) -> None:
         raise
 
 
+def check_output(path: Path, overwrite: bool) -> None:
+    """Check before any work that a file may get this name; :func:`publish` checks it again.
+
+    Raises:
+        AnimegenError: if something has the name, and is no regular file or must not be replaced.
+    """
+    try:
+        facts = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if not overwrite:
+        raise exists_error(path)
+    if not (stat.S_ISREG(facts.st_mode) or stat.S_ISLNK(facts.st_mode) or stat.S_ISDIR(facts.st_mode)):
+        raise AnimegenError(f"'{shown(path)}' is {_kind(facts)}, not a file: choose another output=.")
+
+
 def exists_error(path: Path) -> AnimegenError:
     """Return the error for an output that exists and could be replaced."""
     return AnimegenError(f"'{shown(path)}' exists: choose another output= or set overwrite=true.")

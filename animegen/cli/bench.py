@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
-import os
 import resource
 import statistics
 import sys
@@ -32,7 +31,7 @@ from animegen.engine.callbacks.run_record import machine, versions
 from animegen.engine.checkpoint import pick_device
 from animegen.engine.module import AnimeModule
 from animegen.errors import AnimegenError
-from animegen.files import completed, exists_error, user_path
+from animegen.files import check_output, completed, user_path
 from animegen.speed.parts import Stopwatch, data_wait, step_parts
 from animegen.tasks.protocols import Interpolator
 
@@ -368,8 +367,8 @@ def main(arguments: list[str] | None = None) -> int:
             if config.train_steps == BenchSchema.train_steps:
                 config.train_steps = experiment.train_steps
         output = None if config.output is None else user_path("output", config.output)
-        if output is not None and os.path.lexists(output) and not config.overwrite:
-            raise exists_error(output)
+        if output is not None:
+            check_output(output, config.overwrite)
         result = bench(config, data[-1] if data else None, experiment)
         show(result)
         if output is not None:

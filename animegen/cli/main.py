@@ -100,7 +100,8 @@ def run(job: Callable[[], int | None]) -> int:
 def _refuse(message: str) -> int:
     if os.environ.get("ANIMEGEN_DEBUG"):
         traceback.print_exc()
-    print(f"animegen: {message}", file=sys.stderr)
+    # Names of files need not be valid UTF-8, and any stream must take them.
+    print(f"animegen: {message}".encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
     return 2
 
 

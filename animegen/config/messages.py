@@ -12,14 +12,19 @@ Sentence = str | None
 
 
 def check_words(words: Sequence[str], options: Sequence[str]) -> None:
-    """Raise for a word that is no override at all.
+    """Raise for a word that is no override, and for a key without a value.
+
+    An empty value is nearly always an unset variable of the shell, and would stand for the default or the current
+    folder. The empty text is written ``key="''"``.
 
     Args:
         words: overrides: ``key=value``, ``+key=value``, ``~key``.
         options: all options of the configuration groups, as ``group/option``.
     """
     for word in words:
-        key, equals, _ = word.partition("=")
+        key, equals, value = word.partition("=")
+        if equals and not value and not word.startswith("~"):
+            raise AnimegenError(f"{key}= has no value: give one, or leave {key}= out.")
         if word.startswith("~") or (key.strip("+") and equals):
             continue
         meant = ["=".join(option.split("/", 1)) for option in options if option.endswith(f"/{word}")]

@@ -16,7 +16,7 @@ from animegen.data.keyframes.layouts import import_layout
 from animegen.data.keyframes.prefilter import BilateralFilter
 from animegen.data.keyframes.suggest import suggest_keys
 from animegen.errors import AnimegenError
-from animegen.files import exists_error, hidden_name, publish_folder, translate_io_errors, user_path
+from animegen.files import check_output, hidden_name, publish_folder, translate_io_errors, user_path
 from animegen.media.images import write_image
 from animegen.media.video.generated import write_generated_film
 from animegen.toonworld.film import Film
@@ -69,8 +69,7 @@ def curate_videos(options: PrepareOptions, show: Console) -> int:
 def draw_video(options: PrepareOptions, show: Console) -> int:
     """Write a video of the generated world."""
     place = Path(str(options.output))
-    if os.path.lexists(place) and not options.overwrite:
-        raise exists_error(place)
+    check_output(place, options.overwrite)
     film = Film(
         shots=options.shots,
         look=str(options.film),

@@ -14,6 +14,7 @@ from hydra.errors import HydraException
 from animegen.config.compose import run_folder
 from animegen.engine.checkpoint import read_checkpoint
 from animegen.errors import AnimegenError
+from animegen.files import shown, user_path
 from animegen.outputs import REPLACED, OutputFolder
 
 #: The record of a run, and that of a finished run which is being trained further; see
@@ -37,7 +38,7 @@ def is_run(folder: Path) -> bool:
 def unwritable(folder: Path | str, error: OSError) -> AnimegenError:
     """Return the error to raise when a run folder cannot be made or written."""
     return AnimegenError(
-        f"The run folder '{folder}' cannot be written ({error.strerror}): choose another output= or runs=."
+        f"The run folder '{shown(folder)}' cannot be written ({error.strerror}): choose another output= or runs=."
     )
 
 
@@ -50,14 +51,14 @@ def resolve_checkpoint(path: str, runs: str = "runs", what: str | None = None) -
         what: with ``last``, only runs below ``runs/<what>`` (an experiment).
     """
     if path == "last":
-        below = Path(runs) / what if what else Path(runs)
+        below = user_path("runs", runs) / (what or "")
         found = sorted(files_of_runs(below, LAST), key=lambda p: p.stat().st_mtime)
         if not found:
             raise AnimegenError(
                 f"There is no checkpoint below '{below}': train first, or name a run folder or a .ckpt file."
             )
         return found[-1]
-    file = Path(path)
+    file = user_path("checkpoint", path)
     OutputFolder(run_folder(file)).recover()
     if file.is_dir():
         inside = file / "checkpoints" / "last.ckpt"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from animegen.config.common import ImageFormat as Format
 from animegen.errors import AnimegenError
-from animegen.files import exists_error, is_inside, real_path, regular_file, user_path
+from animegen.files import check_output, exists_error, is_inside, real_path, regular_file, user_path
 from animegen.media.images import EXTENSIONS, list_images
 from animegen.media.photos import KEPT_SUFFIXES, format_of
 
@@ -115,9 +114,7 @@ def check_targets(jobs: Sequence[Job], overwrite: bool) -> None:
             " overwrite=true."
         )
     for path in existing:
-        mode = path.lstat().st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
-            raise AnimegenError(f"'{path}' is neither a file nor a folder: choose another output=.")
+        check_output(path, overwrite)
     for folder in {job.target.parent for job in jobs}:
         place = next(parent for parent in (folder, *folder.parents) if parent.exists())
         if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):

@@ -7,6 +7,7 @@ not comparable.
 
 from __future__ import annotations
 
+import os
 from itertools import pairwise
 from pathlib import Path
 
@@ -98,7 +99,7 @@ class _Loaded(nn.Module):
 
 
 def _load(path: Path) -> nn.Module:
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path.is_file it accepts names of any length
         raise AnimegenError(
             f"benchmark.network={path} does not exist: the Frechet video distance needs a network of clip features;"
             f" give a TorchScript or .pt2 file (of I3D, as in the literature), or {RANDOM}, or none."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ import torchvision
 from torch import Tensor, nn
 
 from animegen.errors import AnimegenError, did_you_mean
+from animegen.files import shown
 
 _MODELS = torchvision.models
 _BACKBONES: dict[str, tuple[Callable[..., Any], str]] = {
@@ -232,8 +234,8 @@ def _socket_timeout(seconds: float) -> Iterator[None]:
 def _read_state(path: Path, backbone: str, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
     """Read the weights of the convolutional part from a file and check that they fit."""
     remedy = "give the path of a state dict with torchvision's key names, or take weights=torchvision or weights=random"
-    if not path.is_file():
-        raise AnimegenError(f"There is no file '{path}' with weights for {backbone}: {remedy}.")
+    if not os.path.isfile(path):  # unlike Path.is_file it accepts names of any length
+        raise AnimegenError(f"There is no file '{shown(path)}' with weights for {backbone}: {remedy}.")
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # A damaged file raises anything from EOFError to UnicodeDecodeError.

@@ -1,0 +1,153 @@
+"""Every path key of every command with every kind of path that cannot be used: one sentence, and nothing is opened."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.support import refused, tiny, train
+from tests.video_support import noise, write_film
+
+#: Command -> words that are complete but for the key to be tried, and its path keys: inputs, then outputs.
+COMMANDS = {
+    "stylize": (["checkpoint={run}", "input={image}", "output={new}"], ["checkpoint", "input", "style"], ["output"]),
+    "interpolate": (
+        ["checkpoint={run}", "input={video}", "output={new}.mp4"],
+        ["checkpoint", "input", "input=[{image}", "runs"],
+        ["output"],
+    ),
+    "generate": (
+        ["checkpoint={run}", "first={image}", "last={image}", "output={new}.mp4"],
+        ["checkpoint", "first", "last", "keys=[{image}"],
+        ["output"],
+    ),
+    "export": (["checkpoint={run}", "format=pt2", "output={new}.pt2"], ["checkpoint"], ["output"]),
+    "import_weights": (["source={weights}", "output={new}.ckpt"], ["source"], ["output"]),
+    "prepare": (["input={video}", "output={new}"], ["input"], ["output"]),
+    "prepare check": (["check={folder}"], ["check", "clip"], []),
+    "prepare suggest_keys": (["suggest_keys={folder}"], ["suggest_keys", "clip"], []),
+    "prepare filter": (["filter={folder}", "output={new}"], ["filter", "clip"], ["output"]),
+    "prepare import": (["import={folder}", "output={new}"], ["import"], ["output"]),
+    "prepare film": (["film=photo", "shots=[3]", "side=32", "output={new}.mp4"], [], ["output"]),
+    "bench": (["data=video", "seconds=0.1", "input={video}"], ["input"], ["output"]),
+    "compare": (["{run}"], [""], ["output"]),
+    "evaluate": (
+        ["checkpoint={run}", "device=cpu", "samples=1", "features=none"],
+        ["checkpoint", "data=unpaired/folders data.anime={folder} data.photos", "benchmark=clips benchmark.film"],
+        ["output"],
+    ),
+    "train": (
+        ["experiment=toy/quickstart", "output={new}"],
+        [
+            "resume",
+            "init",
+            "data=unpaired/folders data.anime={folder} data.photos",
+            "data=triplets/folders model=interpolation/vae data.folder",
+            "data=clips/folders model=ganime/gpt6 data.folder",
+            "data=clips/mnist model=ganime/gpt6 data.path",
+            "data=unpaired/classic data.style=Some data.root",
+            "data=keyframes/folder model=fewshot data.folder",
+            "data=keyframes/filtered model=fewshot data.film",
+            "features=vgg19 model=animegan/v2 features.weights",
+        ],
+        ["output"],
+    ),
+}
+TRIED = [
+    pytest.param(
+        *(command, key, is_output),
+        marks=[pytest.mark.slow] if command in ("train", "evaluate") and "." in key else [],
+        id=f"{command} {key.split(' ')[-1]}",
+    )
+    for command, (_, inputs, outputs) in COMMANDS.items()
+    for is_output, keys in ((False, inputs), (True, outputs))
+    for key in keys
+]
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("places")
+    image, video, folder = root / "image.png", root / "video.mp4", root / "folder"
+    Image.new("RGB", (32, 32), "red").save(image)
+    write_film(video, [noise(n, 32, 32) for n in range(3)])
+    folder.mkdir()
+    for number in range(3):
+        Image.new("RGB", (32, 32), "blue").save(folder / f"{number}.png")
+    run = train("experiment=toy/quickstart", "train_steps=1", output=root / "run")
+    return {"image": image, "video": video, "folder": folder, "run": run, "weights": run, "new": root / "new" / "name"}
+
+
+@pytest.fixture
+def bad(tmp_path: Path) -> Iterator[dict[str, str]]:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    before = os.getcwd()
+    os.chdir(tmp_path)  # names of sockets are short
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind("socket")
+    os.chdir(before)
+    undecodable = os.fsdecode(bytes(tmp_path) + b"/\xff\xfe")
+    yield {
+        "long part": f"{tmp_path}/{'x' * 300}",
+        "long path": f"{tmp_path}{'/xxxxxxxxx' * 500}",
+        "loop": f"{tmp_path}/loop",
+        "below a loop": f"{tmp_path}/loop/a.png",
+        "pipe": f"{tmp_path}/pipe",
+        "socket": f"{tmp_path}/socket",
+        "device": "/dev/zero",
+        "empty": "",
+        "no such file": undecodable,
+    }
+    listening.close()
+
+
+@pytest.fixture(autouse=True)
+def _no_hang() -> Iterator[None]:
+    """Interrupt a command that waits for a pipe."""
+
+    def stop(*_: object) -> None:
+        raise AssertionError("it hangs")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(120)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize(("command", "key", "is_output"), TRIED)
+def test_paths_that_cannot_be_used(
+    command: str,
+    key: str,
+    is_output: bool,
+    places: dict[str, Path],
+    bad: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    base = [word.format(**places) for word in COMMANDS[command][0]]
+    *before, name = key.format(**places).split(" ")
+    listed = "=[" in name
+    main = import_module(f"animegen.cli.{command.split(' ')[0]}").main
+    if command == "train":
+        base = tiny(*base)
+    for kind, value in bad.items():
+        if is_output and kind == "no such file":
+            continue  # a name like any other
+        suffix = Path(base[-1].partition("=")[2]).suffix if is_output and kind in ("long part", "long path") else ""
+        word = f"{name},{value}]" if listed else f"{name}={value}{suffix}" if name else f"{value}{suffix}"
+        mine = [w for w in base if w.partition("=")[0] != name.partition("=")[0]] if name else []
+        for more in [[], ["overwrite=true"]] if is_output else [[]]:
+            said = refused(capsys, main([*mine, *before, word, *more]))
+            assert len(said) < 1200, f"{kind}: {said}"
+    assert command == "train" or not places["new"].parent.exists()
