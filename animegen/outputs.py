@@ -168,7 +168,7 @@ class OutputFolder:
             return patterns, change
         except (FileNotFoundError, NotADirectoryError):
             return [], None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise AnimegenError(
                 f"'{shown(self.path / STATE)}', the record of an output folder, cannot be used ({error}): choose"
                 " another folder, or remove that file if nothing in the folder is to be replaced."

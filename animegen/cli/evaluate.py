@@ -13,8 +13,10 @@ from omegaconf import DictConfig
 from animegen.cli.main import run
 from animegen.config.compose import compose_config, plain
 from animegen.config.instantiate import build
+from animegen.config.recorded import REMEDY, recorded_words
+from animegen.config.trust import build_from, named_in
 from animegen.data import AnimeDataModule
-from animegen.engine.checkpoint import check_targets, load_model, pick_device
+from animegen.engine.checkpoint import load_model, pick_device
 from animegen.engine.module import AnimeModule
 from animegen.engine.runs import merged_overrides, resolve_checkpoint
 from animegen.errors import AnimegenError
@@ -36,18 +38,28 @@ keys: checkpoint=last|<run folder>|<.ckpt file>, device, threads, weights=ema|ra
       features=random|none|squeezenet1_1|alexnet|vgg16|vgg19 (features.weights=<file>)"""
 
 
-def data_of(checkpoint: Path, model: AnimeModule, words: list[str]) -> AnimeDataModule:
-    """Build the data of an evaluation: the checkpoint's own, or what ``data=...`` words choose."""
-    info = model.run_info
+def data_of(checkpoint: Path, model: AnimeModule, words: list[str], trust: bool = False) -> AnimeDataModule:
+    """Build the data of an evaluation: the checkpoint's own, or what ``data=...`` words choose.
+
+    Args:
+        checkpoint: of the model.
+        model: as loaded.
+        words: of the command line, about data.
+        trust: build whatever the checkpoint names.
+    """
+    info, source = model.run_info, f"The checkpoint '{checkpoint}'"
     if not words:
-        config = info["config"]["data"]
-    elif any(word.startswith("data=") for word in words):
-        chosen = [f"size={info.get('choices', {}).get('size', 'small')}", f"seed={info['config'].get('seed', 0)}"]
-        config = plain(compose_config("train", [*chosen, *words]))["data"]
+        config = info["config"].get("data")
     else:
-        config = plain(compose_config("train", merged_overrides(info.get("overrides", []), words)))["data"]
-    check_targets(config, checkpoint, packages=("animegen.data", "animegen.toonworld"), base=None)
-    return build(config, "data")
+        recorded = info.get("overrides", [])
+        if any(word.startswith("data=") for word in words):
+            recorded = [f"size={info.get('choices', {}).get('size', 'small')}", f"seed={info['config'].get('seed', 0)}"]
+        recorded = recorded if trust else recorded_words(recorded, source)
+        config = plain(compose_config("train", merged_overrides(recorded, words)))["data"]
+    data = build_from(config, "data", source, REMEDY, named_in(words), trust=trust)
+    if not isinstance(data, AnimeDataModule):
+        raise AnimegenError(f"{source} has no data that can be scored: choose some with data=...")
+    return data
 
 
 def evaluate(words: list[str]) -> dict[str, Any]:
@@ -79,8 +91,8 @@ def score(config: DictConfig, words: list[str]) -> Evaluation:
     if config.threads:
         torch.set_num_threads(config.threads)
     device = pick_device(config.device.value)
-    model = load_model(checkpoint, device, config.weights)
-    data = data_of(checkpoint, model, words)
+    model = load_model(checkpoint, device, config.weights, trust=config.trust)
+    data = data_of(checkpoint, model, words, config.trust)
     features = build(config.features, "features") or None
     chosen = None
     if config.benchmark:

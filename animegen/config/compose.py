@@ -26,10 +26,17 @@ def register() -> None:
     """Make our schemas and resolvers known to Hydra; calling it again changes nothing."""
     register_schemas()
     OmegaConf.register_new_resolver("run_dir", _run_dir, replace=True)
-    OmegaConf.register_new_resolver("mul", lambda a, b: a * b, replace=True)
+    OmegaConf.register_new_resolver("mul", _product, replace=True)
     OmegaConf.register_new_resolver("torchrun", _torchrun, replace=True)
     OmegaConf.register_new_resolver("share", lambda part, whole: round(part * whole), replace=True)
     OmegaConf.register_new_resolver("minus", lambda a, b: a - b, replace=True)
+
+
+def _product(a: float, b: float) -> float:
+    """Return a product of numbers (of a text and a number it would be a repetition, which may fill the memory)."""
+    if not isinstance(a, int | float) or not isinstance(b, int | float):
+        raise ValueError(f"mul takes two numbers, not {a} and {b}")
+    return a * b
 
 
 def _torchrun(what: str) -> Any:

@@ -18,23 +18,27 @@ from animegen.errors import AnimegenError, did_you_mean
 MISTAKES = (TypeError, ValueError, ImportError, MisconfigurationException)
 
 
-def build(node: Any, what: str) -> Any:
+def build(node: Any, what: str, kind: type | None = None) -> Any:
     """Instantiate a configuration node.
 
     Args:
         node: dict with ``_target_``, or anything that Hydra can instantiate.
         what: name of the node for messages, e.g. ``model``.
+        kind: of what class it must be.
 
     Raises:
         AnimegenError: for a wrong ``_target_``, a wrong setting, and whatever the built parts complain about.
     """
     try:
-        return instantiate(node, _convert_="all")
+        built = instantiate(node, _convert_="all")
     except Exception as error:
         sentence = explain_build(error, what)
         if sentence is None:
             raise
         raise AnimegenError(sentence) from error
+    if kind is not None and not isinstance(built, kind):
+        raise AnimegenError(f"{what} must build an instance of {kind.__name__}, not of {type(built).__name__}.")
+    return built
 
 
 def finish(partial: Callable[..., Any], what: str, *arguments: Any, **more: Any) -> Any:

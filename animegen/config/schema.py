@@ -26,6 +26,7 @@ class TrainSchema:
     threads: int | None = None
     resume: str | None = None
     init: str | None = None
+    trust: bool = False
     ablations: dict[str, bool] = field(default_factory=dict)
     model: Any = None
     data: Any = None
@@ -54,6 +55,7 @@ class EvalSchema:
     features: Any = None
     output: str | None = None
     overwrite: bool = False
+    trust: bool = False
     seed: int = 0
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from animegen import __version__
+from animegen.config.plain import read_json
 from animegen.curation.facts import unlike
 from animegen.curation.films import RECORDS, curate_film, find_films, identity, movies_of, record_of
 from animegen.curation.options import Curation
@@ -19,7 +20,7 @@ from animegen.curation.report import write_report
 from animegen.data.clips.sources import LISTS
 from animegen.data.sampler import counter_hash
 from animegen.errors import AnimegenError
-from animegen.files import completed, read_text, user_path
+from animegen.files import completed, user_path
 
 SETTINGS = "settings.json"
 
@@ -92,7 +93,7 @@ def begin(place: Path, curation: Curation, overwrite: bool) -> None:
         if place.exists() and (not place.is_dir() or any(not p.name.startswith("shards") for p in place.iterdir())):
             raise AnimegenError(f"'{place}' exists and is no data set of animegen: choose another output=.")
     elif _settings_of(file) != settings and overwrite:
-        for record in file.parent.glob("*.json"):
+        for record in file.parent.glob("[!.]*.json"):  # no name may lead out of the folder
             shutil.rmtree(place / record.stem, ignore_errors=True)
         shutil.rmtree(file.parent)
     try:
@@ -113,8 +114,8 @@ def begin(place: Path, curation: Curation, overwrite: bool) -> None:
 
 def _settings_of(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(read_text(file))
-    except ValueError:
+        found = read_json(file, "the settings of a data set", "remove it")
+    except AnimegenError:
         return {}
     return found if isinstance(found, dict) else {}
 

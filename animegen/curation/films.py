@@ -10,19 +10,21 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import cv2
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from animegen.config.mismatch import mismatch
+from animegen.config.plain import read_json
 from animegen.curation.facts import Bars, measure
 from animegen.curation.options import Curation, Writing
 from animegen.curation.rules import Case, Choice, choose
 from animegen.data.views import scale_short_side
 from animegen.errors import AnimegenError
-from animegen.files import completed, read_text, real_path, regular_file, user_path
+from animegen.files import completed, real_path, regular_file, user_path
 from animegen.media.images import visible_files, write_image
 from animegen.media.video.opening import FILM_SUFFIXES
 from animegen.media.video.reader import VideoReader
@@ -92,12 +94,48 @@ def identity(path: Path) -> list[Any]:
     return [path.name, facts.st_size, facts.st_mtime_ns]
 
 
+class FailedFilm(TypedDict):
+    """The record of a film that could not be read."""
+
+    film: str
+    source: list[Any]
+    failed: str
+
+
+class CuratedClip(TypedDict):
+    """A clip in the record of a film."""
+
+    name: str
+    shot: int
+    start: float
+    frames: list[int]
+    looks: list[str]
+
+
+class CuratedFilm(TypedDict):
+    """The record of a film."""
+
+    film: str
+    source: list[Any]
+    seconds: float
+    frames: int
+    size: list[int]
+    fates: dict[str, Any]
+    clips: list[CuratedClip]
+    cases: list[dict[str, Any]]
+    problems: list[str]
+
+
 def record_of(output: Path, name: str) -> dict[str, Any] | None:
-    """Return the record of a film in a data set, or ``None``."""
+    """Return the record of a film in a data set, or ``None`` if there is none that is complete and undamaged."""
     try:
-        return json.loads(read_text(output / RECORDS / f"{name}.json"))
-    except (AnimegenError, ValueError):
+        record = read_json(output / RECORDS / f"{name}.json", "the record of a video", "make it again")
+    except AnimegenError:
         return None
+    fits = (
+        mismatch(record, FailedFilm if isinstance(record, dict) and "failed" in record else CuratedFilm, "it") is None
+    )
+    return record if fits else None
 
 
 def curate_film(name: str, path: Path, output: Path, how: Curation) -> dict[str, Any]:

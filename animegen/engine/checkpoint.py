@@ -3,54 +3,108 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
-import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
-from hydra.utils import get_object
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_module_registration_hook
 
-from animegen.config.instantiate import build
+from animegen.config.mismatch import mismatch
+from animegen.config.plain import plain_data, shown
+from animegen.config.trust import build_from
 from animegen.engine.module import AnimeModule
 from animegen.errors import AnimegenError
+from animegen.nn.weight_files import check_content, check_sums, checked_state, first_line, load_data
 
 #: Parts of a model's configuration that only training needs. They are left out when a model is
 #: rebuilt for use, so that a checkpoint alone is enough: no feature weights, no optimizers.
 TRAINING_ONLY = ("optimizers", "schedulers", "objectives", "features", "ema", "compile")
 
+OTHER = "use another checkpoint of the run"
+REMEDY = (
+    "If it is a class of your own, load the checkpoint in Python, animegen.load_model(..., packages=['your_package']);"
+    " if you trust whoever wrote the file, trust=True builds all that it names, which may run any code."
+)
+
+
+class Config(TypedDict, total=False):
+    """What is read of the configuration of a run in a checkpoint."""
+
+    model: dict[str, Any]
+    data: dict[str, Any] | None
+    seed: int
+    train_steps: int
+
+
+class Averages(TypedDict):
+    """The state of the averaged weights."""
+
+    updates: int
+    averages: dict[str, Any]
+
+
+class Header(TypedDict, total=False):
+    """What a checkpoint says about its run, under the key ``animegen``."""
+
+    version: str
+    config: Config
+    choices: dict[str, Any]
+    overrides: list[str]
+    train_step: int
+    metrics: dict[str, float]
+    optimizers: list[str]
+    imported: dict[str, str]
+
 
 def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     """Return the content of a checkpoint of animegen, loaded without running code from it.
 
+    Weights are mapped, so that looking at the configuration of a large checkpoint does not read them. What it says
+    about its run, under the key ``animegen``, is plain data of the types that `Header` declares; ``state_dict`` and the
+    averages are dicts of ordinary tensors.
+
     Raises:
         AnimegenError: if the file is missing, cut off, malicious, or not one of ours.
     """
-    path = Path(path)
-    if path.is_dir():
-        path = path / "checkpoints" / "last.ckpt"
+    path = checkpoint_file(path)
     if not path.is_file():
         raise AnimegenError(f"There is no checkpoint at '{path}': give the path of a .ckpt file or of a run folder.")
-    try:
-        # Mapped into memory, so that looking at a big checkpoint's configuration does not read its weights.
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:
-        raise AnimegenError(
-            f"'{path}' cannot be read as a checkpoint ({_first_line(error)}): the file is damaged, cut off,"
-            " or holds more than plain data; use another checkpoint of the run."
-        ) from error
-    state = content.get("animegen") if isinstance(content, dict) else None
-    config = state.get("config") if isinstance(state, dict) else None
-    if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
+    content = load_data(path, "a checkpoint", OTHER, mapped=True)
+    state = content.get("animegen") if type(content) is dict else None
+    if type(state) is not dict:
         raise AnimegenError(f"'{path}' is not a checkpoint of animegen: it does not hold the configuration of a run.")
-    return content
+    source = f"The checkpoint '{path}'"
+    header = plain_data({key: value for key, value in state.items() if key != "ema"}, source)
+    if not isinstance(header.get("config"), dict) or not isinstance(header["config"].get("model"), dict):
+        raise AnimegenError(f"'{path}' is not a checkpoint of animegen: it does not hold the configuration of a run.")
+    if fault := mismatch(header, Header, "animegen"):
+        raise AnimegenError(f"{source} is damaged: {fault}; {OTHER}.")
+    if header.get("train_step", 0) < 0:
+        raise AnimegenError(f"{source} is damaged: its train_step is {header['train_step']}; {OTHER}.")
+    if state.get("ema") is not None:
+        header["ema"] = _averages(state["ema"], source)
+    states = checked_state(content.get("state_dict"), source)
+    extra = {key: value for key, value in dict.items(content["state_dict"]) if key not in states}
+    return {**content, "animegen": header, "state_dict": {**states, **plain_data(extra, source)}}
+
+
+def _averages(ema: Any, source: str) -> dict[str, Any]:
+    if type(ema) is not dict or mismatch(ema, Averages, "ema"):
+        raise AnimegenError(f"{source} is damaged: its averaged weights are no dict of weights; {OTHER}.")
+    averages = {name: checked_state(state, f"{source}, averages of {name},") for name, state in ema["averages"].items()}
+    return {"updates": ema["updates"], "averages": averages}
 
 
 def load_model(
     path: str | os.PathLike,
     device: str | torch.device = "auto",
     weights: str = "ema",
-    packages: tuple[str, ...] = ("animegen",),
+    packages: Sequence[str] = (),
+    trust: bool = False,
 ) -> AnimeModule:
     """Rebuild a trained model from its checkpoint, ready for use (eval mode, no gradients).
 
@@ -58,33 +112,86 @@ def load_model(
         path: a ``.ckpt`` file, or a run folder (then its last checkpoint).
         device: ``auto`` (CUDA, else Apple's MPS, else CPU), or a torch device.
         weights: ``ema`` takes the averaged weights if the run kept any, ``raw`` the trained ones.
-        packages: the model's classes must come from these packages, since the configuration inside
-            a checkpoint may come from anybody. Add your own package to load models of your own.
+        packages: packages of your own whose modules may be built, too. A checkpoint may come from anybody, and by
+            itself builds nothing but the networks of animegen, see ``docs/security.md``.
+        trust: build whatever the checkpoint names, which may import and run any Python code.
 
     Raises:
-        AnimegenError: if the file is missing or damaged, or names classes from elsewhere.
+        AnimegenError: if the file is missing or damaged, names anything else, or does not fit this version.
     """
     if weights not in ("ema", "raw"):
         raise AnimegenError(f"weights must be 'ema' or 'raw', not '{weights}'.")
     content = read_checkpoint(path)
-    state = content["animegen"]
+    state, source = content["animegen"], f"The checkpoint '{path}'"
+    check_sums(checkpoint_file(path), OTHER)
     config = {key: value for key, value in state["config"]["model"].items() if key not in TRAINING_ONLY}
-    check_targets(config, path, packages)
-    model = build(config, f"the model of '{path}'")
+    own = tuple(f"{package}." for package in packages)
+    trained = _weights_in(content, averaged=weights == "ema")
+    misfit = (
+        f"The weights in '{path}' do not fit the model that this version of animegen builds from its configuration"
+        f" ({{}}); it was written by version {state.get('version', 'unknown')}."
+    )
+    if not (trust or own):
+        # Without memory for its weights: a file cannot claim more than it holds.
+        with torch.device("meta"), _limited_modules(1000 + 50 * len(trained), source):
+            outline = build_from(config, "model", source, REMEDY, base=nn.Module)
+        if isinstance(outline, AnimeModule) and (fault := _difference(outline.state_dict(), trained)):
+            raise AnimegenError(misfit.format(fault))
+    model = build_from(config, "model", source, REMEDY, own, nn.Module, trust)
     if not isinstance(model, AnimeModule):
         raise AnimegenError(f"The configuration in '{path}' names no model of animegen: it was not loaded.")
-    trained = _weights_in(content, averaged=weights == "ema")
     try:
         model.load_state_dict(trained, strict=True)
-    except RuntimeError as error:
-        raise AnimegenError(
-            f"The weights in '{path}' do not fit the model that this version of animegen builds from its"
-            f" configuration ({_first_line(error)}); it was written by version {state.get('version', 'unknown')}."
-        ) from error
-    model.train_step = int(state.get("train_step", 0))
+    except (RuntimeError, TypeError, ValueError, AttributeError, KeyError) as error:
+        raise AnimegenError(misfit.format(first_line(error))) from error
+    model.train_step = state.get("train_step", 0)
     model.run_info = {key: state[key] for key in ("version", "config", "choices", "overrides") if key in state}
     model.to(pick_device(device)).eval().requires_grad_(False)
     return model
+
+
+def check_resumable(path: Path) -> None:
+    """Check a checkpoint from which a training is to be continued, as a whole: types, sizes and checksums.
+
+    Raises:
+        AnimegenError: if it is damaged.
+    """
+    check_content(read_checkpoint(path), f"The checkpoint '{path}'")
+    check_sums(checkpoint_file(path), OTHER)
+
+
+def checkpoint_file(path: str | os.PathLike) -> Path:
+    """Return the file that is meant by the path of a checkpoint or of a run folder."""
+    path = Path(path)
+    return path / "checkpoints" / "last.ckpt" if path.is_dir() else path
+
+
+@contextlib.contextmanager
+def _limited_modules(limit: int, source: str) -> Iterator[None]:
+    """Refuse to build more than so many modules inside the block."""
+    count = itertools.count(1)
+
+    def counted(*_: Any) -> None:
+        if next(count) > limit:
+            raise AnimegenError(f"{source} is refused: its configuration asks for more layers than it has weights.")
+
+    handle = register_module_module_registration_hook(counted)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _difference(wanted: Mapping[str, Any], given: Mapping[str, Any]) -> str | None:
+    """Return how two state dicts differ in names and shapes, or ``None``."""
+    shapes = [{key: tuple(v.shape) if isinstance(v, Tensor) else None for key, v in d.items()} for d in (wanted, given)]
+    wrong = [key for key in {**shapes[0], **shapes[1]} if shapes[0].get(key, ()) != shapes[1].get(key, ())]
+    if not wrong:
+        return None
+    sizes = " and ".join(
+        "absent" if key not in s else str(s[key]) for s, key in zip(shapes, wrong[:1] * 2, strict=True)
+    )
+    return f"{len(wrong)} of their entries differ, such as {shown(wrong[0])}: {sizes}"
 
 
 def begin_with(model: AnimeModule, path: str | os.PathLike) -> list[str]:
@@ -101,19 +208,17 @@ def begin_with(model: AnimeModule, path: str | os.PathLike) -> list[str]:
             as before.
     """
     weights = _weights_in(read_checkpoint(path), averaged=True)
-    trained: dict[str, dict[str, torch.Tensor]] = {}
+    check_sums(checkpoint_file(path), OTHER)
+    trained: dict[str, dict[str, Any]] = {}
     for name, network in model.networks().items():
         start = f"{name}."
         given = {key.removeprefix(start): value for key, value in weights.items() if key.startswith(start)}
         if not given:
             continue
-        own = {key: value.shape for key, value in network.state_dict().items()}
-        theirs = {key: value.shape for key, value in given.items()}
-        wrong = [key for key in {**own, **theirs} if own.get(key) != theirs.get(key)]
-        if wrong:
+        if fault := _difference(network.state_dict(), given):
             raise AnimegenError(
-                f"The {name} in '{path}' is another network than this model's: they differ in {len(wrong)} of their"
-                f" entries, such as '{wrong[0]}'; set model.{name} as that run has it, or take init= away."
+                f"The {name} in '{path}' is another network than this model's: {fault}; set model.{name} as that run"
+                " has it, or take init= away."
             )
         trained[name] = given
     if not trained:
@@ -125,7 +230,7 @@ def begin_with(model: AnimeModule, path: str | os.PathLike) -> list[str]:
     return list(trained)
 
 
-def _weights_in(content: dict[str, Any], averaged: bool) -> dict[str, torch.Tensor]:
+def _weights_in(content: dict[str, Any], averaged: bool) -> dict[str, Any]:
     """Return the state dict of the model in a checkpoint, with the averages where there are some, if asked for."""
     weights = {key: value for key, value in content["state_dict"].items() if not key.startswith("objectives.")}
     if averaged:
@@ -152,50 +257,3 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
         return torch.device(device)
     except RuntimeError as error:
         raise AnimegenError(f"device={device} is not a device: use auto, cpu, cuda or mps.") from error
-
-
-def check_targets(
-    node: Any, path: str | os.PathLike, packages: tuple[str, ...], base: type | None = torch.nn.Module
-) -> None:
-    """Accept a configuration from a checkpoint that can do nothing but build parts of the given packages.
-
-    Args:
-        node: the configuration, plain dicts, lists and values.
-        path: the checkpoint, for messages.
-        packages: where the named classes and functions must be defined.
-        base: what the classes must be derived from; ``None`` accepts functions and any class.
-
-    Raises:
-        AnimegenError: if it names anything else.
-    """
-    if isinstance(node, dict):
-        if "_target_" in node:
-            _check_target(str(node["_target_"]), path, packages, base)
-        node = [*node.keys(), *node.values()]
-    if isinstance(node, list):
-        for value in node:
-            check_targets(value, path, packages, base)
-    elif isinstance(node, str) and "${" in node:
-        # A saved configuration is resolved; an interpolation could make a node that nobody has checked.
-        raise AnimegenError(f"The checkpoint '{path}' has '{node}' in its configuration: it was not loaded.")
-
-
-def _check_target(target: str, path: str | os.PathLike, packages: tuple[str, ...], base: type | None) -> None:
-    found = None
-    if any(target.startswith(f"{package}.") for package in packages):
-        with contextlib.suppress(ImportError, ValueError):
-            found = get_object(target)
-    # Where it is defined counts, not how it is reached: 'animegen.engine.runs.json.loads' begins with 'animegen.', too.
-    home = str(getattr(found, "__module__", ""))
-    inside = any(home == package or home.startswith(f"{package}.") for package in packages)
-    if not inside or (base is not None and not (isinstance(found, type) and issubclass(found, base))):
-        kind = "network" if base is not None else "part"
-        raise AnimegenError(
-            f"The checkpoint '{path}' asks for '{target}', which is no {kind} of {', '.join(packages)}: it was not"
-            " loaded. If it is your own, load it in Python with animegen.load_model(..., packages=...)."
-        )
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return (text[0] if text else type(error).__name__)[:160]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
 from animegen.config.compose import run_folder
-from animegen.engine.checkpoint import read_checkpoint
+from animegen.config.mismatch import mismatch
+from animegen.config.plain import read_json
+from animegen.config.recorded import check_recorded, recorded_words
+from animegen.engine.checkpoint import check_resumable, read_checkpoint
 from animegen.errors import AnimegenError
 from animegen.files import shown, user_path
 from animegen.outputs import REPLACED, OutputFolder
@@ -24,6 +26,82 @@ RECORD, RESUMED = "run.json", "resumed.json"
 LAST = "checkpoints/last.ckpt"
 #: What every run writes into its folder; callbacks, loggers and models name their files in ``writes``.
 RUN_FILES = (RECORD, RESUMED, "config/config.yaml", "config/overrides.yaml")
+
+RESTORE = "restore it, or start the run again"
+
+
+class Config(TypedDict, total=False):
+    """What is read of the configuration in a record."""
+
+    seed: int
+    train_steps: int
+    output: str | None
+    model: dict[str, Any] | None
+    data: dict[str, Any] | None
+    ablations: dict[str, Any] | list[str] | None
+
+
+class Score(TypedDict):
+    """A metric of a method on the test set; ``None`` stands for what is not finite."""
+
+    mean: float | None
+    std: float | None
+    n: int | None
+
+
+class MetricNote(TypedDict):
+    """How to read a metric."""
+
+    unit: str
+    better: Literal["higher", "lower", "none"]
+    description: str
+
+
+class Scores(TypedDict):
+    """The scores that every evaluation has."""
+
+    task: str
+    main: str
+    methods: dict[str, dict[str, Score]]
+    metrics: dict[str, MetricNote]
+    privileged: list[str]
+
+
+class Evaluation(Scores, total=False):
+    """The scores of a run, as ``scores.json`` holds them."""
+
+    derived: list[str]
+    by_motion: dict[str, dict[str, dict[str, Score]]]
+
+
+class Git(TypedDict, total=False):
+    """The state of the code."""
+
+    commit: str
+    dirty: bool
+
+
+class RunRecord(TypedDict, total=False):
+    """What ``run.json`` holds; any part may be missing."""
+
+    status: str
+    error: str
+    config: Config
+    choices: dict[str, Any]
+    overrides: list[str]
+    command: str
+    started: str
+    versions: dict[str, str]
+    git: Git | None
+    machine: dict[str, Any]
+    metrics: dict[str, float]
+    seconds: dict[str, float]
+    parameters: dict[str, int]
+    features: str
+    calibration: dict[str, dict[str, float]]
+    train_step: int
+    resumed_at: int | None
+    evaluation: Evaluation | None
 
 
 def is_run(folder: Path) -> bool:
@@ -80,27 +158,31 @@ def files_of_runs(below: Path, name: str) -> list[Path]:
 
 
 def read_record(folder: str | Path, newest: bool = False) -> dict[str, Any]:
-    """Return the record of a run.
+    """Return the record of a run: plain data of the types that `RunRecord` declares.
 
     Args:
         folder: of the run.
         newest: of a finished run that was trained further but not to its end, return that attempt's record.
+
+    Raises:
+        AnimegenError: if there is none, or if it is damaged.
     """
     OutputFolder(folder).recover()
     path = Path(folder) / RECORD
     if newest and (Path(folder) / RESUMED).exists():
         path = Path(folder) / RESUMED
-    try:
-        record = json.loads(path.read_text())
-    except OSError as error:
+    if not path.exists():
         raise AnimegenError(
             f"'{folder}' has no readable run.json: it is not the folder of a run; checkpoints lie in"
             " <run folder>/checkpoints."
-        ) from error
-    except ValueError as error:
-        raise AnimegenError(f"'{path}' is damaged ({error}): restore it, or start the run again.") from error
+        )
+    record = read_json(path, "the record of a run", RESTORE)
     if not isinstance(record, dict):
-        raise AnimegenError(f"'{path}' is not the record of a run: restore it, or start the run again.")
+        raise AnimegenError(f"'{path}' is not the record of a run: {RESTORE}.")
+    if fault := mismatch(record, RunRecord, "it"):
+        raise AnimegenError(f"'{path}' is damaged, {fault}: {RESTORE}.")
+    if record.get("evaluation") and not record["evaluation"]["methods"].get("model"):
+        raise AnimegenError(f"'{path}' is damaged, its evaluation has no scores of the model: {RESTORE}.")
     return record
 
 
@@ -117,18 +199,24 @@ def resumed_overrides(overrides: list[str]) -> list[str]:
         return overrides
     checkpoint = resolve_checkpoint(str(wanted), values.get("runs", "runs"), values.get("experiment"))
     mine = [o for o in overrides if not o.startswith("resume=")]
-    recorded = read_record(run_folder(checkpoint), newest=True).get("overrides", [])
-    return [*merged_overrides(recorded, mine), f"resume={quoted(checkpoint)}"]
+    folder = run_folder(checkpoint)
+    recorded = read_record(folder, newest=True).get("overrides", [])
+    trust, source = values.get("trust", "").lower() == "true", f"The record '{folder / RECORD}'"
+    words = merged_overrides(recorded if trust else recorded_words(recorded, source), mine)
+    if not trust:
+        check_recorded(words, mine, source)
+    return [*words, f"resume={quoted(checkpoint)}"]
 
 
 def merged_overrides(recorded: Sequence[str], given: Sequence[str]) -> list[str]:
     """Return the overrides of an earlier run followed by new ones, without those that were about that process."""
-    gone = {"resume", "output", "overwrite", *(o.split("=", 1)[0] for o in given)}
+    gone = {"resume", "output", "overwrite", "trust", *(o.split("=", 1)[0] for o in given)}
     return [*(o for o in recorded if o.split("=", 1)[0] not in gone and not o.startswith("hydra.")), *given]
 
 
 def resumed_step(checkpoint: Path, config: dict[str, Any]) -> int:
     """Return the train step of a checkpoint, after checking that this configuration can go on with it."""
+    check_resumable(checkpoint)
     state = read_checkpoint(checkpoint)["animegen"]
     if state["train_step"] >= config["train_steps"]:
         raise AnimegenError(

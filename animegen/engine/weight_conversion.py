@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from animegen.errors import AnimegenError
+from animegen.nn.weight_files import checked_state, load_data
 
 State = dict[str, Tensor]
 
@@ -18,6 +19,7 @@ CONTAINERS = ("state_dict", "model_state_dict", "generator", "model")
 #: Put before all names by DataParallel, torch.compile, and modules that hold the generator as an attribute.
 PREFIXES = ("module.", "_orig_mod.", "generator.", "model.")
 _SHOWN = 3
+_LEVELS = 8  # of containers in each other
 
 
 @dataclass(frozen=True)
@@ -52,23 +54,19 @@ def read_state(path: Path) -> State:
     """
     if not path.is_file():
         raise AnimegenError(f"There is no file '{path}': source= names a .pt or .pth file with a generator's weights.")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise AnimegenError(
-            f"'{path}' cannot be read as plain weights ({type(error).__name__}): it is damaged, no PyTorch file, or"
-            " holds Python objects, which are not loaded since they can run code; in the other project save"
-            " the generator's state_dict() alone."
-        ) from error
+    content = load_data(path, "plain weights", "in the other project save the generator's state_dict() alone")
     if isinstance(content, Mapping) and "animegen" in content:
         raise AnimegenError(f"'{path}' is a checkpoint of animegen already: use it as it is, with checkpoint={path}.")
     return _without_prefixes(_unwrapped(content, path))
 
 
 def _unwrapped(content: object, path: Path) -> State:
-    while isinstance(content, Mapping):
-        if content and all(isinstance(value, Tensor) for value in content.values()):
-            return {str(key): value for key, value in content.items()}
+    for _ in range(_LEVELS):
+        if not isinstance(content, Mapping):
+            break
+        whole = bool(content) and all(isinstance(value, Tensor) for value in content.values())
+        if whole and (state := checked_state(content, f"'{path}'")):
+            return state
         inner = next((content[key] for key in CONTAINERS if isinstance(content.get(key), Mapping)), None)
         if inner is None:
             break

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from animegen.config.instantiate import build
+from animegen.config.trust import build_from
 from animegen.data.keyframes.prefilter import BilateralFilter
-from animegen.engine.checkpoint import check_targets
+from animegen.errors import AnimegenError
+
+REMEDY = "Set prefilter=false to apply the model without it."
 
 
 def learnt_filter(config: dict[str, Any] | None, checkpoint: Path) -> tuple[BilateralFilter | None, Any]:
@@ -23,9 +25,7 @@ def learnt_filter(config: dict[str, Any] | None, checkpoint: Path) -> tuple[Bila
     node = ((config or {}).get("data") or {}).get("prefilter")
     if not node:
         return None, None
-    # A configuration may come from anybody, as in `load_model`.
-    check_targets(
-        {key: value for key, value in node.items() if key != "flow"}, checkpoint, ("animegen",), BilateralFilter
-    )
-    check_targets(node.get("flow"), checkpoint, ("animegen.media.video.flow",), object)
-    return build(node, f"the filter of '{checkpoint}'"), node
+    found = build_from(node, "data", f"The checkpoint '{checkpoint}'", REMEDY)
+    if not isinstance(found, BilateralFilter):
+        raise AnimegenError(f"The data of the checkpoint '{checkpoint}' have a prefilter that is none. {REMEDY}")
+    return found, node

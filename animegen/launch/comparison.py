@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -12,8 +11,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from animegen.errors import AnimegenError
-from animegen.files import exists_error, read_text
-from animegen.launch.study import RECORD, compose_study, find_study, list_studies
+from animegen.files import exists_error
+from animegen.launch.study import RECORD, compose_study, find_study, list_studies, read_study
 from animegen.reports.comparison import Comparison
 from animegen.reports.options import CompareOptions
 from animegen.reports.runs import RunFolder, find_runs, group_seeds, load_run
@@ -46,17 +45,12 @@ def _of_study(options: CompareOptions) -> Comparison:
     if study and not paths:
         find_study(study)
     folder = Path(paths[0] if paths else f"runs/study/{study}")
-    try:
-        record = json.loads(read_text(folder / RECORD))
-    except AnimegenError as error:
-        if (folder / RECORD).exists():
-            raise
+    if not (folder / RECORD).exists():
         raise AnimegenError(
             f"The study '{study}' has no runs in '{folder}': first animegen train study={study}"
             " (if that had an output=, name that folder after study=)."
-        ) from error
-    except ValueError as error:
-        raise AnimegenError(f"'{folder / RECORD}' cannot be read ({error}): run the study again.") from error
+        )
+    record = read_study(folder)
     name = record["study"]
     if study not in (None, name):
         raise AnimegenError(f"'{folder}' holds the study '{name}', not '{study}': name another folder.")

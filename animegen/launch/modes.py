@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import Enum
 
+from animegen.errors import AnimegenError
+
 _MULTIRUN = ("-m", "--multirun")
 
 
@@ -37,8 +39,16 @@ def choose_mode(words: Sequence[str]) -> Mode:
 
 
 def split_options(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return (overrides, options of Hydra with their values), each in the given order."""
+    """Return (overrides, options of Hydra with their values), each in the given order.
+
+    Raises:
+        AnimegenError: for the option of Hydra that runs code from a file.
+    """
     overrides = [word for word in words if not word.startswith("-") and ("=" in word or word.startswith("~"))]
+    if any(word.startswith("--e") for word in words):  # which Hydra completes
+        raise AnimegenError(
+            "--experimental-rerun loads a pickle, which may run any code: run a run again with rerun=<run folder>."
+        )
     # Without any option, a word that is no override is a mistake to report, not the value of an option.
     if not any(word.startswith("-") for word in words):
         return list(words), []

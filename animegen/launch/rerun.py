@@ -13,13 +13,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from animegen.config.compose import run_folder
+from animegen.config.recorded import REMEDY, recorded_words
 from animegen.config.schema import TrainSchema
+from animegen.config.trust import check_config
 from animegen.engine.callbacks.run_record import git_state, versions
 from animegen.engine.runs import read_record, unquoted
 from animegen.errors import AnimegenError
 
 #: What may be different in the second run: where it goes, and how fast.
-ALLOWED = ("output", "runs", "overwrite", "device", "threads")
+ALLOWED = ("output", "runs", "overwrite", "device", "threads", "trust")
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,17 @@ def plan_rerun(words: Sequence[str]) -> Rerun:
             " give the words of its command again."
         )
     old = named.parent if named.name == "run.json" else run_folder(named)
-    record = read_record(old)
+    record, source = read_record(old), f"The record '{old / 'run.json'}'"
     if not isinstance(record.get("config"), dict):
         raise AnimegenError(f"'{old / 'run.json'}' holds no configuration: it cannot be run again.")
+    overrides = record.get("overrides", [])
+    if values.get("trust", "").lower() != "true":
+        overrides = recorded_words(overrides, source)
+        check_config(record["config"], source, REMEDY)
     then = datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = Path(values.get("output") or f"{values.get('runs', 'runs')}/rerun/{old.name}-{then}")
     given = {key: value for key, value in values.items() if key != "output"}
-    circumstances = {"output": str(folder), "resume": None, "overwrite": False, **given}
+    circumstances = {"output": str(folder), "resume": None, "overwrite": False, "trust": False, **given}
     try:
         typed = OmegaConf.merge(OmegaConf.structured(TrainSchema), record["config"])
         config = OmegaConf.merge(typed, circumstances)
@@ -77,7 +83,7 @@ def plan_rerun(words: Sequence[str]) -> Rerun:
     if "device" in given and isinstance(config.trainer, DictConfig):
         config.trainer.accelerator = given["device"]  # which the record holds resolved
     gone = ("resume", *ALLOWED)
-    kept = [word for word in record.get("overrides", []) if word.partition("=")[0] not in gone]
+    kept = [word for word in overrides if word.partition("=")[0] not in gone]
     mine = [f"{key}={value}" for key, value in given.items()]
     place = [] if "output" in values else [f"output={shlex.quote(str(folder))}"]
     return Rerun(

@@ -194,8 +194,8 @@ def build_parts(plan: Plan) -> Parts:
     if config.threads:
         torch.set_num_threads(config.threads)
     seed_everything(config.seed)
-    data = build(config.data, "data")
-    model: Any = build(config.model, "model")
+    data = build(config.data, "data", pl.LightningDataModule)
+    model: Any = build(config.model, "model", AnimeModule)
     model.run_info = {"version": __version__, **plan.facts}
     if config.init and not plan.checkpoint:
         log.info("%s: weights of %s", ", ".join(begin_with(model, config.init)), config.init)
@@ -292,7 +292,7 @@ def fit_model(plan: Plan, parts: Parts) -> None:
     """Train the model, or load it if it is trained; afterwards it is complete in the first process."""
     trainer = parts.trainer
     if plan.only_score and plan.checkpoint is not None:
-        parts.model = trained_model(plan.checkpoint, trainer, parts.record)
+        parts.model = trained_model(plan.checkpoint, trainer, parts.record, plan.config.trust)
     else:
         fit(trainer, parts.model, parts.data, plan.checkpoint)
         check_end(plan, parts.model.train_step)
@@ -300,7 +300,7 @@ def fit_model(plan: Plan, parts: Parts) -> None:
         # The first process evaluates alone; metrics would wait for the others.
         torch.distributed.destroy_process_group()
     if isinstance(trainer.strategy, ShardedStrategy) and trainer.is_global_zero:
-        parts.model = load_model(plan.folder / "checkpoints" / "last.ckpt", trainer.strategy.root_device)
+        parts.model = load_model(plan.folder / "checkpoints" / "last.ckpt", trainer.strategy.root_device, trust=True)
 
 
 def check_end(plan: Plan, step: int) -> None:
@@ -312,9 +312,11 @@ def check_end(plan: Plan, step: int) -> None:
         )
 
 
-def trained_model(checkpoint: Path, trainer: pl.Trainer, record: callbacks.RunRecord) -> AnimeModule:
+def trained_model(
+    checkpoint: Path, trainer: pl.Trainer, record: callbacks.RunRecord, trust: bool = False
+) -> AnimeModule:
     """Return the model of a run that only lacks its scores, after copying the facts of its training to the record."""
-    model = load_model(checkpoint, trainer.strategy.root_device)
+    model = load_model(checkpoint, trainer.strategy.root_device, trust=trust)
     log.info("trained already, step %d: only the evaluation is left", model.train_step)
     before = read_record(run_folder(checkpoint), newest=True)
     for key in ("metrics", "seconds", "parameters", "features", "calibration", "resumed_at", "started"):

@@ -12,12 +12,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from animegen.config.compose import CONFIG_MODULE, compose_config, list_groups, plain, register
+from animegen.config.mismatch import mismatch
+from animegen.config.plain import read_json, shown
 from animegen.config.schema import schema_keys
 from animegen.engine.runs import quoted, read_record
 from animegen.errors import AnimegenError, did_you_mean
@@ -57,6 +59,43 @@ class StudySchema:
     output: str | None = None
     overwrite: bool = False
     dry_run: bool = False
+
+
+class RunEntry(TypedDict):
+    """A run in the record of a study."""
+
+    row: str
+    seed: int
+    folder: str
+
+
+class StudyRecord(TypedDict):
+    """What ``study.json`` holds."""
+
+    study: str
+    command: str
+    question: str | None
+    baseline: str | None
+    metrics: list[str] | None
+    samples: list[int] | None
+    runs: list[RunEntry]
+
+
+def read_study(folder: Path) -> dict[str, Any]:
+    """Return the record of a study, plain data of the types that `StudyRecord` declares.
+
+    Raises:
+        AnimegenError: if it cannot be read, or names folders outside of the study's.
+    """
+    path, remedy = folder / RECORD, "run the study again"
+    record = read_json(path, "the record of a study", remedy)
+    if fault := mismatch(record, StudyRecord, "it"):
+        raise AnimegenError(f"'{path}' is damaged, {fault}: {remedy}.")
+    for entry in record["runs"]:
+        if Path(entry["folder"]).is_absolute() or ".." in Path(entry["folder"]).parts:
+            name = shown(entry["folder"])
+            raise AnimegenError(f"'{path}' is refused, its run {name} is not in the folder of the study: {remedy}.")
+    return record
 
 
 @dataclass(frozen=True)
@@ -317,7 +356,7 @@ def missing_words(run: Run, overwrite: bool = False) -> tuple[str, ...] | None:
     if record.get("status") == "finished":
         return None
     if can_resume(run.folder):
-        return (f"resume={_path(run.folder)}",)
+        return (*run.words, f"resume={_path(run.folder)}")  # what they name may be built, whatever the record says
     return (*run.words, output, "overwrite=true")
 
 

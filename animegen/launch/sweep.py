@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -24,6 +24,9 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from animegen.config.compose import explain, register
+from animegen.config.mismatch import mismatch
+from animegen.config.plain import read_json
+from animegen.config.recorded import check_sweep
 from animegen.engine.runs import quoted, read_record, unquoted, unwritable
 from animegen.errors import AnimegenError, did_you_mean
 from animegen.launch import jobs
@@ -72,6 +75,12 @@ def launcher_words(name: str) -> list[str]:
 
 
 register()  # here, since jobs are unpickled in processes that have not composed anything yet
+
+
+class SweepRecord(TypedDict):
+    """What is read of ``sweep.json``."""
+
+    words: list[str]
 
 
 @dataclass(frozen=True)
@@ -129,17 +138,17 @@ def plan_sweep(words: Sequence[str]) -> Sweep:
 
 def _resumed(folder: Path, words: Sequence[str]) -> Sweep:
     launcher = [word for word in words if _key(word).startswith(("hydra/launcher", "hydra.launcher."))]
-    more = [w for w in words if w not in launcher and _key(w) not in ("resume_sweep", "-m", "--multirun")]
+    more = [w for w in words if w not in launcher and _key(w) not in ("resume_sweep", "trust", "-m", "--multirun")]
     if more:
         raise AnimegenError(f"resume_sweep= finishes a sweep as it was: leave out {' '.join(more)}.")
-    try:
-        recorded = json.loads((folder / RECORD).read_text())["words"]
-    except FileNotFoundError as error:
-        raise AnimegenError(
-            f"'{folder}' has no {RECORD}: name the folder of a sweep, which animegen train -m printed."
-        ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise AnimegenError(f"'{folder / RECORD}' cannot be read ({error}): run the sweep again.") from error
+    if not (folder / RECORD).exists():
+        raise AnimegenError(f"'{folder}' has no {RECORD}: name the folder of a sweep, which animegen train -m printed.")
+    record = read_json(folder / RECORD, "the record of a sweep", "run the sweep again")
+    if fault := mismatch(record, SweepRecord, "it"):
+        raise AnimegenError(f"'{folder / RECORD}' is damaged, {fault}: run the sweep again.")
+    recorded = record["words"]
+    if "trust=true" not in words:
+        check_sweep(recorded, f"The record '{folder / RECORD}'", LAUNCHERS)
     searches = ("hydra/sweeper=", "search=")
     if any(word.startswith(searches) and not word.endswith(("=basic", "=none")) for word in recorded):
         raise AnimegenError(
@@ -214,7 +223,7 @@ def _missing(folder: Path, words: list[str]) -> list[str] | None:
     if record.get("status") == "finished":
         return None
     if can_resume(folder):
-        return [f"resume={quoted(folder)}"]
+        return [*words, f"resume={quoted(folder)}"]  # what they name may be built, whatever the record says
     return [*output, "overwrite=true"]
 
 

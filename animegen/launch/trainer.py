@@ -8,6 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from animegen.config.compose import plain
@@ -15,6 +16,7 @@ from animegen.config.instantiate import build, finish
 from animegen.engine import callbacks
 from animegen.errors import AnimegenError
 from animegen.media.images import read_image
+from animegen.nn.weight_files import first_line
 from animegen.reports.pareto import PARETO
 
 #: TensorBoard's CUSTOM SCALARS: the same charts for every model; the tags are patterns.
@@ -63,7 +65,9 @@ def build_trainer(config: DictConfig, folder: Path, record: callbacks.RunRecord,
         record: the callback that writes ``run.json``.
         step: the train step of the checkpoint that is resumed, else 0.
     """
-    chosen = {name: build(node, f"callbacks.{name}") for name, node in (config.callbacks or {}).items() if node}
+    chosen = {
+        name: build(node, f"callbacks.{name}", pl.Callback) for name, node in (config.callbacks or {}).items() if node
+    }
     checkpoints = [callback for callback in chosen.values() if isinstance(callback, callbacks.Checkpoints)]
     others = [callback for callback in chosen.values() if callback not in checkpoints]
     # Checkpoints come last, so that they hold what every other callback did at that step.
@@ -72,7 +76,7 @@ def build_trainer(config: DictConfig, folder: Path, record: callbacks.RunRecord,
     loggers = []
     for name, node in (config.logger or {}).items():
         if node:
-            loggers.append(build({**node, "save_dir": str(folder)}, f"logger.{name}"))
+            loggers.append(build({**node, "save_dir": str(folder)}, f"logger.{name}", Logger))
             if step and isinstance(loggers[-1], callbacks.Resumable):
                 loggers[-1].resume_at(step)
     make = build({**plain(config)["trainer"], "_partial_": True}, "trainer")
@@ -100,13 +104,20 @@ def fit(trainer: pl.Trainer, model: pl.LightningModule, data: pl.LightningDataMo
             "The memory of the device is too small: set model.accumulate=2 (same gradients, less memory), or a smaller"
             " data.batch_size or data.image_size."
         ) from error
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
         if "DTensor" in str(error):
             raise AnimegenError(
                 "trainer=fsdp cannot shard this model, which calls parts of its networks alone: use trainer=ddp."
             ) from error
-        if checkpoint is None or "loading state_dict" not in str(error):
+        resumes = [each for each in trainer.callbacks if isinstance(each, callbacks.ExactResume)]  # type: ignore[attr-defined]
+        begun = any(each.begun for each in resumes)
+        if checkpoint is None or begun:
             raise
+        if "loading state_dict" not in str(error):
+            raise AnimegenError(
+                f"'{checkpoint}' cannot be resumed, it is damaged or of another model ({type(error).__name__},"
+                f" {first_line(error)}): use another checkpoint of the run."
+            ) from error
         raise AnimegenError(
             f"The weights in '{checkpoint}' do not fit this model: resume with the model configuration of the run."
         ) from error

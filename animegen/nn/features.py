@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from animegen.errors import AnimegenError, did_you_mean
 from animegen.files import shown
+from animegen.nn.weight_files import checked_state, load_data
 
 _MODELS = torchvision.models
 _BACKBONES: dict[str, tuple[Callable[..., Any], str]] = {
@@ -236,15 +237,8 @@ def _read_state(path: Path, backbone: str, shapes: Mapping[str, torch.Size]) -> 
     remedy = "give the path of a state dict with torchvision's key names, or take weights=torchvision or weights=random"
     if not os.path.isfile(path):  # unlike Path.is_file it accepts names of any length
         raise AnimegenError(f"There is no file '{shown(path)}' with weights for {backbone}: {remedy}.")
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # A damaged file raises anything from EOFError to UnicodeDecodeError.
-        raise AnimegenError(
-            f"The file '{path}' with weights for {backbone} is incomplete or no weights file ({type(error).__name__}):"
-            f" fetch it again, or {remedy}."
-        ) from error
-    if not isinstance(saved, Mapping) or not all(isinstance(value, Tensor) for value in saved.values()):
-        raise AnimegenError(f"The file '{path}' holds no state dict of tensors for {backbone}: {remedy}.")
+    content = load_data(path, f"weights of {backbone}", f"fetch it again, or {remedy}")
+    saved = checked_state(content, f"The file '{path}' with weights for {backbone}")
     prefix = "features."
     state = {key.removeprefix(prefix): value.float() for key, value in saved.items() if key.startswith(prefix)}
     state = state or {key: value.float() for key, value in saved.items()}

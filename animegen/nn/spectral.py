@@ -32,7 +32,7 @@ class SpectralNorm(nn.Module):
         super().__init__()
         self.register_buffer("u", F.normalize(torch.randn(weight.shape[0]), dim=0))
         with torch.no_grad():
-            for _ in range(warmup):
+            for _ in range(0 if weight.is_meta else warmup):
                 self._iterate(weight.flatten(1))
 
     def _iterate(self, matrix: Tensor) -> None:
@@ -40,7 +40,7 @@ class SpectralNorm(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return ``weight`` divided by the estimate of its largest singular value."""
-        with torch.autocast(weight.device.type, enabled=False):
+        with torch.autocast("cpu" if weight.is_meta else weight.device.type, enabled=False):
             matrix = weight.flatten(1)
             with torch.no_grad():
                 if self.training:

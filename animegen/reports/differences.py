@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 #: Keys of the configuration that say where and how fast a run computes, or on what it is scored, not what it learns.
-CIRCUMSTANCES = frozenset({"output", "runs", "resume", "overwrite", "threads", "device", "benchmark"})
+CIRCUMSTANCES = frozenset({"output", "runs", "resume", "overwrite", "threads", "device", "benchmark", "trust"})
 
 
 @dataclass(frozen=True)

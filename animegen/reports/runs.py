@@ -58,7 +58,7 @@ class RunFolder:
     def title(self) -> str:
         """What it trains: experiment or model, and ablations."""
         choices = self.record.get("choices") or {}
-        experiment = choices.get("experiment") or "none"
+        experiment = str(choices.get("experiment") or "none")
         what = experiment if experiment != "none" else str(choices.get("model", self.folder.name))
         ablations = sorted(name for name, on in (self.config.get("ablations") or {}).items() if on)
         return "+".join([what, *ablations])

@@ -6,9 +6,12 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypedDict
 
 from torch import Tensor
 
+from animegen.config.mismatch import mismatch
+from animegen.config.plain import read_json
 from animegen.errors import AnimegenError
 from animegen.files import completed
 from animegen.media.images import read_image, to_uint8, write_image
@@ -46,6 +49,13 @@ def _digest(pictures: Sequence[Tensor]) -> str:
     return hashlib.sha256(b"".join(p.contiguous().numpy().tobytes() for p in pictures)).hexdigest()[:16]
 
 
+class Index(TypedDict):
+    """What ``index.json`` holds."""
+
+    columns: list[str]
+    samples: list[str]
+
+
 class Samples:
     """The pictures that a run has kept.
 
@@ -57,12 +67,14 @@ class Samples:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        try:
-            index = json.loads((folder / INDEX).read_text())
-            self.columns: list[str] = index["columns"]
-            self.digests: list[str] = index["samples"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise AnimegenError(f"'{folder}' does not hold the pictures of an evaluation: evaluate again.") from error
+        index = read_json(folder / INDEX, "the pictures of an evaluation", "evaluate again")
+        if fault := mismatch(index, Index, "it"):
+            raise AnimegenError(f"'{folder / INDEX}' is damaged, {fault}: evaluate again.")
+        self.columns: list[str] = index["columns"]
+        self.digests: list[str] = index["samples"]
+        # Columns are names of folders, which must not lead out of this one.
+        if "model" not in self.columns[1:] or any(Path(column).name != column for column in self.columns):
+            raise AnimegenError(f"'{folder / INDEX}' is damaged, its columns are {self.columns}: evaluate again.")
 
     @classmethod
     def of_run(cls, run: Path) -> Samples | None:

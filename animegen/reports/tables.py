@@ -114,7 +114,8 @@ def terminal(summary: Summary, title: str) -> WideTable:
         columns.append(Column(escape(wrapped(label(row), NAME)), cells, dim=row.trivial))
     columns.sort(key=lambda column: column.dim)  # models first
     labels = Column("", [escape(wrapped(heading(name, info), METRIC)) for name, info in summary.metrics.items()])
-    return WideTable(labels, columns, title, " ".join(notes(summary)), repeat=not columns[0].dim if columns else False)
+    caption = escape(" ".join(notes(summary)))
+    return WideTable(labels, columns, escape(title), caption, repeat=not columns[0].dim if columns else False)
 
 
 def short(value: Any, width: int = 60) -> str:

@@ -18,6 +18,7 @@ import torch
 from torch.utils.data import get_worker_info
 
 from animegen.errors import AnimegenError
+from animegen.nn.array_files import load_array
 from animegen.toonworld.palettes import LOOKS, STYLES
 from animegen.toonworld.scene import SPLITS, VERSION, Scene, Size, check_choice, frame_shape
 
@@ -220,7 +221,10 @@ class ToonWorldImages:
         path = self.cache_file()
         if not path.exists():
             self._write(path)
-        self._pictures = np.load(path, mmap_mode="r")
+        remedy = "remove the file, and it is made again"
+        self._pictures = load_array(path, "images of the generated world", remedy)
+        if self._pictures.shape != self.shape or self._pictures.dtype != np.uint8:
+            raise AnimegenError(f"'{path}' holds an array of another shape ({self._pictures.shape}): {remedy}.")
 
     def cache_file(self) -> Path:
         """Return the path of the memory-mapped file: the look, the split and a hash of version and parameters."""

@@ -83,7 +83,7 @@ def test_adversarial_training_keeps_ranks_equal_and_resumes_to_the_bit(tmp_path:
     first, second = distributed(*words, "train_steps=4", output=tmp_path / "whole")
     assert first["weights"] == second["weights"]
     checkpoint = tmp_path / "whole" / "checkpoints" / "step-0000002.ckpt"
-    resumed = distributed(f"resume={checkpoint}", output=tmp_path / "resumed")
+    resumed = distributed(f"resume={checkpoint}", "trust=true", output=tmp_path / "resumed")
     assert [said["weights"] for said in resumed] == [first["weights"]] * 2
     assert_same_state(read_checkpoint(tmp_path / "whole"), read_checkpoint(tmp_path / "resumed"))
     masks = read_checkpoint(checkpoint)["callbacks"]["ExactResume"]["processes"]

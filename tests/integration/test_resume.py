@@ -67,7 +67,7 @@ def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.mark.parametrize("step", range(1, STEPS))
 def test_resumed_from_any_step(whole: Path, step: int, tmp_path: Path) -> None:
-    resumed = train(f"resume={whole}/checkpoints/step-{step:07d}.ckpt", output=tmp_path / "run")
+    resumed = train(f"resume={whole}/checkpoints/step-{step:07d}.ckpt", "trust=true", output=tmp_path / "run")
     assert_same_state(read_checkpoint(whole), read_checkpoint(resumed))
     assert rows(resumed) == [row for row in rows(whole) if int(row["step"]) > step]
 
@@ -85,7 +85,7 @@ def test_killed_and_resumed_in_place(whole: Path, step: int, tmp_path: Path, mon
     with pytest.raises(RuntimeError, match="killed"):
         run_verb(train_verb.main, *words, f"output={tmp_path / 'run'}")
     monkeypatch.setattr(KillAt, "step", -1)
-    train(f"resume={tmp_path / 'run'}")
+    train(f"resume={tmp_path / 'run'}", "trust=true")
     assert_same_state(read_checkpoint(whole), read_checkpoint(tmp_path / "run"))
     # Validation at the same steps with the same results, and no step logged twice.
     assert rows(tmp_path / "run") == rows(whole)

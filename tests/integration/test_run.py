@@ -138,7 +138,7 @@ def test_an_interrupted_run_loses_nothing(
     assert record(tmp_path / "run")["status"] == "interrupted"
     assert read_checkpoint(tmp_path / "run")["animegen"]["train_step"] == 3
     monkeypatch.setattr(AtStep, "do", lambda: None)
-    train(f"resume={tmp_path / 'run'}")
+    train(f"resume={tmp_path / 'run'}", "trust=true")
     assert record(tmp_path / "run")["status"] == "finished"
     assert record(tmp_path / "run")["resumed_at"] == 3
     whole = train(*TOY, "train_steps=5", output=tmp_path / "whole")

@@ -87,7 +87,7 @@ def test_a_killed_job_is_told_and_goes_on_from_its_checkpoint(tmp_path: Path) ->
     assert re.search(r"failed: job 0: .*: killed by SIGKILL", done.stderr)
     before = runs(tmp_path / "out")
     assert [run["status"] for run in before.values()] == ["running", "finished"]  # nobody could write down its end
-    again = command("train", f"resume_sweep={tmp_path / 'out'}", cwd=ROOT)
+    again = command("train", f"resume_sweep={tmp_path / 'out'}", "trust=true", cwd=ROOT)
     assert again.returncode == 0, again.stderr
     after = runs(tmp_path / "out")
     assert [(run["status"], run["train_step"]) for run in after.values()] == [("finished", 4)] * 2

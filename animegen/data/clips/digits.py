@@ -14,7 +14,7 @@ from torch import Tensor
 
 from animegen.data.sampler import counter_hash, draw_integer
 from animegen.errors import AnimegenError, did_you_mean
-from animegen.files import regular_file
+from animegen.nn.array_files import load_array
 
 _SPLITS = ("train", "val", "test")
 #: Shares of the file's clips: 8000, 1000 and 1000 of 10,000 in GANime.
@@ -89,13 +89,7 @@ class MovingDigits:
     def _file(self) -> np.ndarray:
         table = self.__dict__.get("_table")
         if table is None:
-            try:
-                regular_file(str(self.path))
-                table = np.load(str(self.path), mmap_mode="r")
-            except (OSError, ValueError) as error:
-                raise AnimegenError(
-                    f"'{self.path}' cannot be read as an array ({error}): give the path of mnist_test_seq.npy."
-                ) from error
+            table = load_array(Path(str(self.path)), "an array", "give the path of mnist_test_seq.npy")
             if table.ndim != 4 or table.dtype != np.uint8 or table.shape[2] != table.shape[3]:
                 raise AnimegenError(
                     f"'{self.path}' holds {table.dtype} {table.shape}, not (20, clips, 64, 64) uint8 as MovingMNIST:"

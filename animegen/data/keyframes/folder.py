@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+import yaml
 from torch import Tensor
-from yaml import YAMLError
 
+from animegen.config.plain import plain_data
 from animegen.data.keyframes.patches import erode
 from animegen.data.keyframes.project import FrameFiles, KeyframeProject, resized
 from animegen.errors import AnimegenError, did_you_mean
-from animegen.files import existing_folder, user_path
+from animegen.files import existing_folder, read_text, user_path
 from animegen.media.images import EXTENSIONS, list_images, natural_key, open_image, read_image
 
 MANIFEST = "project.yaml"
@@ -361,8 +360,11 @@ def _manifest(root: Path, report: Report) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        content: Any = OmegaConf.to_container(OmegaConf.load(file))
-    except (YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
+        content = plain_data(yaml.safe_load(read_text(file)), f"'{MANIFEST}'")
+    except AnimegenError as error:
+        report.problems.append(str(error))
+        return {}
+    except (yaml.YAMLError, RecursionError) as error:
         report.problems.append(f"'{MANIFEST}' is no YAML ({' '.join(str(error).split())[:100]}).")
         return {}
     if not isinstance(content, dict):

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from animegen.engine.module import AnimeModule
+from animegen.errors import AnimegenError
 
 
 class ExactResume(pl.Callback):
@@ -25,9 +26,12 @@ class ExactResume(pl.Callback):
 
     def __init__(self) -> None:
         self._states: list[dict[str, Any]] = []
+        #: Whether training has begun, and the state of a checkpoint is restored.
+        self.begun = False
 
     def on_train_start(self, trainer: pl.Trainer, module: AnimeModule) -> None:
         """Let the draws of the processes differ; the first one draws as it would alone."""
+        self.begun = True
         if trainer.global_rank > 0:
             torch.manual_seed(torch.initial_seed() + trainer.global_rank)
 
@@ -46,7 +50,13 @@ class ExactResume(pl.Callback):
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         """Restore the states, once; processes that the saved run did not have keep their own."""
         if trainer.global_rank < len(self._states):
-            restore_generators(self._states[trainer.global_rank])
+            try:
+                restore_generators(self._states[trainer.global_rank])
+            except (RuntimeError, TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
+                raise AnimegenError(
+                    f"The random states in the checkpoint cannot be restored ({' '.join(str(error).split())[:100]}): it"
+                    " is damaged; use another checkpoint of the run."
+                ) from error
         self._states = []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import uuid
@@ -11,11 +12,14 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from animegen.config.mismatch import mismatch
+from animegen.config.plain import read_json
 from animegen.errors import AnimegenError
 from animegen.files import real_path, regular_file
 from animegen.media.photos import resize
@@ -74,9 +78,32 @@ def cached_clip(path: str | Path, folder: str | Path, short_side: int | None = N
     place = folder / _key(path, short_side)
     if not (place / "clip.json").is_file():
         _decode(path, place, short_side)
-    facts = json.loads((place / "clip.json").read_text())
-    times = tuple(Fraction(time) for time in facts["times"])
-    return CachedClip(place / "frames.u8", tuple(facts["shape"]), times, tuple(facts["problems"]))
+    return _read(place)
+
+
+class _Facts(TypedDict):
+    """What ``clip.json`` holds."""
+
+    shape: tuple[int, int, int, int]
+    times: list[str]
+    problems: list[str]
+
+
+def _read(place: Path) -> CachedClip:
+    remedy = f"remove the folder '{place}', and it is made again"
+    facts = read_json(place / "clip.json", "the facts of a decoded video", remedy)
+    fault = mismatch(facts, _Facts, "it")
+    if fault is None:
+        try:
+            times = tuple(Fraction(time) for time in facts["times"])
+            clip = CachedClip(place / "frames.u8", tuple(facts["shape"]), times, tuple(facts["problems"]))
+            size = regular_file(clip.file).st_size
+            if min(clip.shape) > 0 and size == math.prod(clip.shape) and len(times) == len(clip):
+                return clip
+            fault = f"its {size} bytes of frames are not {clip.shape} with {len(times)} times"
+        except (ValueError, ZeroDivisionError) as error:
+            fault = str(error)
+    raise AnimegenError(f"'{place / 'clip.json'}' is damaged, {fault}: {remedy}.")
 
 
 def _key(path: Path, short_side: int | None) -> str:

@@ -18,6 +18,7 @@ from torch import Tensor
 from animegen.errors import AnimegenError, did_you_mean
 from animegen.media.images import to_float, to_uint8
 from animegen.nn.warp import consistent
+from animegen.nn.weight_files import checked_state, load_data
 from animegen.toonworld import VISIBLE, Scene
 
 PRESETS = {
@@ -102,7 +103,8 @@ class RAFTFlow:
             )
         network = getattr(optical_flow, model)(weights=None, progress=False)
         try:
-            network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+            content = load_data(weights, f"the weights of {model}", "download them again")
+            network.load_state_dict(checked_state(content, f"'{weights}'"))
         except Exception as error:  # a broken file raises nearly every kind of exception
             raise AnimegenError(
                 f"'{weights}' does not hold the weights of torchvision's {model}: download them again, or name the"

@@ -13,11 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from animegen.config.plain import read_json
 from animegen.data.clips import ClipsView
 from animegen.errors import AnimegenError
 from animegen.files import completed
 from animegen.media.images import to_float
 from animegen.models.ganime.networks.tokenizer import Tokenizer
+from animegen.nn.array_files import load_array
 
 log = logging.getLogger(__name__)
 
@@ -125,21 +127,21 @@ def code_table(folder: Path, tokenizer: Tokenizer, view: ClipsView, build: bool 
         if not build:
             raise AnimegenError(f"There is no table of codes at '{place}': the first process has to make it.")
         _make(place, tokenizer, view, facts)
-    return _read(place, facts, view)
+    return _read(place, facts, view, tokenizer.codes)
 
 
-def _read(place: Path, facts: dict[str, Any], view: ClipsView) -> CodeTable:
-    advice = f"remove the folder '{place}', and it is made anew"
-    try:
-        found = json.loads((place / "table.json").read_text())
-        codes = np.load(place / "codes.npy")
-    except (OSError, ValueError) as error:
-        raise AnimegenError(f"The table of codes in '{place}' cannot be read ({error}): {advice}.") from error
-    if {name: found.get(name) for name in facts} != facts:
+def _read(place: Path, facts: dict[str, Any], view: ClipsView, limit: int) -> CodeTable:
+    advice = f"remove the folder '{place}', and it is made again"
+    found = read_json(place / "table.json", "a table of codes", advice)
+    codes = load_array(place / "codes.npy", "a table of codes", advice)
+    if not isinstance(found, dict) or {name: found.get(name) for name in facts} != facts:
         raise AnimegenError(f"The codes in '{place}' were made by another tokenizer or of other clips: {advice}.")
     lengths = [view.clips.length(index) for index in range(len(view.clips))]
     if codes.dtype != np.uint16 or codes.ndim != 4 or codes.shape[:2] != (2, sum(lengths)):
         raise AnimegenError(f"The table of codes in '{place}' is damaged ({codes.dtype} {codes.shape}): {advice}.")
+    codes = np.array(codes)
+    if codes.max(initial=0) >= limit:
+        raise AnimegenError(f"The table of codes in '{place}' is damaged, it holds {codes.max()} of {limit}: {advice}.")
     return CodeTable(torch.from_numpy(codes.view(np.int16)), torch.tensor(lengths))
 
 

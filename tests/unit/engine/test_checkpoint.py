@@ -11,7 +11,7 @@ import torch
 from animegen import load_model
 from animegen.config.instantiate import build
 from animegen.engine import AnimegenError
-from animegen.engine.checkpoint import check_targets, read_checkpoint
+from animegen.engine.checkpoint import read_checkpoint
 
 NETWORK = {"_target_": "animegen.models.toy.networks.ToyGenerator", "channels": 4}
 TOY = {"_target_": "animegen.models.toy.Toy", "generator": NETWORK}
@@ -61,7 +61,7 @@ def test_other_targets_are_refused(target: str, tmp_path: Path) -> None:
         {**TOY, "generator": {"_target_": target}},
         {**TOY, "generator": [{"deep": [{"_target_": target}]}]},
     ):
-        with pytest.raises(AnimegenError, match="which is no network of animegen: it was not loaded"):
+        with pytest.raises(AnimegenError, match=r"asks for '.*', which is not on the list"):
             load_model(write(tmp_path / "a.ckpt", model))
 
 
@@ -70,7 +70,7 @@ def test_a_node_cannot_hide_in_an_interpolation(tmp_path: Path) -> None:
     path = f"{{_target_:pathlib.Path,_args_:[{trap}]}}"
     hidden = f"${{oc.create:{{_target_:pathlib.Path.touch,_args_:[{path}]}}}}"
     for generator in ({**NETWORK, "channels": hidden}, {**NETWORK, hidden: 1}, hidden):
-        with pytest.raises(AnimegenError, match=r"has .* in its configuration: it was not loaded"):
+        with pytest.raises(AnimegenError, match="an interpolation"):
             load_model(write(tmp_path / "a.ckpt", {**TOY, "generator": generator}))
     assert not trap.exists()
 
@@ -78,14 +78,7 @@ def test_a_node_cannot_hide_in_an_interpolation(tmp_path: Path) -> None:
 def test_own_packages_can_be_allowed(tmp_path: Path) -> None:
     path = write(tmp_path / "a.ckpt", {**TOY, "generator": {"_target_": "torch.nn.Conv2d"}})
     with pytest.raises(AnimegenError, match="lacks the setting"):  # it was built, at least
-        load_model(path, packages=("animegen", "torch.nn"))
-
-
-def test_data_may_use_functions_of_animegen_data_only() -> None:
-    check_targets({"_target_": "animegen.data.classic_source"}, "a", ("animegen.data",), base=None)
-    for target in ("animegen.cli.train.main", "animegen.data.sources.os.remove"):
-        with pytest.raises(AnimegenError, match=r"no part of animegen\.data"):
-            check_targets({"_target_": target}, "a", ("animegen.data",), base=None)
+        load_model(path, packages=["torch.nn"])
 
 
 def test_weights_that_do_not_fit_tell_the_version(tmp_path: Path) -> None:
@@ -96,7 +89,7 @@ def test_weights_that_do_not_fit_tell_the_version(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("model", [None, [], NETWORK, {"generator": 3}])
 def test_what_is_no_model_is_refused(model: Any, tmp_path: Path) -> None:
-    with pytest.raises(AnimegenError, match=r"not a checkpoint of animegen|no model of animegen"):
+    with pytest.raises(AnimegenError, match=r"not a checkpoint of animegen|no model of animegen|has no setting"):
         load_model(write(tmp_path / "a.ckpt", model))
 
 

@@ -148,11 +148,11 @@ def test_only_what_is_missing_is_done(tmp_path: Path) -> None:
     same = {"train_steps": 9, "threads": 2, "output": "elsewhere"}
     assert left(tmp_path / "a", same, status="finished") is None
     resumed = left(tmp_path / "b", same, True, status="interrupted", train_step=4)
-    assert resumed == (f"resume={tmp_path / 'b'}",)
+    assert resumed == ("model=toy", f"resume={tmp_path / 'b'}")
     again = ("model=toy", f"output={tmp_path / 'c'}", "overwrite=true")
     assert left(tmp_path / "c", same, status="crashed", train_step=4) == again
     whole = left(tmp_path / "d", same, True, status="crashed", train_step=9)
-    assert whole == (f"resume={tmp_path / 'd'}",)  # only its evaluation is left
+    assert whole == ("model=toy", f"resume={tmp_path / 'd'}")  # only its evaluation is left
     with pytest.raises(AnimegenError, match="train_steps is 8 there and 9 now"):
         left(tmp_path / "e", {"train_steps": 8}, status="finished")
     finished = Run("plain", 0, tmp_path / "a", ("model=toy",), {"train_steps": 9})

@@ -166,7 +166,7 @@ def test_files_that_do_not_fit_are_named(tmp_path):
         FeatureExtractor("alexnet", str(good))
     cut = tmp_path / "cut.pth"
     cut.write_bytes(good.read_bytes()[:5000])
-    with pytest.raises(AnimegenError, match=r"cut\.pth.*incomplete or no weights file"):
+    with pytest.raises(AnimegenError, match=r"cut\.pth.*cannot be read as weights of"):
         FeatureExtractor("squeezenet1_1", str(cut))
     shaped = squeezenet(3).features.state_dict()
     shaped["0.weight"] = torch.zeros(64, 3, 5, 5)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from animegen.errors import AnimegenError
 from animegen.models.ganime.networks.gpt import Body
+from animegen.nn.weight_files import checked_state, load_data
 
 #: Names of parts in files of the `transformers` library, and ours. Its ``Conv1D`` keeps matrices transposed.
 _PARTS = {
@@ -82,13 +82,6 @@ def load_gpt2_body(body: Body, path: str | Path, slots: nn.Module | None = None)
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise AnimegenError(f"body_weights={path} does not exist: give a file of a GPT-2, or leave it out.")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise AnimegenError(
-            f"body_weights={path} cannot be read as weights ({type(error).__name__}): give a pytorch_model.bin or .pt"
-            " file."
-        ) from error
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise AnimegenError(f"body_weights={path} holds no state dict: give a pytorch_model.bin or .pt file.")
+    content = load_data(path, "weights of a GPT-2", "give a pytorch_model.bin or .pt file")
+    state = checked_state(content, f"body_weights={path}")
     return {name.removeprefix("transformer."): value for name, value in state.items()}
