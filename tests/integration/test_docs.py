@@ -5,11 +5,12 @@ Blocks of ``sh`` and ``python`` run; blocks of ``bash`` (long trainings, placeho
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import shlex
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from animegen.cli import compare, evaluate, export, interpolate, listing, prepar
 from animegen.cli import main as cli
 from animegen.cli import train as train_verb
 from animegen.config.compose import compose_config
+from animegen.config.options import Options, read
 from animegen.launch import jobs
 from animegen.launch.modes import Mode, choose_mode
 from animegen.launch.sweep import plan_sweep
@@ -79,11 +81,21 @@ def is_run(words: Sequence[str]) -> bool:
     return words[0] == "train" and not any(word.startswith(special) for word in words)
 
 
+def kinds_of(options: type[Options]) -> Iterator[type[Options]]:
+    """Yield the classes derived from a class of options."""
+    for kind in options.__subclasses__():
+        yield kind
+        yield from kinds_of(kind)
+
+
 @pytest.mark.parametrize("page", ALL_PAGES)
 def test_every_command_of_a_page_composes(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("animegen.launch.sweep.check_launcher", lambda name: None)
     for words in commands(page):
-        assert words[0] in cli.COMMANDS, words
+        importlib.import_module(cli.COMMANDS[words[0]].module)
+        if not any(word.startswith("-") for word in words):
+            for options in {kind for kind in kinds_of(Options) if kind.command == words[0]}:
+                read(options, words[1:])
         if "experiment=sketch/first" in words or not is_run(words):
             continue
         if choose_mode(words) is Mode.sweep:
