@@ -6,12 +6,10 @@ import ast
 from pathlib import Path
 from typing import Any
 
-import animegen
-
 
 def package_folder(name: str) -> Path:
     """Return the folder of a package of animegen, such as ``losses``."""
-    return Path(animegen.__file__).parent / name
+    return Path(__file__).parents[1] / name
 
 
 def exported_docs(package: Path) -> dict[str, str]:
