@@ -59,7 +59,7 @@ def uniform(hashed: Tensor) -> Tensor:
 @lru_cache(maxsize=4096)
 def name_key(name: str) -> int:
     """Return 64 bits that stand for a name, the same in every process and on every machine."""
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+    return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little")
 
 
 @lru_cache(maxsize=16)

@@ -258,7 +258,7 @@ def slot(sweep: Path, count: int, gpus: Sequence[str] | None = None) -> Iterator
     gpus = jobs.list_gpus() if gpus is None else gpus
     shares = jobs.share_machine(count if count > 0 else side_by_side(gpus), gpus=gpus)
     # A folder of this machine: file locks are not to be trusted on the disks of a network.
-    name = hashlib.sha256(str(sweep.absolute()).encode()).hexdigest()[:16]
+    name = hashlib.sha256(os.fsencode(sweep.absolute())).hexdigest()[:16]
     place = Path(tempfile.gettempdir()) / f"animegen-{os.getuid() if hasattr(os, 'getuid') else 0}-{name}"
     while True:
         for number, share in enumerate(shares):

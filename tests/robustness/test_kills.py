@@ -104,7 +104,7 @@ def test_films(
         compare()
         assert [path.name for path in tmp_path.iterdir() if path.name not in ("film.mkv", "log")] == []
 
-    told = kill_again_and_again(f"animegen.{verb}", lambda: words, kills, tmp_path / "log", killed, finished)
+    told = kill_again_and_again(f"animegen.cli.{verb}", lambda: words, kills, tmp_path / "log", killed, finished)
     with capsys.disabled():
         print(f"\n{told}")
 

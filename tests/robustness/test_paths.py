@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import socket
 from collections.abc import Iterator
@@ -151,3 +153,44 @@ def test_paths_that_cannot_be_used(
             said = refused(capsys, main([*mine, *before, word, *more]))
             assert len(said) < 1200, f"{kind}: {said}"
     assert command == "train" or not places["new"].parent.exists()
+
+
+#: Command, words, the output in a folder, and how many files it holds then.
+UNDECODABLE = {
+    "image": ("stylize", ["checkpoint={run}", "input={bad}/{name}.png"], "{name}.png"),
+    "folder": ("stylize", ["checkpoint={run}", "input={bad}"], "{name}"),
+    "video": ("stylize", ["checkpoint={run}", "input={bad}/{name}.mkv", "preset=ultrafast"], "{name}.mkv"),
+    "export": ("export", ["checkpoint={run}", "format=pt2"], "{name}.pt2"),
+    "clips": ("prepare", ["input={bad}"], "{name}"),
+    "training": ("train", ["data=paired/folders", "data.photos='{bad}'", "data.anime='{bad}'"], "{name}"),
+    "report": ("compare", ["{bad}/run"], "{name}"),
+}
+
+
+@pytest.mark.parametrize("case", UNDECODABLE)
+def test_names_that_are_not_valid_utf_8_are_used(
+    case: str, places: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    command, words, target = UNDECODABLE[case]
+    name = os.fsdecode(b"\xff\xfe")
+    folder = tmp_path / name
+    folder.mkdir()
+    shutil.copy(places["image"], folder / f"{name}.png")
+    shutil.copy(places["image"], folder / "other.png")
+    shutil.copy(places["video"], folder / f"{name}.mkv")
+    (folder / "run").symlink_to(places["run"])
+    output = tmp_path / "new" / target.format(name=name)
+    mine = [word.format(run=places["run"], bad=folder, name=name) for word in words]
+    if command == "train":
+        mine = tiny("experiment=toy/quickstart", "train_steps=1", *mine)
+    written = f"'{output}'" if command == "train" else output
+    if command not in ("prepare", "compare", "train"):
+        mine.append("device=cpu")
+    with capfd.disabled():
+        code = import_module(f"animegen.cli.{command}").main([*mine, f"output={written}"])
+    assert code == 0
+    assert output.exists()
+    if command == "train":
+        record = json.loads((output / "run.json").read_text())
+        assert record["status"] in ("trained", "finished")
+        assert str(folder) in json.dumps(record["config"], ensure_ascii=False)

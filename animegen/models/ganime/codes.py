@@ -88,7 +88,7 @@ def describe(view: ClipsView) -> dict[str, Any]:
         "seed": getattr(clips, "seed", None),
         "clips": count,
         "shape": list(view.shape),
-        "names": hashlib.sha256(names.encode()).hexdigest(),
+        "names": hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest(),
         "pictures": digest.hexdigest(),
     }
 
