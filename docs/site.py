@@ -1,17 +1,21 @@
 """MkDocs hook: the site mirrors the repository, so that relative links work in both.
 
-Pages are the Markdown files of the repository under their own paths, with the images they show, and one generated page
-per package with the documentation of its modules. Families, experiments and packages enter the
-navigation from the tree.
+Pages are the Markdown files of the repository under their own paths, with the images they show. Generated pages are one
+per package, with the documentation of its modules, and one with the help texts of the commands. Families, experiments
+and packages enter the navigation from the tree.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 from pathlib import Path
 from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+
+from animegen.cli.main import COMMANDS, main
 
 ROOT = Path(__file__).parents[1]
 SOURCES = (
@@ -36,9 +40,21 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         for path in sorted(ROOT.glob(pattern)):
             uri = path.relative_to(ROOT).as_posix()
             files.append(File(uri, str(ROOT), config.site_dir, config.use_directory_urls))
+    files.append(File.generated(config, "commands.md", content=_commands_text()))
     for package in _packages():
         files.append(File.generated(config, _api_page(package), content=_api_text(package)))
     return files
+
+
+def _commands_text() -> str:
+    """Return the page of all commands: what ``--help`` prints."""
+    text = "# Commands\n\nThe output of `animegen <command> --help`.\n"
+    for name, command in COMMANDS.items():
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            main([name, "--help"])
+        text += f"\n## {name}\n\n{command.about.capitalize()}.\n\n```text\n{printed.getvalue().strip()}\n```\n"
+    return text
 
 
 def _readmes(folder: str) -> list[Any]:
