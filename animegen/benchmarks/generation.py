@@ -18,7 +18,7 @@ from animegen.metrics.distribution import SetDistance, fid
 from animegen.metrics.perceptual import PerceptualDistance
 from animegen.metrics.video import LEVELS
 from animegen.nn.features import FeatureExtractor
-from animegen.tasks.clip_adapter import EvenTimes
+from animegen.tasks.clip_adapter import InterpolatorAsClipGenerator
 from animegen.tasks.protocols import ClipGenerator, Interpolator
 
 #: Dimensions to which clip features are projected, since sets of clips are small.
@@ -97,7 +97,7 @@ class GenerationBenchmark(Benchmark):
 
     def method_of(self, model: Any) -> Method:
         """Return a `ClipGenerator`, or an `Interpolator` at even times, as a method."""
-        generator: ClipGenerator = model if isinstance(model, ClipGenerator) else EvenTimes(model)
+        generator: ClipGenerator = model if isinstance(model, ClipGenerator) else InterpolatorAsClipGenerator(model)
         longest = getattr(generator, "max_frames", None)
         if longest is not None and self.test.gaps[0] + 1 > longest:
             raise AnimegenError(
@@ -250,7 +250,7 @@ def generation_benchmark(
     name = str(settings.get("network") or "none")
     network = None if name == "none" else ClipFeatures(name, settings.get("size"), settings.get("frames"))
     reconstruct = getattr(model, "reconstruct", None)
-    render = getattr(model, "rendered", None) if getattr(model, "renders", False) else None
+    render = getattr(model, "render", None) if getattr(model, "has_renderer", False) else None
     return GenerationBenchmark(test, reconstruct, network, features, samples, batch_size, render)
 
 

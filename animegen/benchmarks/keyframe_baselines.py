@@ -16,12 +16,9 @@ import torch
 from torch import Tensor
 
 from animegen.benchmarks.baselines import BestLookupTable
-from animegen.benchmarks.benchmark import Scores, summary
 from animegen.errors import AnimegenError
 from animegen.media.images import to_float, to_uint8
 from animegen.media.video.flow import EstimatedMotion, FlowEstimator
-from animegen.metrics import image
-from animegen.metrics.perceptual import PerceptualDistance
 from animegen.nn.warp import backward_warp
 
 NAMES = ("lut", "nearest_key", "flow_key")
@@ -112,64 +109,6 @@ def keyframe_baselines(
         "nearest_key": torch.stack([keys[nearest_key(t, numbers)] for t in range(len(photo))]),
         "flow_key": carry_keys(photo, keys, flow),
     }
-
-
-def score_keyframe_stylisation(
-    photo: Tensor,
-    truth: Tensor,
-    keys: Sequence[int] | Mapping[int, Tensor],
-    output: Tensor,
-    perceptual: PerceptualDistance | None = None,
-    flow: FlowEstimator | None = None,
-) -> Scores:
-    """Score a stylised clip beside the baselines made of the same keys, on the frames that are no keys.
-
-    Args:
-        photo: the clip, uint8 (T, 3, H, W).
-        truth: the drawing of every frame, uint8 (T, 3, H, W); only frames that are no keys are scored.
-        keys: numbers of the key frames, whose drawings are then those of ``truth``, or the drawings by frame number.
-        output: the model's clip, (T, 3, H, W), uint8 or float in [-1, 1].
-        perceptual: distance in features of a network; ``None`` leaves it out.
-        flow: estimator for ``flow_key``; DIS by default.
-
-    Returns:
-        {method: {metric: {"mean", "std", "n"}}} over the frames, as benchmarks return it (`table.rich_table` prints
-        it): the baselines and ``model``. ``gain_over_<baseline>`` is the mean difference in PSNR, in dB.
-
-    Raises:
-        AnimegenError: if shapes differ, a key is wrong, or every frame is a key.
-    """
-    for name, clip in (("truth", truth), ("output", output)):
-        if clip.shape != photo.shape:
-            raise AnimegenError(
-                f"The {name} has shape {tuple(clip.shape)} and the clip {tuple(photo.shape)}: they must be equal."
-            )
-    drawings = keys if isinstance(keys, Mapping) else {n: truth[n] for n in keys if 0 <= n < len(truth)}
-    if len(drawings) < len(keys):
-        raise AnimegenError(f"Key frames must lie from 0 to {len(truth) - 1}, these are {sorted(keys)}.")
-    held = [t for t in range(len(photo)) if t not in drawings]
-    if not held:
-        raise AnimegenError("Every frame of the clip is a key: leave frames over to score.")
-    clips = keyframe_baselines(photo, drawings, flow)
-    clips["model"] = output if output.dtype == torch.uint8 else to_uint8(output)
-    values = {name: _frame_scores(clip[held], truth[held], perceptual) for name, clip in clips.items()}
-    for row in values.values():
-        for name in NAMES:
-            row[f"gain_over_{name}"] = row["psnr"] - values[name]["psnr"]
-    return {name: {metric: summary(value) for metric, value in row.items()} for name, row in values.items()}
-
-
-def _frame_scores(output: Tensor, truth: Tensor, perceptual: PerceptualDistance | None) -> dict[str, Tensor]:
-    """Return the metrics (N,) of uint8 frames (N, 3, H, W), a few frames at a time."""
-    parts: dict[str, list[Tensor]] = {}
-    for mine, theirs in zip(output.split(8), truth.split(8), strict=True):
-        a, b = to_float(mine), to_float(theirs)
-        scores = {"psnr": image.psnr(a, b), "ssim": image.ssim(a, b), "edge_f": image.edge_f_score(a, b)}
-        if perceptual is not None:
-            scores[perceptual.name] = perceptual(a, b)
-        for metric, value in scores.items():
-            parts.setdefault(metric, []).append(value.double().cpu())
-    return {metric: torch.cat(value) for metric, value in parts.items()}
 
 
 def _check(photo: Tensor, keys: Mapping[int, Tensor]) -> list[int]:

@@ -163,8 +163,8 @@ def bench_budget(config: DictConfig, experiment: DictConfig | None) -> dict[str,
 
 
 def family_measure(model: AnimeModule) -> Callable[..., dict[str, float]] | None:
-    """Return the function ``measure`` of a family, if its ``fits`` takes this model, see `models/ganime`."""
-    name = f"{type(model).__module__.rpartition('.')[0]}.bench"
+    """Return the function ``measure`` of :mod:`animegen.speed` for the family of a model, if it ``fits`` the model."""
+    name = f"animegen.speed.{type(model).__module__.removeprefix('animegen.models.').partition('.')[0]}"
     own = importlib.import_module(name) if importlib.util.find_spec(name) else None
     return own.measure if own is not None and own.fits(model) else None
 
@@ -224,7 +224,7 @@ def bench_streams(model: Any, config: DictConfig, device: torch.device) -> dict[
         with inference(device, dtype):
             _, state = model.stylize(frame)
             rows[f"stream of {side} px, frames/s"] = 1 / _seconds(partial(model.stylize, frame, state), device)
-        pictures = [value for value in (state.previous, state.drawn) if value is not None]
+        pictures = [value for value in (state.previous, state.output) if value is not None]
         held = [*(value for pair in state.memory for value in pair), *pictures]
         rows[f"stream of {side} px, state in MiB"] = sum(v.numel() * v.element_size() for v in held) / 2**20
     model.train()

@@ -14,7 +14,7 @@ def formats() -> dict[str, str]:
     calls = [
         call
         for path in sorted(package_folder("models").glob("*/weight_conversion.py"))
-        for call in calls_in(path, "Importer")
+        for call in calls_in(path, "WeightConversion")
     ]
     return {str(call["name"]): str(call["about"]) for call in calls}
 

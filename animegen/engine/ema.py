@@ -1,4 +1,4 @@
-"""Exponential moving averages of named networks, correct with any number of optimizers."""
+"""Exponential moving averages of networks, for any number of optimizers."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from animegen.errors import AnimegenError
 
 
 class Ema:
-    """Averages the parameters of some networks; buffers (running statistics, spectral-norm vectors) are copied.
+    """Exponential moving average of the parameters of networks; buffers are copied.
 
     Args:
-        networks: name -> network to average.
-        decay: the average keeps this share per step, in [0, 1). It warms up as
-            ``min(decay, (1 + n) / (10 + n))`` after n updates, as in TensorFlow's
-            ``ExponentialMovingAverage``, so that early weights are forgotten soon.
+        networks: name -> network.
+        decay: weight of the old average per update, in [0, 1). After n updates the weight is
+            ``min(decay, (1 + n) / (10 + n))``, as in TensorFlow's ``ExponentialMovingAverage``, so that early weights
+            do not dominate.
+
+    Raises:
+        AnimegenError: for a decay outside of [0, 1).
     """
 
     def __init__(self, networks: Mapping[str, nn.Module], decay: float = 0.999) -> None:
@@ -34,21 +37,21 @@ class Ema:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Move the averages towards the present weights; call once per train step."""
-        share = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
+        """Update the averages with the current weights; call once per train step."""
+        weight = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
         for name, network in self._networks.items():
             averages = self._averages[name]
             parameters = dict(network.named_parameters())
             self._follow(network, averages)
-            torch._foreach_lerp_([averages[key] for key in parameters], list(parameters.values()), share)
+            torch._foreach_lerp_([averages[key] for key in parameters], list(parameters.values()), weight)
             for key, value in network.named_buffers():
                 if key in averages:
                     averages[key].copy_(value)
 
     @contextmanager
     def scope(self) -> Iterator[None]:
-        """Let the networks carry the averaged weights inside the ``with`` block."""
+        """Swap the averaged weights into the networks inside the ``with`` block."""
         self._swap()
         try:
             yield
@@ -61,13 +64,13 @@ class Ema:
             averages = self._averages[name]
             self._follow(network, averages)
             for key, value in _tensors(network).items():
-                kept = value.detach().clone()
+                current = value.detach().clone()
                 value.copy_(averages[key])
-                averages[key].copy_(kept)
+                averages[key].copy_(current)
 
     @staticmethod
     def _follow(network: nn.Module, averages: dict[str, Tensor]) -> None:
-        """Bring the averages to the device of the network, which may have moved since."""
+        """Move the averages to the device of the network."""
         device = next(network.parameters()).device
         if next(iter(averages.values())).device != device:
             for key, value in averages.items():
@@ -79,7 +82,7 @@ class Ema:
         return {"updates": self.updates, "averages": averages}
 
     def load_state_dict(self, state: dict) -> None:
-        """Take over what :meth:`state_dict` returned."""
+        """Restore the return value of :meth:`state_dict`."""
         self.updates = int(state["updates"])
         for name, averages in state["averages"].items():
             if name in self._averages:
@@ -88,6 +91,6 @@ class Ema:
 
 
 def _tensors(network: nn.Module) -> dict[str, Tensor]:
-    """Return the parameters and persistent floating buffers of a network by their state-dict keys."""
+    """Return the parameters and persistent floating-point buffers of a network by state dict key."""
     persistent = network.state_dict(keep_vars=True)
     return {key: value for key, value in persistent.items() if isinstance(value, Tensor) and value.is_floating_point()}

@@ -1,4 +1,4 @@
-"""How strongly each loss term pulls at the network that it trains."""
+"""Gradient norms of single loss terms."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from torch import Tensor, nn
 
 
 def gradient_norms(parts: Mapping[str, Tensor], parameters: Sequence[nn.Parameter]) -> dict[str, Tensor]:
-    """Return the L2 norm of the gradient of each scalar with respect to all parameters together, and keep the graph.
+    """Return the L2 norm of the gradient of each scalar with respect to all parameters; the graph is kept.
 
-    A term that does not depend on the parameters has the norm 0. ``.grad`` is left alone.
+    The norm of a term that does not depend on the parameters is 0. ``.grad`` is not modified.
     """
-    wanted = [parameter for parameter in parameters if parameter.requires_grad]
+    trainable = [parameter for parameter in parameters if parameter.requires_grad]
     norms = {}
     for name, part in parts.items():
-        found: Sequence[Tensor | None] = ()
-        if part.requires_grad and wanted:
-            found = torch.autograd.grad(part, wanted, retain_graph=True, allow_unused=True)
-        norms[name] = nn.utils.get_total_norm([g.detach() for g in found if g is not None]).to(part.device)
+        gradients: Sequence[Tensor | None] = ()
+        if part.requires_grad and trainable:
+            gradients = torch.autograd.grad(part, trainable, retain_graph=True, allow_unused=True)
+        norms[name] = nn.utils.get_total_norm([g.detach() for g in gradients if g is not None]).to(part.device)
     return norms
 
 
-def gradient_shares(parts: Mapping[str, Tensor], parameters: Sequence[nn.Parameter]) -> dict[str, Tensor]:
-    """Return the norm of the gradient of each weighted term over the sum of these norms; 0 where all are 0.
+def relative_gradient_norms(parts: Mapping[str, Tensor], parameters: Sequence[nn.Parameter]) -> dict[str, Tensor]:
+    """Return the gradient norm of each weighted term divided by the sum of these norms; 0 if all are 0.
 
-    Terms that pull against each other count with their strength: the shares say what is loud, not what wins.
+    They measure the size of the gradients, not their direction: gradients of opposite terms do not cancel.
     """
     norms = gradient_norms(parts, parameters)
     total = torch.stack(list(norms.values())).sum().clamp_min(torch.finfo(torch.float32).tiny)

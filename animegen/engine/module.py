@@ -1,69 +1,68 @@
-"""AnimeModule, the base of all models: a model writes down its updates, the base does the rest."""
+"""AnimeModule, the base of all models: a model defines its updates, the base class performs them."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
 from animegen.config.instantiate import finish
 from animegen.engine.ema import Ema
-from animegen.engine.gradient_norms import gradient_shares as shares_of
+from animegen.engine.gradient_norms import relative_gradient_norms
+from animegen.engine.logged import ValidatedModule
 from animegen.engine.objective import Evaluation, Objective, Objectives
 from animegen.engine.sharded import shard
-from animegen.engine.step_log import NonFinite, StepLog
 from animegen.errors import AnimegenError, did_you_mean
 
 Updates = Iterator[tuple[str, Evaluation]]
+"""Pairs of the name of an update and its bound objective."""
 
 
 class _Stepped(NamedTuple):
-    """What an update steps: its optimizer (wrapped by Lightning) and its schedule."""
+    """Optimizer of an update, wrapped by Lightning, and its learning rate scheduler."""
 
     optimizer: Any
     scheduler: Any
 
 
-class AnimeModule(pl.LightningModule):
-    """A LightningModule with manual optimisation whose step means the same for every model.
+class AnimeModule(ValidatedModule):
+    """LightningModule with manual optimisation, in which a train step has the same meaning for all models.
 
-    A subclass creates its networks as attributes and writes :meth:`updates`, a generator in
-    reading order::
+    A subclass creates its networks as attributes and defines :meth:`updates`, a generator::
 
         def updates(self, batch):
             fake = self.generator(batch["photo"])
             yield "discriminator", self.objectives["discriminator"](fake=fake.detach(), ...)
             yield "generator", self.objectives["generator"](fake=fake, ...)
 
-    After each ``yield`` the base evaluates the bound objective with all other networks frozen,
-    goes backward, clips, steps the optimizer of that name and its schedule, and resumes the
-    generator. It also keeps the EMA, logs, and stops at the first NaN.
+    After each ``yield`` this class evaluates the bound objective with all other networks frozen, computes gradients,
+    clips them, steps the optimizer of that name and its schedule, and resumes the generator. It also updates the EMA,
+    logs, and stops at the first value that is not finite.
 
     Args:
-        optimizers: update name -> partial optimizer (called with the parameters). An update is
-            named after the network that it trains unless :attr:`trains` says otherwise.
+        optimizers: update name -> partial optimizer, called with the parameters. An update has the name of the network
+            that it trains unless :attr:`trains` maps it to another one.
         objectives: update name -> :class:`~animegen.engine.objective.Objective`.
-        schedulers: update name -> partial ``torch.optim.lr_scheduler`` (called with the optimizer),
-            stepped whenever that optimizer stepped.
-        features: frozen network for feature losses, see :class:`animegen.nn.features.FeatureExtractor`.
-        ema: ``{networks: [...], decay: ...}`` or ``None``. Validation, previews, application and
-            export use the averaged weights when there are any.
+        schedulers: update name -> partial ``torch.optim.lr_scheduler``, called with the optimizer; stepped with it.
+        features: frozen network for feature losses, see :class:`~animegen.nn.features.FeatureExtractor`.
+        ema: ``{networks: [...], decay: ...}`` or ``None``. Validation, previews, application and export use the
+            averaged weights if there are any.
         clip: largest gradient norm, one number for all updates or a dict by update name.
-        accumulate: number of chunks into which each batch is cut to save memory. The gradient is that
-            of the whole batch (for losses that average over samples), and a step stays one batch:
-            every update runs over all chunks before the next begins, at the price of repeated
-            forward passes.
-        compile: names of networks to ``torch.compile`` when training; checkpoint keys do not change.
-        channels_last: keep convolution weights (and with them activations) in NHWC memory order.
-        gradient_shares: on every so many train steps, log for each term how large the gradient of its weighted loss is,
-            as a share of all terms (``train/<update>/<term>_share``, see :mod:`animegen.engine.gradient_norms`). Such a
-            step goes backward once more for each term. 0: never.
+        accumulate: number of chunks of each batch, to save memory. The gradient is that of the whole batch (for losses
+            that average over samples), and a step is still one batch: each update processes all chunks before the next
+            update starts, which repeats forward passes.
+        compile: names of networks to ``torch.compile`` in training; checkpoint keys do not change.
+        channels_last: keep weights and activations of convolutions in NHWC memory format.
+        gradient_norms: interval in train steps at which the gradient norm of each weighted loss term is logged,
+            relative to the sum over all terms of the update, as ``train/<update>/<term>_relative_grad_norm``. These
+            steps need one more backward pass per term. 0 for never.
+
+    Raises:
+        AnimegenError: for invalid settings.
     """
 
     #: Update name -> network name, for updates that are not named after their network.
@@ -82,27 +81,22 @@ class AnimeModule(pl.LightningModule):
         accumulate: int = 1,
         compile: list[str] | None = None,
         channels_last: bool = False,
-        gradient_shares: int = 0,
+        gradient_norms: int = 0,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        #: Number of batches trained so far; saved, and the only x-axis of a run.
-        self.train_step = 0
-        self.log_every = 10
-        #: What checkpoints tell about their run: version, config, choices.
+        #: Facts about the run for its checkpoints: version, config, choices.
         self.run_info: dict[str, Any] = {}
-        #: Last values written to the loggers, for progress displays.
-        self.shown: dict[str, float] = {}
         self.features = features or None
         self.objectives = Objectives({name: o for name, o in (objectives or {}).items() if o is not None})
         for objective in self.objectives.values():
             objective.shared["features"] = self.features
         if accumulate < 1:
             raise AnimegenError(f"model.accumulate must be at least 1, got {accumulate}.")
-        if gradient_shares < 0:
-            raise AnimegenError(f"model.gradient_shares={gradient_shares} must be a number of steps, or 0 for never.")
+        if gradient_norms < 0:
+            raise AnimegenError(f"model.gradient_norms={gradient_norms} must be a number of steps, or 0 for never.")
         self._accumulate = accumulate
-        self._shares_every = gradient_shares
+        self._gradient_norms = gradient_norms
         self._clip = clip
         self._compile = list(compile or [])
         self._channels_last = channels_last
@@ -111,38 +105,27 @@ class AnimeModule(pl.LightningModule):
         self._ema_settings = dict(ema) if ema else None
         self._ema: Ema | None = None
         self._ema_state: dict | None = None
-        self._log = StepLog()
         self._stepped: dict[str, _Stepped] = {}
-        self._network_parameters: dict[str, list[nn.Parameter]] = {}
-        self._validation: dict[str, list[Tensor]] = {}
 
-    # --- what a model writes -----------------------------------------------------------------
+    # --- the interface of a model --------------------------------------------------------------
 
     def updates(self, batch: dict[str, Tensor]) -> Updates:
         """Yield ``(update name, bound objective)`` in the order of the updates of one step."""
         raise NotImplementedError(f"{type(self).__name__} has to define updates(batch)")
 
     def preview(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return named pictures ``(B,3,H,W)`` or clips ``(B,T,3,H,W)`` in [-1,1], in display order."""
+        """Return named images ``(B,3,H,W)`` or clips ``(B,T,3,H,W)`` in [-1,1], in display order."""
         return {name: value for name, value in batch.items() if value.ndim >= 4}
 
-    def validate(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return named metrics (scalars, or one value per sample) of one validation batch."""
-        return {}
-
     def networks(self) -> dict[str, nn.Module]:
-        """Return the trainable networks by name: by default those that the optimizers name."""
+        """Return the trainable networks by name; by default those of the optimizers."""
         names = dict.fromkeys(self.trains.get(update, update) for update in self._optimizer_factories)
         return {name: self._network(name) for name in names}
-
-    def record(self, name: str, value: Tensor) -> None:
-        """Log a scalar tensor of this step as ``train/<name>`` without waiting for the device."""
-        self._log.set(f"train/{name}", value)
 
     # --- one step ------------------------------------------------------------------------------
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int = 0) -> None:
-        """Run all updates of one batch."""
+        """Perform all updates of one batch."""
         for objective in self.objectives.values():
             objective.step = self.train_step
         self._log.begin()
@@ -163,7 +146,7 @@ class AnimeModule(pl.LightningModule):
             self.flush_log()
 
     def _accumulated(self, batch: dict[str, Tensor]) -> None:
-        """Run each update over all chunks of the batch before the next update begins."""
+        """Perform each update over all chunks of the batch before the next one."""
         chunks = _chunks(batch, self._accumulate)
         total = sum(size for _, size in chunks)
         position = 0
@@ -187,21 +170,20 @@ class AnimeModule(pl.LightningModule):
             position += 1
 
     def _backward(self, name: str, evaluation: Evaluation, share: float) -> None:
+        """Compute and log the loss of an update, and accumulate its gradients, weighted by ``share``."""
         with self._only(self._network_of(name)):
-            evaluation.apart = bool(self._shares_every) and self.train_step % self._shares_every == 0
+            evaluation.apart = bool(self._gradient_norms) and self.train_step % self._gradient_norms == 0
             total, terms = evaluation.compute()
             if evaluation.apart:
-                for term, value in shares_of(evaluation.parts, self._parameters_of(name)).items():
-                    self._log.add(f"train/{name}/{term}_share", share * value)
+                for term, value in relative_gradient_norms(evaluation.parts, self._parameters_of(name)).items():
+                    self._log.add(f"train/{name}/{term}_relative_grad_norm", share * value)
             for term, value in {**terms, "total": total}.items():
                 self._log.add(f"train/{name}/{term}", share * value.detach())
-            # Asking costs nothing on the CPU; on an accelerator it would stall every step, so
-            # there flush_log and check_finite look at all steps since the last writing.
-            if total.device.type == "cpu" and not math.isfinite(total.item()):
-                self._stop_at(self._log.nonfinite(), self.train_step + 1)
+            self.check_loss(total)
             self.manual_backward(total * share if share != 1.0 else total)
 
     def _step(self, name: str) -> None:
+        """Clip the gradients of an update, and step its optimizer and schedule."""
         optimizer, scheduler = self._stepped[name]
         limit = self._clip.get(name) if isinstance(self._clip, Mapping) else self._clip
         if limit or (self.train_step + 1) % self.log_every == 0:
@@ -217,7 +199,7 @@ class AnimeModule(pl.LightningModule):
 
     @contextlib.contextmanager
     def _only(self, trained: str) -> Iterator[None]:
-        """Freeze all trainable networks but one: no stray gradients, and no work for them."""
+        """Freeze all trainable networks but one, so that no others get gradients."""
         others = [p for name, ps in self._network_parameters.items() if name != trained for p in ps if p.requires_grad]
         for parameter in others:
             parameter.requires_grad_(False)
@@ -232,55 +214,9 @@ class AnimeModule(pl.LightningModule):
         block = getattr(strategy, "block_backward_sync", None)
         return block() if block is not None else contextlib.nullcontext()
 
-    # --- logging and the guard ---------------------------------------------------------------------
-
-    def flush_log(self) -> None:
-        """Write the mean of everything recorded since the last call, at ``train_step``.
-
-        Raises:
-            AnimegenError: if a value became NaN or infinite.
-        """
-        row = self._log.means()
-        if not row:
-            return
-        if not all(map(math.isfinite, row.values())):
-            self._stop_at(self._log.nonfinite(), self.train_step)
-        self._log.clear()
-        for name, stepped in self._stepped.items():
-            row[f"opt/lr/{name}"] = stepped.optimizer.param_groups[0]["lr"]
-        self.write(row)
-
-    def write(self, row: dict[str, float]) -> None:
-        """Send scalars to all loggers at ``train_step``."""
-        self.shown.update(row)
-        for logger in self._trainer.loggers if self._trainer is not None else []:
-            logger.log_metrics(row, step=self.train_step)
-
-    def check_finite(self) -> None:
-        """Look at the losses since the last writing and at the weights; called before a checkpoint is written.
-
-        Raises:
-            AnimegenError: if any is NaN or infinite, so that a checkpoint never holds spoilt weights.
-        """
-        if not all(map(math.isfinite, self._log.means().values())):
-            self._stop_at(self._log.nonfinite(), self.train_step)
-        for name, parameters in self._network_parameters.items():
-            # Not the largest weight: a process may have an empty shard of a network that is cut up, which has none.
-            norm = nn.utils.get_total_norm(parameters).item()
-            if not math.isfinite(norm):
-                self._stop(f"The weights of '{name}' became {norm}", self.train_step)
-
-    def _stop_at(self, found: NonFinite | None, step: int) -> None:
-        if found is not None:
-            network, _, term = found.tag.removeprefix("train/").rpartition("/")
-            what = f"The term '{term}' of '{network}'" if network else f"'{term}'"
-            self._stop(f"{what} became {found.value}", step - found.steps_ago)
-
-    def _stop(self, what: str, step: int) -> None:
-        raise AnimegenError(
-            f"{what} in train step {step}; training stopped and the last checkpoint is intact. Try a smaller"
-            " learning rate, model.clip=1, precision=fp32, or a smaller weight of that term."
-        )
+    def learning_rates(self) -> dict[str, float]:
+        """Return the learning rate of each update as ``opt/lr/<update>``."""
+        return {f"opt/lr/{name}": step.optimizer.param_groups[0]["lr"] for name, step in self._stepped.items()}
 
     # --- optimizers and networks ---------------------------------------------------------------------
 
@@ -307,20 +243,20 @@ class AnimeModule(pl.LightningModule):
                 )
 
     def configure_model(self) -> None:
-        """Shard the networks, if the trainer asks for it; called by Lightning."""
+        """Shard the networks for a sharded strategy; called by Lightning."""
         shard(self, self.networks())
 
     def setup(self, stage: str) -> None:
-        """Prepare memory format and compilation; called by Lightning."""
+        """Set the memory format and compile; called by Lightning."""
         if self._channels_last:
-            # The feature network takes part, else every pass through it would convert back and forth.
+            # Including the feature network, which would otherwise convert its input in each pass.
             self.to(memory_format=torch.channels_last)
         if stage == "fit":
             for name in self._compile:
                 self._network(name).compile()
 
     def on_fit_start(self) -> None:
-        """Check the data, resolve optimizers by name and start the EMA."""
+        """Check the data, look up optimizers by name, and start the EMA."""
         self._check_pairs()
         optimizers = self.optimizers()
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
@@ -338,40 +274,24 @@ class AnimeModule(pl.LightningModule):
             self._ema.load_state_dict(self._ema_state)
             self._ema_state = None
 
+    def on_train_end(self) -> None:
+        """Log what was recorded since the last log entry."""
+        self.flush_log()
+
     def _make_ema(self, networks: Iterable[str] = (), decay: float = 0.999, **unknown: Any) -> Ema:
         if unknown or not networks:
             raise AnimegenError(f"model.ema has the keys networks (at least one) and decay, not {self._ema_settings}.")
         return Ema({name: self._network(name) for name in networks}, decay)
 
     def _check_pairs(self) -> None:
-        """Refuse to compare photos with the drawings of other scenes."""
+        """Check that photos and anime of a batch are pairs, if the model needs them."""
         train = getattr(getattr(self.trainer, "datamodule", None), "train", None)
         aligned = getattr(train, "aligned", None)
         if self.needs_pairs and aligned is not None and not any({"photo", "anime"} <= set(keys) for keys in aligned):
             raise AnimegenError(
-                f"{type(self).__name__} learns from pairs, but these data show photos and anime of different scenes:"
-                " use data=paired/toonworld, or data=paired/folders."
+                f"{type(self).__name__} is trained on pairs, but photos and anime of these data are from different"
+                " scenes: use data=paired/toonworld, or data=paired/folders."
             )
-
-    def ema_scope(self) -> contextlib.AbstractContextManager:
-        """Use the averaged weights inside the ``with`` block, if the model keeps any."""
-        return self._ema.scope() if self._ema is not None else contextlib.nullcontext()
-
-    @contextlib.contextmanager
-    def applied(self) -> Iterator[None]:
-        """Be as users apply the model inside the ``with`` block: eval mode, averaged weights, no gradients."""
-        modes = {module: module.training for module in self.modules()}
-        self.eval()
-        try:
-            with torch.inference_mode(), self.ema_scope():
-                yield
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
-
-    def on_train_end(self) -> None:
-        """Write what was recorded since the last writing."""
-        self.flush_log()
 
     def _network_of(self, update: str) -> str:
         if update not in self._stepped:
@@ -394,32 +314,31 @@ class AnimeModule(pl.LightningModule):
             )
         return network
 
-    # --- validation and checkpoints -------------------------------------------------------------------
-
-    def on_validation_start(self) -> None:
-        """Collect metrics from scratch."""
-        self._validation = {}
+    # --- validation, application and checkpoints ------------------------------------------------------
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int = 0) -> None:
-        """Collect what :meth:`validate` returns, computed with the averaged weights."""
+        """Collect the metrics of one batch, computed with the averaged weights."""
         with self.ema_scope():
-            for name, value in self.validate(batch).items():
-                self._validation.setdefault(name, []).append(value.detach().float().reshape(-1))
+            super().validation_step(batch, batch_idx)
 
-    def on_validation_epoch_end(self) -> None:
-        """Write ``val/<metric>`` (mean over all samples of all ranks) at ``train_step``."""
-        row = {}
-        for name, values in self._validation.items():
-            column = torch.cat(values)
-            total = torch.stack([column.sum(), torch.tensor(float(len(column)), device=column.device)])
-            total = self.trainer.strategy.reduce(total, reduce_op="sum")
-            row[f"val/{name}"] = (total[0] / total[1]).item()
-        if row:
-            self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in row.items()})
-            self.write(row)
+    def ema_scope(self) -> contextlib.AbstractContextManager:
+        """Use the averaged weights inside the ``with`` block, if there are any."""
+        return self._ema.scope() if self._ema is not None else contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """Use the model as in application inside the ``with`` block: eval mode, averaged weights, no gradients."""
+        modes = {module: module.training for module in self.modules()}
+        self.eval()
+        try:
+            with torch.inference_mode(), self.ema_scope():
+                yield
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the step counter and the averages (see :mod:`animegen.engine.checkpoint` for the rest)."""
+        """Add the train step and the averages (see :mod:`animegen.engine.checkpoint` for the rest)."""
         state = checkpoint.setdefault("animegen", {})
         state.update(self.run_info)
         state["metrics"] = dict(self.shown)
@@ -429,7 +348,7 @@ class AnimeModule(pl.LightningModule):
             state["ema"] = self._ema.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over the step counter and the averages."""
+        """Restore the train step and the averages."""
         state = checkpoint.get("animegen", {})
         names = state.get("optimizers")
         if names is not None and self._optimizer_factories and names != list(self._optimizer_factories):
@@ -442,7 +361,7 @@ class AnimeModule(pl.LightningModule):
 
 
 def _chunks(batch: dict[str, Tensor], count: int) -> list[tuple[dict[str, Tensor], int]]:
-    """Cut every tensor of a batch into ``count`` pieces along the first axis; return (piece, samples)."""
+    """Cut all tensors of a batch into ``count`` pieces along the first axis; return pieces and their sizes."""
     size = len(next(iter(batch.values())))
     bounds = [round(size * i / count) for i in range(count + 1)]
     pairs = [(a, b) for a, b in itertools.pairwise(bounds) if b > a]

@@ -1,11 +1,11 @@
-"""What a network is trained for: an Objective is a dict of named, weighted terms over a shared Context.
+"""Objectives: named, weighted loss terms over a shared context.
 
 A model binds the tensors of one step to an objective::
 
     yield "generator", self.objectives["generator"](fake=fake, photo=batch["photo"], ...)
 
-Nothing is computed by that call. The base module evaluates the bound objective once the right
-network is unfrozen, so a term never leaves gradients where they do not belong.
+This call computes nothing. The base module evaluates the bound objective while only the trained network has gradients
+enabled.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class Context:
     """The named values of one step that loss terms read.
 
     Args:
-        entries: tensors, or functions without arguments that are called at most once, when first
-            read (so the discriminator is not run for an objective without an adversarial term).
-            Functions read several entries at once by returning a dict; its keys become entries.
-        plan: for each (extractor, entry) all layers that the terms of the objective will ask for,
-            so that one pass of the extractor serves them all.
+        entries: tensors, or functions without arguments that are called at most once, on first access: the
+            discriminator is not run for an objective without an adversarial term. A function can return a dict of
+            several entries.
+        plan: for each (extractor, entry) all layers that the terms of the objective read, so that the extractor runs
+            once.
     """
 
     def __init__(self, entries: Mapping[str, Any], plan: Mapping[tuple[str, str], Layers] | None = None) -> None:
@@ -66,22 +66,25 @@ class Context:
                     "A loss term needs perceptual features, but the model has none: set model.features"
                     " (backbone and weights), or delete the term with ~model.objectives.<network>.<term>."
                 )
-            # A target needs no graph: it is a constant of the step.
+            # A target needs no graph.
             with torch.set_grad_enabled(torch.is_grad_enabled() and image.requires_grad):
                 self._features[key] = network(image, self._plan.get(key, layers))
         return {layer: self._features[key][layer] for layer in layers}
 
 
 class Term(nn.Module):
-    """One named loss: the loss module, its weight, and the context entries that it reads.
+    """A loss module with its weight, its schedule, and the context entries that it reads.
 
     Args:
-        loss: returns a scalar. If it has ``layers``, its arguments are features at these layers.
-        weight: factor in the total. A term of weight 0 is never built (see :class:`Objective`).
-        reads: argument name of ``loss.forward`` -> name of the context entry.
+        loss: module that returns a scalar. If it has ``layers``, its arguments are features at these layers.
+        weight: weight in the total. A term of weight 0 is never built (see :class:`Objective`).
+        reads: argument of ``loss.forward`` -> name of the context entry.
         start: ``train_step`` from which the term is active.
-        ramp: number of steps over which the weight grows linearly from 0 after ``start``.
-        every: the term is active only on every so many steps, counted from ``start``.
+        ramp: number of steps after ``start`` in which the weight increases linearly from 0.
+        every: interval in steps, counted from ``start``, at which the term is active.
+
+    Raises:
+        AnimegenError: if ``every`` is not positive.
     """
 
     def __init__(
@@ -101,11 +104,11 @@ class Term(nn.Module):
         self.ramp = int(ramp)
         self.every = int(every)
         if self.every < 1:
-            raise AnimegenError(f"A loss term has every={every}: it must be at least 1, which means on every step.")
+            raise AnimegenError(f"A loss term has every={every}: it must be at least 1.")
 
     @property
     def layers(self) -> Layers:
-        """The feature layers that the loss reads; empty if it reads the entries themselves."""
+        """Feature layers that the loss reads; empty for a loss on the entries themselves."""
         return tuple(getattr(self.loss, "layers", ()))
 
     @property
@@ -114,7 +117,7 @@ class Term(nn.Module):
         return getattr(self.loss, "extractor", "features")
 
     def strength(self, step: int) -> float:
-        """Return the share of the weight in force at ``step``: 0 before ``start`` and between turns, then up to 1."""
+        """Return the fraction of the weight at ``step``: 0 before ``start`` and between intervals, else up to 1."""
         if step < self.start or (step - self.start) % self.every:
             return 0.0
         return 1.0 if self.ramp == 0 else min(1.0, (step - self.start + 1) / self.ramp)
@@ -136,10 +139,10 @@ class Evaluation:
     def __init__(self, objective: Objective, entries: Mapping[str, Any]) -> None:
         self.objective = objective
         self.entries = entries
-        #: Whether gradients of single terms will be asked for after :meth:`compute`.
+        #: Whether the gradients of single terms are needed after :meth:`compute`.
         self.apart = False
-        #: After :meth:`compute`: what is added up, by term. Where the gradient of a term takes a way of its own, only
-        #: the gradient of its part is right, and only if ``apart`` was set.
+        #: Weighted terms, set by :meth:`compute`. With ``apart`` their gradients are those of the terms, even in
+        #: subclasses that compute the gradient of the total in another way; the values may differ there.
         self.parts: dict[str, Tensor] = {}
 
     def compute(self) -> tuple[Tensor, dict[str, Tensor]]:
@@ -154,8 +157,8 @@ class Evaluation:
                 raise AnimegenError(f"The loss term '{name}': {error}") from error
         if not values:
             raise AnimegenError(
-                f"An objective has no active term at train step {self.objective.step}: give it a term with a weight"
-                " other than 0 that starts no later."
+                f"An objective has no active term at train step {self.objective.step}: it needs a term with a weight"
+                " other than 0 that has started."
             )
         self.parts = {name: self.objective.weight(name) * value for name, value in values.items()}
         weighted = list(self.parts.values())
@@ -163,22 +166,21 @@ class Evaluation:
 
 
 class Objective(nn.Module):
-    """A dict of terms from the configuration.
+    """A weighted sum of loss terms from the configuration.
+
+    The configuration node has ``_recursive_: false``, so that Hydra does not build the losses of deleted terms. The
+    module sets ``step`` before each step. ``factors`` are the results of the influence calibration, 1 without it, and
+    are saved in checkpoints.
 
     Args:
-        terms: name -> ``{loss: {_target_: ...}, weight, reads, start, ramp, every}`` (or a ready
-            :class:`Term`). ``None`` and terms of weight 0 are never built and cost nothing.
-
-    The configuration node has ``_recursive_: false``, so that Hydra leaves the building to us and the losses of
-    deleted terms are not built.
-    ``step`` is set by the module before each step. ``factors`` holds what the influence
-    calibration found (1 without it) and is saved in the checkpoint.
+        **terms: name -> ``{loss: {_target_: ...}, weight, reads, start, ramp, every}``, or a :class:`Term`. ``None``
+            and terms of weight 0 are not built.
     """
 
     def __init__(self, **terms: Term | dict[str, Any] | None) -> None:
         super().__init__()
         self.step = 0
-        #: Entries that every step has; the module puts its feature network here.
+        #: Context entries of all steps; the module adds its feature network.
         self.shared: dict[str, Any] = {}
         self.terms = nn.ModuleDict()
         for name, term in terms.items():
@@ -192,20 +194,20 @@ class Objective(nn.Module):
         return cast(Term, self.terms[name])
 
     def active(self) -> list[str]:
-        """Return the names of the terms that count at the present step."""
+        """Return the names of the terms that are active in the current step."""
         return [name for name in self.terms if self.term(name).strength(self.step) > 0]
 
     def weight(self, name: str) -> float:
-        """Return the weight of a term in force at the present step."""
+        """Return the weight of a term in the current step."""
         term = self.term(name)
         return term.weight * self.factors[name] * term.strength(self.step)
 
     def reads(self, entry: str) -> bool:
-        """Tell whether an active term reads the context entry ``entry``."""
+        """Return whether an active term reads a context entry."""
         return any(entry in self.term(name).reads.values() for name in self.active())
 
     def plan(self, active: list[str]) -> dict[tuple[str, str], Layers]:
-        """Return for each (extractor, entry) the union of layers that the active terms ask for."""
+        """Return for each (extractor, entry) the union of the layers that the active terms read."""
         plan: dict[tuple[str, str], Layers] = {}
         for name in active:
             term = self.term(name)
@@ -215,7 +217,7 @@ class Objective(nn.Module):
         return plan
 
     def forward(self, **entries: Tensor | Callable[[], Any] | Any) -> Evaluation:
-        """Bind the values of one step; nothing is computed yet."""
+        """Bind the values of one step; evaluated by :meth:`Evaluation.compute`."""
         return Evaluation(self, {**self.shared, **entries})
 
     def get_extra_state(self) -> dict[str, float]:
@@ -223,12 +225,12 @@ class Objective(nn.Module):
         return dict(self.factors)
 
     def set_extra_state(self, state: dict[str, float]) -> None:
-        """Take over the calibration factors of terms that exist here."""
+        """Restore the calibration factors of existing terms."""
         self.factors.update({name: float(value) for name, value in state.items() if name in self.factors})
 
 
 class Objectives(nn.ModuleDict):
-    """The objectives of a model by update name; one that is missing is explained."""
+    """The objectives of a model by update name."""
 
     def __getitem__(self, name: str) -> Objective:
         """Return the objective of an update.

@@ -1,4 +1,4 @@
-"""Learning-rate schedules, counted in the steps of their optimizer."""
+"""Learning rate schedules, in steps of their optimizer."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from torch.optim.lr_scheduler import LambdaLR
 
 
 def flat_then_linear(optimizer: Optimizer, steps: int, flat: float = 0.5, last: float = 0.0) -> LambdaLR:
-    """Keep the learning rate for the share ``flat`` of ``steps``, then lower it linearly to ``last`` of it.
+    """Constant learning rate for a fraction ``flat`` of ``steps``, then linear decay to a fraction ``last``.
 
     Args:
-        optimizer: whose rate is scheduled.
+        optimizer: the scheduled optimizer.
         steps: length of the whole schedule.
-        flat: share of the steps at full rate, in [0, 1].
-        last: share of the rate that is left at the end, in [0, 1].
+        flat: fraction of the steps at the full rate, in [0, 1].
+        last: final fraction of the rate, in [0, 1].
     """
     begin = flat * steps
 

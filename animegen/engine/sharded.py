@@ -1,4 +1,4 @@
-"""Training with the weights, gradients and optimizer states cut up over all processes (FSDP)."""
+"""Training with weights, gradients and optimizer states sharded over all processes (FSDP)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch.distributed.fsdp import fully_shard
 
 
 class ShardedStrategy(ModelParallelStrategy):
-    """PyTorch's ``fully_shard`` (FSDP2) over all processes, a shard for each; checkpoints are whole, as always.
+    """PyTorch's ``fully_shard`` (FSDP2) over all processes; checkpoints hold the full weights.
 
-    Lightning's own FSDP strategy wraps the whole module, which does not go with several optimizers and with networks
-    that are frozen in turn; here each network is sharded by itself.
+    Lightning's FSDP strategy wraps the whole module, which does not support several optimizers and alternately frozen
+    networks; here each network is sharded separately.
 
     Args:
         **settings: see :class:`pytorch_lightning.strategies.ModelParallelStrategy`.
@@ -25,17 +25,17 @@ class ShardedStrategy(ModelParallelStrategy):
         super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False, **settings)
 
     def setup_environment(self) -> None:
-        """Start the processes; all of them share the batch."""
+        """Start the processes, all of them data-parallel."""
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
 
 
 def shard(module: LightningModule, networks: dict[str, nn.Module]) -> None:
-    """Cut the weights of networks up over the processes, if the strategy of the trainer is to."""
+    """Shard the weights of networks over the processes, if the trainer has a `ShardedStrategy`."""
     if not isinstance(module.trainer.strategy, ShardedStrategy):
         return
     for network in networks.values():
-        # torch cuts up weights in the usual memory order only, and channels_last has put them into another.
+        # torch shards contiguous weights only, and channels_last has changed their memory format.
         network.to(memory_format=torch.contiguous_format)
-        # Off again after each forward, so that the parameters at rest are the shards that the optimizers have.
+        # Resharded after each forward pass, so that the parameters are the shards that the optimizers hold.
         fully_shard(network, mesh=module.trainer.strategy.device_mesh["data_parallel"], reshard_after_forward=True)

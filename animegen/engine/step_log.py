@@ -1,4 +1,4 @@
-"""The scalars of the steps since the last writing, kept on the device so that no step waits for it."""
+"""Scalars of the steps since the last log entry, kept on the device to avoid synchronisation in each step."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from torch import Tensor
 
 
 class NonFinite(NamedTuple):
-    """The first value that is no finite number: its tag, the value, and how many steps ago it was recorded."""
+    """The first recorded value that is NaN or infinite.
+
+    Attributes:
+        tag: tag of the value.
+        value: the value.
+        steps_ago: number of steps since then.
+    """
 
     tag: str
     value: float
@@ -18,28 +24,28 @@ class NonFinite(NamedTuple):
 
 
 class StepLog:
-    """Collects scalar tensors step by step; :meth:`means` reads them all with one transfer."""
+    """Collects scalar tensors by step; :meth:`means` transfers all of them at once."""
 
     def __init__(self) -> None:
         self._steps: list[dict[str, Tensor]] = []
 
     def begin(self) -> None:
-        """Open a new step."""
+        """Start a new step."""
         self._steps.append({})
 
     def add(self, tag: str, value: Tensor) -> None:
-        """Add a scalar to the value of ``tag`` in the open step; outside of a step nothing is kept."""
+        """Add a scalar to the value of ``tag`` in the current step; ignored before the first step."""
         if self._steps:
             step = self._steps[-1]
             step[tag] = step[tag] + value.detach() if tag in step else value.detach()
 
     def set(self, tag: str, value: Tensor) -> None:
-        """Set the value of ``tag`` in the open step; outside of a step nothing is kept."""
+        """Set the value of ``tag`` in the current step; ignored before the first step."""
         if self._steps:
             self._steps[-1][tag] = value.detach()
 
     def restart(self, prefix: str) -> None:
-        """Forget the tags of the open step that begin with ``prefix``: of several equal updates, the last counts."""
+        """Discard the tags with a prefix in the current step, so that the last of several equal updates is logged."""
         if self._steps:
             self._steps[-1] = {tag: value for tag, value in self._steps[-1].items() if not tag.startswith(prefix)}
 
@@ -55,7 +61,7 @@ class StepLog:
         return dict(zip(columns, means.tolist(), strict=True))
 
     def nonfinite(self) -> NonFinite | None:
-        """Return the first value that is NaN or infinite; values of later steps only follow from it."""
+        """Return the first value that is NaN or infinite; later ones are its consequences."""
         for position, step in enumerate(self._steps):
             for tag, tensor in step.items():
                 if not math.isfinite(value := tensor.item()):
@@ -63,5 +69,5 @@ class StepLog:
         return None
 
     def clear(self) -> None:
-        """Forget all steps."""
+        """Discard all steps."""
         self._steps = []

@@ -1,4 +1,4 @@
-"""Weights of other projects: reading them as data, recognising whose they are, giving them our names."""
+"""Conversion of the weights of other projects: reading, format detection, renaming."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ from animegen.nn.weight_files import checked_state, load_data
 
 State = dict[str, Tensor]
 
-#: Under these keys training scripts keep a state dict, in the order in which they are tried.
+#: Keys under which training scripts store a state dict, in the order in which they are tried.
 CONTAINERS = ("state_dict", "model_state_dict", "generator", "model")
-#: Put before all names by DataParallel, torch.compile, and modules that hold the generator as an attribute.
+#: Prefixes of all names from DataParallel, torch.compile, and modules with the generator as an attribute.
 PREFIXES = ("module.", "_orig_mod.", "generator.", "model.")
 _SHOWN = 3
 _LEVELS = 8  # of containers in each other
 
 
 @dataclass(frozen=True)
-class Importer:
-    """How to take over the generators of one project.
+class WeightConversion:
+    """Conversion of the generators of one project.
 
-    A family offers its importers as the tuple ``IMPORTERS`` in ``animegen.models.<family>.weight_conversion``.
+    A family lists its conversions in the tuple ``CONVERSIONS`` of ``animegen.models.<family>.weight_conversion``.
     """
 
-    #: What ``format=`` calls it.
+    #: Name, the value of ``format=``.
     name: str
-    #: One line: whose weights.
+    #: One-line description.
     about: str
-    #: Their module -> the module of our network; ``.weight`` and ``.bias`` keep their names.
+    #: Module in the file -> module of the network here; ``.weight`` and ``.bias`` keep their names.
     modules: Mapping[str, str]
-    #: Returns the overrides of ``animegen train`` that choose a model which computes the same, given their state dict.
+    #: Maps the state dict to the overrides of ``animegen train`` that select an equivalent model.
     overrides: Callable[[Mapping[str, Tensor]], list[str]]
-    #: The attribute of our model that is their network.
+    #: Attribute of the model that is the converted network.
     network: str = "generator"
 
     def rename(self, key: str) -> str | None:
-        """Return our name of one of their tensors, or ``None`` if there is none."""
+        """Return the name here of a tensor in the file, or ``None`` if it has none."""
         module, _, leaf = key.rpartition(".")
         return f"{self.modules[module]}.{leaf}" if module in self.modules else None
 
 
 def read_state(path: Path) -> State:
-    """Read a state dict, without running code from the file and without the containers around it.
+    """Read a state dict, unwrapped from containers and prefixes; no code in the file is run.
 
     Raises:
         AnimegenError: if the file is missing or damaged, holds more than plain data, or no state dict.
@@ -72,7 +72,7 @@ def _unwrapped(content: object, path: Path) -> State:
             break
         content = inner
     raise AnimegenError(
-        f"'{path}' holds no state dict, neither by itself nor under {', '.join(CONTAINERS)}: in the other project save"
+        f"'{path}' holds no state dict, neither directly nor under {', '.join(CONTAINERS)}: in the other project save"
         " the generator's state_dict()."
     )
 
@@ -83,49 +83,55 @@ def _without_prefixes(state: State) -> State:
     return state
 
 
-def choose_importer(state: Mapping[str, Tensor], importers: Iterable[Importer], format_: str, path: Path) -> Importer:
-    """Return the importer called ``format_``, or for ``auto`` the one whose names the state dict has.
+def choose_conversion(
+    state: Mapping[str, Tensor], conversions: Iterable[WeightConversion], format_: str, path: Path
+) -> WeightConversion:
+    """Return the conversion called ``format_``, or for ``auto`` the one that knows most names of the state dict.
 
     Raises:
         AnimegenError: if there is none.
     """
-    known = {importer.name: importer for importer in importers}
+    known = {conversion.name: conversion for conversion in conversions}
     if format_ != "auto":
         if format_ not in known:
             raise AnimegenError(f"format={format_} is not possible: use auto, or one of {', '.join(known)}.")
         return known[format_]
-    mine = {name: sum(i.rename(key) is not None for key in state) / len(state) for name, i in known.items()}
-    best = max(mine, key=lambda name: mine[name])
-    # Half of the names at least: then the rest can be named as what is wrong with the file.
-    if mine[best] < 0.5:
+    shares = {name: sum(c.rename(key) is not None for key in state) / len(state) for name, c in known.items()}
+    best = max(shares, key=lambda name: shares[name])
+    # If at least half of the names are known, the file is probably an incomplete one of that project.
+    if shares[best] < 0.5:
         raise AnimegenError(
-            f"'{path}' is of no project that animegen can import ({', '.join(known)}): its weights are called"
+            f"'{path}' is not from a project that animegen can import ({', '.join(known)}): its weights are called"
             f" {_some(list(state))}."
         )
     return known[best]
 
 
-def translate(state: Mapping[str, Tensor], importer: Importer, shapes: Mapping[str, torch.Size], path: Path) -> State:
-    """Give weights our names; every tensor has to be used, every one of ours filled, all shapes have to fit.
+def convert(
+    state: Mapping[str, Tensor], conversion: WeightConversion, shapes: Mapping[str, torch.Size], path: Path
+) -> State:
+    """Rename the tensors of a state dict to those of a network; names and shapes have to match completely.
 
     Args:
-        state: their state dict.
-        importer: of their project.
-        shapes: name -> shape of all tensors of our network.
-        path: of their file, for messages.
+        state: the state dict of the file.
+        conversion: conversion of its project.
+        shapes: name -> shape of all tensors of the network.
+        path: path of the file, for messages.
 
     Raises:
-        AnimegenError: with what is missing, unknown and misshapen.
+        AnimegenError: if tensors are missing, unknown, of another shape, or not finite.
     """
-    theirs = {
-        f"{our}.{leaf}": f"{their}.{leaf}" for their, our in importer.modules.items() for leaf in ("weight", "bias")
+    sources = {
+        f"{target}.{leaf}": f"{source}.{leaf}"
+        for source, target in conversion.modules.items()
+        for leaf in ("weight", "bias")
     }
-    ours = {key: importer.rename(key) for key in state}
-    unknown = [key for key, name in ours.items() if name not in shapes]
-    filled = {name: state[key] for key, name in ours.items() if name is not None and name in shapes}
-    missing = [theirs.get(name, name) for name in shapes if name not in filled]
+    targets = {key: conversion.rename(key) for key in state}
+    unknown = [key for key, name in targets.items() if name not in shapes]
+    filled = {name: state[key] for key, name in targets.items() if name is not None and name in shapes}
+    missing = [sources.get(name, name) for name in shapes if name not in filled]
     misshapen = [
-        f"{theirs[name]} ({_size(value.shape)} instead of {_size(shapes[name])})"
+        f"{sources[name]} ({_size(value.shape)} instead of {_size(shapes[name])})"
         for name, value in filled.items()
         if value.shape != shapes[name]
     ]
@@ -135,10 +141,12 @@ def translate(state: Mapping[str, Tensor], importer: Importer, shapes: Mapping[s
         if keys
     ]
     if faults:
-        raise AnimegenError(f"'{path}' is no complete generator of {importer.name}; {'; '.join(faults)}.")
-    spoilt = [theirs[name] for name, value in filled.items() if not torch.isfinite(value).all()]
-    if spoilt:
-        raise AnimegenError(f"'{path}' holds values that are not finite in {_some(spoilt)}: use an earlier checkpoint.")
+        raise AnimegenError(f"'{path}' is not a complete generator of {conversion.name}; {'; '.join(faults)}.")
+    not_finite = [sources[name] for name, value in filled.items() if not torch.isfinite(value).all()]
+    if not_finite:
+        raise AnimegenError(
+            f"'{path}' holds values that are not finite in {_some(not_finite)}: use an earlier checkpoint."
+        )
     return {name: value.float() for name, value in filled.items()}
 
 

@@ -20,7 +20,7 @@ from animegen.engine.runs import resolve_checkpoint
 from animegen.errors import AnimegenError
 from animegen.files import completed
 from animegen.inference import export_graph as graphs
-from animegen.inference.export_graph import Drawing
+from animegen.inference.export_graph import ExportWrapper
 from animegen.inference.options import ExportOptions, FileFormat
 from animegen.inference.targets import Job, check_targets
 from animegen.tasks.protocols import Stylizer
@@ -57,7 +57,7 @@ def sample_pictures(smallest_side: int, seed: int = 0) -> Iterator[tuple[str, Te
     yield "black and white", F.interpolate(noise(1, 9, 9), sides(), mode="nearest").sign()
 
 
-def compare(drawn: Callable[[Tensor], Tensor], drawing: Drawing) -> list[Compared]:
+def compare(drawn: Callable[[Tensor], Tensor], drawing: ExportWrapper) -> list[Compared]:
     """Compare an exported function with its model on :func:`sample_pictures`.
 
     Raises:
@@ -108,7 +108,7 @@ def check(rows: list[Compared], tolerance: float) -> None:
 # --- the command ----------------------------------------------------------------------------------------------
 
 
-def describe(model: AnimeModule, drawing: Drawing, weights: str) -> dict[str, str]:
+def describe(model: AnimeModule, drawing: ExportWrapper, weights: str) -> dict[str, str]:
     """Return what an exported file says about itself."""
     batch = "1" if drawing.one_by_one else "batch"
     return {
@@ -120,13 +120,13 @@ def describe(model: AnimeModule, drawing: Drawing, weights: str) -> dict[str, st
         "layout": f"{batch},3,height,width; RGB; float32",
         "input_range": "-1,1",
         "output_range": "-1,1",
-        "factor": str(drawing.factor),
+        "size_divisor": str(drawing.size_divisor),
         "padding": "inside: any height and width from smallest_side on",
         "smallest_side": str(drawing.smallest_side),
     }
 
 
-def remembers(drawing: Drawing) -> bool:
+def remembers(drawing: ExportWrapper) -> bool:
     """Tell whether the drawing of a frame depends on earlier frames."""
     frame = torch.zeros(1, 3, drawing.smallest_side, drawing.smallest_side, device=drawing.device)
     with torch.no_grad():
@@ -159,7 +159,7 @@ def export_model(
     Raises:
         AnimegenError: if the model cannot be exported, or the file draws something else.
     """
-    drawing = Drawing(model).eval()
+    drawing = ExportWrapper(model).eval()
     program = graphs.export_program(drawing)
     if remembers(drawing):
         print(

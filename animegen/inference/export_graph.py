@@ -1,4 +1,4 @@
-"""A model as a graph in a file that runs without animegen: torch's own format and ONNX."""
+"""Export of a model as a graph in a file that runs without animegen: pt2 (torch.export) and ONNX."""
 
 from __future__ import annotations
 
@@ -15,31 +15,29 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
-from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
 
 from animegen.errors import AnimegenError
 from animegen.inference.options import FileFormat
-from animegen.tasks.protocols import Stylizer
+from animegen.tasks.protocols import Exportable, Stylizer
 
-#: Operator sets of ONNX that torch can write.
+#: ONNX operator sets that torch can write.
 OPSETS = range(18, 24)
-#: Name of the metadata inside a pt2 file (``extra_files``); an ONNX file has them in ``metadata_props``.
+#: Name of the metadata in a pt2 file (``extra_files``); an ONNX file stores it in ``metadata_props``.
 METADATA_FILE = "animegen.json"
-#: Packages of the extra ``export``.
+#: Packages of the optional dependency group ``export``.
 EXTRA = ("onnx", "onnxscript", "onnxruntime")
 LARGEST_SIDE = 65536
 
 
-# --- the function ---------------------------------------------------------------------------------------------
+# --- the graph ---------------------------------------------------------------------------------------------
 
 
-class Drawing(nn.Module):
-    """What a model does to single pictures of any size, as one function that can be exported with free sizes.
+class ExportWrapper(nn.Module):
+    """The function that is exported: a model applied to single images of any size.
 
-    The picture is reflected at the right and bottom edge up to the next multiple of the model's ``factor``, and the
-    drawing is cropped, as :func:`~animegen.tasks.stylize.pad_and_crop` does. Both are done by look-up here: torch's
-    padding and slicing would tie the graph to sizes that are a multiple, or to those that are not.
+    Images are padded by reflection at the right and bottom edge to the next multiple of ``size_divisor``, and outputs
+    are cropped, as :func:`~animegen.tasks.stylize.pad_and_crop` does. Both are implemented by index lookups: padding
+    and slicing by torch would specialise the graph to sizes that are multiples, or to sizes that are not.
 
     Args:
         model: any :class:`~animegen.tasks.protocols.Stylizer`.
@@ -48,112 +46,89 @@ class Drawing(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        self.factor = int(cast(Stylizer, model).factor)
-        #: The exported graph takes batches of one picture only; see :func:`export_program`.
+        self.size_divisor = int(cast(Stylizer, model).size_divisor)
+        #: Whether the exported graph is limited to batches of one image, see :func:`export_program`.
         self.one_by_one = False
 
     @property
     def smallest_side(self) -> int:
-        """Height and width of the smallest picture, in pixels."""
-        return 4 * self.factor  # with less, maps inside become single pixels, which torch takes for a case of its own
+        """Smallest height and width of an image, in pixels."""
+        return 4 * self.size_divisor  # smaller images have feature maps of one pixel, which torch specialises on
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The device of the model."""
         return next(self.parameters(), torch.zeros(())).device
 
     def forward(self, photo: Tensor) -> Tensor:
         """Map (B,3,H,W) in [-1,1] to the same shape and range; H and W are at least :attr:`smallest_side`."""
         height, width = photo.shape[-2:]
-        home = photo.device
-        photo = photo.index_select(-2, self._reflected(height, home)).index_select(-1, self._reflected(width, home))
-        drawing = cast(Stylizer, self.model).stylize(photo, None)[0]
-        rows, columns = torch.arange(height, device=home), torch.arange(width, device=home)
-        return drawing.index_select(-2, rows).index_select(-1, columns)
+        device = photo.device
+        photo = photo.index_select(-2, self._reflected(height, device)).index_select(-1, self._reflected(width, device))
+        output = cast(Stylizer, self.model).stylize(photo, None)[0]
+        rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
+        return output.index_select(-2, rows).index_select(-1, columns)
 
     def _reflected(self, side: int, device: torch.device) -> Tensor:
-        """Return which pixel to take at each place of the padded side."""
-        place = torch.arange((side + self.factor - 1) // self.factor * self.factor, device=device)
-        return torch.where(place < side, place, 2 * (side - 1) - place)
+        """Return the source index for each index of the padded side."""
+        index = torch.arange((side + self.size_divisor - 1) // self.size_divisor * self.size_divisor, device=device)
+        return torch.where(index < side, index, 2 * (side - 1) - index)
+
+    def drop_training_weights(self) -> None:
+        """Delete the weights that the model does not name in ``exported_weights``, such as those of discriminators.
+
+        Raises:
+            AnimegenError: if the model cannot be exported.
+        """
+        if not isinstance(self.model, Exportable):
+            return
+        prefixes = tuple(f"{name}." for name in self.model.exported_weights())
+        for path, module in self.model.named_modules():
+            for tensors in (module._parameters, module._buffers):
+                for name in tensors:
+                    full = f"{path}.{name}." if path else f"{name}."
+                    if not full.startswith(prefixes):
+                        tensors[name] = None
 
 
-class _GradientsError(Exception):
-    """The model computes gradients when it is applied."""
+def export_program(wrapper: ExportWrapper) -> ExportedProgram:
+    """Return the graph of a model in eval mode, with dynamic height and width, and a dynamic batch size if possible.
 
-
-class _Used(TorchFunctionMode):
-    """Notes which tensors take part in a computation."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: set[int] = set()
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if torch.is_grad_enabled():
-            raise _GradientsError
-        self.seen.update(id(value) for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor))
-        return func(*args, **(kwargs or {}))
-
-
-def drop_unused(drawing: Drawing, example: Tensor) -> None:
-    """Delete the weights that drawing a picture does not read, such as a discriminator's.
-
-    Raises:
-        AnimegenError: if the model trains while it draws: there is no function to export then.
-    """
-    name = type(drawing.model).__name__
-    try:
-        with torch.no_grad(), _Used() as used:
-            drawing(example)
-    except _GradientsError as error:
-        raise AnimegenError(
-            f"{name} cannot be exported, since it computes gradients for every picture that it draws:"
-            " apply it with animegen stylize."
-        ) from error
-    for module in drawing.modules():
-        for tensors in (module._parameters, module._buffers):
-            for key, value in tensors.items():
-                if value is not None and id(value) not in used.seen:
-                    tensors[key] = None
-
-
-def export_program(drawing: Drawing) -> ExportedProgram:
-    """Return the graph of a drawing function in eval mode, with free height and width, and free batch if possible.
-
-    A model that handles the pictures of a batch one by one gets a graph for one picture: ``drawing.one_by_one`` tells.
+    A model that processes the images of a batch one by one gets a graph for one image, see
+    :attr:`ExportWrapper.one_by_one`.
 
     Raises:
-        AnimegenError: if torch cannot make it, and why.
+        AnimegenError: if the model cannot be exported.
     """
-    factor, least = drawing.factor, drawing.smallest_side
-    # Sizes that are neither 1 nor equal nor multiples, lest the graph takes such a property for the rule.
-    example = torch.zeros(2, 3, 4 * factor + 1, 6 * factor + 2, device=drawing.device)
+    divisor, least = wrapper.size_divisor, wrapper.smallest_side
+    # Sizes that are neither 1 nor equal nor multiples, so that the graph does not specialise on such a property.
+    example = torch.zeros(2, 3, 4 * divisor + 1, 6 * divisor + 2, device=wrapper.device)
     sides = {axis: Dim(name, min=least, max=LARGEST_SIDE) for axis, name in ((2, "height"), (3, "width"))}
-    drop_unused(drawing, example)
+    wrapper.drop_training_weights()
     try:
-        program = _traced(drawing, example, {0: Dim("batch", min=1), **sides})
+        program = _traced(wrapper, example, {0: Dim("batch", min=1), **sides})
     except AnimegenError:
         raise
     except Exception:
-        drawing.one_by_one = True
+        wrapper.one_by_one = True
         try:
-            program = _traced(drawing, example[:1], sides)
+            program = _traced(wrapper, example[:1], sides)
         except Exception as error:
             raise AnimegenError(
-                f"{type(drawing.model).__name__} cannot be exported with free picture sizes ({first_line(error)}):"
+                f"{type(wrapper.model).__name__} cannot be exported with free image sizes ({first_line(error)}):"
                 " apply it with animegen stylize."
             ) from error
-    # Lines of source code with their paths on this machine: nothing that a file to pass on should hold.
+    # Stack traces contain source lines and local paths.
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)
     return program
 
 
-def _traced(drawing: Drawing, example: Tensor, free: dict[int, Dim]) -> ExportedProgram:
-    # Facts about sizes that torch cannot prove are checked when the file runs, instead of refused.
+def _traced(wrapper: ExportWrapper, example: Tensor, dynamic: dict[int, Dim]) -> ExportedProgram:
+    # Size constraints that torch cannot prove become checks at run time instead of errors.
     with torch.no_grad(), _quiet():
         return torch.export.export(
-            drawing, (example,), dynamic_shapes=(free,), prefer_deferred_runtime_asserts_over_guards=True
+            wrapper, (example,), dynamic_shapes=(dynamic,), prefer_deferred_runtime_asserts_over_guards=True
         )
 
 
@@ -162,7 +137,7 @@ def _traced(drawing: Drawing, example: Tensor, free: dict[int, Dim]) -> Exported
 
 def write_pt2(program: ExportedProgram, path: Path, metadata: dict[str, str]) -> None:
     """Write a file for ``torch.export.load``, with the metadata as :data:`METADATA_FILE` inside."""
-    content = io.BytesIO()  # torch's own writer ends the process when a disk is full
+    content = io.BytesIO()  # torch's file writer ends the process if the disk is full
     with _quiet():
         torch.export.save(program, content, extra_files={METADATA_FILE: json.dumps(metadata, indent=2)})
     path.write_bytes(content.getbuffer())
@@ -172,8 +147,8 @@ def write_onnx(program: ExportedProgram, path: Path, metadata: dict[str, str], o
     """Write an ONNX file with input ``photo`` and output ``drawing``.
 
     Raises:
-        AnimegenError: if the extra ``export`` is not installed, the opset is none that torch writes, or an operation of
-            the model has no counterpart.
+        AnimegenError: if the extra ``export`` is not installed, torch does not support the opset, or an operation of
+            the model has no counterpart in ONNX.
     """
     require_onnx(opset)
     names = {0: "batch", 2: "height", 3: "width"}
@@ -193,7 +168,7 @@ def write_onnx(program: ExportedProgram, path: Path, metadata: dict[str, str], o
             sizes = enumerate(cast(Any, value.shape))
             value.shape = make_shape([size if isinstance(size, int) else names[axis] for axis, size in sizes])
         for node in converted.model.graph:
-            node.metadata_props.clear()  # where in torch's graph it came from
+            node.metadata_props.clear()  # origin in torch's graph
         converted.model.metadata_props.update(metadata)
         converted.save(path, external_data=False)
     except OSError:
@@ -205,10 +180,10 @@ def write_onnx(program: ExportedProgram, path: Path, metadata: dict[str, str], o
 
 
 def require_onnx(opset: int) -> None:
-    """Check that ONNX files of an operator set can be written here.
+    """Check that ONNX files with an operator set can be written.
 
     Raises:
-        AnimegenError: if a package is missing, or torch does not write that set.
+        AnimegenError: if a package is missing, or torch does not support the operator set.
     """
     if opset not in OPSETS:
         raise AnimegenError(f"opset={opset} is not possible: use one from {OPSETS[0]} to {OPSETS[-1]}.")
@@ -223,10 +198,10 @@ def require_onnx(opset: int) -> None:
 
 
 def load_exported(path: Path, format_: FileFormat) -> Callable[[Tensor], Tensor]:
-    """Return the function that a file holds.
+    """Load an exported file as a function from photos to images.
 
     Raises:
-        AnimegenError: if its runtime does not take the file.
+        AnimegenError: if the runtime cannot load the file.
     """
     try:
         if format_ is FileFormat.pt2:
@@ -246,7 +221,7 @@ def load_exported(path: Path, format_: FileFormat) -> Callable[[Tensor], Tensor]
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep notices of the exporters that say nothing about this model off the terminal."""
+    """Suppress messages and warnings of the exporters, which do not concern this model."""
     loggers = [logging.getLogger(name) for name in ("torch.export", "torch.onnx", "torch.fx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     try:
@@ -261,6 +236,6 @@ def _quiet() -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error that says anything, cut to a length that fits a sentence."""
+    """Return the first non-empty line of an error message, shortened to fit into a sentence."""
     text = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return " ".join(text.split())[:160]

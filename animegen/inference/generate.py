@@ -21,7 +21,7 @@ from animegen.inference.options import GenerateOptions
 from animegen.inference.planning import check_video_output
 from animegen.media.images import read_image
 from animegen.media.video.opening import create_video
-from animegen.tasks.clip_adapter import EvenTimes
+from animegen.tasks.clip_adapter import InterpolatorAsClipGenerator
 from animegen.tasks.protocols import ClipGenerator, Interpolator, Sampling
 
 #: White pixels between clips that are shown side by side.
@@ -81,7 +81,7 @@ def _clip_generator(model: Any, random: dict[str, Any]) -> Any:
     for name, value in random.items():
         if (name, value) != ("samples", 1):
             raise AnimegenError(f"{type(model).__name__} is deterministic; {name}= has no effect: leave it out.")
-    return EvenTimes(model)
+    return InterpolatorAsClipGenerator(model)
 
 
 def tiled(clips: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from animegen.config.instantiate import build
 from animegen.engine.checkpoint import TRAINING_ONLY, load_model
 from animegen.engine.module import AnimeModule
 from animegen.engine.runs import merged_overrides
-from animegen.engine.weight_conversion import Importer, choose_importer, read_state, translate
+from animegen.engine.weight_conversion import WeightConversion, choose_conversion, convert, read_state
 from animegen.errors import AnimegenError
 from animegen.files import completed
 from animegen.inference.targets import Job, check_targets
@@ -30,7 +30,7 @@ from animegen.inference.targets import Job, check_targets
 class Imported:
     """What was imported."""
 
-    importer: Importer
+    conversion: WeightConversion
     model: str
     tensors: int
     parameters: int
@@ -39,7 +39,7 @@ class Imported:
     def __str__(self) -> str:
         return "\n".join(
             [
-                f"format      {self.importer.name}: {self.importer.about}",
+                f"format      {self.conversion.name}: {self.conversion.about}",
                 f"model       {self.model}, {' '.join(self.choices)}",
                 f"tensors     {self.tensors}, all of them used",
                 f"parameters  {self.parameters:,}",
@@ -48,13 +48,13 @@ class Imported:
 
 
 @lru_cache
-def importers() -> tuple[Importer, ...]:
-    """Return the importers of all model families."""
-    found: list[Importer] = []
+def conversions() -> tuple[WeightConversion, ...]:
+    """Return the conversions of all model families."""
+    found: list[WeightConversion] = []
     for family in pkgutil.iter_modules(models.__path__):
         name = f"{models.__name__}.{family.name}.weight_conversion"
         if family.ispkg and importlib.util.find_spec(name) is not None:
-            found += importlib.import_module(name).IMPORTERS
+            found += importlib.import_module(name).CONVERSIONS
     return tuple(found)
 
 
@@ -66,8 +66,8 @@ def import_weights(
     Args:
         source: ``.pt`` or ``.pth`` file; no code in it is run.
         output: the checkpoint, which appears only when it is complete and can be loaded.
-        format_: name of an importer, or ``auto``.
-        words: overrides of ``animegen train`` that win over the importer's, such as ``model=animegan/paired``.
+        format_: name of a conversion, or ``auto``.
+        words: overrides of ``animegen train`` that win over the conversion's, such as ``model=animegan/paired``.
         overwrite: replace a file that exists.
 
     Raises:
@@ -77,16 +77,16 @@ def import_weights(
         raise AnimegenError(f"output='{output}' is no name of a checkpoint: let it end in .ckpt.")
     check_targets([Job(source, output)], overwrite)
     state = read_state(source)
-    importer = choose_importer(state, importers(), format_, source)
-    overrides = merged_overrides(importer.overrides(state), words)
+    conversion = choose_conversion(state, conversions(), format_, source)
+    overrides = merged_overrides(conversion.overrides(state), words)
     config = plain(compose_config("train", overrides))
     node = {key: value for key, value in config["model"].items() if key not in TRAINING_ONLY}
     model = build(node, "model")
-    network = getattr(model, importer.network, None)
+    network = getattr(model, conversion.network, None)
     if not isinstance(model, AnimeModule) or not isinstance(network, nn.Module):
-        raise AnimegenError(f"{type(model).__name__} has no network '{importer.network}': choose another model=.")
+        raise AnimegenError(f"{type(model).__name__} has no network '{conversion.network}': choose another model=.")
     shapes = {name: value.shape for name, value in network.state_dict().items()}
-    network.load_state_dict(translate(state, importer, shapes, source))
+    network.load_state_dict(convert(state, conversion, shapes, source))
     choices = dict(word.lstrip("+").split("=", 1) for word in overrides if "." not in word.partition("=")[0])
     content = {
         "state_dict": model.state_dict(),
@@ -97,7 +97,7 @@ def import_weights(
             "overrides": overrides,
             "metrics": {},
             "train_step": 0,
-            "imported": {"file": source.name, "format": importer.name, "sha256": _sha256(source)},
+            "imported": {"file": source.name, "format": conversion.name, "sha256": _sha256(source)},
         },
     }
     with completed(output, overwrite=overwrite) as partial:
@@ -105,7 +105,7 @@ def import_weights(
             torch.save(content, file)
         load_model(partial, "cpu")
     return Imported(
-        importer,
+        conversion,
         choices.get("model", type(model).__name__),
         len(state),
         sum(parameter.numel() for parameter in network.parameters()),

@@ -33,7 +33,7 @@ class _Network:
 
     def __init__(self, model: Stylizer, style: Any = None) -> None:
         self.model, self.style = model, style
-        self.factor = model.factor
+        self.size_divisor = model.size_divisor
         self.tileable = getattr(model, "tileable", True)
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ class Stylist:
 
         try:
             with inference(self.device, self.dtype):
-                drawing = pad_and_crop(network, photo, self.model.factor).to(photo.dtype)
+                drawing = pad_and_crop(network, photo, self.model.size_divisor).to(photo.dtype)
         except (MemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
                 raise
@@ -121,7 +121,7 @@ class Stylist:
     @cached_property
     def remembers(self) -> bool:
         """Whether the model remembers earlier frames, found out by giving it a grey one."""
-        factor = self.model.factor
+        factor = self.model.size_divisor
         side = -(-max(64, 2 * factor) // factor) * factor
         with inference(self.device, self.dtype):
             return self.model.stylize(torch.zeros(1, 3, side, side, device=self.device), None)[1] is not None
@@ -138,7 +138,7 @@ class Stylist:
             tile = self._usable_tile(photo)
             try:
                 network = partial(tiled, self._network, tile=tile, dtype=self.dtype)
-                return pad_and_crop(network, photo, self._network.factor)
+                return pad_and_crop(network, photo, self._network.size_divisor)
             except (MemoryError, RuntimeError) as error:
                 if not _out_of_memory(error):
                     raise

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from animegen.errors import AnimegenError
-from animegen.media.video.flow import ClipMotion, FlowEstimator
+from animegen.media.video.flow import ClipMotion
 from animegen.metrics.image import colour_distance, edge_f_score, ssim
 from animegen.nn.colour import gray, luma, rgb_to_yuv
 from animegen.nn.warp import backward_warp
@@ -83,18 +83,6 @@ def excess(value: Tensor, truth: Tensor) -> float:
     Frames that cannot be measured (NaN) are excluded from both means.
     """
     return float(value.nanmean() - truth.nanmean())
-
-
-def tof(output: Tensor, reference: Tensor, estimator: FlowEstimator) -> Tensor:
-    """Difference of motion tOF (Chu et al. 2020, TecoGAN) per pair of frames in pixels, (T - 1,), lower is better.
-
-    Mean over the pixels of the length of ``flow(o_{t-1}, o_t) - flow(g_{t-1}, g_t)``. TecoGAN takes Farneback's flow
-    and leaves out a margin; here the flow is the named estimator's, over the whole image. The reference g is the
-    truth, or the input (then it is called `tof_in`: a drawing should inherit the motion of its video).
-    """
-    _check_pair(output, reference)
-    flows = [estimator(clip[:-1], clip[1:]) for clip in (output, reference)]
-    return (flows[0] - flows[1]).norm(dim=1).mean((1, 2))
 
 
 def tlp(output: Tensor, reference: Tensor, distance: PairDistance) -> Tensor:

@@ -81,11 +81,6 @@ def rgb_to_yuv(images: Tensor) -> Tensor:
     return apply_colour_map(to_unit(at_least_float32(images)), _constant(_YUV))
 
 
-def yuv_to_rgb(images: Tensor) -> Tensor:
-    """Invert :func:`rgb_to_yuv`."""
-    return 2 * apply_colour_map(images, torch.linalg.inv(_constant(_YUV))) - 1
-
-
 def rgb_to_lab(images: Tensor) -> Tensor:
     """Convert sRGB in [-1,1] to CIE 1976 L*a*b* with white point D65: L in [0,100], a and b within about +-110.
 

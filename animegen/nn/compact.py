@@ -28,7 +28,7 @@ class CompactUNet(nn.Module):
         output: see :class:`~animegen.nn.output.OutputActivation`.
     """
 
-    factor = 8
+    size_divisor = 8
 
     def __init__(self, width: float = 1.0, blocks: int = 1, norm: str | None = "layer", output: str = "tanh") -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class CompactUNet(nn.Module):
 
     def forward(self, photo: Tensor) -> Tensor:
         """Map (B,3,H,W) in [-1,1], sides multiples of 8, to the same."""
-        require_multiple(photo, self.factor)
+        require_multiple(photo, self.size_divisor)
         half = self.encode1(self.stem(photo))
         quarter = self.encode2(self.down1(half))
         eighth = self.middle(self.down2(quarter))

@@ -19,8 +19,8 @@ def scale_channels(channels: int, width: float) -> int:
     return max(8, round(channels * width / 8) * 8)
 
 
-def require_multiple(images: Tensor, factor: int) -> None:
-    """Check that height and width of ``images`` (B,C,H,W) are multiples of ``factor``, at least two times it.
+def require_multiple(images: Tensor, divisor: int) -> None:
+    """Check that height and width of ``images`` (B,C,H,W) are multiples of ``divisor``, at least two times it.
 
     Raises:
         AnimegenError: otherwise. (Not while compiling or exporting: it would tie the graph to one size.)
@@ -28,9 +28,9 @@ def require_multiple(images: Tensor, factor: int) -> None:
     if torch.compiler.is_compiling():
         return
     height, width = images.shape[-2:]
-    if height % factor or width % factor or min(height, width) < 2 * factor:
+    if height % divisor or width % divisor or min(height, width) < 2 * divisor:
         raise AnimegenError(
-            f"The network needs pictures whose sides are multiples of {factor} and at least {2 * factor} pixels,"
+            f"The network needs pictures whose sides are multiples of {divisor} and at least {2 * divisor} pixels,"
             f" not {height}x{width}: set image_size or the crop accordingly, or pad the picture."
         )
 

@@ -52,7 +52,7 @@ class PatchGAN(nn.Module):
         noise: float = 0.0,
     ) -> None:
         super().__init__()
-        self.factor = 2**downs
+        self.size_divisor = 2**downs
         self.noise = noise
         sizes = [scale_channels(channels * 2**level / 2, width) for level in range(downs + 2)]
         layers: OrderedDict[str, nn.Module] = OrderedDict()
@@ -102,7 +102,7 @@ class MultiscalePatchGAN(nn.Module):
     def __init__(self, scales: int = 3, **settings: Any) -> None:
         super().__init__()
         self.parts = nn.ModuleList(PatchGAN(**settings) for _ in range(scales))
-        self.factor = 2 ** (scales - 1) * self.parts[0].factor
+        self.size_divisor = 2 ** (scales - 1) * self.parts[0].size_divisor
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (B,3,H,W) in [-1,1] to logits (B,scales,h,w), h and w of the finest scale; higher = more real."""
@@ -146,7 +146,7 @@ class SNResNetPatch(nn.Module):
         width: factor on all channel counts.
     """
 
-    factor = 16
+    size_divisor = 16
 
     def __init__(self, condition: int = 0, attention: bool = True, width: float = 1.0) -> None:
         super().__init__()

@@ -48,7 +48,7 @@ class TemporalPatchGAN(nn.Module):
         AnimegenError: for an unknown constraint.
     """
 
-    factor = 8
+    size_divisor = 8
 
     def __init__(self, constraint: str = "sn", scales: int = 1, width: float = 1.0) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""Vector quantisation: maps of vectors to maps of codes and back, over the library vector-quantize-pytorch.
+"""Vector quantisation of feature maps, an interface to the library vector-quantize-pytorch.
 
-The library does the work (nearest code, moving averages, k-means, codes that nobody uses, residual and finite scalar
-quantisation, all in float32). Here are one small interface for maps of pictures, and what the library lacks: how many
-codes are in use, and a warning when hardly any are.
+The library implements nearest codes, moving averages, k-means initialisation, replacement of dead codes, and residual
+and finite scalar quantisation, in float32. This module adds an interface for feature maps, statistics of codebook
+usage, and a warning when the codebook collapses.
 """
 
 from __future__ import annotations
@@ -13,25 +13,24 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-from loguru import logger
 from torch import Tensor, nn
 from vector_quantize_pytorch import FSQ, ResidualVQ, VectorQuantize
-from vector_quantize_pytorch.vector_quantize_pytorch import sample_vectors_distributed
+from vector_quantize_pytorch import vector_quantize_pytorch as library
 
 from animegen.errors import AnimegenError
 from animegen.nn.precision import at_least_float32
 
 log = logging.getLogger(__name__)
-logger.disable("vector_quantize_pytorch")  # it would write to the terminal by itself
+library.logger.disable("vector_quantize_pytorch")  # its only message would interrupt the progress display
 
 
 class Quantized(NamedTuple):
     """A quantised map.
 
     Attributes:
-        values: (B,D,h,w), the codes' vectors; gradients pass to the map as if nothing had been done to it.
+        values: (B,D,h,w), the code vectors, with straight-through gradients to the map.
         codes: int64 (B,h,w), or (B,h,w,n) for n residual levels.
-        nearest: (B,D,h,w), the same vectors with gradients to the codebook, if that is learned by gradients.
+        nearest: (B,D,h,w), the same vectors, with gradients to a codebook that is learned by gradients.
     """
 
     values: Tensor
@@ -40,11 +39,11 @@ class Quantized(NamedTuple):
 
 
 class Usage(NamedTuple):
-    """How a codebook is used.
+    """Statistics of codebook usage.
 
     Attributes:
-        perplexity: exp of the entropy of the codes: of how many equally frequent codes it has the variety.
-        used: share of the codes that occur at all, 0 to 1.
+        perplexity: exponential of the entropy of the codes, the effective number of codes.
+        used: fraction of the codes that occur, 0 to 1.
     """
 
     perplexity: Tensor
@@ -52,22 +51,26 @@ class Usage(NamedTuple):
 
 
 class Quantizer(nn.Module):
-    """Replaces each vector of a map (B,dim,h,w) by the nearest one of a codebook.
+    """Replace each vector of a map (B,dim,h,w) by the nearest vector of a codebook.
 
     Args:
         dim: channels of the maps.
         codes: size of the codebook.
-        decay: of the moving averages that the codebook is made of (van den Oord et al. 2017, appendix).
-        ema: ``False`` learns the codebook by gradients; then the loss term needs ``codebook`` > 0.
-        cosine: compare directions, not vectors; more codes stay in use.
-        kmeans: let k-means on the first training batch choose the codes.
-        reset: a code that is chosen less than so often per batch, on average, is replaced by a vector of the present
-            batch; 0 never.
-        levels: finite scalar quantisation instead (Mentzer et al. 2023): so many steps for each of a few channels, such
-            as [8, 5, 5, 5]. There is no codebook to learn; ``codes`` is then their product, and nothing else counts.
-        residual: quantise the rest that is left again, so many times in all.
-        rotation: pass gradients through by a rotation instead of unchanged (Fifty et al. 2024).
-        alarm: training batches after which a perplexity below 5 % of the codes is told.
+        decay: decay of the moving averages of the codebook (van den Oord et al. 2017, appendix).
+        ema: ``False`` learns the codebook by gradients; then the commitment loss needs ``codebook`` > 0.
+        cosine: compare vectors by cosine similarity; more codes stay in use.
+        kmeans: initialise the codebook by k-means on the first training batch.
+        reset: a code with fewer assignments per batch, on average, is replaced by a vector of the current batch; 0 for
+            never.
+        levels: use finite scalar quantisation (Mentzer et al. 2023) with these numbers of levels for a few channels,
+            such as [8, 5, 5, 5]. There is no learned codebook, ``codes`` is the product of the levels, and the other
+            settings have no effect.
+        residual: number of quantisation stages; each further one quantises the residual of the one before.
+        rotation: propagate gradients by the rotation trick (Fifty et al. 2024).
+        alarm: training batches after which a perplexity below 5 % of the codes is reported.
+
+    Raises:
+        AnimegenError: for settings that are invalid or cannot be combined.
     """
 
     batches: Tensor
@@ -103,7 +106,7 @@ class Quantizer(nn.Module):
             "kmeans_init": kmeans,
             "use_cosine_sim": cosine,
             "threshold_ema_dead_code": reset,
-            "commitment_weight": 0.0,  # the loss term has it
+            "commitment_weight": 0.0,  # part of the loss term instead
             "rotation_trick": rotation,
             "learnable_codebook": not ema,
             "ema_update": ema,
@@ -119,17 +122,17 @@ class Quantizer(nn.Module):
         self._warned = self._shared = False
 
     def forward(self, maps: Tensor) -> Quantized:
-        """Quantise maps (B,dim,h,w). In training mode this also moves the codebook."""
+        """Quantise maps (B,dim,h,w). In training mode this also updates the codebook."""
         height, width = maps.shape[-2:]
         if self.training and not self._shared:
-            self._share()
+            self._synchronise()
         with torch.autocast(maps.device.type, enabled=False):
             tokens = at_least_float32(maps).flatten(2).transpose(1, 2)
             values, codes = self.inner(tokens)[:2]
         codes = codes.long().unflatten(1, (height, width))
         if self.training:
             self.batches += 1
-            self._watch(codes)
+            self._check_collapse(codes)
         values = _as_map(values, height, width)
         nearest = values.detach() if self.ema or self.scalar else self.lookup(codes)
         return Quantized(values.to(maps.dtype), codes, nearest.to(maps.dtype))
@@ -143,25 +146,25 @@ class Quantizer(nn.Module):
         return _as_map(self.inner.get_output_from_indices(flat), height, width)  # type: ignore[operator]
 
     def usage(self, codes: Tensor) -> Usage:
-        """Return how a batch of codes uses the codebook; of residual levels the first."""
+        """Return the codebook usage of a batch of codes; of the first residual level if there are several."""
         first = codes[..., 0] if self.residual > 1 else codes
         return usage(first, self.codes)
 
     def dead(self) -> Tensor | None:
-        """Return how many codes are chosen no more often per batch, on average, than ``reset`` says (or 0.01).
+        """Return the number of dead codes: those with at most ``reset`` (at least 0.01) assignments per batch.
 
-        ``None`` where that is not counted: finite scalar and residual quantisation, and codebooks that are learned by
-        gradients and never reset.
+        ``None`` if assignments are not counted: for finite scalar and residual quantisation, and for codebooks that are
+        learned by gradients without resets.
         """
         counts = getattr(getattr(self.inner, "_codebook", None), "cluster_size", None)
         if counts is None or not (self.ema or self.reset):
             return None
         return (counts <= max(self.reset, 0.01)).float().sum()
 
-    def _share(self) -> None:
-        """Let all processes of a run move one codebook.
+    def _synchronise(self) -> None:
+        """Enable synchronisation of the codebook over all processes.
 
-        The library asks whether there are several when it is constructed; Lightning starts them later.
+        The library checks for distributed training at construction, before Lightning starts the processes.
         """
         if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
             return
@@ -170,18 +173,18 @@ class Quantizer(nn.Module):
             if hasattr(book, "all_reduce_fn"):
                 book.use_ddp = True  # type: ignore[assignment]
                 book.all_reduce_fn = book.kmeans_all_reduce_fn = dist.all_reduce  # type: ignore[assignment]
-                book.sample_fn = book.replace_sample_fn = sample_vectors_distributed
+                book.sample_fn = book.replace_sample_fn = library.sample_vectors_distributed
 
-    def _watch(self, codes: Tensor) -> None:
-        """Warn once when, long after the beginning, hardly any code is in use."""
+    def _check_collapse(self, codes: Tensor) -> None:
+        """Warn once if few codes are used after ``alarm`` batches."""
         if self._warned or int(self.batches) != self.alarm:
             return
         self._warned = True
         found = float(self.usage(codes).perplexity)
-        # A batch of few tokens cannot show many codes.
+        # The perplexity is limited by the number of tokens of the batch.
         if found < 0.05 * min(self.codes, codes[..., 0].numel() if self.residual > 1 else codes.numel()):
             log.warning(
-                "The codebook has collapsed: its %d codes have the variety of %.1f after %d batches. Try a smaller"
+                "The codebook has collapsed: the perplexity of its %d codes is %.1f after %d batches. Try a smaller"
                 " learning rate, cosine=true, kmeans=true, a larger reset, or a larger batch.",
                 self.codes,
                 found,
@@ -190,7 +193,7 @@ class Quantizer(nn.Module):
 
 
 def usage(codes: Tensor, size: int) -> Usage:
-    """Return perplexity and used share of a codebook of ``size`` for codes of any shape, int64."""
+    """Return the usage of a codebook of ``size`` by codes of any shape, int64."""
     counts = torch.bincount(codes.flatten(), minlength=size).to(torch.float32)
     share = counts / counts.sum()
     entropy = -(share * share.clamp_min(1e-12).log()).sum()

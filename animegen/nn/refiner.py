@@ -23,10 +23,10 @@ class Refiner(nn.Module):
     def __init__(self, width: float = 0.125) -> None:
         super().__init__()
         self.network = CompactUNet(width, norm=None, output="linear")
-        self.factor = self.network.factor
+        self.size_divisor = self.network.size_divisor
         for parameter in self.network.last.parameters():
             nn.init.zeros_(parameter)
 
     def forward(self, degraded: Tensor) -> Tensor:
-        """Map (B,3,H,W) in [-1,1], sides multiples of ``factor``, to the same."""
+        """Map (B,3,H,W) in [-1,1], sides multiples of ``size_divisor``, to the same."""
         return (degraded + self.network(degraded)).clamp(-1, 1)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from animegen.models.ganime.networks import CodeTransformer
-from animegen.models.ganime.networks.layouts import LAYOUTS
+from animegen.models.ganime.networks.decoding import STRATEGIES
 
 #: Codes per clip; peers' loops were timed with as many.
 TOKENS = 1024
@@ -37,7 +37,7 @@ def measure(model: Any, seconds: float, precision: str, device: torch.device) ->
     height, width = network.grid
     frames = min(network.max_frames, max(3, TOKENS // (height * width)))
     drawn = (frames - 2) * height * width
-    share = seconds / (3 + len(LAYOUTS))
+    share = seconds / (3 + len(STRATEGIES))
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed")
 
     def drawing(transformer: CodeTransformer, batch: int) -> float:
@@ -45,16 +45,16 @@ def measure(model: Any, seconds: float, precision: str, device: torch.device) ->
         with autocast, torch.no_grad():
             return _seconds(lambda: transformer.generate(first, last, frames), share, device)
 
-    size = (len(network.body.blocks), network.body.heads, network.head.in_features)
+    size = (len(network.backbone.blocks), network.backbone.heads, network.head.in_features)
     one, eight = drawing(network, 1), drawing(network, 8)
     beside: dict[str, float] = {}
-    for name in LAYOUTS:
+    for name in STRATEGIES:
         other = network
-        if name != network.layout_name:
+        if name != network.strategy_name:
             other = CodeTransformer(network.codes, network.grid, network.max_frames, *size, layout=name).to(device)
             beside[f"s per clip, {name}"] = taken = drawing(other, 1)
-            beside[f"{name} over {network.layout_name}, times as fast"] = one / taken
-        beside[f"passes one after the other, {name}"] = other.layout.passes(frames, height * width)
+            beside[f"{name} over {network.strategy_name}, times as fast"] = one / taken
+        beside[f"passes one after the other, {name}"] = other.strategy.passes(frames, height * width)
     codes = torch.randint(network.codes, (4, frames, height, width), device=device)
     optimizer = torch.optim.AdamW(network.parameters(), fused=True)
 
@@ -68,7 +68,7 @@ def measure(model: Any, seconds: float, precision: str, device: torch.device) ->
 
     network.train()
     learning = _seconds(step, share, device)
-    name = network.layout_name
+    name = network.strategy_name
     return {
         f"codes drawn/s, {name}, one clip": drawn / one,
         f"codes drawn/s, {name}, batch of 8": 8 * drawn / eight,

@@ -1,1 +1,1 @@
-"""The two tasks, image stylization and frame interpolation: protocols, base modules, shared objectives."""
+"""The two tasks, image stylization and frame interpolation: protocols, base modules, shared training code."""

@@ -1,4 +1,4 @@
-"""Models that draw frames at any time, as models that draw whole clips."""
+"""Adapter from frame interpolation models to clip generators."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from torch import Tensor
 from animegen.tasks.protocols import Interpolator, Sampling
 
 
-class EvenTimes:
-    """An interpolator as a `ClipGenerator`: it draws the frames at even times, and nothing is by chance."""
+class InterpolatorAsClipGenerator:
+    """A deterministic :class:`~animegen.tasks.protocols.ClipGenerator` that interpolates at equidistant times.
+
+    Args:
+        model: the interpolator.
+    """
 
     def __init__(self, model: Interpolator) -> None:
-        self.model, self.factor = model, model.factor
+        self.model, self.size_divisor = model, model.size_divisor
 
     def generate(
         self,
@@ -25,7 +29,10 @@ class EvenTimes:
         sampling: Sampling | None = None,
         keys: Mapping[int, Tensor] | None = None,
     ) -> Tensor:
-        """Return a clip; see `ClipGenerator.generate`."""
+        """Return a clip, see :meth:`ClipGenerator.generate <animegen.tasks.protocols.ClipGenerator.generate>`.
+
+        ``sampling`` has no effect.
+        """
         clip = torch.empty((len(first), frames, *first.shape[1:]), device=first.device, dtype=first.dtype)
         given = {0: first, **(keys or {}), frames - 1: last}
         for t, frame in given.items():

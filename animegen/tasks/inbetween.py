@@ -1,4 +1,4 @@
-"""The task *in-between*: what its models have in common."""
+"""Base module of the task *in-between*: application, previews and validation of frame interpolation models."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from animegen.metrics.image import edge_f_score, psnr, ssim
 
 
 class Encoded(NamedTuple):
-    """What :meth:`InbetweenModule.encode_pair` returns: the network's own value, and the size to crop to."""
+    """Return value of :meth:`InbetweenModule.encode_pair`.
+
+    Attributes:
+        state: return value of the network's ``encode_pair``.
+        height: height of the frames before padding.
+        width: width of the frames before padding.
+    """
 
     state: Any
     height: int
@@ -21,21 +27,20 @@ class Encoded(NamedTuple):
 
 
 class InbetweenModule(AnimeModule):
-    """A model of the task *in-between*: its network ``generator`` draws the frame at any time between two frames.
+    """A model of the task *in-between*: its network ``generator`` predicts the frame at any time between two frames.
 
-    A subclass sets ``self.generator`` (a :class:`~animegen.models.interpolation.networks.base.InbetweenNetwork`, or
-    anything with ``factor``, ``encode_pair`` and ``synthesize``) and writes ``updates``. This class makes it an
-    :class:`~animegen.tasks.protocols.Interpolator` for frames of any size and gives it previews and validation. A
-    model that draws whole clips instead overrides :meth:`drawn`.
+    A subclass sets ``self.generator`` (an :class:`~animegen.nn.inbetween.InbetweenNetwork`, or anything with
+    ``size_divisor``, ``encode_pair`` and ``synthesize``) and defines ``updates``. This class implements
+    :class:`~animegen.tasks.protocols.Interpolator` for frames of any size, previews and validation. A model that
+    generates whole clips overrides :meth:`between`.
 
     Batches have ``first`` and ``last`` (B,3,H,W), ``truth`` (B,T,3,H,W), in [-1,1], and ``t`` (B,T) in (0,1).
     """
 
     generator: nn.Module
 
-    @staticmethod
-    def example_batch(size: int, height: int, width: int, device: torch.device) -> dict[str, Tensor]:
-        """Return a batch of pairs with one frame between, of random pixels, as training gets it; for measuring time."""
+    def example_batch(self, size: int, height: int, width: int, device: torch.device) -> dict[str, Tensor]:
+        """Return a training batch of random pixels, one frame between each pair, for benchmarks of speed."""
         frames = torch.rand(3, size, 3, height, width, device=device) * 2 - 1
         times = torch.full((size, 1), 0.5, device=device)
         return {
@@ -44,14 +49,14 @@ class InbetweenModule(AnimeModule):
         }
 
     @property
-    def factor(self) -> int:
-        """By what the sides of the generator's input must be divisible."""
-        return getattr(self.generator, "factor", 1)
+    def size_divisor(self) -> int:
+        """Height and width of the generator's input must be multiples of this number."""
+        return getattr(self.generator, "size_divisor", 1)
 
     def encode_pair(self, first: Tensor, last: Tensor) -> Encoded:
-        """Do what all frames between two frames (B,3,H,W) in [-1,1], of any size, have in common."""
+        """Do the work that all frames between two frames (B,3,H,W) in [-1,1] of any size have in common."""
         height, width = first.shape[-2:]
-        whole = [padded(frame, self.factor) for frame in (first, last)]
+        whole = [padded(frame, self.size_divisor) for frame in (first, last)]
         network: Any = self.generator
         return Encoded(network.encode_pair(*whole), height, width)
 
@@ -66,26 +71,26 @@ class InbetweenModule(AnimeModule):
         encoded = self.encode_pair(first, last)
         return torch.stack([self.synthesize(encoded, t) for t in times.unbind(1)], 1)
 
-    def drawn(self, batch: dict[str, Tensor]) -> Tensor:
-        """Return what the model draws between the frames of a batch, (B,T,3,H,W) in [-1,1]."""
+    def predict(self, batch: dict[str, Tensor]) -> Tensor:
+        """Return the predicted frames between those of a batch, (B,T,3,H,W) in [-1,1]."""
         return self.between(batch["first"], batch["last"], batch["t"])
 
     def preview(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Show the pair, the blend, output and truth; a clip where there are several frames between."""
-        output, truth = self.drawn(batch), batch["truth"]
+        """Return the pair, its cross-fade, output and ground truth; clips if there are several frames between."""
+        output, truth = self.predict(batch), batch["truth"]
         first, last = batch["first"], batch["last"]
         if truth.shape[1] == 1:
             t = batch["t"][:, 0].view(-1, 1, 1, 1)
-            shown = {"first": first, "blend": torch.lerp(first, last, t.to(first.dtype))}
-            return {**shown, "output": output[:, 0], "truth": truth[:, 0], "last": last}
+            images = {"first": first, "blend": torch.lerp(first, last, t.to(first.dtype))}
+            return {**images, "output": output[:, 0], "truth": truth[:, 0], "last": last}
         ends = [frame.unsqueeze(1) for frame in (first, last)]
         return {name: torch.cat([ends[0], clip, ends[1]], 1) for name, clip in (("output", output), ("truth", truth))}
 
     def validate(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Score the frames between against the truth, and against the blend of the pair."""
+        """Return scores of the predicted frames against the ground truth, and the gain over the cross-fade."""
         if "truth" not in batch:
             return {}
-        output, truth = self.drawn(batch).float().flatten(0, 1), batch["truth"].float().flatten(0, 1)
+        output, truth = self.predict(batch).float().flatten(0, 1), batch["truth"].float().flatten(0, 1)
         t = batch["t"].view(*batch["t"].shape, 1, 1, 1).float()
         blend = torch.lerp(batch["first"].float().unsqueeze(1), batch["last"].float().unsqueeze(1), t).flatten(0, 1)
         with torch.autocast(output.device.type, enabled=False):
@@ -98,8 +103,8 @@ class InbetweenModule(AnimeModule):
             }
 
 
-def padded(frame: Tensor, factor: int) -> Tensor:
-    """Repeat the right and bottom edge until both sides are multiples of ``factor`` and at least twice that."""
+def padded(frame: Tensor, divisor: int) -> Tensor:
+    """Replicate the right and bottom edge until both sides are multiples of ``divisor``, and at least twice that."""
     height, width = frame.shape[-2:]
-    right, bottom = (max(-side % factor, 2 * factor - side) if factor > 1 else 0 for side in (width, height))
+    right, bottom = (max(-side % divisor, 2 * divisor - side) if divisor > 1 else 0 for side in (width, height))
     return F.pad(frame, (0, right, 0, bottom), mode="replicate") if right or bottom else frame

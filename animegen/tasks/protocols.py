@@ -1,10 +1,10 @@
-"""What a trained model can do for the applications, whatever family it comes from.
+"""Protocols of trained models, independent of the model family.
 
-``stylize``, ``interpolate`` and ``generate`` know these protocols and no model: they serve every
-checkpoint whose module has the methods. ``isinstance(model, Stylizer)`` tells whether it has.
+The applications ``stylize``, ``interpolate`` and ``generate`` work with every checkpoint whose module implements the
+protocol; ``isinstance(model, Stylizer)`` checks it.
 
-All pictures are float tensors in [-1, 1], RGB, ``(B, 3, H, W)``; clips are ``(B, T, 3, H, W)``.
-Models get and return batches on their own device, in eval mode and without gradients.
+Images are float tensors in [-1, 1], RGB, ``(B, 3, H, W)``; clips are ``(B, T, 3, H, W)``. Applications call models in
+eval mode without gradients, with batches on the device of the model.
 """
 
 from __future__ import annotations
@@ -20,23 +20,22 @@ from animegen.errors import AnimegenError
 
 @runtime_checkable
 class Stylizer(Protocol):
-    """A model that turns photos, or the frames of live video, into anime."""
+    """A model that stylises photos or video frames."""
 
     #: H and W must be multiples of this number; the application pads and crops.
-    factor: int
+    size_divisor: int
 
     def stylize(self, frames: Tensor, state: Any, style: Any = None) -> tuple[Tensor, Any]:
         """Stylise one frame of each of B independent streams.
 
-        A model that looks at single pictures returns the state it was given; one that remembers
-        (recurrence, previous output, key frames) keeps its memory there and nowhere else.
+        A model without memory returns the given state. A model with memory (recurrence, previous output, key frames)
+        keeps it in the state and nowhere else.
 
         Args:
             frames: ``(B, 3, H, W)`` in [-1, 1], the next frame of each stream.
-            state: what the call for the previous frame returned: opaque to the caller, valid for
-                the same B, H and W. ``None`` at the start of a stream and after a cut.
-            style: which look to apply, for models that know several; ``None`` is the model's own
-                choice. Its meaning belongs to the model.
+            state: return value of the call for the previous frame, opaque to the caller and valid for the same B, H
+                and W. ``None`` at the start of a stream and after a cut.
+            style: the style to apply, defined by the model; ``None`` for its default.
 
         Returns:
             the stylised frames, ``(B, 3, H, W)`` in [-1, 1], and the state for the next call.
@@ -45,28 +44,41 @@ class Stylizer(Protocol):
 
 
 @runtime_checkable
+class Exportable(Protocol):
+    """A Stylizer that names the weights that exported files need."""
+
+    def exported_weights(self) -> Sequence[str]:
+        """Return the names of all submodules, parameters and buffers that stylising a single image reads.
+
+        Raises:
+            AnimegenError: if the model cannot be exported.
+        """
+        ...
+
+
+@runtime_checkable
 class Styled(Protocol):
-    """A Stylizer that can be shown stills of the look that is wanted."""
+    """A Stylizer that can apply the style of reference images."""
 
     def encode_style(self, stills: Sequence[Tensor], weights: Sequence[float] | None = None) -> Any:
-        """Return what :meth:`Stylizer.stylize` takes as ``style``, for any number of frames.
+        """Return the value of ``style`` in :meth:`Stylizer.stylize` for reference images.
 
         Args:
-            stills: pictures ``(3, H, W)`` in [-1, 1] of any sizes.
-            weights: how much each counts, none negative; ``None``: all alike.
+            stills: images ``(3, H, W)`` in [-1, 1] of any sizes.
+            weights: non-negative weight of each image; ``None`` for equal weights.
         """
         ...
 
 
 @runtime_checkable
 class Interpolator(Protocol):
-    """A model that draws the frame at any time between two frames."""
+    """A model that predicts the frame at any time between two frames."""
 
     #: H and W must be multiples of this number; the application pads and crops.
-    factor: int
+    size_divisor: int
 
     def encode_pair(self, first: Tensor, last: Tensor) -> Any:
-        """Do the work that all frames between the two have in common.
+        """Do the work that all frames between two frames have in common.
 
         Args:
             first: ``(B, 3, H, W)`` in [-1, 1], the frame at t = 0.
@@ -81,7 +93,7 @@ class Interpolator(Protocol):
         """Return the frames at time ``t``, ``(B, 3, H, W)`` in [-1, 1].
 
         Args:
-            encoded: what :meth:`encode_pair` returned; it may be used for any number of times.
+            encoded: return value of :meth:`encode_pair`; it can be used for any number of times.
             t: ``(B,)``, strictly between 0 (first) and 1 (last).
         """
         ...
@@ -89,19 +101,19 @@ class Interpolator(Protocol):
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a model that draws by chance chooses; a model that does not ignores it.
+    """Sampling settings of generative models; deterministic models ignore them.
 
     Attributes:
-        temperature: above 1 more surprising, below 1 more likely.
-        top_k: choose among so many of the likeliest values; ``None`` for all.
-        top_p: choose among the likeliest values that together have this probability; ``None`` for all.
-        steps: passes in which a masked clip or frame is filled; ``None`` is the model's own number.
-        guidance: how strongly the last frame pulls: 1 as learned, 0 not at all, above 1 more strongly.
+        temperature: above 1 increases randomness, below 1 reduces it.
+        top_k: sample from the k likeliest values only; ``None`` for all.
+        top_p: sample from the smallest set of likeliest values with this total probability; ``None`` for all.
+        steps: passes that fill a masked clip or frame; ``None`` for the model's own number.
+        guidance: strength of the condition on the last frame: 1 as trained, 0 for none, above 1 for more.
         greedy: always take the likeliest value.
-        seed: clip b of a batch is drawn with seed + b, whatever else is in the batch.
+        seed: clip b of a batch uses seed + b, so that it does not depend on the rest of the batch.
 
     Raises:
-        AnimegenError: for a value that means nothing.
+        AnimegenError: for an invalid value.
     """
 
     temperature: float = 1.0
@@ -115,23 +127,27 @@ class Sampling:
     def __post_init__(self) -> None:
         """Check the values."""
         if not self.temperature > 0:
-            raise AnimegenError(f"temperature={self.temperature} is not above 0: use greedy=true for no chance at all.")
+            raise AnimegenError(f"temperature={self.temperature} must be above 0: use greedy=true for no randomness.")
         if self.top_k is not None and self.top_k < 1:
-            raise AnimegenError(f"top_k={self.top_k} leaves nothing to choose from: use 1 or more, or null for all.")
+            raise AnimegenError(f"top_k={self.top_k} must be at least 1, or null for all values.")
         if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise AnimegenError(f"top_p={self.top_p} is no share: use a number above 0 and at most 1, or null for all.")
+            raise AnimegenError(f"top_p={self.top_p} must be above 0 and at most 1, or null for all values.")
         if self.steps is not None and self.steps < 1:
-            raise AnimegenError(f"steps={self.steps} fills nothing: use 1 or more, or null for the model's own number.")
+            raise AnimegenError(f"steps={self.steps} must be at least 1, or null for the model's own number.")
         if self.guidance < 0:
-            raise AnimegenError(f"guidance={self.guidance} is negative: use 0 or more; 1 is as learned.")
+            raise AnimegenError(f"guidance={self.guidance} must be at least 0; 1 is as trained.")
 
 
 @runtime_checkable
 class ClipGenerator(Protocol):
-    """A model that draws a whole clip between its first and its last frame."""
+    """A model that generates a whole clip between its first and its last frame.
+
+    Optional attributes: ``max_frames``, the length of the longest clip, and ``max_size``, the largest height and width.
+    Beyond these the application splits long gaps and scales large images.
+    """
 
     #: H and W must be multiples of this number; the application pads and crops.
-    factor: int
+    size_divisor: int
 
     def generate(
         self,
@@ -143,14 +159,11 @@ class ClipGenerator(Protocol):
     ) -> Tensor:
         """Return a clip ``(B, frames, 3, H, W)`` in [-1, 1] that begins and ends with the given frames.
 
-        A model may also have ``max_frames``, the longest clip that it knows, and ``max_size``, the greatest height and
-        width of its pictures: the application then cuts longer gaps in two and scales larger pictures.
-
         Args:
             first: ``(B, 3, H, W)`` in [-1, 1], frame 0 of the clip.
             last: ``(B, 3, H, W)`` in [-1, 1], frame ``frames - 1`` of the clip.
             frames: length of the clip including both given frames, at least 2.
-            sampling: how to choose; ``None`` is the model's own choice.
-            keys: further frames that are given, by their number in the clip, ``(B, 3, H, W)`` each.
+            sampling: sampling settings; ``None`` for the model's default.
+            keys: further given frames by frame number, ``(B, 3, H, W)`` each.
         """
         ...

@@ -1,4 +1,4 @@
-"""What the models of one task have in common: how they are applied, shown and validated."""
+"""Base module of the task *stylise*: application, previews and validation of image stylization models."""
 
 from __future__ import annotations
 
@@ -10,56 +10,78 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from animegen.engine.module import AnimeModule
+from animegen.errors import AnimegenError
 from animegen.metrics.image import edge_f_score, flatness, psnr, ssim
 
 
 class StyliseModule(AnimeModule):
-    """A model of the task *stylise*: its network ``generator`` maps photo to anime, both in [-1,1].
+    """A model of the task *stylise*: its network ``generator`` maps photos to anime images, both in [-1,1].
 
-    A subclass sets ``self.generator`` and writes ``updates``; this class makes it a
-    :class:`~animegen.tasks.protocols.Stylizer` and gives it previews and validation.
+    A subclass sets ``self.generator`` and defines ``updates``. This class implements
+    :class:`~animegen.tasks.protocols.Stylizer`, previews and validation.
+
+    Optional attributes of the generator:
+
+    - ``size_divisor``: height and width of its input must be multiples of this number (1).
+    - ``tileable``: whether large images can be processed in tiles (``True``).
+    - ``exported``: names of its submodules and parameters that exported files need (all).
+    - ``optimises_images``: whether it computes gradients in application, and so cannot be exported (``False``).
     """
 
     generator: nn.Module
 
     @property
-    def factor(self) -> int:
-        """By what the sides of the generator's input must be divisible."""
-        return getattr(self.generator, "factor", 1)
+    def size_divisor(self) -> int:
+        """Height and width of the generator's input must be multiples of this number."""
+        return getattr(self.generator, "size_divisor", 1)
 
     @property
     def tileable(self) -> bool:
-        """Whether large pictures may be tried in tiles; a generator that attends to the whole picture says no."""
+        """Whether large images can be processed in tiles; ``False`` for a generator with global attention."""
         return getattr(self.generator, "tileable", True)
 
     def stylize(self, frames: Tensor, state: Any = None, style: Tensor | None = None) -> tuple[Tensor, Any]:
-        """Stylise pictures of any size.
+        """Stylise images of any size.
 
         Args:
             frames: ``(B,3,H,W)`` in [-1,1].
-            state: what the last call returned; these models have no memory and return it unchanged.
-            style: reference stills, for models that take any; ignored here.
+            state: returned unchanged, since these models have no memory.
+            style: ignored; see models with a style input.
 
         Returns:
-            Pictures of the same shape and range, and the state.
+            images of the same shape and range, and the state.
         """
-        return pad_and_crop(self.generator, frames, self.factor).clamp(-1, 1), state
+        return pad_and_crop(self.generator, frames, self.size_divisor).clamp(-1, 1), state
 
-    def drawn(self, batch: dict[str, Tensor]) -> Tensor:
-        """Return what the model makes of the photos of a batch, each by itself; (B,3,H,W) in [-1,1]."""
+    def exported_weights(self) -> list[str]:
+        """Return the names of all modules and parameters that :meth:`stylize` of a single image reads.
+
+        Raises:
+            AnimegenError: if the model cannot be exported.
+        """
+        if getattr(self.generator, "optimises_images", False):
+            raise AnimegenError(
+                f"{type(self).__name__} cannot be exported, since it computes gradients for each image: apply it with"
+                " animegen stylize."
+            )
+        names = getattr(self.generator, "exported", None)
+        return ["generator"] if names is None else [f"generator.{name}" for name in names]
+
+    def predict(self, batch: dict[str, Tensor]) -> Tensor:
+        """Return the output for each photo of a batch independently, (B,3,H,W) in [-1,1]."""
         return self.stylize(batch["photo"])[0]
 
     def preview(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Show photo, output, and the truth where the data have one."""
-        shown = {"photo": batch["photo"], "output": self.drawn(batch)}
-        return {**shown, "truth": batch["anime"]} if "anime" in batch else shown
+        """Return photo, output, and the ground truth if the batch has one."""
+        images = {"photo": batch["photo"], "output": self.predict(batch)}
+        return {**images, "truth": batch["anime"]} if "anime" in batch else images
 
     def validate(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Score the output against the truth; empty for data without one."""
+        """Return scores of the output against the ground truth; none if the batch has no ground truth."""
         if "photo" not in batch or "anime" not in batch:
             return {}
-        output, truth = self.drawn(batch).float(), batch["anime"].float()
-        # SSIM subtracts almost equal numbers: in half precision it would be another number.
+        output, truth = self.predict(batch).float(), batch["anime"].float()
+        # SSIM subtracts nearly equal numbers, which half precision cannot represent.
         with torch.autocast(output.device.type, enabled=False):
             return {
                 "psnr": psnr(output, truth),
@@ -69,14 +91,14 @@ class StyliseModule(AnimeModule):
             }
 
 
-def pad_and_crop(network: Callable[[Tensor], Tensor], images: Tensor, factor: int) -> Tensor:
-    """Run a network that needs sides divisible by ``factor`` (and twice that long) on images of any size.
+def pad_and_crop(network: Callable[[Tensor], Tensor], images: Tensor, divisor: int) -> Tensor:
+    """Run a network on images of any size: pad them to multiples of ``divisor``, and crop the output.
 
-    The images are reflected at the right and bottom edge (repeated where they are too small to
-    reflect), so nothing is scaled and the result has the size of the input.
+    The right and bottom edges are padded by reflection (by replication if the images are too small), so that nothing
+    is scaled. Both sides become at least twice ``divisor``.
     """
     height, width = images.shape[-2:]
-    right, bottom = (max(-side % factor, 2 * factor - side) if factor > 1 else 0 for side in (width, height))
+    right, bottom = (max(-side % divisor, 2 * divisor - side) if divisor > 1 else 0 for side in (width, height))
     if right == 0 and bottom == 0:
         return network(images)
     mode = "reflect" if right < width and bottom < height else "replicate"
@@ -84,7 +106,7 @@ def pad_and_crop(network: Callable[[Tensor], Tensor], images: Tensor, factor: in
 
 
 def split_batches(images: dict[str, Tensor]) -> tuple[Tensor, dict[str, slice]]:
-    """Concatenate named batches for one forward pass; return them with the slice of each name."""
+    """Concatenate named batches for one forward pass; return the result and the slice of each name."""
     slices, start = {}, 0
     for name, value in images.items():
         slices[name] = slice(start, start + len(value))

@@ -44,7 +44,7 @@ def measure_reach(
     not let that happen (it normalises a copy), the spread goes on and the result is larger.
 
     Args:
-        network: maps ``(B,C,H,W)`` to the same H and W. Attribute ``factor`` (default 1): H and W
+        network: maps ``(B,C,H,W)`` to the same H and W. Attribute ``size_divisor`` (default 1): H and W
             must be multiples of it. Attribute ``tileable = False``: it looks at the whole picture.
         channels: number of channels of its input.
         device: where the network is.
@@ -56,7 +56,7 @@ def measure_reach(
     """
     if not getattr(network, "tileable", True):
         raise TilingError("the network looks at the whole picture at once")
-    factor = getattr(network, "factor", 1)
+    factor = getattr(network, "size_divisor", 1)
     # Wide enough for the padding of layers at 1/factor of the resolution.
     thickness = max(8 * factor, 32)
     for length in (128, 512, 1024):

@@ -52,7 +52,7 @@ def tiled(
     """Return ``network(images)``, computed in tiles: the same up to rounding, in less memory.
 
     Args:
-        network: maps ``(B,C,H,W)`` to the same shape, in eval mode. Its attribute ``factor``
+        network: maps ``(B,C,H,W)`` to the same shape, in eval mode. Its attribute ``size_divisor``
             (default 1) divides H and W. With ``tileable = False`` it always runs on whole pictures.
         images: ``(B,C,H,W)``, on the network's device.
         tile: largest side of a tile's core in pixels; 0, or at least the picture's size: no tiles.
@@ -68,7 +68,7 @@ def tiled(
     Warns:
         UserWarning: if the network cannot be tiled; then it ran on the whole picture.
     """
-    factor = getattr(network, "factor", 1)
+    factor = getattr(network, "size_divisor", 1)
     height, width = images.shape[-2:]
     if height % factor or width % factor:
         raise ValueError(f"the picture is {width}x{height} pixels, but the network needs multiples of {factor}")
@@ -128,7 +128,7 @@ def _prove(network: Network, channels: int, device: torch.device) -> None:
     the input does to them.
     """
     reach = measure_reach(network, channels, device)
-    factor = getattr(network, "factor", 1)
+    factor = getattr(network, "size_divisor", 1)
     halo = math.ceil(reach.radius / factor) * factor
     tile = max(16 * factor, 2 * halo, 64)
     tile = math.ceil(tile / factor) * factor

@@ -45,7 +45,7 @@ METADATA = {
     "layout": "batch,3,height,width; RGB; float32",
     "input_range": "-1,1",
     "output_range": "-1,1",
-    "factor": "4",
+    "size_divisor": "4",
     "padding": "inside: any height and width from smallest_side on",
     "smallest_side": "16",
 }
@@ -123,7 +123,7 @@ def test_an_onnx_file_draws_what_the_model_draws(checkpoint: Path) -> None:
 )
 def test_the_graph_has_free_sizes(network: Any) -> None:
     model = Applied(network()).eval().requires_grad_(False)
-    drawing = graphs.Drawing(model).eval()
+    drawing = graphs.ExportWrapper(model).eval()
     rows = body.compare(graphs.export_program(drawing).module(), drawing)
     assert {row.shape[0] for row in rows} == {1, 2, 3}
     assert len({row.shape for row in rows}) == 5
@@ -139,11 +139,11 @@ def test_every_model_is_exported_or_refused_in_one_sentence(option: str, tmp_pat
         pytest.skip("no Stylizer")
     model.eval().requires_grad_(False)
     if option == "animegan/nst":
-        model.generator.take(torch.zeros(model.generator.style.shape[1:]))
-        with pytest.raises(AnimegenError, match="computes gradients for every picture"):
+        model.generator.set_style(torch.zeros(model.generator.style.shape[1:]))
+        with pytest.raises(AnimegenError, match="computes gradients for each image"):
             body.export_model(model, tmp_path / "a.pt2", graphs.FileFormat.pt2)
         return
-    drawing = graphs.Drawing(model).eval()
+    drawing = graphs.ExportWrapper(model).eval()
     program = graphs.export_program(drawing)
     for format_ in graphs.FileFormat:
         path = tmp_path / f"a.{format_.value}"
@@ -165,12 +165,12 @@ def test_the_plain_lite_network(tmp_path: Path) -> None:
 
 def test_a_model_that_takes_pictures_one_by_one() -> None:
     class OneByOne(nn.Module):
-        factor = 2
+        size_divisor = 2
 
         def forward(self, x: Tensor) -> Tensor:
             return torch.stack([x[number] / 2 for number in range(len(x))])
 
-    drawing = graphs.Drawing(Applied(OneByOne()))
+    drawing = graphs.ExportWrapper(Applied(OneByOne()))
     rows = body.compare(graphs.export_program(drawing).module(), drawing)
     assert drawing.one_by_one
     assert {row.shape[0] for row in rows} == {1}
@@ -180,31 +180,29 @@ def test_a_model_that_takes_pictures_one_by_one() -> None:
 
 def test_padding_inside_is_that_of_the_applications() -> None:
     class Positions(nn.Module):
-        factor = 8
+        size_divisor = 8
 
         def forward(self, x: Tensor) -> Tensor:
             return x.cumsum(-1).cumsum(-2) / 1e4
 
     model = Applied(Positions())
     for photo in (torch.rand(1, 3, 16, 16), torch.rand(2, 3, 17, 31), torch.rand(1, 3, 40, 25)):
-        assert torch.equal(graphs.Drawing(model)(photo), model.stylize(photo)[0])
+        assert torch.equal(graphs.ExportWrapper(model)(photo), model.stylize(photo)[0])
 
 
-def test_weights_that_drawing_does_not_read_are_left_out() -> None:
+def test_weights_that_only_training_needs_are_left_out() -> None:
     model = build({**MODEL, "generator": {"_target_": f"{NETWORKS}.AnimeGANv3DoubleTail", "width": 0.125}}, "model")
     model.eval().requires_grad_(False)
-    graphs.drop_unused(graphs.Drawing(model), torch.zeros(1, 3, 32, 32))
+    graphs.ExportWrapper(model).drop_training_weights()
     alone = networks.AnimeGANv3(width=0.125)
     assert {key.removeprefix("generator.") for key in model.state_dict()} == set(alone.state_dict())
 
 
-def test_a_model_that_trains_while_it_draws_is_refused() -> None:
+def test_a_model_that_optimises_images_is_refused() -> None:
     drawer = PixelOptimiser("squeezenet1_1", style_size=16, content_layer="fire4", style_layers=["fire2"])
-    drawer.take(torch.zeros(3, 16, 16))
-    with pytest.raises(
-        AnimegenError, match="Applied cannot be exported, since it computes gradients for every picture"
-    ):
-        graphs.export_program(graphs.Drawing(Applied(drawer)))
+    drawer.set_style(torch.zeros(3, 16, 16))
+    with pytest.raises(AnimegenError, match="Applied cannot be exported, since it computes gradients for each image"):
+        graphs.export_program(graphs.ExportWrapper(Applied(drawer)))
 
 
 def test_a_model_whose_graph_depends_on_its_pictures_is_refused() -> None:
@@ -212,16 +210,16 @@ def test_a_model_whose_graph_depends_on_its_pictures_is_refused() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x if x.mean() > 0 else -x
 
-    with pytest.raises(AnimegenError, match="Applied cannot be exported with free picture sizes"):
-        graphs.export_program(graphs.Drawing(Applied(Moody())))
+    with pytest.raises(AnimegenError, match="Applied cannot be exported with free image sizes"):
+        graphs.export_program(graphs.ExportWrapper(Applied(Moody())))
 
 
 def test_a_memory_is_told_of(checkpoint: Path) -> None:
     model = load_model(checkpoint, "cpu")
-    assert not body.remembers(graphs.Drawing(model))
+    assert not body.remembers(graphs.ExportWrapper(model))
     stylize = model.stylize  # type: ignore[attr-defined]
     model.stylize = lambda frames, state: (stylize(frames)[0], frames)  # type: ignore[assignment]
-    assert body.remembers(graphs.Drawing(model))
+    assert body.remembers(graphs.ExportWrapper(model))
 
 
 @pytest.mark.parametrize("fault", [0.02, math.nan])
@@ -245,18 +243,18 @@ def test_a_file_that_draws_something_else_is_not_kept(
 
 def test_the_comparison_counts_levels() -> None:
     class Double(nn.Module):
-        factor = 1
+        size_divisor = 1
 
         def stylize(self, frames: Tensor, state: Any, style: Any = None) -> tuple[Tensor, Any]:
             return frames * 0.5, state
 
-    rows = body.compare(lambda photo: photo * 0.5 + 1 / 127.5, graphs.Drawing(Double()))
+    rows = body.compare(lambda photo: photo * 0.5 + 1 / 127.5, graphs.ExportWrapper(Double()))
     assert [row.levels for row in rows] == pytest.approx([1.0] * 5, abs=1e-4)
     assert {row.content for row in rows} == {"noise", "gradients", "patches", "black and white"}
     body.check(rows, tolerance=1.001)
     with pytest.raises(AnimegenError, match=r"up to 1 levels of 255 .*more than tolerance=0\.5"):
         body.check(rows, tolerance=0.5)
-    cropped = body.compare(lambda photo: photo[..., 1:], graphs.Drawing(Double()))
+    cropped = body.compare(lambda photo: photo[..., 1:], graphs.ExportWrapper(Double()))
     assert all(row.levels == math.inf for row in cropped)
 
 

@@ -238,7 +238,7 @@ def test_the_confidence_of_a_shifted_picture_is_high_and_of_another_low() -> Non
 class Local:
     """An interpolator whose result at a pixel depends on its surroundings, 5 pixels wide."""
 
-    factor = 1
+    size_divisor = 1
 
     def encode_pair(self, first: torch.Tensor, last: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return first, last

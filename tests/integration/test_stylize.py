@@ -24,7 +24,7 @@ from tests.support import command, refused, train
 class Model(nn.Module):
     """A model that the applications know by its protocol only."""
 
-    factor = 4
+    size_divisor = 4
 
     def __init__(self) -> None:
         super().__init__()

@@ -36,7 +36,7 @@ LOSSLESS = ("codec=libx264rgb", "crf=0", "preset=ultrafast", "pix_fmt=rgb24")
 class Inverts(nn.Module):
     """A model that remembers nothing."""
 
-    factor = 2
+    size_divisor = 2
     fails_at = 10**9
 
     def __init__(self) -> None:

@@ -27,7 +27,7 @@ CUT = 9
 class Inverts(nn.Module):
     """A model whose training frames were filtered; it stops like a person who presses Ctrl+C."""
 
-    factor = 2
+    size_divisor = 2
     fails_at = 10**9
 
     def __init__(self) -> None:

@@ -75,7 +75,7 @@ class WholePictures:
     """Gives whole pictures where :class:`PatchBank` gives patches: the baseline that patches are compared with.
 
     Args:
-        pictures: (N, C, H, W), of any type. Right and below they are cut to multiples of ``factor``.
+        pictures: (N, C, H, W), of any type. Right and below they are cut to multiples of ``size_divisor``.
         factor: by what the sides must be divisible.
     """
 

@@ -1,4 +1,4 @@
-"""What happens around the steps: checkpoints, previews, records, progress, calibration."""
+"""Callbacks: checkpoints, previews, run records, progress, calibration."""
 
 from animegen.engine.callbacks.calibration import InfluenceCalibration
 from animegen.engine.callbacks.checkpoints import Checkpoints, StopAfter, StopOnSignal

@@ -1,9 +1,8 @@
-"""Influence calibration: weights that mean the same with any feature network.
+"""Influence calibration: loss weights that are independent of the feature network.
 
-Published loss weights assume the activations of one particular network (Caffe's VGG19 for the
-AnimeGAN family); with other weights the same numbers pull with other strengths. This callback
-measures how strongly each term pulls on the trained network and rescales the weights so that the
-pulls stand in configured ratios.
+Published loss weights assume the activations of one network (Caffe's VGG19 for the AnimeGAN family); with another one
+the same weights give other gradients. This callback measures the gradient norm of each term on the trained network and
+rescales the weights to configured ratios of these norms.
 """
 
 from __future__ import annotations
@@ -20,19 +19,21 @@ from animegen.errors import AnimegenError, did_you_mean
 
 
 class InfluenceCalibration(pl.Callback):
-    """Measure each term's gradient on a network over some batches, then set the terms' factors.
+    """Measure the gradient norm of each term over some batches, then set the factors of the terms.
 
-    The influence of a term is the L2 norm of the gradient of its weighted loss with respect to the
-    parameters of the trained network, averaged over the batches. After calibration the influences
-    of the named terms stand in the configured ratios and their sum is what it was before. The
-    factors are saved with the objective and shown in the run record as ``calibration``. Measuring
-    changes nothing else: neither buffers nor random generators.
+    The influence of a term is the L2 norm of the gradient of its weighted loss with respect to the parameters of the
+    trained network, averaged over the batches. After calibration the influences of the named terms have the configured
+    ratios, and their sum is unchanged. The factors are saved with the objective and listed in the run record as
+    ``calibration``. The measurement has no side effects on buffers and random generators.
 
     Args:
+        ratios: term -> share of influence (any positive numbers); ``null`` excludes a term.
         update: name of the update whose objective is calibrated.
-        ratios: term -> wanted share of influence (any positive numbers); ``null`` leaves a term alone.
-        at: train step at which to measure; only terms active then can be calibrated.
+        at: train step of the measurement; only terms that are active then can be calibrated.
         batches: number of consecutive batches to average over; they are trained on as usual.
+
+    Raises:
+        AnimegenError: for invalid settings.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class InfluenceCalibration(pl.Callback):
     ) -> None:
         wanted = {name: ratio for name, ratio in ratios.items() if ratio is not None}
         if not wanted or min(wanted.values()) <= 0:
-            raise AnimegenError("callbacks.calibration.ratios needs a positive number for each term that it names.")
+            raise AnimegenError("callbacks.calibration.ratios needs a positive number for each term.")
         if batches < 1:
             raise AnimegenError(f"callbacks.calibration.batches must be at least 1, got {batches}.")
         self.update, self.ratios, self.at, self.batches = update, wanted, at, batches
@@ -48,7 +49,7 @@ class InfluenceCalibration(pl.Callback):
         self._count = 0
 
     def on_fit_start(self, trainer: pl.Trainer, module: AnimeModule) -> None:
-        """Check the names before anything is trained."""
+        """Check the names of update and terms."""
         if self.update not in module.objectives:
             names = ", ".join(module.objectives)
             raise AnimegenError(f"callbacks.calibration.update={self.update}: the model has the objectives {names}.")
@@ -61,7 +62,7 @@ class InfluenceCalibration(pl.Callback):
                 )
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: AnimeModule, batch: Any, batch_idx: int) -> None:
-        """Measure on the batch that is about to be trained; set the factors after the last one."""
+        """Measure on the next batch; set the factors after the last one."""
         if not self.at <= module.train_step < self.at + self.batches:
             return
         devices = [module.device] if module.device.type == "cuda" else []
@@ -96,7 +97,7 @@ class InfluenceCalibration(pl.Callback):
                     f"callbacks.calibration: the term '{name}' is not active at step {module.train_step}."
                 )
         norms = gradient_norms({name: evaluation.parts[name] for name in self.ratios}, parameters)
-        # With several processes, each measures on its share of the batch.
+        # With several processes, each one measures on its part of the batch.
         return {name: float(module.trainer.strategy.reduce(norm, reduce_op="mean")) for name, norm in norms.items()}
 
     def _set(self, module: AnimeModule) -> None:
@@ -108,14 +109,14 @@ class InfluenceCalibration(pl.Callback):
                     f"callbacks.calibration: the gradient of the term '{name}' on '{self.update}' has the norm {value},"
                     " which cannot be scaled: leave the term out of callbacks.calibration.ratios."
                 )
-        whole, shares = sum(influence.values()), sum(self.ratios.values())
+        total, ratios = sum(influence.values()), sum(self.ratios.values())
         for name, ratio in self.ratios.items():
-            objective.factors[name] *= whole * (ratio / shares) / influence[name]
+            objective.factors[name] *= total * (ratio / ratios) / influence[name]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums measured so far."""
         return {"sums": dict(self._sums), "count": self._count}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over the sums measured so far."""
+        """Restore the sums measured so far."""
         self._sums, self._count = dict(state["sums"]), int(state["count"])

@@ -1,4 +1,4 @@
-"""What changes in the model when the stage of a curriculum does: into how many pieces a batch is cut."""
+"""Gradient accumulation by the stage of a curriculum."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from animegen.engine.module import AnimeModule
 
 
 class CurriculumSteps(pl.Callback):
-    """Sets ``accumulate`` of the model by the stage of each step, and logs the stage.
+    """Sets ``accumulate`` of the model by the stage of the current step, and logs the stage.
 
-    It has no state: the step tells the stage.
+    It has no state, since the stage is a function of the step.
 
     Args:
-        stages: those of the data.
+        stages: the stages of the data.
     """
 
     def __init__(self, stages: Sequence[dict[str, Any]]) -> None:
@@ -28,6 +28,6 @@ class CurriculumSteps(pl.Callback):
         module._accumulate = self.curriculum.stages[self.curriculum.at_step(module.train_step)].accumulate
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: AnimeModule, *_: Any) -> None:
-        """Log the stage at the pace of the other logs."""
+        """Log the stage at the interval of the other logs."""
         if module.train_step % module.log_every == 0:
             module.write({"curriculum/stage": float(self.curriculum.at_step(module.train_step - 1))})

@@ -1,4 +1,4 @@
-"""What the terminal shows of a run, and how often scalars are written."""
+"""Progress display on the terminal, and the interval of log entries."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ from animegen.errors import AnimegenError
 
 
 class LogEvery(pl.Callback):
-    """Write scalars every so many train steps, each the mean since the last writing."""
+    """Log scalars at an interval of train steps, each as the mean since the last entry.
+
+    Args:
+        steps: the interval.
+    """
 
     def __init__(self, steps: int = 10) -> None:
         if steps < 1:
@@ -24,18 +28,18 @@ class LogEvery(pl.Callback):
         self.steps = steps
 
     def on_fit_start(self, trainer: pl.Trainer, module: AnimeModule) -> None:
-        """Tell the module, which keeps the values."""
+        """Set the interval of the module."""
         module.log_every = self.steps
 
 
 class Progress(pl.Callback):
-    """A progress bar on a terminal; otherwise one plain line every ``every`` steps.
+    """A progress bar on a terminal, otherwise one line every ``every`` steps.
 
-    Also logs ``perf/steps_per_s`` and ``perf/samples_per_s`` at these steps.
+    Also logs ``perf/steps_per_s`` and ``perf/samples_per_s``.
 
     Args:
-        every: train steps between two lines, or two updates of the bar.
-        train_steps: length of the run, if it is to be shown.
+        every: interval in train steps of the lines, or of updates of the bar.
+        train_steps: length of the run, for display.
     """
 
     def __init__(self, every: int = 50, train_steps: int | None = None) -> None:
@@ -45,7 +49,7 @@ class Progress(pl.Callback):
         self._bar: RichProgress | None = None
 
     def on_train_start(self, trainer: pl.Trainer, module: AnimeModule) -> None:
-        """Open the bar."""
+        """Start the bar."""
         self._since, self._at = time.perf_counter(), module.train_step
         if trainer.is_global_zero and sys.stderr.isatty():
             columns = (
@@ -60,7 +64,7 @@ class Progress(pl.Callback):
             self._task = self._bar.add_task("train", total=self.train_steps, completed=module.train_step, values="")
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: AnimeModule, outputs: Any, batch: Any, *_: Any) -> None:
-        """Show the present values when due."""
+        """Update the display at the interval."""
         if module.train_step % self.every:
             return
         now = time.perf_counter()
@@ -83,11 +87,11 @@ class Progress(pl.Callback):
         return "  ".join([*parts, f"{rate:.1f} steps/s"])
 
     def on_train_end(self, *_: Any) -> None:
-        """Close the bar."""
+        """Stop the bar."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
 
     def on_exception(self, *_: Any) -> None:
-        """Close the bar, so that the message is readable."""
+        """Stop the bar before the error message."""
         self.on_train_end()

@@ -1,4 +1,4 @@
-"""What exact resume needs beyond weights and optimizers: the random generators, at the right moment."""
+"""States of the random generators, for exact resumption."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from animegen.errors import AnimegenError
 
 
 class ExactResume(pl.Callback):
-    """Save the states of all random generators, and restore them just before the first resumed step.
+    """Save the states of all random generators, and restore them before the first resumed step.
 
-    Restoring any earlier would let the set-up of the resumed process draw from them. The order of
-    the samples needs no saving: it is a function of the seed and of the batches trained.
+    Restored earlier, they would be advanced by the setup of the process. The order of the samples is not part of the
+    state: it is a function of the seed and the number of trained batches.
 
-    With several processes each has draws of its own (dropout masks must differ between the shares of
-    a batch), and the checkpoint holds the states of all of them.
+    Each of several processes has its own random states (for example for dropout masks); checkpoints hold all of them.
     """
 
     def __init__(self) -> None:
@@ -30,13 +29,13 @@ class ExactResume(pl.Callback):
         self.begun = False
 
     def on_train_start(self, trainer: pl.Trainer, module: AnimeModule) -> None:
-        """Let the draws of the processes differ; the first one draws as it would alone."""
+        """Use different seeds in all processes; the first one has that of a single process."""
         self.begun = True
         if trainer.global_rank > 0:
             torch.manual_seed(torch.initial_seed() + trainer.global_rank)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the generator states of all processes; every process has to call it."""
+        """Return the generator states of all processes; a collective operation."""
         states: list[Any] = [generator_states()]
         if dist.is_available() and dist.is_initialized():
             mine, states = states[0], [None] * dist.get_world_size()
@@ -44,11 +43,11 @@ class ExactResume(pl.Callback):
         return {"processes": states}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Keep the states until training begins."""
+        """Store the states until training starts."""
         self._states = state["processes"]
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Restore the states, once; processes that the saved run did not have keep their own."""
+        """Restore the states once; additional processes keep their own."""
         if trainer.global_rank < len(self._states):
             try:
                 restore_generators(self._states[trainer.global_rank])
@@ -74,7 +73,7 @@ def generator_states() -> dict[str, Any]:
 
 
 def restore_generators(state: dict[str, Any]) -> None:
-    """Take over what :func:`generator_states` returned; CUDA's only on as many devices as there were."""
+    """Restore the return value of :func:`generator_states`; CUDA states only for the same number of devices."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     name, keys, position, has_gauss, cached = state["numpy"]

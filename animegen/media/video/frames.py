@@ -17,7 +17,7 @@ from torch import Tensor
 from animegen.media.images import to_float
 
 #: Values of ITU-T H.273 for the matrix, also FFmpeg's ``AVColorSpace``.
-RGB, BT709, UNSPECIFIED, BT470BG, SMPTE170M, BT2020 = 0, 1, 2, 5, 6, 9
+RGB, BT709, UNSPECIFIED, SMPTE170M, BT2020 = 0, 1, 2, 6, 9
 #: Frames per second of a film that is made from pictures, if nobody says otherwise: that of cinema.
 DEFAULT_RATE = Fraction(24)
 

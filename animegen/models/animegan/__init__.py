@@ -1,4 +1,4 @@
-"""AnimeGAN and its relatives: photo to anime."""
+"""AnimeGAN and related models: image stylization, photo to anime."""
 
 from animegen.models.animegan.autoencoder import Autoencoder
 from animegen.models.animegan.dtgan import DTGAN

@@ -1,4 +1,4 @@
-"""What the discriminators of the family judge."""
+"""Inputs of the discriminators of the family."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from animegen.errors import AnimegenError
 
 
 def smooth_of(batch: Mapping[str, Tensor]) -> Tensor:
-    """Return the edge-smoothed anime (B,3,H,W) of a batch.
+    """Return the edge-smoothed anime images (B,3,H,W) of a batch.
 
     Raises:
-        AnimegenError: if the data have none.
+        AnimegenError: if the batch has none.
     """
     if "smooth" not in batch:
         raise AnimegenError(
-            "A loss term judges edge-smoothed pictures, but the data have none: set data.smooth=online, or give"
-            " ready-made ones."
+            "A loss term reads edge-smoothed images, but the data have none: set data.smooth=online, or give a folder"
+            " of them."
         )
     return batch["smooth"]

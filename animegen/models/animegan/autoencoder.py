@@ -1,4 +1,4 @@
-"""AnimeGAN's training with a generator that is built on a pretrained network."""
+"""AnimeGAN training of a generator with a pretrained encoder."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from animegen.models.animegan.networks.autoencoder import VGGAutoencoder
 
 
 class Autoencoder(AnimeGAN):
-    """AnimeGAN whose generator takes over the weights of the model's feature network when training begins.
+    """AnimeGAN whose generator loads the weights of the model's feature network before training.
 
-    Args: as for :class:`~animegen.models.animegan.module.AnimeGAN`.
+    Args: see :class:`~animegen.models.animegan.module.AnimeGAN`.
     """
 
     generator: VGGAutoencoder
 
     def setup(self, stage: str) -> None:
-        """Hand the pretrained weights over; a resumed run then replaces them by those of its checkpoint."""
+        """Load the pretrained weights; a resumed run replaces them by those of its checkpoint."""
         if stage == "fit":
-            self.generator.adopt(self.features)
+            self.generator.load_pretrained(self.features)
         super().setup(stage)

@@ -1,4 +1,4 @@
-"""AnimeGANv3's training: a support tail that learns the style, a main tail that learns to draw cleanly after it."""
+"""Training of AnimeGANv3, the double-tail generative adversarial network (DTGAN)."""
 
 from __future__ import annotations
 
@@ -13,55 +13,56 @@ from animegen.models.animegan.adversarial import smooth_of
 from animegen.models.animegan.networks.v3 import AnimeGANv3DoubleTail
 from animegen.nn.colour import gray
 from animegen.nn.filters import l0_smooth, self_guided
-from animegen.tasks.adversarial import Make, joint_logits
+from animegen.tasks.adversarial import MakeImages, joint_logits
 from animegen.tasks.stylize import StyliseModule, pad_and_crop
 
+#: Epsilon of the filter before L0 smoothing. It removes differences below about 8 of 255 levels, as the non-local means
+#: of the released code do.
 _DENOISE_EPS = 1e-3
-"""The filter before L0 smoothing flattens differences below about 8 levels of 255, as the code's non-local means do."""
 
 
 class DTGAN(StyliseModule):
     """AnimeGANv3, the double-tail GAN.
 
-    The generator has two tails on one base. The *support* tail plays against a discriminator that sees gray pictures,
-    and keeps content and colour: it finds the style, with artefacts. Smoothed, its pictures are the targets of the
-    *main* tail, which learns them as if they were pairs, against a discriminator of its own. Only the main tail is
+    The generator has two tails on a shared encoder. The *support* tail is trained against a discriminator of grayscale
+    images, with content and colour losses: it learns the style, with artefacts. Its outputs, smoothed, are the targets
+    of the *main* tail, which is trained on them as on pairs, against a second discriminator. Only the main tail is
     applied.
 
-    Phase 0, for ``pretrain_steps``: the tails learn to reproduce the photo. Phase 1: per step one update of the
-    generator, then one of each discriminator on the pictures drawn before that update, as in the released code.
+    Phase 0, for ``pretrain_steps``: both tails learn to reproduce the photo. Phase 1: per step one update of the
+    generator, then one of each discriminator on the images generated before that update, as in the released code.
 
     Context entries that loss terms may read (all images in [-1,1]):
 
-    =====================  ====================================================================
+    =====================  ======================================================================
     ``photo``, ``anime``   the batch
-    ``support``            picture of the support tail, after the self-guided filter
-    ``main``               picture of the main tail
-    ``support_gray``       ``support`` without colour; likewise ``anime_gray``
-    ``target``             what the main tail shall draw: the unfiltered support picture, smoothed
+    ``support``            output of the support tail, after the self-guided filter
+    ``main``               output of the main tail
+    ``support_gray``       ``support`` in grayscale; likewise ``anime_gray``
+    ``target``             target of the main tail: the unfiltered output of the support tail, smoothed
     ``support_regions``    ``support`` made piecewise constant; likewise ``photo_regions``
     ``support_logits``     support discriminator on ``support_gray`` (generator only)
     ``main_logits``        main discriminator on ``main`` (generator only)
     ``real_logits``        support discriminator on ``anime_gray``; main discriminator on ``target``
     ``fake_logits``        support discriminator on ``support_gray``; main discriminator on ``main``
-    ``smooth_logits``      support discriminator on edge-smoothed anime without colour
-    =====================  ====================================================================
+    ``smooth_logits``      support discriminator on edge-smoothed anime in grayscale
+    =====================  ======================================================================
 
-    Two steps that the released code runs on the CPU are replaced by ones that run on the device. Targets: non-local
-    means before L0 smoothing become a self-guided filter. Regions: superpixels filled with their mean colour become
-    L0 smoothing; for photos they may instead come ready-made as the batch entry ``regions``, aligned with ``photo``
-    (``animegen.data.views.View`` with the streams ``{photo: ..., regions: ...}`` and ``{anime: ...}``).
+    Two steps that the released code runs on the CPU have replacements on the device. Targets: a self-guided filter
+    replaces non-local means before L0 smoothing. Regions: L0 smoothing replaces superpixels filled with their mean
+    colour. Superpixel images of photos can instead be given as the batch entry ``regions``, aligned with ``photo``
+    (:class:`animegen.data.views.View` with the streams ``{photo: ..., regions: ...}`` and ``{anime: ...}``).
 
     Args:
-        generator: with both tails.
-        discriminator_support: judges gray pictures.
-        discriminator_main: judges pictures.
+        generator: generator with both tails.
+        discriminator_support: discriminator of grayscale images.
+        discriminator_main: discriminator of images.
         pretrain_steps: length of phase 0 in train steps.
         target_strength: strength of L0 smoothing of the targets; 0.005 as published.
-        region_strength: strength of L0 smoothing that stands for superpixels; 0.02 as in the method's paper.
-        salt: share of the pixels of edge-smoothed pictures that turn white before they are judged; 0.1 for the
-            published Shinkai style.
-        settings: see :class:`~animegen.engine.module.AnimeModule`.
+        region_strength: strength of L0 smoothing in place of superpixels; 0.02 as in the method's paper.
+        salt: fraction of the pixels of edge-smoothed images that turn white before they reach the discriminator; 0.1
+            for the published Shinkai style.
+        **settings: see :class:`~animegen.engine.module.AnimeModule`.
 
     Source: Liu, Chen, Gao, IEICE Transactions E107.D(1), 2024, and the released code.
     """
@@ -98,7 +99,7 @@ class DTGAN(StyliseModule):
             yield "pretrain", self.objectives["pretrain"](**shared)
             return
 
-        # Read by two updates, computed by the first.
+        # Shared by two updates.
         target = functools.cache(lambda: self._target(unfiltered))
         yield (
             "generator",
@@ -114,24 +115,24 @@ class DTGAN(StyliseModule):
             ),
         )
         objective = self.objectives["discriminator_support"]
-        gray_pictures: dict[str, Make] = {
+        gray_images: dict[str, MakeImages] = {
             "real_logits": lambda: gray(anime),
             "fake_logits": lambda: gray(support.detach()),
             "smooth_logits": lambda: gray(self._salted(smooth_of(batch))),
         }
         yield (
             "discriminator_support",
-            objective(**joint_logits(objective, self.discriminator_support, gray_pictures)),
+            objective(**joint_logits(objective, self.discriminator_support, gray_images)),
         )
         objective = self.objectives["discriminator_main"]
-        pictures: dict[str, Make] = {"real_logits": target, "fake_logits": main.detach}
-        yield "discriminator_main", objective(**joint_logits(objective, self.discriminator_main, pictures))
+        images: dict[str, MakeImages] = {"real_logits": target, "fake_logits": main.detach}
+        yield "discriminator_main", objective(**joint_logits(objective, self.discriminator_main, images))
 
     def preview(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Show the support tail's picture, too."""
-        shown = super().preview(batch)
-        support = pad_and_crop(lambda x: self_guided(self.generator.both(x)[0]), batch["photo"], self.factor)
-        return {"photo": shown.pop("photo"), "support": support.clamp(-1, 1), **shown}
+        """Return photo, output of the support tail, output, and the ground truth if there is one."""
+        images = super().preview(batch)
+        support = pad_and_crop(lambda x: self_guided(self.generator.both(x)[0]), batch["photo"], self.size_divisor)
+        return {"photo": images.pop("photo"), "support": support.clamp(-1, 1), **images}
 
     @torch.no_grad()
     def _target(self, unfiltered: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""White-box cartoonization's training: surface, structure and texture of a picture are judged apart."""
+"""Training of White-box cartoonization: separate losses for surface, structure and texture."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from animegen.engine.module import Updates
 from animegen.nn.colour import apply_colour_map
 from animegen.nn.filters import guided_filter, l0_smooth
-from animegen.tasks.adversarial import Make, joint_logits
+from animegen.tasks.adversarial import MakeImages, joint_logits
 from animegen.tasks.stylize import StyliseModule
 
 _SURFACE_RADIUS, _SURFACE_EPS = 5, 0.2
@@ -21,36 +21,37 @@ _GRAY = (0.299, 0.587, 0.114)
 class WhiteBox(StyliseModule):
     """White-box cartoonization (Wang and Yu, CVPR 2020).
 
-    Three representations of a picture: its *surface* (texture smoothed away by a guided filter) and its *texture*
-    (colour taken away by a random gray) have a discriminator each; its *structure* (flat regions) is what the picture
-    itself shall look like in deep features.
+    Three representations of an image: its *surface* (smoothed by a guided filter) and its *texture* (a random
+    grayscale conversion) have a discriminator each; its *structure* (flat regions) is the target of the image itself in
+    a feature loss.
 
     Phase 0, for ``pretrain_steps``: the generator learns to reproduce the photo. Phase 1: per step one update of each
-    discriminator, then one of the generator, which share its pictures.
+    discriminator, then one of the generator, all with the same generated images.
 
     Context entries that loss terms may read (all images in [-1,1]):
 
-    =====================  ====================================================================================
+    =====================  ===============================================================
     ``photo``, ``anime``   the batch
     ``fake``               generator(photo)
     ``fake_regions``       ``fake`` made piecewise constant, without gradient
-    ``surface_logits``     surface discriminator on the smoothed ``fake`` (generator only)
-    ``texture_logits``     texture discriminator on the gray ``fake`` (generator only)
-    ``real_logits``        either discriminator on anime, smoothed or gray
-    ``fake_logits``        either discriminator on ``fake``, smoothed or gray
-    =====================  ====================================================================================
+    ``surface_logits``     surface discriminator on smoothed ``fake`` (generator only)
+    ``texture_logits``     texture discriminator on grayscale ``fake`` (generator only)
+    ``real_logits``        either discriminator on anime, smoothed or grayscale
+    ``fake_logits``        either discriminator on ``fake``, smoothed or grayscale
+    =====================  ===============================================================
 
-    The weights of the random gray are drawn per step, each within ``gray_spread`` of that of luma, and serve both kinds
-    of picture. Regions are made by L0 smoothing on the device, where the released code uses superpixels on the CPU.
+    The weights of the grayscale conversion are random in each step, within ``gray_spread`` of those of luma, and the
+    same for real and generated images. Regions are made by L0 smoothing on the device; the released code uses
+    superpixels on the CPU.
 
     Args:
         generator: maps photos to anime.
-        discriminator_surface: judges surfaces.
-        discriminator_texture: judges textures.
+        discriminator_surface: discriminator of surfaces.
+        discriminator_texture: discriminator of textures.
         pretrain_steps: length of phase 0 in train steps.
-        gray_spread: 0.1 as published.
+        gray_spread: largest change of a grayscale weight, 0.1 as published.
         region_strength: strength of L0 smoothing, see :func:`~animegen.nn.filters.l0_smooth`.
-        settings: see :class:`~animegen.engine.module.AnimeModule`.
+        **settings: see :class:`~animegen.engine.module.AnimeModule`.
     """
 
     trains = {"pretrain": "generator"}  # noqa: RUF012 - read-only by contract
@@ -81,16 +82,16 @@ class WhiteBox(StyliseModule):
             yield "pretrain", self.objectives["pretrain"](**shared)
             return
         weights = random_gray_weights(self.gray_spread)
-        for name, network, seen in (
+        for name, network, representation in (
             ("discriminator_surface", self.discriminator_surface, surface),
             ("discriminator_texture", self.discriminator_texture, functools.partial(texture, weights=weights)),
         ):
-            pictures: dict[str, Make] = {
-                "real_logits": functools.partial(seen, anime),
-                "fake_logits": functools.partial(seen, fake.detach()),
+            images: dict[str, MakeImages] = {
+                "real_logits": functools.partial(representation, anime),
+                "fake_logits": functools.partial(representation, fake.detach()),
             }
             objective = self.objectives[name]
-            yield name, objective(**joint_logits(objective, network, pictures))
+            yield name, objective(**joint_logits(objective, network, images))
         yield (
             "generator",
             self.objectives["generator"](
@@ -103,16 +104,16 @@ class WhiteBox(StyliseModule):
 
 
 def surface(images: Tensor) -> Tensor:
-    """Smooth the texture of images (B,3,H,W) in [-1,1] away: self-guided filter, radius 5, epsilon 0.2 as published."""
+    """Remove the texture of images (B,3,H,W) in [-1,1] by a self-guided filter, radius 5, epsilon 0.2 as published."""
     return guided_filter(images, images, _SURFACE_RADIUS, _SURFACE_EPS)
 
 
 def random_gray_weights(spread: float) -> Tensor:
-    """Draw weights (3,) of red, green and blue, uniform within ``spread`` of those of luma, scaled to a sum of 1."""
+    """Return random weights (3,) of red, green and blue within ``spread`` of those of luma; their sum is 1."""
     weights = torch.tensor(_GRAY) + spread * (2 * torch.rand(3) - 1)
     return weights / weights.sum()
 
 
 def texture(images: Tensor, weights: Tensor) -> Tensor:
-    """Take the colour away: weighted sum of the channels of images (B,3,H,W), in three equal channels."""
+    """Return the weighted sum of the channels of images (B,3,H,W) in three equal channels."""
     return apply_colour_map(images, weights[None]).expand(-1, 3, -1, -1)

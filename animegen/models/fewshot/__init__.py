@@ -1,4 +1,4 @@
-"""Few-shot patch-based video-to-video: a look learnt from a few drawn key frames of a clip."""
+"""Few-shot patch-based video stylization: the style of a clip learned from a few painted key frames."""
 
 from animegen.models.fewshot.module import FewShot
 

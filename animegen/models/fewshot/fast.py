@@ -1,4 +1,4 @@
-"""Two ways to draw whole frames faster and in less memory, with the numbers of the plain way up to rounding."""
+"""Faster inference on whole frames in less memory: folded batch norms, and processing in strips."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+#: Approximate number of pixels of a strip: a frame of 512 x 512 is one strip, a frame of 1920 x 1080 has six.
 STRIP_PIXELS = 3 * 2**17
-"""A strip of a frame has about so many pixels. A frame of 512 x 512 is one strip, one of 1920 x 1080 has six."""
 
 
 class FoldingSequential(nn.Sequential):
-    """Layers one after the other; in eval mode batch norms become part of the convolutions right before them.
+    """``nn.Sequential`` that in eval mode folds batch norms into the convolutions before them.
 
-    That spares two passes over large maps: reading and writing them once more to scale and shift each channel.
-    Keys of the state dict are those of ``nn.Sequential``.
+    This saves one read and one write of large maps per norm. State dicts are those of ``nn.Sequential``.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """Map what the first layer takes to what the last one gives."""
+        """Apply all layers."""
         layers = list(self)
         while layers:
             layer = layers.pop(0)
@@ -34,12 +33,12 @@ class FoldingSequential(nn.Sequential):
 
 
 def _fixed(norm: nn.Module) -> bool:
-    """Tell whether a layer scales and shifts channels by fixed numbers."""
+    """Return whether a layer is a batch norm in eval mode."""
     return isinstance(norm, nn.BatchNorm2d) and not norm.training
 
 
 def folded(convolution: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """Return weight and bias of a convolution that does what ``convolution`` and then ``norm`` in eval mode do."""
+    """Return weight and bias of a convolution that equals ``convolution`` followed by ``norm`` in eval mode."""
     assert isinstance(norm, nn.BatchNorm2d)
     assert norm.running_mean is not None
     assert norm.running_var is not None
@@ -49,9 +48,9 @@ def folded(convolution: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 def strips(height: int, width: int, multiple: int) -> Iterator[tuple[int, int]]:
-    """Yield (first row, one after the last) of near-equal strips of about :data:`STRIP_PIXELS` or less.
+    """Yield the row ranges (first, end) of near-equal strips of about :data:`STRIP_PIXELS` pixels or less.
 
-    The bounds are multiples of ``multiple``, which divides ``height``.
+    The bounds are multiples of ``multiple``, which must divide ``height``.
     """
     count = math.ceil(height * width / STRIP_PIXELS)
     units = height // multiple
@@ -59,24 +58,23 @@ def strips(height: int, width: int, multiple: int) -> Iterator[tuple[int, int]]:
     yield from pairwise(bounds)
 
 
-def in_strips(network: Callable[..., Tensor], maps: list[tuple[Tensor, int]], reach: int) -> Tensor:
-    """Return ``network(*maps)``, computed strip by strip where the frame is large: the same, in less memory.
+def in_strips(network: Callable[..., Tensor], maps: list[tuple[Tensor, int]], margin: int) -> Tensor:
+    """Return ``network(*maps)``, computed in horizontal strips for large frames, which takes less memory.
 
     Args:
-        network: gets the maps of a strip and returns (B,C,rows,W), each row of which depends on rows up to ``reach``
-            away and on no other. What it does at the border of a frame, it does at the border of a strip, too; these
-            rows are computed too much, and dropped.
-        maps: ``(map, scale)``: a map of ``scale`` times fewer rows and columns than the result. ``reach`` is a
-            multiple of every scale.
-        reach: see above.
+        network: maps the inputs of a strip to (B,C,rows,W). Each row may depend only on rows up to ``margin`` away.
+            Each strip is computed with a margin, in which the border padding of the network has its effect, and which
+            is then dropped.
+        maps: ``(map, scale)``: an input with ``scale`` times fewer rows and columns than the output.
+        margin: margin of the strips in rows of the output, a multiple of every scale.
     """
     first, scale = maps[0]
     height, width = first.shape[-2] * scale, first.shape[-1] * scale
     if height * width <= STRIP_PIXELS:
         return network(*(values for values, _ in maps))
-    done = []
+    pieces = []
     for top, bottom in strips(height, width, max(scale for _, scale in maps)):
-        begin, end = max(top - reach, 0), min(bottom + reach, height)
+        begin, end = max(top - margin, 0), min(bottom + margin, height)
         piece = network(*(values[..., begin // scale : end // scale, :] for values, scale in maps))
-        done.append(piece[..., top - begin : bottom - begin, :])
-    return torch.cat(done, -2)
+        pieces.append(piece[..., top - begin : bottom - begin, :])
+    return torch.cat(pieces, -2)

@@ -1,4 +1,4 @@
-"""Losses of few-shot training that no other family uses."""
+"""Losses of few-shot training."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from animegen.losses.pixel import difference
 
 
 class FeatureMSE(nn.Module):
-    """Mean squared difference of features over all values of all layers together: large layers count for more.
+    """Mean squared difference of features over all values of all layers, so that large layers have more weight.
 
-    With VGG19 and the default layers (before the first ReLU, after the second, before the third: the indices 0, 3 and 5
-    of torchvision's list) the first two have 40 % of the values each, and the third 20 %, for any patch size. The
-    reference gets no gradient.
+    With VGG19 and the default layers (indices 0, 3 and 5 of torchvision's list) the first two have 40 % of the values
+    each and the third one 20 %, for any patch size. The reference gets no gradient.
 
-    Source: the released code of Texler et al. 2020, where pictures in [-1, 1] go into the network as they are
-    (``model.features.standardise=false``); standardised ones multiply the loss by about 4.9.
+    Source: the released code of Texler et al. 2020, which does not standardise the input of the network
+    (``model.features.standardise=false``). Standardised input multiplies the loss by about 4.9.
 
     Args:
         layers: names of the feature layers.
@@ -35,21 +34,21 @@ class FeatureMSE(nn.Module):
 
 
 class FrameDifference(nn.Module):
-    """The drawing shall change from frame to frame as the photo does: mean |(f' - f) - (p' - p)|.
+    """Difference between the changes of output and photo from frame to frame: mean |(f' - f) - (p' - p)|.
 
-    It needs no motion. Source: arXiv 2102.05822, a user study that found it on par with losses along the flow; here in
-    pixels only.
+    It needs no optical flow. Source: arXiv 2102.05822, whose user study found it on par with losses along the flow;
+    here on pixels only.
     """
 
     def forward(self, image: Tensor, following: Tensor, photo: Tensor, photo_following: Tensor) -> Tensor:
-        """Compare the changes of four pictures (B,3,H,W)."""
+        """Compute the loss of output, next output, photo and next photo, (B,3,H,W) each."""
         return (difference(following, image, self) - difference(photo_following, photo, self)).abs().mean()
 
 
 class MaskedL1(nn.Module):
-    """Mean absolute difference over the pixels of a mask; 0 where the mask is empty."""
+    """Mean absolute difference over the pixels of a mask; 0 for an empty mask."""
 
     def forward(self, image: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
-        """Compare pictures (B,C,H,W) within mask (B,1,H,W), 0 or 1."""
+        """Compute the loss of images (B,C,H,W) within a mask (B,1,H,W) of 0 and 1."""
         error = difference(image, reference, self).abs().mean(1, keepdim=True)
         return (error * mask).sum() / mask.sum().clamp_min(1)

@@ -1,4 +1,4 @@
-"""Few-shot patch-based training: a network learns a look from a few drawn key frames of one clip."""
+"""Few-shot patch-based training on a few painted key frames of one clip."""
 
 from __future__ import annotations
 
@@ -16,34 +16,37 @@ from animegen.tasks.stylize import StyliseModule, pad_and_crop
 
 
 class FewShot(StyliseModule):
-    """Learns from patches of key frames and draws whole frames, in any order or as a stream.
+    """Trained on patches of key frames; stylises whole frames, in any order or as a stream.
 
-    One forward pass of the generator per step serves both updates. Context entries that loss terms may read (pictures
+    One forward pass of the generator per step serves both updates. Context entries that loss terms may read (images
     in [-1,1]):
 
-    ==========================  ==================================================================
-    ``photo``, ``anime``        the patches, cropped to what is compared
-    ``fake``                    the drawn patches
+    ==========================  ====================================================================
+    ``photo``, ``anime``        the patches, without the margin that serves as context only
+    ``fake``                    the generated patches
     ``fake_logits``             discriminator(fake)
-    ``real_logits``             discriminator(drawing elsewhere in the same key frame)
+    ``real_logits``             discriminator(patches of paintings elsewhere in the same key frame)
     ``paired_logits``           discriminator(anime)
-    ``unlabelled``              patches of frames without drawing; ``following`` are those of the frames after
-    ``unlabelled_fake``         what is drawn of them; likewise ``following_fake``
+    ``unlabelled``              patches of frames without painting; ``following`` from the next frames
+    ``unlabelled_fake``         generator(unlabelled); likewise ``following_fake``
     ``unlabelled_logits``       discriminator(unlabelled_fake)
-    ``style``                   drawings somewhere in the nearest key frame
-    ``carried``                 following_fake, carried back to ``unlabelled`` along the flow
-    ``carried_mask``            where that can be trusted
-    ==========================  ==================================================================
+    ``style``                   patches of paintings from the nearest key frame
+    ``carried``                 ``following_fake`` warped back to ``unlabelled`` along the flow
+    ``carried_mask``            mask of its valid pixels
+    ==========================  ====================================================================
 
-    Frames without drawing need data with ``data.unlabelled=true``; only what a term reads is drawn.
+    Frames without painting need data with ``data.unlabelled=true``. Only outputs that a term reads are generated.
 
     Args:
-        generator: maps photo and guides to the drawing, see
+        generator: maps photo and guides to the output, see
             :class:`~animegen.models.fewshot.networks.FewShotGenerator`.
-        discriminator: patch discriminator, or ``None`` for training without an adversary.
+        discriminator: patch discriminator, or ``None`` for training without one.
         guides: name -> guide, further inputs of the generator.
-        unlabelled_share: patches of frames without drawing per patch of a key frame.
-        settings: see :class:`~animegen.engine.module.AnimeModule`.
+        unlabelled_share: number of patches without painting per patch of a key frame.
+        **settings: see :class:`~animegen.engine.module.AnimeModule`.
+
+    Raises:
+        AnimegenError: for settings that cannot be combined.
 
     Source: Texler et al., "Interactive Video Stylization Using Few-Shot Patch-Based Training", ACM TOG 39(4), 2020.
     """
@@ -66,7 +69,7 @@ class FewShot(StyliseModule):
         wanted, inputs = 3 + self.guides.channels, getattr(generator, "inputs", None)
         if inputs not in (None, wanted):
             raise AnimegenError(
-                f"The frame and the guides of the model have {wanted} channels, but its generator takes {inputs}: set"
+                f"The frame and the guides have {wanted} channels, but the generator has {inputs} input channels: set"
                 f" model.generator.inputs={wanted}."
             )
         if not 0 < unlabelled_share <= 1:
@@ -83,41 +86,38 @@ class FewShot(StyliseModule):
         """Yield the updates of discriminator and generator."""
         batch = dict(batch)
         anime = batch["anime"]
-        drawn = self._draw(batch)
-        fake = drawn["fake"]
-        self._report(batch, fake)
-        elsewhere = batch.get("other", anime)
+        generated = self._generate(batch)
+        fake = generated["fake"]
+        self._report_errors(batch, fake)
+        real = batch.get("other", anime)
         if self.discriminator is not None:
             logits = {
-                "fake_logits": lambda: self._judge(fake.detach()),
-                "real_logits": lambda: self._judge(elsewhere),
-                "paired_logits": lambda: self._judge(anime),
-                "unlabelled_logits": lambda: self._judge(_entry(drawn, "unlabelled_fake").detach()),
+                "fake_logits": lambda: self._logits(fake.detach()),
+                "real_logits": lambda: self._logits(real),
+                "paired_logits": lambda: self._logits(anime),
+                "unlabelled_logits": lambda: self._logits(_entry(generated, "unlabelled_fake").detach()),
             }
             yield "discriminator", self.objectives["discriminator"](**logits)
         margin = (batch["photo"].shape[-1] - anime.shape[-1]) // 2
+        names = ("photo", "unlabelled", "following")
         yield (
             "generator",
             self.objectives["generator"](
-                **drawn,
-                **{
-                    name: _cropped(batch[name], margin)
-                    for name in ("photo", "unlabelled", "following")
-                    if name in batch
-                },
+                **generated,
+                **{name: _cropped(batch[name], margin) for name in names if name in batch},
                 anime=anime,
                 style=lambda: _entry(batch, "style"),
-                fake_logits=lambda: self._judge(fake),
-                unlabelled_logits=lambda: self._judge(_entry(drawn, "unlabelled_fake")),
-                carried=lambda: self._carried(batch, drawn, margin),
-                carried_mask=lambda: self._carried(batch, drawn, margin),
+                fake_logits=lambda: self._logits(fake),
+                unlabelled_logits=lambda: self._logits(_entry(generated, "unlabelled_fake")),
+                carried=lambda: self._carried(batch, generated, margin),
+                carried_mask=lambda: self._carried(batch, generated, margin),
             ),
         )
 
-    def _draw(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Draw, in one pass, the patches of key frames and those without drawing that a term reads.
+    def _generate(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the outputs for patches of key frames, and for those without painting if a term reads them.
 
-        Of the latter the batch keeps only the share that is drawn.
+        All are computed in one forward pass. The latter are truncated in the batch to ``unlabelled_share``.
         """
         margin = (batch["photo"].shape[-1] - batch["anime"].shape[-1]) // 2
         inputs = {"fake": _with_guide(batch, "photo", "guide")}
@@ -129,7 +129,7 @@ class FewShot(StyliseModule):
             if any(objective.reads(entry) for objective in self.objectives.values() for entry in readers):
                 if name not in batch:
                     raise AnimegenError(
-                        "A loss term reads frames without drawing, which these data do not give: set"
+                        "A loss term reads frames without painting, which the data do not have: set"
                         " data.unlabelled=true, with data=keyframes/toonworld or data=keyframes/folder."
                     )
                 count = max(1, round(self.unlabelled_share * len(batch["photo"])))
@@ -141,18 +141,19 @@ class FewShot(StyliseModule):
         outputs = self.generator(torch.cat(list(inputs.values()))).split([len(value) for value in inputs.values()])
         return {name: _cropped(output, margin) for name, output in zip(inputs, outputs, strict=True)}
 
-    def _judge(self, images: Tensor) -> Tensor:
+    def _logits(self, images: Tensor) -> Tensor:
         if self.discriminator is None:
             raise AnimegenError("A loss term reads logits, but the model has no discriminator: delete the term.")
         return self.discriminator(images)
 
-    def _carried(self, batch: dict[str, Tensor], drawn: dict[str, Tensor], margin: int) -> dict[str, Tensor]:
-        motion, seen = (_cropped(_entry(batch, name), margin) for name in ("motion", "seen"))
-        mask = seen * inside(motion)
-        return {"carried": backward_warp(drawn["following_fake"], motion), "carried_mask": mask}
+    def _carried(self, batch: dict[str, Tensor], generated: dict[str, Tensor], margin: int) -> dict[str, Tensor]:
+        """Return the outputs for the next frames warped to the frames before, and the mask of valid pixels."""
+        motion, visible = (_cropped(_entry(batch, name), margin) for name in ("motion", "seen"))
+        mask = visible * inside(motion)
+        return {"carried": backward_warp(generated["following_fake"], motion), "carried_mask": mask}
 
-    def _report(self, batch: dict[str, Tensor], fake: Tensor) -> None:
-        """Tell the data how large the error of each patch is, if they want to know (hard mining)."""
+    def _report_errors(self, batch: dict[str, Tensor], fake: Tensor) -> None:
+        """Pass the error of each patch to the data module, for hard example mining."""
         observe = getattr(getattr(self._trainer, "datamodule", None), "observe", None)
         if observe is not None and "place" in batch:
             error = (fake.detach().float() - batch["anime"].float()).abs().mean((1, 2, 3))
@@ -162,15 +163,14 @@ class FewShot(StyliseModule):
 
     @property
     def tileable(self) -> bool:
-        """Guides that follow the motion need the whole frame."""
+        """Whether frames can be processed in tiles: not with guides, which need the whole frame."""
         return not self.guides.items() and super().tileable
 
     @property
     def tile(self) -> int | None:
-        """Largest side of a picture that is drawn in one piece unless asked otherwise: all of a film of 1920 x 1080.
+        """Default tile size: frames up to 1920 x 1080 are processed as a whole.
 
-        Tiles would draw their margins of 72 pixels twice, which doubles the work; the generator needs no tiles to save
-        memory.
+        Tiles with their margins of 72 pixels would double the work, and the generator itself limits its memory.
         """
         return 1920 if getattr(self.generator, "streams", False) else None
 
@@ -179,17 +179,16 @@ class FewShot(StyliseModule):
 
         Args:
             frames: ``(B,3,H,W)`` in [-1,1].
-            state: what the last call returned; it carries the guides from frame to frame. ``None`` at the beginning
-                of a stream, where the guides begin as they did at the first frame of the clip trained on.
-            style: ready-made guides ``(B,G,H,W)`` in [-1,1]; then nothing is carried on, and the frames may come in
-                any order.
+            state: return value of the last call, with the state of the guides; ``None`` at the start of a stream, where
+                the guides start as at the first frame of the training clip.
+            style: precomputed guides ``(B,G,H,W)`` in [-1,1]. The frames may then be in any order.
 
         Returns:
-            Pictures of the same shape and range, and the state: ``frame``, the number of frames seen, and per stream
-            the state of its guides. A model without guides counts frames only.
+            images of the same shape and range, and the state: ``frame``, the number of frames so far, and ``streams``,
+            the state of the guides of each stream.
 
         Raises:
-            AnimegenError: if a guide comes from files and ``style`` does not hold it.
+            AnimegenError: if a guide is read from files and ``style`` is not given.
         """
         number = 0 if state is None else state["frame"]
         streams: list[Any] = [None] * len(frames) if state is None else state["streams"]
@@ -197,18 +196,18 @@ class FewShot(StyliseModule):
         if style is not None:
             inputs = torch.cat([frames, style.to(frames.dtype)], 1)
         elif self.guides.items():
-            drawn, following = [], []
+            guides, following = [], []
             for frame, stream in zip(frames, streams, strict=True):
                 guide, stream = self.guides.next(frame[None], stream)
-                drawn.append(to_float(guide))
+                guides.append(to_float(guide))
                 following.append(stream)
             streams = following
-            inputs = torch.cat([frames, torch.stack(drawn).to(frames)], 1)
-        output = pad_and_crop(self.generator, inputs, self.factor).clamp(-1, 1)
+            inputs = torch.cat([frames, torch.stack(guides).to(frames)], 1)
+        output = pad_and_crop(self.generator, inputs, self.size_divisor).clamp(-1, 1)
         return output, {"frame": number + 1, "streams": streams}
 
-    def drawn(self, batch: dict[str, Tensor]) -> Tensor:
-        """Return what the model makes of the frames of a batch, (B,3,H,W), with the guides that lie in it."""
+    def predict(self, batch: dict[str, Tensor]) -> Tensor:
+        """Return the output (B,3,H,W) for the frames of a batch, with the guides of the batch."""
         guide = batch.get("guide")
         if guide is None and any(isinstance(g, FileGuide) for g in self.guides.items().values()):
             raise AnimegenError("The model needs the guides of its frames: use data=keyframes/folder.")
@@ -222,8 +221,8 @@ def _cropped(images: Tensor, margin: int) -> Tensor:
 def _entry(entries: dict[str, Tensor], name: str) -> Tensor:
     if name not in entries:
         raise AnimegenError(
-            f"A loss term reads '{name}', which needs frames without drawing: set data.unlabelled=true, and let a term"
-            " read unlabelled_fake."
+            f"A loss term reads '{name}', which needs frames without painting: set data.unlabelled=true, and add a term"
+            " that reads unlabelled_fake."
         )
     return entries[name]
 

@@ -1,4 +1,4 @@
-"""The codes of all training clips, kept on disk: a transformer that reads them never sees a picture."""
+"""Table of the codes of all training clips, cached on disk; the transformer is trained on it instead of frames."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from animegen.nn.array_files import load_array
 
 log = logging.getLogger(__name__)
 
-#: Pictures that go through the encoder at a time: fixed, since another number could round differently.
+#: Images per pass through the encoder: fixed, since another number could round differently.
 _CHUNK = 16
 #: Largest codebook: two bytes per code.
 LIMIT = 2**16
 
 
 class CodeTable:
-    """The codes of all frames of all clips, as they are and mirrored left to right.
+    """The codes of all frames of all clips, and of their horizontally flipped versions.
 
     Args:
-        codes: (2,N,h,w) int16, the bits of unsigned numbers: frame after frame, clip after clip; second the mirrored.
+        codes: (2,N,h,w) int16 with the bits of uint16: all frames of all clips in order; flipped ones at index 1.
         lengths: (clips,) int64, frames per clip.
     """
 
@@ -43,7 +43,7 @@ class CodeTable:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Height and width of the codes of a frame."""
+        """Height and width of the grid of codes of a frame."""
         return self.codes.shape[2], self.codes.shape[3]
 
     def to(self, device: torch.device) -> CodeTable:
@@ -51,36 +51,36 @@ class CodeTable:
         return CodeTable(self.codes.to(device), self.lengths.to(device))
 
     def take(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Return the codes of clips, int64 (B,T,h,w), where they are.
+        """Return the codes of clips, int64 (B,T,h,w), on the device of the table.
 
         Args:
             batch: ``clip`` and ``mirror`` (B,), ``frames`` (B,T), int64, see :class:`~animegen.data.clips.ClipsView`.
 
         Raises:
-            AnimegenError: if the batch holds frames, as it does for as long as the tokenizer learns.
+            AnimegenError: if the batch holds frames, as during the training of the tokenizer.
         """
         if "clip" not in batch:
             raise AnimegenError(
-                "The transformer learns from the numbers of clips, but the data give frames: it needs data=clips/..."
-                " with data.repeat_first_batch=false."
+                "The transformer is trained on clip numbers, but the batch holds frames: use data=clips/... with"
+                " data.repeat_first_batch=false."
             )
-        places = self.starts[batch["clip"]].unsqueeze(1) + batch["frames"]
-        return self.codes[batch["mirror"].unsqueeze(1), places].long() & (LIMIT - 1)
+        rows = self.starts[batch["clip"]].unsqueeze(1) + batch["frames"]
+        return self.codes[batch["mirror"].unsqueeze(1), rows].long() & (LIMIT - 1)
 
 
 def describe(view: ClipsView) -> dict[str, Any]:
-    """Return what tells the clips of a view from others, as plain values.
+    """Return plain values that identify the clips of a view.
 
-    Names, lengths and size of all clips, and the first and last frame of eight of them: the settings of a source (look,
-    seed, speed) show there whatever they are called.
+    These are names, lengths and size of all clips, and a hash of the first and last frame of eight of them, which
+    depends on all settings of the source, such as its look, seed or speed.
     """
     clips = view.clips
     count = len(clips)
     digest = hashlib.sha256()
     for index in sorted({count * k // 8 for k in range(8)}):
         for number in (0, clips.length(index) - 1):
-            picture = view.frame(index, number)
-            digest.update(b"broken" if picture is None else picture.contiguous().numpy().tobytes())
+            frame = view.frame(index, number)
+            digest.update(b"broken" if frame is None else frame.contiguous().numpy().tobytes())
     names = "\n".join(f"{clips.name(i)} {clips.length(i)}" for i in range(count))
     return {
         "source": type(clips).__name__,
@@ -103,88 +103,90 @@ def weights_key(tokenizer: Tokenizer) -> str:
 
 
 def code_table(folder: Path, tokenizer: Tokenizer, view: ClipsView, build: bool = True) -> CodeTable:
-    """Return the codes of the clips of a view: read from ``folder``, or made, and then kept there.
+    """Return the table of codes of a view: read from ``folder``, or computed and written there.
 
-    The table lies in ``folder/<key>/``: ``codes.npy``, uint16 (2, frames, h, w), and ``table.json``, which is written
-    last, so that a table without it counts as none. The key is a hash of tokenizer and data.
+    The files are ``codes.npy``, uint16 (2, frames, h, w), and ``table.json`` in ``folder/<key>/``. The key is a hash of
+    tokenizer and data. ``table.json`` is written last; a folder without it is incomplete and ignored.
 
     Args:
-        folder: where tables are kept.
+        folder: cache folder.
         tokenizer: in eval mode.
-        view: whose clips; prepared.
-        build: make the table if it is not there; else that is an error (other processes have to wait for the first).
+        view: a prepared view of clips.
+        build: compute a missing table. ``False`` raises an error instead, for all processes but the first.
 
     Raises:
-        AnimegenError: if the table there is of another tokenizer or of other data, or damaged; if there are more codes
-            than fit into two bytes.
+        AnimegenError: if the table is damaged, or belongs to another tokenizer or other data; if the codebook is too
+            large for two bytes per code; if a table is missing and ``build`` is false.
     """
     if tokenizer.codes > LIMIT:
-        raise AnimegenError(f"A table of codes holds numbers below {LIMIT}, and the codebook has {tokenizer.codes}.")
+        raise AnimegenError(
+            f"A table of codes supports at most {LIMIT} codes, but the codebook has {tokenizer.codes}: set fewer."
+        )
     facts = {"tokenizer": weights_key(tokenizer), "data": describe(view)}
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-    place = folder / key
-    if not (place / "table.json").exists():
+    path = folder / key
+    if not (path / "table.json").exists():
         if not build:
-            raise AnimegenError(f"There is no table of codes at '{place}': the first process has to make it.")
-        _make(place, tokenizer, view, facts)
-    return _read(place, facts, view, tokenizer.codes)
+            raise AnimegenError(f"There is no table of codes at '{path}': the first process has to write it.")
+        _write(path, tokenizer, view, facts)
+    return _read(path, facts, view, tokenizer.codes)
 
 
-def _read(place: Path, facts: dict[str, Any], view: ClipsView, limit: int) -> CodeTable:
-    advice = f"remove the folder '{place}', and it is made again"
-    found = read_json(place / "table.json", "a table of codes", advice)
-    codes = load_array(place / "codes.npy", "a table of codes", advice)
+def _read(path: Path, facts: dict[str, Any], view: ClipsView, limit: int) -> CodeTable:
+    advice = f"remove the folder '{path}', and the table is computed again"
+    found = read_json(path / "table.json", "a table of codes", advice)
+    codes = load_array(path / "codes.npy", "a table of codes", advice)
     if not isinstance(found, dict) or {name: found.get(name) for name in facts} != facts:
-        raise AnimegenError(f"The codes in '{place}' were made by another tokenizer or of other clips: {advice}.")
+        raise AnimegenError(f"The codes in '{path}' were made by another tokenizer or of other clips: {advice}.")
     lengths = [view.clips.length(index) for index in range(len(view.clips))]
     if codes.dtype != np.uint16 or codes.ndim != 4 or codes.shape[:2] != (2, sum(lengths)):
-        raise AnimegenError(f"The table of codes in '{place}' is damaged ({codes.dtype} {codes.shape}): {advice}.")
+        raise AnimegenError(f"The table of codes in '{path}' is damaged ({codes.dtype} {codes.shape}): {advice}.")
     codes = np.array(codes)
     if codes.max(initial=0) >= limit:
-        raise AnimegenError(f"The table of codes in '{place}' is damaged, it holds {codes.max()} of {limit}: {advice}.")
+        raise AnimegenError(f"The table of codes in '{path}' is damaged, it holds {codes.max()} of {limit}: {advice}.")
     return CodeTable(torch.from_numpy(codes.view(np.int16)), torch.tensor(lengths))
 
 
-def _make(place: Path, tokenizer: Tokenizer, view: ClipsView, facts: dict[str, Any]) -> None:
+def _write(path: Path, tokenizer: Tokenizer, view: ClipsView, facts: dict[str, Any]) -> None:
     clips = view.clips
     total = sum(clips.length(index) for index in range(len(clips)))
-    height, width = (side // tokenizer.factor for side in view.shape)
-    log.info("encoding %d frames of %d clips, as they are and mirrored", total, len(clips))
-    with completed(place / "codes.npy") as partial:
+    height, width = (side // tokenizer.size_divisor for side in view.shape)
+    log.info("encoding %d frames of %d clips, and their flipped versions", total, len(clips))
+    with completed(path / "codes.npy") as partial:
         table = np.lib.format.open_memmap(partial, "w+", np.uint16, (2, total, height, width))
         position = 0
         for index in range(len(clips)):
             frames = _frames(view, index)
             for start in range(0, len(frames), _CHUNK):
                 chunk = frames[start : start + _CHUNK]
-                for mirror, pictures in enumerate((chunk, chunk.flip(-1))):
-                    found = encode(tokenizer, pictures).to(torch.int32).cpu().numpy()
+                for mirror, images in enumerate((chunk, chunk.flip(-1))):
+                    found = encode(tokenizer, images).to(torch.int32).cpu().numpy()
                     table[mirror, position : position + len(chunk)] = found.astype(np.uint16)
                 position += len(chunk)
         table.flush()
         del table
-    with completed(place / "table.json") as partial:
+    with completed(path / "table.json") as partial:
         partial.write_text(json.dumps(facts, indent=2) + "\n")
 
 
 @torch.no_grad()
 def encode(tokenizer: Tokenizer, frames: Tensor) -> Tensor:
-    """Return the codes (N,h,w) of frames, uint8 (N,3,H,W), in full precision, on the tokenizer's device."""
+    """Encode frames, uint8 (N,3,H,W), to codes (N,h,w) on the device of the tokenizer, in full precision."""
     device = tokenizer.last_layer.device
     with torch.autocast(device.type, enabled=False):
         return tokenizer.encode(to_float(frames.to(device)))
 
 
 def _frames(view: ClipsView, index: int) -> Tensor:
-    """Return all frames of a clip, uint8 (T,3,H,W); a broken one shows what is before it."""
+    """Return all frames of a clip, uint8 (T,3,H,W); a broken frame is replaced by the one before it."""
     found = [view.frame(index, number) for number in range(view.clips.length(index))]
     good = [frame for frame in found if frame is not None]
     if not good:
         raise AnimegenError(
-            f"No frame of the clip '{view.clips.name(index)}' can be read: the warnings above say why; remove it."
+            f"No frame of the clip '{view.clips.name(index)}' can be read (see the warnings above): remove the clip."
         )
-    shown, frames = good[0], []
+    current, frames = good[0], []
     for frame in found:
-        shown = shown if frame is None else frame
-        frames.append(shown)
+        current = current if frame is None else frame
+        frames.append(current)
     return torch.stack(frames)

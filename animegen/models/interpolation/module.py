@@ -1,4 +1,4 @@
-"""Frame interpolation: any of the networks, any losses, with or without a discriminator."""
+"""Training of frame interpolation networks, with any losses, with or without a discriminator."""
 
 from __future__ import annotations
 
@@ -12,46 +12,50 @@ from animegen.engine.module import Updates
 from animegen.errors import AnimegenError
 from animegen.losses.latent import kl_per_channel
 from animegen.losses.structure import motion_mask
-from animegen.models.interpolation.adversarial import Judge
-from animegen.models.interpolation.networks.base import Drawn, InbetweenNetwork, Symmetric, blend
+from animegen.models.interpolation.discriminator import InterpolationDiscriminator
 from animegen.models.interpolation.networks.isnet import TruthEncoder
+from animegen.nn.inbetween.base import InbetweenNetwork, InbetweenOutput, Symmetric, blend
 from animegen.nn.lines import line_mask
 from animegen.tasks.inbetween import InbetweenModule
 
-#: Channels whose posterior means vary more than this over a batch are in use (Burda et al. 2016).
+#: A latent channel is active if its posterior mean varies by more than this over a batch (Burda et al. 2016).
 _ACTIVE = 0.01
 
 
 class FrameInterpolation(InbetweenModule):
-    """Learns to draw the frames between two frames.
+    """Frame interpolation: predict the frames between two given frames.
 
-    One forward pass of the generator per step serves both updates. Context entries that loss terms may read (pictures
-    (N,3,H,W) in [-1,1], N being the batch times the frames between):
+    One forward pass of the generator per step serves the updates of the discriminator and of the generator. Context
+    entries that loss terms may read (images are (N,3,H,W) in [-1,1], N is the batch size times the frames between):
 
-    ==========================  ==================================================================
-    ``fake``                    what the generator draws
-    ``truth``                   what lies there
-    ``first``, ``last``         the frames round it
-    ``ends``, ``t``             both (2N,3,H,W); the times (N,)
-    ``motion``                  where first and last differ, (N,1,H,W) of 0 and 1
-    ``truth_lines``             where the truth has lines, (N,1,H,W) of 0 and 1
-    ``fake_logits``             discriminator(fake)
-    ``real_logits``             discriminator(truth)
-    ``step``                    the train step, for losses with a schedule
-    ``truth_stages``            the maps of the truth encoder, for ``FeatureSync``
-    what the network tells      ``merged``, ``mean``, ``latent`` ...: see its class
-    ==========================  ==================================================================
+    =========================  =========================================================================
+    ``fake``                   the interpolated frames
+    ``truth``                  the ground truth
+    ``first``, ``last``        the given frames on both sides
+    ``ends``, ``t``            both given frames (2N,3,H,W); the times (N,)
+    ``blend``                  their cross-fade at these times
+    ``motion``                 mask of the pixels where ``first`` and ``last`` differ, (N,1,H,W) of 0 and 1
+    ``truth_lines``            mask of the lines of the ground truth, (N,1,H,W) of 0 and 1
+    ``fake_logits``            discriminator(fake)
+    ``real_logits``            discriminator(truth)
+    ``step``                   the train step, for losses with a schedule
+    ``truth_stages``           feature maps of the truth encoder, for ``FeatureSync``
+    extra values               ``merged``, ``mean``, ``latent`` and others, see the network's class
+    =========================  =========================================================================
 
     Args:
         generator: one of :mod:`animegen.models.interpolation.networks`.
-        discriminator: a :class:`~animegen.models.interpolation.adversarial.Judge`, or ``None``.
-        discriminator_start: train step from which the discriminator learns; give its term in the generator's
-            objective the same ``start``.
-        truth_encoder: autoencoder of the truth, whose maps ``FeatureSync`` reads.
-        truth_encoder_steps: train steps for which the truth encoder learns; then it is fixed. Start the term there.
-        symmetric: draw forwards and backwards and take the mean, see
-            :class:`~animegen.models.interpolation.networks.base.Symmetric`.
-        settings: see :class:`~animegen.engine.module.AnimeModule`.
+        discriminator: discriminator of frames, or ``None``.
+        discriminator_start: train step from which the discriminator is trained. Give the adversarial term of the
+            generator's objective the same ``start``.
+        truth_encoder: autoencoder of the ground truth, whose feature maps ``FeatureSync`` reads.
+        truth_encoder_steps: train steps during which the truth encoder is trained; it is frozen afterwards. Start the
+            ``FeatureSync`` term at that step.
+        symmetric: average the predictions of both frame orders, see :class:`~animegen.nn.inbetween.base.Symmetric`.
+        **settings: see :class:`~animegen.engine.module.AnimeModule`.
+
+    Raises:
+        AnimegenError: if there is an objective for a network that the model does not have.
     """
 
     generator: InbetweenNetwork
@@ -59,7 +63,7 @@ class FrameInterpolation(InbetweenModule):
     def __init__(
         self,
         generator: InbetweenNetwork,
-        discriminator: Judge | None = None,
+        discriminator: InterpolationDiscriminator | None = None,
         discriminator_start: int = 0,
         truth_encoder: TruthEncoder | None = None,
         truth_encoder_steps: int = 0,
@@ -84,8 +88,8 @@ class FrameInterpolation(InbetweenModule):
         times = batch["t"]
         first, last = batch["first"], batch["last"]
         state = self.generator.encode_pair(first, last)
-        drawn = _joined([self.generator.synthesize(state, t) for t in times.unbind(1)])
-        truth = batch["truth"].transpose(0, 1).flatten(0, 1)  # frame after frame, as drawn
+        output = _concatenated([self.generator.synthesize(state, t) for t in times.unbind(1)])
+        truth = batch["truth"].transpose(0, 1).flatten(0, 1)  # ordered by time first, like the output
         count = times.shape[1]
         first, last, t = first.repeat(count, 1, 1, 1), last.repeat(count, 1, 1, 1), times.T.flatten()
         if self.truth_encoder is not None and self.train_step < self.truth_encoder_steps:
@@ -94,37 +98,24 @@ class FrameInterpolation(InbetweenModule):
             yield "truth_encoder", self.objectives["truth_encoder"](sides=sides, truth=truth)
         if self.discriminator is not None and self.train_step >= self.discriminator_start:
             logits = {
-                "fake_logits": lambda: self._judge(drawn.image.detach(), first, last, t),
-                "real_logits": lambda: self._judge(truth, first, last, t),
+                "fake_logits": lambda: self._logits(output.image.detach(), first, last, t),
+                "real_logits": lambda: self._logits(truth, first, last, t),
             }
             yield "discriminator", self.objectives["discriminator"](**logits)
-        self._watch(drawn)
+        self._record_latent(output)
         lazy: dict[str, Callable[[], Any]] = {
-            **self.generator.entries(drawn, truth),
+            **self.generator.entries(output, truth),
             "ends": lambda: torch.cat([first, last]),
             "motion": lambda: motion_mask(first, last),
             "truth_lines": lambda: line_mask(truth).float(),
-            "fake_logits": lambda: self._judge(drawn.image, first, last, t),
+            "fake_logits": lambda: self._logits(output.image, first, last, t),
             "truth_stages": lambda: self._truth_stages(truth),
             "blend": lambda: blend(first, last, t),
         }
-        yield (
-            "generator",
-            self.objectives["generator"](
-                **{
-                    **lazy,
-                    **drawn.extra,
-                    "fake": drawn.image,
-                    "truth": truth,
-                    "first": first,
-                    "last": last,
-                    "t": t,
-                    "step": self.train_step,
-                }
-            ),
-        )
+        values = {"fake": output.image, "truth": truth, "first": first, "last": last, "t": t, "step": self.train_step}
+        yield "generator", self.objectives["generator"](**{**lazy, **output.extra, **values})
 
-    def _judge(self, frames: Tensor, first: Tensor, last: Tensor, t: Tensor) -> Tensor:
+    def _logits(self, frames: Tensor, first: Tensor, last: Tensor, t: Tensor) -> Tensor:
         if self.discriminator is None:
             raise AnimegenError("A loss term reads logits, but the model has no discriminator: delete the term.")
         return self.discriminator(frames, first, last, t)
@@ -139,33 +130,33 @@ class FrameInterpolation(InbetweenModule):
             return self.truth_encoder(truth)[0]
 
     @torch.no_grad()
-    def _watch(self, drawn: Drawn) -> None:
-        """Log what tells a living latent from a dead one."""
+    def _record_latent(self, output: InbetweenOutput) -> None:
+        """Log the KL divergence and active channels of a VAE, or the codebook usage of a VQ-VAE."""
         if self.train_step % self.log_every:
             return
-        extra = drawn.extra
+        extra = output.extra
         if "mean" in extra:
             self.record("latent/kl", kl_per_channel(extra["mean"], extra["logvar"]).sum())
-            spread = extra["mean"].float().var((0, 2, 3))
-            self.record("latent/active", (spread > _ACTIVE).float().mean())
+            variance = extra["mean"].float().var((0, 2, 3))
+            self.record("latent/active", (variance > _ACTIVE).float().mean())
         quantizer = next((m.quantizer for m in self.generator.modules() if getattr(m, "quantizer", None)), None)
         if "codes" in extra and isinstance(quantizer, nn.Module):
-            found = quantizer.usage(extra["codes"])  # type: ignore[operator]
-            self.record("codebook/perplexity", found.perplexity)
-            self.record("codebook/used", found.used)
+            usage = quantizer.usage(extra["codes"])  # type: ignore[operator]
+            self.record("codebook/perplexity", usage.perplexity)
+            self.record("codebook/used", usage.used)
 
 
-def _joined(frames: list[Drawn]) -> Drawn:
-    """Put the frames at several times together, along the batch; what belongs to the pair is kept once."""
-    if len(frames) == 1:
-        return frames[0]
+def _concatenated(outputs: list[InbetweenOutput]) -> InbetweenOutput:
+    """Concatenate the outputs at several times along the batch; values that belong to the pair are kept once."""
+    if len(outputs) == 1:
+        return outputs[0]
     extra: dict[str, Any] = {}
-    for name, value in frames[0].extra.items():
-        others = [frame.extra[name] for frame in frames]
+    for name, value in outputs[0].extra.items():
+        others = [output.extra[name] for output in outputs]
         if all(other is value for other in others):
             extra[name] = value
         elif isinstance(value, list):
             extra[name] = [torch.cat(parts) for parts in zip(*others, strict=True)]
         else:
             extra[name] = torch.cat(others)
-    return Drawn(torch.cat([frame.image for frame in frames]), extra)
+    return InbetweenOutput(torch.cat([output.image for output in outputs]), extra)

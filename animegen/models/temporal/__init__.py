@@ -1,4 +1,4 @@
-"""Film to anime with a memory: steady in time, in the style of stills."""
+"""Video stylization with a recurrent memory, temporally consistent, in the style of reference images."""
 
 from animegen.models.temporal.module import TemporalAnime
 

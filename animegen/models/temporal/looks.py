@@ -1,4 +1,4 @@
-"""Colours of several looks: photos are brought near to those of the look that a sample is drawn in."""
+"""Colour transfer between photos and several looks (styles of the training data)."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from animegen.nn.colour import LinearColourTransfer
 
 
 class LookColours:
-    """The colour transfers of all looks, each for the samples of its look.
+    """Colour transfer of a batch whose samples have different looks.
 
     Args:
-        maps: one for each look.
-        looks: (B,) number of the look of each sample; ``None``: all have the first.
+        maps: colour transfer of each look.
+        looks: (B,) index of the look of each sample; ``None`` for the first one.
     """
 
     def __init__(self, maps: Sequence[LinearColourTransfer], looks: Tensor | None) -> None:
         self.maps, self.looks = maps, looks
 
     def observe(self, photos: Tensor, anime: Tensor) -> None:
-        """Take clips (B,T,3,H,W) into account, those of anime for the map of their look."""
+        """Update the statistics of all looks with photos, and those of each look with its anime clips, (B,T,3,H,W)."""
         for number, colours in enumerate(self.maps):
-            shown = anime if self.looks is None else anime[self.looks == number]
-            colours.observe(photos.flatten(0, 1), shown.flatten(0, 1))
+            selected = anime if self.looks is None else anime[self.looks == number]
+            colours.observe(photos.flatten(0, 1), selected.flatten(0, 1))
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Map photos (B*n,3,H,W) in [-1,1], n in a row for each sample, to the colours of their look."""
+        """Map photos (B*n,3,H,W) in [-1,1], n in a row per sample, to the colours of their look."""
         return self._each(images, lambda colours: colours(images))
 
     def reverse(self, images: Tensor) -> Tensor:
@@ -48,15 +48,15 @@ class LookColours:
 
 
 def colours_of(maps: Sequence[LinearColourTransfer], batch: Mapping[str, Tensor]) -> LookColours:
-    """Return the colour transfers for the samples of a batch, which says their ``look`` where there are several."""
+    """Return the colour transfer for a batch, which has the entry ``look`` if there are several looks."""
     return LookColours(maps, batch.get("look") if len(maps) > 1 else None)
 
 
 def check_looks(data: Any, looks: int) -> None:
-    """Check that a model tells the colours of all looks of the data apart, or (``looks=1``) of none.
+    """Check that the model has as many looks as the data, or one for all of them.
 
     Raises:
-        AnimegenError: if it knows another number of looks.
+        AnimegenError: if it has another number of looks.
     """
     shown = len(getattr(getattr(data, "train", None), "looks", ()))
     if shown > 1 and looks not in (1, shown):

@@ -19,90 +19,94 @@ from animegen.models.temporal.networks.state import Style, TemporalState
 from animegen.models.temporal.windows import (
     Disturbance,
     Stage,
+    apply_stage,
     as_windows,
     estimated_flow,
-    in_order,
-    learning_part,
     motion_of,
+    set_trainable_part,
+    sorted_stages,
     stage_at,
-    staged,
 )
 from animegen.nn.colour import LinearColourTransfer, gray
 from animegen.nn.degradation import PhotoDegradation
 from animegen.nn.discriminators3d import SHORTEST, TemporalPatchGAN
-from animegen.tasks.adversarial import Make, joint_logits, refining
+from animegen.tasks.adversarial import MakeImages, joint_logits, refiner_updates
 from animegen.tasks.stylize import split_batches
 
-#: After how many of its updates the singular values of a discriminator are cut (TGAN's code).
+#: Interval, in train steps, at which the singular values of the clip discriminator are clipped (code of TGAN).
 CLIP_EVERY = 5
 
-#: What the generator draws -> the context entries for which that is needed.
-DRAWN = {
+#: Output of the generator -> the context entries that depend on it.
+OUTPUTS = {
     "fake": ("fake", "clip", "maps", "forth", "back", "fake_logits", "fake_gray_logits", "clip_logits", "rebuilt"),
     "restored": ("restored", "restored_clip", "restored_logits"),
     "identity": ("identity",),
     "noisy": ("noisy",),
 }
-#: Where the flow that memory and composition follow in training comes from.
+#: Sources of the optical flow for memory and composition in training.
 MEMORY_FLOWS = ("given", "estimated")
 NETWORKS = ("discriminator", "temporal_discriminator", "reverse", "photo_discriminator", "refiner")
 
 
 class TemporalAnime(TemporalStyliser):
-    """Film to anime, steady in time, in the style of stills; learned without pairs.
+    """Unpaired, temporally consistent video stylization in the style of reference images.
 
-    One pass of the generator per step serves all updates. Windows are ``(B,T,3,H,W)``; pictures without time, as
-    ``data=unpaired/*`` gives them, are windows of one frame, and the anime pictures are their stills. Both
-    discriminators see *anime* as real. Context entries that loss terms may read (frames are (B*T,3,H,W) in [-1,1]):
+    One forward pass of the generator per step serves all updates. Windows are ``(B,T,3,H,W)``; images without a time
+    axis, from ``data=unpaired/*``, are windows of one frame, and the anime images are their style images. For both
+    discriminators *anime* is real. Context entries that loss terms may read (frames are (B*T,3,H,W) in [-1,1]):
 
-    ==============================  ==================================================================================
-    ``fake``, ``photo``, ``anime``  frames: drawn, given, and those of other clips in the style
+    ==============================  ================================================================================
+    ``fake``, ``photo``, ``anime``  frames: generated, given, and from other clips in the style
     ``photo_coloured``              the photos after linear colour transfer to the anime set
-    ``restored``, ``identity``      generator(anime degraded, and refined, to look like photos), and generator(anime)
-    ``style``                       the still that each frame was given
-    ``clip``, ``photo_clip``        windows (B,T,3,H,W): drawn, and given; likewise ``restored_clip``, ``anime_clip``
-    ``flow``, ``valid``             motion between neighbours; ``flow_first``, ``valid_first``: to the first frame
-    ``maps``                        the maps before the style comes in, (B,T,C,H/8,W/8)
-    ``forth``, ``back``             frames drawn on the way there, and on the way back with the memory that they left
+    ``restored``, ``identity``      generator(anime degraded, and refined, to resemble photos); generator(anime)
+    ``style``                       the style image of each frame
+    ``clip``, ``photo_clip``        windows (B,T,3,H,W): generated, given; ``restored_clip``, ``anime_clip``
+    ``flow``, ``valid``             motion to the previous frame; ``flow_first``, ``valid_first``: to the first one
+    ``maps``                        the feature maps before the style is applied, (B,T,C,H/8,W/8)
+    ``forth``, ``back``             frames generated forwards, and backwards with the memory of the forward pass
     ``noisy``                       generator(photo with noise)
     ``fake_logits``                 discriminator(fake); likewise ``real_logits``, ``restored_logits``, and
                                     ``smooth_logits`` of edge-smoothed anime
-    ``fake_gray_logits``            discriminator(fake without colour); ``gray_logits``: of anime without colour
-    ``clip_logits``                 temporal_discriminator(clip); ``real_clip_logits`` likewise
-    ``rebuilt``                     reverse(fake): the photo again (CycleGAN)
+    ``fake_gray_logits``            discriminator(fake in grayscale); ``gray_logits`` of anime in grayscale
+    ``clip_logits``                 temporal_discriminator(clip); likewise ``real_clip_logits``
+    ``rebuilt``                     reverse(fake), the reconstructed photo (CycleGAN)
     ``rebuilt_anime``               generator(reverse(anime))
-    ``unstyled_logits``             photo_discriminator(reverse(anime)); ``photo_logits``: of photos
-    ``degraded``                    anime degraded (refiner only)
-    ``refined``                     refiner(degraded) (refiner only); ``refined_logits``: photo_discriminator(refined)
-    ==============================  ==================================================================================
+    ``unstyled_logits``             photo_discriminator(reverse(anime)); ``photo_logits`` of photos
+    ``degraded``                    degraded anime (refiner only)
+    ``refined``                     refiner(degraded) (refiner only)
+    ``refined_logits``              photo_discriminator(refined) (refiner and photo discriminator only)
+    ==============================  ================================================================================
 
-    Terms with a ``start`` make phases; a discriminator and the refiner learn on steps on which their objective has an
-    active term, the temporal one when windows have three frames. Photos are drawn on steps on which an active term
-    needs it: terms with the same ``every`` leave steps between on which anime is restored and nothing else.
+    The ``start`` of terms defines phases. A discriminator or refiner is updated in steps in which its objective has an
+    active term, the temporal discriminator only for windows of at least three frames. Photos are stylised in steps in
+    which an active term needs the output. If all such terms have the same ``every``, only anime is restored in the
+    steps between.
 
     Args:
         generator: a :class:`~animegen.models.temporal.networks.TemporalGenerator`.
-        discriminator: of frames, or ``None``.
-        temporal_discriminator: of clips, or ``None``.
+        discriminator: discriminator of frames, or ``None``.
+        temporal_discriminator: discriminator of clips, or ``None``.
         reverse: generator from anime to photo for the cycle, or ``None``.
-        photo_discriminator: judges what ``reverse`` and the refiner make.
+        photo_discriminator: discriminator of the outputs of ``reverse`` and of the refiner.
         degradation: makes the input of ``restored``.
-        refiner: takes degraded drawings further towards photos before they are restored, see
+        refiner: makes degraded drawings more similar to photos before they are restored, see
             :class:`~animegen.nn.refiner.Refiner`.
-        disturbance: cuts and cold starts within windows.
-        stages: parts of the training by name, see :class:`~animegen.models.temporal.windows.Stage`.
-        looks: how many looks the data have (``data.styles``); each has colours of its own.
-        default_share: of the samples are drawn in the learned default style, so that it is there when no still is.
-        state_noise: standard deviation of noise on what the memory carries.
-        grain: largest standard deviation, as a share of the intensity range, of noise on windows of several frames that
-            are drawn or restored: its own strength for each window, and its own noise for every frame, which only a
-            memory can average. The terms see the photos without it.
-        memory_flow: what memory and composition follow in training, if they follow a flow: ``given``, the flow of the
-            batch (and none for anime clips, whose motion is not known), or ``estimated``, DIS on what the generator is
-            given, as when the model is applied.
-        tbptt: gradients go back through so many frames; 0: through all.
-        still_size: shorter side to which stills are scaled when the model is applied: what it was trained on.
-        settings: see :class:`~animegen.engine.module.AnimeModule`.
+        disturbance: random cuts and resets within windows.
+        stages: stages of the training by name, see :class:`~animegen.models.temporal.windows.Stage`.
+        looks: number of looks of the data (``data.styles``), each with a colour transfer of its own.
+        default_share: fraction of the samples that are stylised in the default style, which is trained this way.
+        state_noise: standard deviation of noise on the carried hidden maps.
+        grain: largest standard deviation, as a fraction of the intensity range, of noise on windows of several frames
+            in the input of ``fake`` and ``restored``: a random strength per window and independent noise per frame,
+            which only a memory can average. Loss terms read the photos without noise.
+        memory_flow: flow for memory and composition in training: ``given``, the flow of the batch (zero for anime
+            clips), or ``estimated``, DIS flow of the generator's input, as in application.
+        tbptt: number of frames after which gradients through time are truncated; 0 for never.
+        still_size: shorter side to which style images are resized in application: the size in training.
+        **settings: see :class:`~animegen.engine.module.AnimeModule`.
+
+    Raises:
+        AnimegenError: for settings that cannot be combined.
     """
 
     def __init__(
@@ -130,12 +134,12 @@ class TemporalAnime(TemporalStyliser):
         self.discriminator, self.temporal_discriminator = discriminator, temporal_discriminator
         self.reverse, self.photo_discriminator = reverse, photo_discriminator
         self.degradation, self.disturbance = degradation, disturbance or Disturbance()
-        self.refiner, self.stages = refiner, in_order(stages)
-        for stage in (*self.stages, None):  # a wrong name is told now; in the end all of it may learn
-            learning_part(generator, stage)
+        self.refiner, self.stages = refiner, sorted_stages(stages)
+        for stage in (*self.stages, None):  # reports wrong names now; the last call makes everything trainable
+            set_trainable_part(generator, stage)
         if not 0 <= default_share <= 1 or min(state_noise, grain, tbptt) < 0:
             raise AnimegenError(
-                "model.default_share is from 0 to 1, model.state_noise, model.grain and model.tbptt at least 0."
+                "model.default_share must be from 0 to 1; model.state_noise, model.grain and model.tbptt at least 0."
             )
         if memory_flow not in MEMORY_FLOWS:
             raise AnimegenError(
@@ -148,7 +152,7 @@ class TemporalAnime(TemporalStyliser):
         self.colours = LinearColourTransfer()
         self.more_colours = nn.ModuleList(LinearColourTransfer() for _ in range(looks - 1))
         if refiner is not None and photo_discriminator is None:
-            raise AnimegenError("model.refiner learns from model.photo_discriminator: set both, or neither.")
+            raise AnimegenError("model.refiner needs model.photo_discriminator: set both, or neither.")
         for name in NETWORKS:
             if getattr(self, name) is None and name in self.objectives:
                 raise AnimegenError(
@@ -157,7 +161,7 @@ class TemporalAnime(TemporalStyliser):
                 )
 
     def on_fit_start(self) -> None:
-        """Check that model and data have the same looks."""
+        """Check that model and data have the same number of looks."""
         check_looks(getattr(self.trainer, "datamodule", None), 1 + len(self.more_colours))
         super().on_fit_start()
 
@@ -166,61 +170,73 @@ class TemporalAnime(TemporalStyliser):
     def updates(self, batch: dict[str, Tensor]) -> Updates:
         """Yield the updates of the discriminators, the generator, the refiner, and the reverse generator."""
         stage = stage_at(self.stages, self.train_step)
-        learning_part(self.generator, stage)
-        batch = staged(as_windows(batch), stage)
+        set_trainable_part(self.generator, stage)
+        batch = apply_stage(as_windows(batch), stage)
         self._colours(batch).observe(batch["photo"], batch["anime"])
         batch, reset = self.disturbance(batch)
-        drawn = self._draw(batch, reset)
-        photo, anime = drawn["photo"], drawn["anime"]
-        pictures: dict[str, Make] = {
-            "real_logits": lambda: anime,
-            "fake_logits": lambda: drawn["fake"].detach(),
-            "restored_logits": lambda: drawn["restored"].detach(),
-            "smooth_logits": lambda: edge_smooth(anime),
-            "gray_logits": lambda: gray(anime),
-            "fake_gray_logits": lambda: gray(drawn["fake"].detach()),
+        generated = self._generate(batch, reset)
+        yield from self._discriminator_updates(batch, generated)
+        anime = generated["anime"]
+        lazy = {
+            "fake_logits": lambda: self._logits("discriminator", generated["fake"]),
+            "fake_gray_logits": lambda: self._logits("discriminator", gray(generated["fake"])),
+            "restored_logits": lambda: self._logits("discriminator", generated["restored"]),
+            "clip_logits": lambda: self._clip_logits(generated["clip"]),
+            "rebuilt": lambda: self._to_photo(generated["fake"]),
+            "rebuilt_anime": lambda: self._stylize_frames(self._to_photo(anime).detach()),
         }
-        if (judge := self._learning("discriminator")) is not None:
+        yield "generator", self.objectives["generator"](**generated, **lazy)
+        yield from self._photo_updates(generated)
+
+    def _discriminator_updates(self, batch: dict[str, Tensor], generated: dict[str, Any]) -> Updates:
+        """Yield the updates of the discriminators of frames and of clips."""
+        anime = generated["anime"]
+        if (discriminator := self._trained("discriminator")) is not None:
+            images: dict[str, MakeImages] = {
+                "real_logits": lambda: anime,
+                "fake_logits": lambda: generated["fake"].detach(),
+                "restored_logits": lambda: generated["restored"].detach(),
+                "smooth_logits": lambda: edge_smooth(anime),
+                "gray_logits": lambda: gray(anime),
+                "fake_gray_logits": lambda: gray(generated["fake"].detach()),
+            }
             objective = self.objectives["discriminator"]
-            yield "discriminator", objective(**joint_logits(objective, judge, pictures))
-        if (judge := self._learning("temporal_discriminator")) is not None and batch["photo"].shape[1] >= SHORTEST:
+            yield "discriminator", objective(**joint_logits(objective, discriminator, images))
+        long_enough = batch["photo"].shape[1] >= SHORTEST
+        if long_enough and (discriminator := self._trained("temporal_discriminator")) is not None:
             objective = self.objectives["temporal_discriminator"]
-            clips = {"real_clip_logits": lambda: batch["anime"], "clip_logits": lambda: drawn["clip"].detach()}
-            yield "temporal_discriminator", objective(**joint_logits(objective, judge, clips))
+            clips = {"real_clip_logits": lambda: batch["anime"], "clip_logits": lambda: generated["clip"].detach()}
+            yield "temporal_discriminator", objective(**joint_logits(objective, discriminator, clips))
             if self.temporal_discriminator is not None and self.train_step % CLIP_EVERY == 0:
                 self.temporal_discriminator.clip()
-        lazy = {
-            "fake_logits": lambda: self._judge("discriminator", drawn["fake"]),
-            "fake_gray_logits": lambda: self._judge("discriminator", gray(drawn["fake"])),
-            "restored_logits": lambda: self._judge("discriminator", drawn["restored"]),
-            "clip_logits": lambda: self._judge_clips(drawn["clip"]),
-            "rebuilt": lambda: self._reversed(drawn["fake"]),
-            "rebuilt_anime": lambda: self._drawn_alone(self._reversed(anime).detach()),
-        }
-        yield "generator", self.objectives["generator"](**drawn, **lazy)
-        photos: dict[str, Make] = {
+
+    def _photo_updates(self, generated: dict[str, Any]) -> Updates:
+        """Yield the updates of the networks that generate photos, and of the discriminator of photos."""
+        photo, anime = generated["photo"], generated["anime"]
+        photos: dict[str, MakeImages] = {
             "photo_logits": lambda: photo,
-            "unstyled_logits": lambda: self._reversed(anime).detach(),
+            "unstyled_logits": lambda: self._to_photo(anime).detach(),
         }
-        if (judge := self._learning("photo_discriminator")) is not None:
-            if "refined" in drawn and self._learning("refiner") is not None:
-                yield from refining(self.objectives, judge, drawn["degraded"], drawn["refined"], photos)
+        if (discriminator := self._trained("photo_discriminator")) is not None:
+            if "refined" in generated and self._trained("refiner") is not None:
+                degraded, refined = generated["degraded"], generated["refined"]
+                yield from refiner_updates(self.objectives, discriminator, degraded, refined, photos)
             else:
                 objective = self.objectives["photo_discriminator"]
-                yield "photo_discriminator", objective(**joint_logits(objective, judge, photos))
-        if self._learning("reverse") is not None:
-            backward = {
+                yield "photo_discriminator", objective(**joint_logits(objective, discriminator, photos))
+        if self._trained("reverse") is not None:
+            entries = {
                 "photo": photo,
                 "anime": anime,
-                "rebuilt": lambda: self._reversed(drawn["fake"].detach()),
-                "unstyled_logits": lambda: self._judge("photo_discriminator", self._reversed(anime)),
+                "rebuilt": lambda: self._to_photo(generated["fake"].detach()),
+                "unstyled_logits": lambda: self._logits("photo_discriminator", self._to_photo(anime)),
             }
-            yield "reverse", self.objectives["reverse"](**backward)
+            yield "reverse", self.objectives["reverse"](**entries)
 
-    def _draw(self, batch: dict[str, Tensor], reset: Tensor | None) -> dict[str, Any]:
-        """Return the context entries; what a term reads of the generator is drawn in one pass."""
+    def _generate(self, batch: dict[str, Tensor], reset: Tensor | None) -> dict[str, Any]:
+        """Return the context entries; all outputs of the generator that a term reads come from one forward pass."""
         photo, anime = batch["photo"], batch["anime"]
-        count, length = photo.shape[:2]
+        length = photo.shape[1]
         flat = photo.flatten(0, 1)
         entries: dict[str, Any] = {
             **motion_of(batch),
@@ -231,83 +247,89 @@ class TemporalAnime(TemporalStyliser):
             "style": batch["style"].repeat_interleave(length, 0),
             "photo_coloured": lambda: self._colours(batch)(flat),
         }
-        inputs = {}
-        if self._needs("fake", "noisy"):
-            inputs["fake"] = self._grained(photo)
-        if self._needs("restored"):
-            degraded = self._degraded(anime, self._colours(batch))
-            if self.refiner is not None:
-                entries["degraded"] = degraded.flatten(0, 1)
-                with torch.set_grad_enabled(self._learning("refiner") is not None):
-                    entries["refined"] = self.refiner(entries["degraded"])
-                # Detached: it must not learn to make the generator's task easy.
-                degraded = entries["refined"].detach().unflatten(0, (count, length))
-            inputs["restored"] = self._grained(degraded)
-        if self._needs("identity"):
-            inputs["identity"] = anime
-        if self._needs("noisy"):
-            inputs["noisy"] = inputs["fake"] + 0.02 * torch.randn_like(photo)
+        inputs = self._inputs(batch, entries)
         if not inputs:
             return entries
         joined, slices = split_batches(inputs)
-        style = Style(*(v.repeat(len(inputs), *(1,) * (v.ndim - 1)) for v in self._encoded(batch["style"])))
+        encoded = self._encode_styles(batch["style"])
+        style = Style(*(v.repeat(len(inputs), *(1,) * (v.ndim - 1)) for v in encoded))
         flow, resets = self._flow_for(list(inputs), joined, batch), None
         if reset is not None:
             resets = torch.cat([reset if name in ("fake", "noisy") else torch.zeros_like(reset) for name in inputs])
         aux: dict[str, Tensor] = {}
-        drawn, state = self.generator(joined, style, None, resets, flow, aux, keep=length > 1)
-        clips = {name: drawn[part] for name, part in slices.items()}
+        output, state = self.generator(joined, style, None, resets, flow, aux, keep=length > 1)
+        clips = {name: output[part] for name, part in slices.items()}
         entries |= {name: clip.flatten(0, 1) for name, clip in clips.items()}
         if "restored" in clips:
             entries["restored_clip"] = clips["restored"]
         if "fake" in clips:
             after = state.map(lambda value: value[slices["fake"]])
-            back = partial(self._there_and_back, {**batch, "photo": inputs["fake"]}, clips["fake"], after, reset)
+            back = partial(self._ping_pong, {**batch, "photo": inputs["fake"]}, clips["fake"], after, reset)
             entries |= {"clip": clips["fake"], "maps": aux["bottleneck"][slices["fake"]], "forth": back, "back": back}
         return entries
 
-    def _needs(self, *drawn: str) -> bool:
-        """Tell whether an active term of any network that learns needs what the generator draws, see `DRAWN`."""
-        return any(
-            objective.reads(entry) for objective in self.objectives.values() for what in drawn for entry in DRAWN[what]
-        )
+    def _inputs(self, batch: dict[str, Tensor], entries: dict[str, Any]) -> dict[str, Tensor]:
+        """Return the inputs of the generator by output, see `OUTPUTS`; add ``degraded`` and ``refined`` to entries."""
+        photo, anime = batch["photo"], batch["anime"]
+        inputs = {}
+        if self._needs("fake", "noisy"):
+            inputs["fake"] = self._add_grain(photo)
+        if self._needs("restored"):
+            degraded = self._degrade(anime, self._colours(batch))
+            if self.refiner is not None:
+                entries["degraded"] = degraded.flatten(0, 1)
+                with torch.set_grad_enabled(self._trained("refiner") is not None):
+                    entries["refined"] = self.refiner(entries["degraded"])
+                # Detached: the refiner must not learn to make the restoration easy.
+                degraded = entries["refined"].detach().unflatten(0, photo.shape[:2])
+            inputs["restored"] = self._add_grain(degraded)
+        if self._needs("identity"):
+            inputs["identity"] = anime
+        if self._needs("noisy"):
+            inputs["noisy"] = inputs["fake"] + 0.02 * torch.randn_like(photo)
+        return inputs
 
-    def _grained(self, clip: Tensor) -> Tensor:
-        """Put noise on clips (B,T,3,H,W) of several frames, of another strength for each clip."""
+    def _needs(self, *outputs: str) -> bool:
+        """Return whether an active term of any objective needs one of the outputs, see `OUTPUTS`."""
+        entries = [entry for output in outputs for entry in OUTPUTS[output]]
+        return any(objective.reads(entry) for objective in self.objectives.values() for entry in entries)
+
+    def _add_grain(self, clip: Tensor) -> Tensor:
+        """Add noise to clips (B,T,3,H,W) of several frames, with a random strength per clip."""
         if not self.grain or clip.shape[1] < 2:
             return clip
-        strength = 2 * self.grain * torch.rand(len(clip), 1, 1, 1, 1, device=clip.device)  # [-1,1] is 2 wide
+        strength = 2 * self.grain * torch.rand(len(clip), 1, 1, 1, 1, device=clip.device)  # the range [-1,1] has size 2
         return (clip + strength * torch.randn_like(clip)).clamp(-1, 1)
 
-    def _encoded(self, stills: Tensor) -> Style:
-        """Encode the stills of a batch, some of which make room for the default style."""
+    def _encode_styles(self, stills: Tensor) -> Style:
+        """Encode the style images of a batch; a random subset is replaced by the default style."""
         encoder = self.generator.style
         default = encoder.default(len(stills))
-        shown = (torch.rand(len(stills), device=stills.device) >= self.default_share).nonzero().squeeze(1)
-        if len(shown) == 0:
+        selected = (torch.rand(len(stills), device=stills.device) >= self.default_share).nonzero().squeeze(1)
+        if len(selected) == 0:
             return default
-        given = encoder(stills[shown])
-        return Style(*(d.index_copy(0, shown, g.to(d.dtype)) for d, g in zip(default, given, strict=True)))
+        given = encoder(stills[selected])
+        return Style(*(d.index_copy(0, selected, g.to(d.dtype)) for d, g in zip(default, given, strict=True)))
 
     def _colours(self, batch: dict[str, Tensor]) -> LookColours:
         return colours_of([self.colours, *self.more_colours], batch)
 
-    def _degraded(self, clip: Tensor, colours: LookColours) -> Tensor:
-        """Degrade clips (B,T,3,H,W), all frames of a clip alike but for grain."""
+    def _degrade(self, clip: Tensor, colours: LookColours) -> Tensor:
+        """Degrade clips (B,T,3,H,W), with the same parameters for all frames of a clip, except for noise."""
         if self.degradation is None:
             raise AnimegenError("A loss term reads 'restored', but the model has no model.degradation: set it.")
         length, height = clip.shape[1], clip.shape[3]
-        # The frames below each other are one tall picture: one colour of the clip meets one fate.
+        # The frames are stacked to one tall image, so that equal colours of a clip are degraded equally.
         tall = clip.transpose(1, 2).flatten(2, 3)
         return self.degradation(tall, colours, length).unflatten(2, (length, height)).transpose(1, 2)
 
     def _flow_for(self, names: list[str], joined: Tensor, batch: dict[str, Tensor]) -> Tensor | None:
-        """Return the flow (N,T,2,H,W) of all inputs (N,T,3,H,W), if something follows it.
+        """Return the flow (N,T,2,H,W) for all inputs (N,T,3,H,W), if the generator needs it.
 
         Args:
-            names: of the inputs.
-            joined: one after the other.
-            batch: has the motion of the photos.
+            names: names of the inputs.
+            joined: the inputs, concatenated.
+            batch: the batch with the motion of the photos.
         """
         if not self.generator.needs_flow:
             return None
@@ -317,58 +339,63 @@ class TemporalAnime(TemporalStyliser):
         still = torch.zeros_like(photo[:, :, :2])
         if photo.shape[1] > 1:
             if "flow" not in batch:
-                raise AnimegenError("The memory follows a flow, which these data do not give: use data=styled_clips/*.")
+                raise AnimegenError(
+                    "The generator needs optical flow, which the data do not have: use data=styled_clips/*."
+                )
             moving = torch.cat([still[:, :1], batch["flow"].to(photo.dtype)], 1)
         else:
             moving = still
-        # The motion of the anime clips is not known; standing still is.
+        # The motion of anime clips is unknown.
         return torch.cat([moving if name in ("fake", "noisy") else still for name in names])
 
-    def _there_and_back(
+    def _ping_pong(
         self, batch: dict[str, Tensor], clip: Tensor, state: TemporalState, reset: Tensor | None
     ) -> dict[str, Tensor]:
-        """Draw the window backwards from its last frame but one, with the memory that the way there left.
+        """Stylise the window backwards from its second to last frame, with the memory of the forward pass.
 
-        Where the memory was reset before a frame, it is reset again on the way back, after that frame.
+        A reset before a frame in the forward pass is a reset after that frame in the backward pass.
         """
         if clip.shape[1] < 2:
             return {"forth": clip.flatten(0, 1), "back": clip.flatten(0, 1)}
         photos, flow = batch["photo"].flip(1), None
         if self.generator.needs_flow and self.memory_flow == "estimated":
             flow = estimated_flow(photos)[:, 1:]
-        elif self.generator.needs_flow:  # the way back is about the way there reversed
+        elif self.generator.needs_flow:  # an approximation: the negated flow
             flow = -batch["flow"].flip(1).to(clip.dtype)
         again = None if reset is None else reset[:, 1:].flip(1)
         back, _ = self.generator(photos[:, 1:], None, state, again, flow)
         return {"forth": clip[:, :-1].flatten(0, 1), "back": back.flip(1).flatten(0, 1)}
 
-    def _drawn_alone(self, frames: Tensor) -> Tensor:
-        """Draw single frames (N,3,H,W) in the default style."""
+    def _stylize_frames(self, frames: Tensor) -> Tensor:
+        """Stylise single frames (N,3,H,W) in the default style."""
         clip = frames.unsqueeze(1)
         flow = torch.zeros_like(clip[:, :, :2]) if self.generator.needs_flow else None
         return self.generator(clip, None, flow=flow)[0].squeeze(1)
 
-    def _reversed(self, frames: Tensor) -> Tensor:
+    def _to_photo(self, frames: Tensor) -> Tensor:
         if self.reverse is None:
-            raise AnimegenError("A loss term reads the way back to the photo, but the model has no model.reverse.")
+            raise AnimegenError(
+                "A loss term reads the reconstructed photo, but the model has no model.reverse: set it."
+            )
         return self.reverse(frames.unsqueeze(1))[0].squeeze(1)
 
-    # --- judging ---------------------------------------------------------------------------------------
+    # --- discriminators --------------------------------------------------------------------------------
 
-    def _learning(self, name: str) -> nn.Module | None:
-        """Return a network if it is there and learns at this step."""
+    def _trained(self, name: str) -> nn.Module | None:
+        """Return a network if the model has it and it is updated in this step."""
         network = getattr(self, name)
         if network is None or not self.objectives[name].active():
             return None
         return network
 
-    def _judge(self, name: str, pictures: Tensor) -> Tensor:
+    def _logits(self, name: str, images: Tensor) -> Tensor:
         network = getattr(self, name)
         if network is None:
             raise AnimegenError(f"A loss term reads logits of the {name}, which the model does not have: delete it.")
-        return network(pictures)
+        return network(images)
 
-    def _judge_clips(self, clip: Tensor) -> Tensor:
-        """Return logits of clips; 0, which moves nothing, for those that are too short to be judged."""
-        logits = self._judge("temporal_discriminator", clip) if clip.shape[1] >= SHORTEST else None
-        return clip.new_zeros(len(clip), 1) if logits is None else logits
+    def _clip_logits(self, clip: Tensor) -> Tensor:
+        """Return logits of clips; zeros, without gradient, for clips that are too short for the discriminator."""
+        if clip.shape[1] < SHORTEST:
+            return clip.new_zeros(len(clip), 1)
+        return self._logits("temporal_discriminator", clip)

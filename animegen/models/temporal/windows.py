@@ -1,4 +1,4 @@
-"""Training windows: how long and large they are at which step, and how they are disturbed."""
+"""Training windows: stages of their length and size, disturbances, and their motion."""
 
 from __future__ import annotations
 
@@ -9,20 +9,23 @@ from torch import Tensor, nn
 
 from animegen.errors import AnimegenError, did_you_mean
 
-#: Entries with one value per frame but the first, and their channels.
+#: Batch entries with one map per frame except the first, and their channels.
 MOTION = {"flow": 2, "valid": 1, "flow_first": 2, "valid_first": 1}
 
 
 class Stage(nn.Module):
-    """A part of the training.
+    """A stage of the training.
 
     Args:
-        start: train step from which it lasts, until the next one starts.
+        start: first train step; the stage lasts until the next one starts.
         frames: frames per window; ``None`` for all.
-        size: side of the crops (of the clips; stills stay whole); ``None`` for all.
+        size: side of the crops of clips (not of style images); ``None`` for all.
         samples: windows per batch; ``None`` for all.
-        only: the part of the generator that learns, such as ``memory``; ``None``: all of it. The others stay as they
-            are, and what the memory adds is then its own work: emptied, it leaves what single frames had learned.
+        only: part of the generator that is trained, such as ``memory``; ``None`` for all. With ``memory`` the output
+            for first frames stays that of the stages on single frames.
+
+    Raises:
+        AnimegenError: for invalid values.
     """
 
     def __init__(
@@ -35,34 +38,34 @@ class Stage(nn.Module):
     ) -> None:
         super().__init__()
         if start < 0 or any(value is not None and value < 1 for value in (frames, size, samples)):
-            raise AnimegenError("A stage needs a start that is not negative; its other settings must be at least 1.")
+            raise AnimegenError("A stage needs start >= 0; its other settings must be at least 1.")
         self.start, self.frames, self.size, self.samples, self.only = start, frames, size, samples, only
 
 
-def in_order(stages: Mapping[str, Stage | None] | None) -> list[Stage]:
-    """Return the stages of a configuration in their order; of two that start together the one named later counts.
+def sorted_stages(stages: Mapping[str, Stage | None] | None) -> list[Stage]:
+    """Return the stages of a configuration by start; of two with the same start the later one in the file wins.
 
     Raises:
-        AnimegenError: if one is no stage.
+        AnimegenError: if an entry is not a stage.
     """
     for name, stage in (stages or {}).items():
         if stage is not None and not isinstance(stage, Stage):
             raise AnimegenError(
-                f"model.stages.{name} must say what it is: {{_target_: {Stage.__module__}.Stage, start: ...}}."
+                f"model.stages.{name} must be a stage: {{_target_: {Stage.__module__}.Stage, start: ...}}."
             )
     return sorted((stage for stage in (stages or {}).values() if stage is not None), key=lambda stage: stage.start)
 
 
 def stage_at(stages: list[Stage], step: int) -> Stage | None:
-    """Return the stage in force at a step, if any."""
+    """Return the stage at a train step, if any."""
     return next((stage for stage in reversed(stages) if stage.start <= step), None)
 
 
-def learning_part(generator: nn.Module, stage: Stage | None) -> None:
-    """Let that part of the generator learn that the stage wants, and nothing else of it.
+def set_trainable_part(generator: nn.Module, stage: Stage | None) -> None:
+    """Make the part of the generator trainable that the stage names, and freeze the rest.
 
     Raises:
-        AnimegenError: if it has no such part.
+        AnimegenError: if there is no such part.
     """
     only = stage.only if stage is not None else None
     try:
@@ -70,18 +73,18 @@ def learning_part(generator: nn.Module, stage: Stage | None) -> None:
     except AttributeError as error:
         known = [name for name, _ in generator.named_children()]
         raise AnimegenError(
-            f"model.stages: the generator has no part '{only}' that could learn alone: use {', '.join(known)}."
+            f"model.stages: the generator has no part '{only}': use {', '.join(known)}."
             + did_you_mean(str(only), known)
         ) from error
-    learning = {id(parameter) for parameter in part.parameters()}
+    trainable = {id(parameter) for parameter in part.parameters()}
     for parameter in generator.parameters():
-        parameter.requires_grad_(id(parameter) in learning)
+        parameter.requires_grad_(id(parameter) in trainable)
 
 
-def staged(batch: dict[str, Tensor], stage: Stage | None) -> dict[str, Tensor]:
-    """Return what a stage leaves of a batch: its first frames, samples, and rows and columns.
+def apply_stage(batch: dict[str, Tensor], stage: Stage | None) -> dict[str, Tensor]:
+    """Truncate a batch to the first frames, samples, rows and columns of a stage.
 
-    A single frame is taken from anywhere in the window, drawn from torch's generator.
+    A single frame is taken from a random position in the window.
     """
     if stage is None:
         return batch
@@ -102,61 +105,62 @@ def staged(batch: dict[str, Tensor], stage: Stage | None) -> dict[str, Tensor]:
 
 
 class Disturbance(nn.Module):
-    """What windows must survive: cuts that are told and cuts that are not, and a memory that starts in mid-film.
+    """Random disturbances of training windows: cuts with and without a reset, and a memory that starts mid-clip.
 
-    Each happens to a window with the given chance, before a frame drawn at random. Where the film does not go
-    on, nothing is asked of the motion.
+    Each happens with the given probability per window, before a random frame. The validity masks of the motion exclude
+    the transition.
 
     Args:
-        splice: the window goes on as that of another sample, and the memory is reset there.
-        silent_splice: the same, untold: the network has to see for itself that the film is another.
-        cold: the memory is emptied although the film goes on.
-        still: nothing moves: the first frame is held. Drawn for photos and for anime each by itself, and before the
-            others. What changes then is the noise that is put on frames, and the memory learns that it is none of the
-            picture.
+        splice: continue with the frames of another sample, and reset the memory there.
+        silent_splice: the same without a reset: the network has to detect the cut.
+        cold: reset the memory although the clip continues.
+        still: repeat the first frame, independently for photos and anime, before the other disturbances. The remaining
+            changes are the noise that is added to frames, which the memory learns to suppress.
+
+    Raises:
+        AnimegenError: for probabilities that are negative or exceed 1 in total.
     """
 
     def __init__(self, splice: float = 0.0, silent_splice: float = 0.0, cold: float = 0.0, still: float = 0.0) -> None:
         super().__init__()
         if min(splice, silent_splice, cold, still) < 0 or max(splice + silent_splice + cold, still) > 1:
             raise AnimegenError(
-                "The chances splice, silent_splice and cold, and still, must not be negative, nor more than 1 in all."
+                "The probabilities splice, silent_splice, cold and still must not be negative; the first three in sum,"
+                " and still, must not exceed 1."
             )
         self.splice, self.silent_splice, self.cold, self.still = splice, silent_splice, cold, still
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Return a batch with disturbed windows, and where the memory is reset, bool (B,T); ``None`` for nowhere."""
+        """Return the disturbed batch, and where the memory is reset, bool (B,T); ``None`` for nowhere."""
         batch = self._held(batch)
         photo = batch["photo"]
         count, length = photo.shape[:2]
-        chances = self.splice + self.silent_splice + self.cold
-        if length < 2 or chances == 0:
+        total = self.splice + self.silent_splice + self.cold
+        if length < 2 or total == 0:
             return batch, None
-        luck = torch.rand(count, device=photo.device)
-        place = torch.randint(1, length, (count,), device=photo.device)
+        uniform = torch.rand(count, device=photo.device)
+        position = torch.randint(1, length, (count,), device=photo.device)[:, None]
         frame = torch.arange(length, device=photo.device)
-        struck = luck < chances
-        spliced = luck < self.splice + self.silent_splice
-        told = struck & ~(spliced & (luck >= self.splice))
-        after = frame >= place[:, None]  # (B,T)
+        disturbed = uniform < total
+        spliced = uniform < self.splice + self.silent_splice
+        reset = disturbed & ~(spliced & (uniform >= self.splice))
+        after = frame >= position  # (B,T)
         out = dict(batch)
-        elsewhere = (after & spliced[:, None])[..., None, None, None]
-        out["photo"] = torch.where(elsewhere, photo.roll(1, 0), photo)
-        for key, gone in (("valid", frame == place[:, None]), ("valid_first", after)):
+        other = (after & spliced[:, None])[..., None, None, None]
+        out["photo"] = torch.where(other, photo.roll(1, 0), photo)
+        for key, invalid in (("valid", frame == position), ("valid_first", after)):
             if key in batch:
-                kept = ~(gone & struck[:, None])[:, 1:, None, None, None]
+                kept = ~(invalid & disturbed[:, None])[:, 1:, None, None, None]
                 out[key] = batch[key] * kept
-        for key in ("flow", "flow_first"):
-            if key in batch:  # behind the splice the film of the other sample moves
-                moved = torch.where(elsewhere[:, 1:], batch[key].roll(1, 0), batch[key])
-                out[key] = moved if key == "flow" else batch[key]
+        if "flow" in batch:
+            out["flow"] = torch.where(other[:, 1:], batch["flow"].roll(1, 0), batch["flow"])
         if "valid" in batch:
-            later = elsewhere[:, 1:] & (frame > place[:, None])[:, 1:, None, None, None]
+            later = other[:, 1:] & (frame > position)[:, 1:, None, None, None]
             out["valid"] = torch.where(later, batch["valid"].roll(1, 0), out["valid"])
-        return out, (frame == place[:, None]) & told[:, None]
+        return out, (frame == position) & reset[:, None]
 
     def _held(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Hold the first frame of some windows."""
+        """Repeat the first frame of some windows."""
         if not self.still or batch["photo"].shape[1] < 2:
             return batch
         out = dict(batch)
@@ -171,15 +175,15 @@ class Disturbance(nn.Module):
 
 
 def motion_of(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the motion that a batch has; between the frames of a window of one frame there is none."""
+    """Return the motion entries of a batch; empty maps for windows of one frame."""
     if batch["photo"].shape[1] > 1:
         return {name: batch[name] for name in MOTION if name in batch}
     return {name: batch["photo"][:, :0, :count] for name, count in MOTION.items()}
 
 
 def estimated_flow(clips: Tensor) -> Tensor:
-    """Return the DIS flow (B,T,2,H,W) of clips (B,T,3,H,W) from each frame into the one before; 0 at the first."""
-    from animegen.media.video.flow import DISFlow  # on demand: few need it
+    """Return the DIS flow (B,T,2,H,W) of clips (B,T,3,H,W) from each frame to the previous one; 0 at the first."""
+    from animegen.media.video.flow import DISFlow  # imports OpenCV
 
     later, earlier = clips[:, 1:].flatten(0, 1).float(), clips[:, :-1].flatten(0, 1).float()
     flow = torch.zeros_like(clips[:, :, :2])
@@ -189,14 +193,17 @@ def estimated_flow(clips: Tensor) -> Tensor:
 
 
 def as_windows(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return a batch with time: pictures become windows of one frame, and anime pictures serve as stills."""
+    """Convert a batch of images to windows of one frame, with the anime images as style images."""
     out = dict(batch)
     for key in ("photo", "anime"):
         if key not in batch:
-            raise AnimegenError(f"The model learns from photos and anime, and these data have no '{key}'.")
+            raise AnimegenError(
+                f"The model is trained on photos and anime, but the data have no '{key}': use data=unpaired/* or"
+                " data=styled_clips/*."
+            )
         if batch[key].ndim == 4:
             out[key] = batch[key].unsqueeze(1)
     if "style" not in batch:
-        # That of another sample: the style must not tell what the picture shows.
+        # From another sample: the style must not contain the target.
         out["style"] = out["anime"][:, 0].roll(1, 0)
     return out

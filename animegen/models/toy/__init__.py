@@ -1,4 +1,4 @@
-"""The smallest model: what a family needs, and nothing else."""
+"""A minimal model family, the template for new ones."""
 
 from animegen.models.toy.module import Toy
 

@@ -1,4 +1,4 @@
-"""A whole model on one page: the pattern for a new family, and the load of ``animegen bench model=toy``."""
+"""A complete model in a few lines: template for new families, and load of ``animegen bench model=toy``."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from animegen.tasks.stylize import StyliseModule
 
 
 class Toy(StyliseModule):
-    """Learn photo to anime from pairs.
+    """Supervised photo to anime translation.
 
     Args:
-        generator: network from photo to anime.
-        settings: optimizers, objectives ..., see :class:`~animegen.engine.module.AnimeModule`.
+        generator: maps photos to anime images.
+        **settings: optimizers, objectives and others, see :class:`~animegen.engine.module.AnimeModule`.
     """
 
     needs_pairs = True
@@ -25,6 +25,6 @@ class Toy(StyliseModule):
         self.generator = generator
 
     def updates(self, batch: dict[str, Tensor]) -> Updates:
-        """Yield the one update of a step."""
+        """Yield the update of the generator."""
         fake = self.generator(batch["photo"])
         yield "generator", self.objectives["generator"](fake=fake, anime=batch["anime"])

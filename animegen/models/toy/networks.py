@@ -1,4 +1,4 @@
-"""The smallest generator."""
+"""A minimal generator."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from torch import Tensor, nn
 
 
 class ToyGenerator(nn.Module):
-    """Two convolutions that add a correction to the photo.
+    """Two convolutions that predict a correction of the photo.
 
     Args:
-        channels: width of the hidden layer.
+        channels: hidden channels.
 
     Maps ``(B,3,H,W)`` in [-1,1] to the same shape and range.
     """
 
-    factor = 1
+    size_divisor = 1
 
     def __init__(self, channels: int = 8) -> None:
         super().__init__()

@@ -22,7 +22,7 @@ from animegen.errors import AnimegenError
 from animegen.media.images import to_float
 from animegen.metrics.clip_features import ClipFeatures
 from animegen.metrics.distribution import fid
-from animegen.tasks.clip_adapter import EvenTimes
+from animegen.tasks.clip_adapter import InterpolatorAsClipGenerator
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_what_a_renderer_makes_of_both_ends_alone_and_of_the_true_codes_stands_b
 class Halves:
     """An interpolator that draws the blend."""
 
-    factor = 1
+    size_divisor = 1
 
     def encode_pair(self, first: Tensor, last: Tensor) -> Any:
         return first, last
@@ -122,7 +122,7 @@ class Halves:
 
 def test_an_interpolator_draws_clips_at_even_times_through_all_that_is_given() -> None:
     grey = [torch.full((2, 3, 1, 1), level) for level in (0.0, 0.8, 0.4)]
-    clip = EvenTimes(Halves()).generate(grey[0], grey[2], 7, keys={4: grey[1]})
+    clip = InterpolatorAsClipGenerator(Halves()).generate(grey[0], grey[2], 7, keys={4: grey[1]})
     assert clip[1, :, 0, 0, 0].tolist() == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 0.6, 0.4])
 
 
@@ -183,7 +183,7 @@ def test_data_and_models_that_do_not_fit_are_told(view: ClipView) -> None:
 
     class Short:
         max_frames = 4
-        factor = 1
+        size_divisor = 1
 
         def generate(self, *_: Any) -> None: ...
 

@@ -58,36 +58,14 @@ def test_the_table_recolours_and_the_nearest_key_stays() -> None:
     assert torch.equal(made["flow_key"][3], keys[3])
 
 
-def test_gains_are_differences_on_the_frames_that_are_no_keys() -> None:
-    photo = torch.randint(256, (5, 3, 16, 16), dtype=torch.uint8)
-    truth = torch.randint(256, (5, 3, 16, 16), dtype=torch.uint8)
-    output = truth.clone()
-    output[:, 0] = output[:, 0] // 2
-    output[1] = 0  # the key: does not count
-    scores = keyframes.score_keyframe_stylisation(photo, truth, [1], output)
-    made = keyframes.keyframe_baselines(photo, {1: truth[1]})
-    held = [0, 2, 3, 4]
-
-    def mean(clip: Tensor) -> float:
-        return float(psnr(to_float(clip[held]), to_float(truth[held])).mean())
-
-    assert list(scores) == [*keyframes.NAMES, "model"]
-    model = scores["model"]
-    assert model["psnr"]["n"] == 4
-    assert model["psnr"]["mean"] == pytest.approx(mean(output), abs=1e-4)
-    for name in keyframes.NAMES:
-        assert model[f"gain_over_{name}"]["mean"] == pytest.approx(mean(output) - mean(made[name]), abs=1e-4)
-        assert scores[name][f"gain_over_{name}"]["mean"] == 0
-    floats = keyframes.score_keyframe_stylisation(photo, truth, {1: truth[1]}, to_float(output))
-    assert floats == scores
-
-
 def test_on_the_generated_world_carried_keys_beat_the_table() -> None:
     clip = ToonWorldClips("test", scenes=1, frames=12, size=64, hold=1).clip(0)
-    scores = keyframes.score_keyframe_stylisation(clip["photo"], clip["anime"], [3, 9], clip["photo"])
-    assert scores["flow_key"]["gain_over_lut"]["mean"] > 2
-    assert scores["flow_key"]["gain_over_nearest_key"]["mean"] > 2
-    assert scores["model"]["gain_over_lut"]["mean"] < -3  # here the "model" is the photo
+    made = keyframes.keyframe_baselines(clip["photo"], {n: clip["anime"][n] for n in (3, 9)})
+    held = [t for t in range(12) if t not in (3, 9)]
+    truth = to_float(clip["anime"][held])
+    scores = {name: float(psnr(to_float(made[name][held]), truth).mean()) for name in keyframes.NAMES}
+    assert scores["flow_key"] > scores["lut"] + 2
+    assert scores["flow_key"] > scores["nearest_key"] + 2
 
 
 def test_mistakes_are_told() -> None:
@@ -100,9 +78,3 @@ def test_mistakes_are_told() -> None:
         keyframes.keyframe_baselines(photo, {0: photo[0, :, 1:]})
     with pytest.raises(AnimegenError, match="must be uint8"):
         keyframes.carry_keys(photo.float(), {0: photo[0]})
-    with pytest.raises(AnimegenError, match="must lie from 0 to 5"):
-        keyframes.score_keyframe_stylisation(photo, photo, [7], photo)
-    with pytest.raises(AnimegenError, match="The output has shape"):
-        keyframes.score_keyframe_stylisation(photo, photo, [1], photo[1:])
-    with pytest.raises(AnimegenError, match="Every frame"):
-        keyframes.score_keyframe_stylisation(photo, photo, range(6), photo)

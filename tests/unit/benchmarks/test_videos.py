@@ -89,7 +89,7 @@ def test_blending_with_the_past() -> None:
 class Fading:
     """Dims a stream more and more."""
 
-    factor = 1
+    size_divisor = 1
 
     def stylize(self, frames: Tensor, state: int | None, style: object = None) -> tuple[Tensor, int]:
         return frames * 0.5 ** (state or 0), (state or 0) + 1

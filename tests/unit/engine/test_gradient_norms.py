@@ -1,4 +1,4 @@
-"""Shares of the gradient by term, on gradients that can be computed in the head."""
+"""Gradient norms by term, compared with values computed by hand."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ import torch
 from torch import Tensor, nn
 
 from animegen.engine import AnimegenError, Objective
-from animegen.engine.gradient_norms import gradient_norms, gradient_shares
+from animegen.engine.gradient_norms import gradient_norms, relative_gradient_norms
 from animegen.models.ganime.adaptive import AdaptiveEvaluation
 from tests.unit.engine.callbacks.small import Scaled, Small, fit
 
 
-def test_norms_and_shares_by_hand() -> None:
+def test_norms_and_relative_norms_by_hand() -> None:
     a, b = nn.Parameter(torch.tensor([1.0, 2.0])), nn.Parameter(torch.tensor(3.0))
     frozen = nn.Parameter(torch.tensor(1.0), requires_grad=False)
     parts = {"both": 3 * a[0] + 4 * b, "square": -0.5 * b**2, "none": torch.tensor(7.0), "frozen": frozen * 2.0}
     norms = {name: value.item() for name, value in gradient_norms(parts, [a, b, frozen]).items()}
     assert norms == pytest.approx({"both": 5.0, "square": 3.0, "none": 0.0, "frozen": 0.0})
-    shares = {name: value.item() for name, value in gradient_shares(parts, [a, b]).items()}
-    assert shares == pytest.approx({"both": 0.625, "square": 0.375, "none": 0.0, "frozen": 0.0})
+    relative = {name: value.item() for name, value in relative_gradient_norms(parts, [a, b]).items()}
+    assert relative == pytest.approx({"both": 0.625, "square": 0.375, "none": 0.0, "frozen": 0.0})
     assert a.grad is None
     sum(parts.values(), torch.zeros(())).backward()  # the graph is still there
     assert a.grad is not None
     assert a.grad.tolist() == [3.0, 0.0]
-    assert gradient_shares({"none": torch.tensor(1.0)}, [a])["none"] == 0
+    assert relative_gradient_norms({"none": torch.tensor(1.0)}, [a])["none"] == 0
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_shares_are_logged_on_the_steps_that_were_asked_for(accumulate: int, tmp_path: Path) -> None:
+def test_relative_norms_are_logged_at_the_interval(accumulate: int, tmp_path: Path) -> None:
     rows: list[dict[str, float]] = []
 
     class Watched(Small):
@@ -39,17 +39,19 @@ def test_shares_are_logged_on_the_steps_that_were_asked_for(accumulate: int, tmp
 
     def trained(every: int) -> tuple[list[int], float]:
         rows.clear()
-        model = Watched({"one": 1.0, "three": 3.0}, gradient_shares=every, accumulate=accumulate)
+        model = Watched({"one": 1.0, "three": 3.0}, gradient_norms=every, accumulate=accumulate)
         fit(model, tmp_path, steps=5)
-        return [n for n, row in enumerate(rows) if "train/generator/one_share" in row], model.generator.weight.item()
+        return [
+            n for n, row in enumerate(rows) if "train/generator/one_relative_grad_norm" in row
+        ], model.generator.weight.item()
 
     steps, weight = trained(3)
     assert steps == [0, 3]
-    assert rows[3]["train/generator/one_share"] == pytest.approx(0.25)
-    assert rows[3]["train/generator/three_share"] == pytest.approx(0.75)
+    assert rows[3]["train/generator/one_relative_grad_norm"] == pytest.approx(0.25)
+    assert rows[3]["train/generator/three_relative_grad_norm"] == pytest.approx(0.75)
     assert trained(0) == ([], weight)
-    with pytest.raises(AnimegenError, match="gradient_shares=-1"):
-        Small(gradient_shares=-1)
+    with pytest.raises(AnimegenError, match="gradient_norms=-1"):
+        Small(gradient_norms=-1)
 
 
 def test_terms_behind_an_adaptive_weight_are_told_apart() -> None:

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from animegen.errors import AnimegenError
 from animegen.inference.generation import ClipDrawer
-from animegen.tasks.clip_adapter import EvenTimes
+from animegen.tasks.clip_adapter import InterpolatorAsClipGenerator
 from animegen.tasks.protocols import ClipGenerator, Interpolator, Sampling
 
 
 class Fader:
     """A clip generator that draws the cross-fade, and notes what it was asked for."""
 
-    factor = 1
+    size_divisor = 1
 
     def __init__(self, max_frames: int | None = None, max_size: tuple[int, int] | None = None) -> None:
         if max_frames is not None:
@@ -50,7 +50,7 @@ class Fader:
 class Blend:
     """An interpolator that draws the cross-fade."""
 
-    factor = 1
+    size_divisor = 1
 
     def encode_pair(self, first: Tensor, last: Tensor) -> Any:
         return first, last
@@ -71,10 +71,10 @@ def levels(clip: Tensor) -> list[int]:
 def test_the_fakes_are_what_they_claim() -> None:
     assert isinstance(Fader(), ClipGenerator)
     assert isinstance(Blend(), Interpolator)
-    assert isinstance(EvenTimes(Blend()), ClipGenerator)
+    assert isinstance(InterpolatorAsClipGenerator(Blend()), ClipGenerator)
 
 
-@pytest.mark.parametrize("model", [Fader(), EvenTimes(Blend())], ids=["generator", "interpolator"])
+@pytest.mark.parametrize("model", [Fader(), InterpolatorAsClipGenerator(Blend())], ids=["generator", "interpolator"])
 def test_frames_lie_evenly_between_two_pictures_and_between_several(model: Any) -> None:
     assert levels(ClipDrawer(model)(flat(0, 100), 5)) == [0, 25, 50, 75, 100]
     # The shared key frame stands once.

@@ -97,14 +97,6 @@ def test_excess_is_signed_and_leaves_out_what_cannot_be_measured() -> None:
     assert video.excess(torch.tensor([7.0]), torch.tensor([6.0])) == 1
 
 
-def test_tof_is_the_difference_of_flows() -> None:
-    reference = torch.stack([torch.full((3, 8, 8), v) for v in (0.0, 0.1, 0.3)])
-    output = torch.stack([torch.full((3, 8, 8), v) for v in (0.0, 0.5, 0.2)])
-    # Flows .1, .2 against .5, -.3.
-    torch.testing.assert_close(video.tof(output, reference, MeanFlow()), torch.tensor([0.4, 0.5]))
-    assert video.tof(reference, reference, MeanFlow()).tolist() == [0, 0]
-
-
 def test_tlp_is_a_hundred_times_the_difference_of_changes() -> None:
     def distance(a: Tensor, b: Tensor) -> Tensor:
         return (a - b).abs().mean((1, 2, 3))

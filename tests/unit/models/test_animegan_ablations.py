@@ -197,7 +197,7 @@ def test_swapped_networks_and_models() -> None:
     assert isinstance(ablated("nst"), NeuralStyle)
     assert isinstance(ablated("seed_repro").generator, SeedGenerator)
     for name, factor in (("v3", 8), ("smol", 4)):
-        assert ablated(f"generator_{name}").generator.factor == factor
+        assert ablated(f"generator_{name}").generator.size_divisor == factor
 
 
 def test_several_ablations_at_once() -> None:

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from animegen.engine import AnimegenError, Objective, Term
 from animegen.losses import L1, GANLoss
 from animegen.models.animegan import AnimeGAN
-from animegen.models.animegan.degradation import PhotoDegradation
 from animegen.models.animegan.networks import Refiner
 from animegen.nn.colour import gray
+from animegen.nn.degradation import PhotoDegradation
 
 
 class Counting(nn.Module):
@@ -193,7 +193,7 @@ def test_the_refiner_learns_from_photos_and_not_from_the_generator() -> None:
     torch.testing.assert_close(values["l1"].detach(), (degraded * 0.5).abs().mean())
     total.backward()
     assert made.refiner.factor_.grad.abs() > 0
-    with pytest.raises(AnimegenError, match="go together"):
+    with pytest.raises(AnimegenError, match="need each other"):
         AnimeGAN(Counting(), refiner=Counting())
 
 

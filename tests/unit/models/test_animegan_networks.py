@@ -38,7 +38,7 @@ def test_parameter_counts_of_the_published_generators(build, count):
 def test_output_has_the_shape_and_range_of_the_input(build, norm):
     network = build(width=0.125, norm=norm)
     for multiples in ((2, 2), (3, 5)):
-        images = torch.randn(2, 3, *(network.factor * n for n in multiples)).clamp(-1, 1)
+        images = torch.randn(2, 3, *(network.size_divisor * n for n in multiples)).clamp(-1, 1)
         pictures = network(images)
         assert pictures.shape == images.shape
         assert pictures.abs().max() <= 1
@@ -48,8 +48,8 @@ def test_output_has_the_shape_and_range_of_the_input(build, norm):
 @pytest.mark.parametrize("build", GENERATORS)
 def test_sizes_that_do_not_fit_are_named(build):
     network = build(width=0.125)
-    side = 5 * network.factor
-    with pytest.raises(AnimegenError, match=f"multiples of {network.factor}.*not {side}x{side + 1}"):
+    side = 5 * network.size_divisor
+    with pytest.raises(AnimegenError, match=f"multiples of {network.size_divisor}.*not {side}x{side + 1}"):
         network(torch.zeros(1, 3, side, side + 1))
 
 

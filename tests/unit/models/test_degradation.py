@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from animegen.models.animegan.degradation import PhotoDegradation, blurred, without_lines
 from animegen.nn.colour import LinearColourTransfer
+from animegen.nn.degradation import PhotoDegradation, blurred, without_lines
 
 OFF = {"ink": 1, "texture": 0.0, "hue": 0.0, "tint": 0.0, "shading": 0.0, "light": 0.0, "blur": 0.0, "grain": 0.0}
 

@@ -49,12 +49,12 @@ def test_parameter_counts_of_the_published_networks(build, count):
 def test_output_has_the_shape_and_range_of_the_input(build):
     network = build(width=0.125).eval()
     for multiples in ((2, 2), (3, 5)):
-        images = torch.randn(2, 3, *(network.factor * n for n in multiples)).clamp(-1, 1)
+        images = torch.randn(2, 3, *(network.size_divisor * n for n in multiples)).clamp(-1, 1)
         pictures = network(images)
         assert pictures.shape == images.shape
         assert pictures.abs().max() <= 1
         assert pictures.std() > 1e-3
-    with pytest.raises(AnimegenError, match=f"multiples of {network.factor}"):
+    with pytest.raises(AnimegenError, match=f"multiples of {network.size_divisor}"):
         network(torch.zeros(1, 3, 40, 41))
 
 
@@ -166,7 +166,7 @@ def test_autoencoder_is_built_on_the_features_it_adopts():
     features = FeatureExtractor("vgg19", "random")
     with torch.no_grad():
         features.network.features[0].weight.mul_(2)
-    network.adopt(features)
+    network.load_pretrained(features)
     images = torch.randn(2, 3, 64, 32).clamp(-1, 1)
     deepest = features(images, ["relu5_4"])["relu5_4"]
     expected = network.decoder(nn.functional.max_pool2d(deepest, 2))
@@ -193,9 +193,9 @@ def test_stored_features_say_what_is_missing():
     stored = StoredFeatures("squeezenet1_1")
     assert stored.backbone == "squeezenet1_1"
     with pytest.raises(AnimegenError, match="features=vgg19"):
-        stored.adopt(None)
+        stored.load_pretrained(None)
     with pytest.raises(AnimegenError, match="backbone=alexnet"):
-        stored.adopt(FeatureExtractor("alexnet", "random"))
+        stored.load_pretrained(FeatureExtractor("alexnet", "random"))
     images = torch.randn(1, 3, 48, 48)
     own = FeatureExtractor("squeezenet1_1", "random")
     assert torch.equal(stored(images, ["content"])["content"], own(images, ["content"])["content"])

@@ -105,7 +105,7 @@ def test_frames_without_drawing_are_drawn_only_for_terms_that_read_them() -> Non
 
 def test_guides_and_inputs_must_agree() -> None:
     with pytest.raises(
-        AnimegenError, match=r"have 4 channels, but its generator takes 3: set model.generator.inputs=4"
+        AnimegenError, match=r"have 4 channels, but the generator has 3 input channels: set model.generator.inputs=4"
     ):
         FewShot(FewShotGenerator(width=0.25, blocks=0), guides={"edges": EdgeGuide()})
 

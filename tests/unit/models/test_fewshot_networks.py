@@ -165,9 +165,9 @@ def test_variants_draw_pictures(settings: dict) -> None:
 
 
 def test_mistakes_are_told() -> None:
-    with pytest.raises(AnimegenError, match=r"no norm 'bach': choose .* Did you mean 'batch'"):
+    with pytest.raises(AnimegenError, match=r"no norm 'bach': use .* Did you mean 'batch'"):
         FewShotGenerator(norm="bach")
     with pytest.raises(AnimegenError, match="6 filters, not 3, 7 and 2"):
         FewShotGenerator(filters=[32, 64])
-    with pytest.raises(AnimegenError, match=r"built for 3 input channels.*model\.generator\.inputs=4"):
+    with pytest.raises(AnimegenError, match=r"has 3 input channels.*model\.generator\.inputs=4"):
         FewShotGenerator(width=0.25, blocks=0)(torch.zeros(1, 4, 16, 16))

@@ -11,7 +11,7 @@ import torch
 from animegen.cli import bench as verb
 from animegen.config.compose import compose_config
 from animegen.config.instantiate import build
-from animegen.models.ganime.networks.masked import ClipMask, FrameBlockMask
+from animegen.models.ganime.networks.decoding import ClipMask, FrameBlockMask
 from tests.support import run_verb
 
 

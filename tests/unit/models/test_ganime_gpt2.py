@@ -19,7 +19,7 @@ from animegen.errors import AnimegenError
 from animegen.losses import L1
 from animegen.models.ganime import Ganime
 from animegen.models.ganime.networks import CodeTransformer, Tokenizer
-from animegen.models.ganime.networks.gpt import Body
+from animegen.models.ganime.networks.gpt import GPTBackbone
 
 DIM, HEADS, LAYERS = 16, 2, 2
 
@@ -67,18 +67,18 @@ def made(path: Path, layers: int = LAYERS, position: str = "learned1d") -> CodeT
     return CodeTransformer(7, (2, 2), 3, body_weights=str(path), **settings)  # type: ignore[arg-type]
 
 
-def test_blocks_compute_what_gpt2_computes_and_places_are_stretched(tmp_path: Path) -> None:
+def test_blocks_compute_what_gpt2_computes_and_positions_are_interpolated(tmp_path: Path) -> None:
     state = gpt2_state()
     torch.save({f"transformer.{name}": value for name, value in state.items()}, tmp_path / "gpt2.bin")
     network = made(tmp_path / "gpt2.bin")
-    report = network.load_body()
+    report = network.load_pretrained()
     assert report.startswith("2 layers of width 16 with 2 heads from ")
-    assert report.endswith("the table of 5 places stretched to 13.")
+    assert report.endswith("the position embedding of 5 entries interpolated to 13.")
     x = torch.randn(1, 6, DIM)
     causal = torch.ones(6, 6).tril().bool()
-    assert torch.allclose(network.body(x, causal), gpt2(state, x), atol=1e-5)
-    # 13 places over 5: every third one is one of theirs, the second lies a third of the way to the next.
-    table, theirs = network.tables["slot"].weight, state["wpe.weight"]
+    assert torch.allclose(network.backbone(x, causal), gpt2(state, x), atol=1e-5)
+    # 13 entries over 5: every third one equals one of theirs, the second lies a third of the way to the next.
+    table, theirs = network.position_embeddings["index"].weight, state["wpe.weight"]
     assert torch.allclose(table[::3], theirs)
     assert torch.allclose(table[1], theirs[0].lerp(theirs[1], 1 / 3), atol=1e-6)
 
@@ -125,14 +125,14 @@ def test_weights_are_taken_over_once_before_training_and_the_averages_begin_with
     network = model.transformer
     assert network is not None
     expected = gpt2_state()["ln_f.weight"]
-    assert torch.equal(network.body.norm.weight, expected)
+    assert torch.equal(network.backbone.norm.weight, expected)
     with model.ema_scope():
-        assert torch.equal(network.body.norm.weight, expected)
+        assert torch.equal(network.backbone.norm.weight, expected)
     # What comes from a checkpoint needs the file no more.
-    network.body.norm.weight.data.zero_()
+    network.backbone.norm.weight.data.zero_()
     other = trained(made(tmp_path / "gone.pt", position="learned"), network.state_dict()).transformer
     assert other is not None
-    assert (other.body.norm.weight == 0).all()
+    assert (other.backbone.norm.weight == 0).all()
 
 
 def test_files_that_do_not_fit_change_nothing(tmp_path: Path) -> None:
@@ -153,10 +153,10 @@ def test_files_that_do_not_fit_change_nothing(tmp_path: Path) -> None:
         network = made(tmp_path / file, layers)
         before = [p.clone() for p in network.parameters()]
         with pytest.raises(AnimegenError, match=sentence):
-            network.load_body()
+            network.load_pretrained()
         assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
 
 
 def test_a_width_must_divide() -> None:
-    with pytest.raises(AnimegenError, match="dim=20 is no multiple of twice heads=4"):
-        Body(1, 4, 20)
+    with pytest.raises(AnimegenError, match="dim=20 is not a multiple of twice heads=4"):
+        GPTBackbone(1, 4, 20)

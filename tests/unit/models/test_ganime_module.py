@@ -22,10 +22,9 @@ from animegen.metrics.image import psnr
 from animegen.models.ganime import Ganime
 from animegen.models.ganime.adaptive import AdaptiveEvaluation
 from animegen.models.ganime.codes import CodeTable, code_table, describe
-from animegen.models.ganime.drawing import Pair, decode, rendered, sized, soft_frames, span_of
 from animegen.models.ganime.networks import CodeTransformer, NLayerPatchGAN, Tokenizer
-from animegen.models.interpolation.networks import IFNet
-from animegen.models.interpolation.networks.base import Drawn
+from animegen.models.ganime.rendering import EncodedPair, decode, fit_to_tokenizer, intervals_for, render, soft_frames
+from animegen.nn.inbetween import IFNet, InbetweenOutput
 from animegen.tasks.protocols import ClipGenerator, Interpolator
 from tests.support import assert_same_state, train
 
@@ -61,8 +60,8 @@ def module(begun: bool = True, **settings: Any) -> Ganime:
     given |= {"objectives": {name: make() for name, make in OBJECTIVES.items()}, "sampling": {"greedy": True}}
     found = Ganime(network, transformer, **{**given, **settings})
     if begun:
-        found.begun_at = found.train_step = 1
-        found._fix_tokenizer()
+        found.transformer_start = found.train_step = 1
+        found._freeze_tokenizer()
     return found
 
 
@@ -100,7 +99,7 @@ def test_the_table_holds_what_the_tokenizer_makes_of_every_frame_and_its_mirror_
     data.frames_until = 0
     sample = {name: value.unsqueeze(0) for name, value in data[5].items()}
     assert table.take(sample).shape == (1, 3, 4, 4)
-    with pytest.raises(AnimegenError, match="numbers of clips"):
+    with pytest.raises(AnimegenError, match="trained on clip numbers"):
         table.take({"frame": torch.zeros(1)})
 
 
@@ -257,10 +256,10 @@ def test_the_second_stage_moves_the_transformer_and_nothing_else() -> None:
 def test_soft_frames_of_a_certain_transformer_are_the_true_frames() -> None:
     network = tokenizer().eval().requires_grad_(False)
     clips = torch.randint(24, (2, 4, 4, 4), generator=torch.Generator().manual_seed(0))
-    clip, frame, place = torch.cartesian_prod(torch.arange(2), torch.tensor([1, 2]), torch.arange(0, 16, 2)).unbind(1)
-    targets = clips.flatten(2)[clip, frame, place]
+    clip, frame, cell = torch.cartesian_prod(torch.arange(2), torch.tensor([1, 2]), torch.arange(0, 16, 2)).unbind(1)
+    targets = clips.flatten(2)[clip, frame, cell]
     logits = (nn.functional.one_hot(targets, 24) * 100.0).requires_grad_()
-    found = {"logits": logits, "clip": clip, "frame": frame, "place": place}
+    found = {"logits": logits, "clip": clip, "frame": frame, "cell": cell}
     drawn = soft_frames(network, clips, found, 3)
     assert drawn["soft"].shape == (3, 3, 16, 16)
     torch.testing.assert_close(drawn["soft"].clamp(-1, 1), drawn["soft_truth"], atol=1e-4, rtol=1e-4)
@@ -287,7 +286,7 @@ def test_the_renderer_teaches_the_codes_and_the_ends_do_not_move_the_codebook() 
         assert part is not None
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters())
     found.train_step = 1
-    found._begin()
+    found._start_transformer_stage()
     assert not any(p.requires_grad for p in found.tokenizer.parameters())
     with pytest.raises(AnimegenError, match="tokenizer has no renderer"):
         next(iter(module(begun=False, objectives={"tokenizer": objective}).updates(batch)))[1].compute()
@@ -295,7 +294,7 @@ def test_the_renderer_teaches_the_codes_and_the_ends_do_not_move_the_codebook() 
 
 def test_each_stretch_is_rendered_between_the_given_frames_round_it() -> None:
     class Told(nn.Module):
-        factor = 4
+        size_divisor = 4
 
         def encode_pair(self, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
             assert first.shape[-2:] == (8, 8)  # padded
@@ -303,12 +302,14 @@ def test_each_stretch_is_rendered_between_the_given_frames_round_it() -> None:
 
         def synthesize(self, pair: tuple[Tensor, Tensor], t: Tensor, guide: Tensor) -> Any:
             calls.append((*(float(x.mean()) for x in pair), float(t[0]), guide[0, ::3, 0, 0].tolist()))
-            return Drawn(guide[:, :3] * 10, {"flow": guide[:, :4], "mask": guide[:, :1], "merged": guide[:, :3]})
+            return InbetweenOutput(
+                guide[:, :3] * 10, {"flow": guide[:, :4], "mask": guide[:, :1], "merged": guide[:, :3]}
+            )
 
     calls: list[Any] = []
     coded = (torch.arange(6) / 10).view(1, 6, 1, 1, 1).expand(1, 6, 3, 6, 7)
     given = {number: torch.full((1, 3, 6, 7), -number / 10) for number in (0, 3, 5)}
-    clip = rendered(tokenizer(renderer=Told()), coded, given)
+    clip = render(tokenizer(renderer=Told()), coded, given)
     told = [
         (0.0, -0.3, 1 / 3, [0.1, 0.0, 0.3]),
         (0.0, -0.3, 2 / 3, [0.2, 0.0, 0.3]),
@@ -327,7 +328,7 @@ def test_larger_frames_are_moved_as_the_coded_ones_are() -> None:
     class Shift(nn.Module):
         """Half of both frames, one pixel from the left and one row from below, and a tenth lighter."""
 
-        factor = 8
+        size_divisor = 8
 
         def encode_pair(self, first: Tensor, last: Tensor) -> Any:
             return first
@@ -335,11 +336,11 @@ def test_larger_frames_are_moved_as_the_coded_ones_are() -> None:
         def synthesize(self, first: Tensor, t: Tensor, guide: Tensor) -> Any:
             flow = torch.tensor([-1.0, 0, 0, 1]).view(1, 4, 1, 1).expand(1, 4, *first.shape[-2:])
             extra = {"flow": flow, "mask": torch.full_like(first[:, :1], 0.5), "merged": first}
-            return Drawn(first + 0.1, extra)
+            return InbetweenOutput(first + 0.1, extra)
 
     first, last = (frames(n, 24, 36)[:1] * 0.5 for n in (1, 2))
     coded = torch.zeros(1, 3, 3, 12, 12)  # half as high and a third as wide
-    clip = rendered(tokenizer(renderer=Shift()), coded, {0: first, 2: last})
+    clip = render(tokenizer(renderer=Shift()), coded, {0: first, 2: last})
     assert torch.equal(clip[:, 0], first)
     assert torch.equal(clip[:, 2], last)
     expected = (first[..., :22, :33] + last[..., 2:, 3:]) / 2 + 0.1
@@ -361,14 +362,14 @@ def test_larger_frames_are_moved_as_the_coded_ones_are() -> None:
 )
 def test_pictures_are_scaled_to_what_a_tokenizer_knows(height: int, width: int, small: tuple[int, int]) -> None:
     picture = frames(1, height, width)
-    whole, coded = sized(picture, 4, (16, 16))
+    whole, coded = fit_to_tokenizer(picture, 4, (16, 16))
     assert coded.shape[-2:] == small
     if max(height, width) > 16:
         assert torch.equal(whole, picture)
     else:
         assert torch.equal(whole, coded)
         assert torch.equal(whole[..., :height, :width], picture)
-    assert torch.equal(*sized(picture, 4))
+    assert torch.equal(*fit_to_tokenizer(picture, 4))
 
 
 def test_clips_are_what_the_renderer_draws_and_the_given_frames_stay() -> None:
@@ -382,19 +383,19 @@ def test_clips_are_what_the_renderer_draws_and_the_given_frames_stay() -> None:
     torch.testing.assert_close(found.between(first, last, times), clip[:, 1:-1])
     middle = frames(1, 13, 15).neg()
     assert torch.equal(found.generate(first, last, 5, keys={2: middle})[:, 2], middle)
-    assert found.renders
-    assert not plain.renders
+    assert found.has_renderer
+    assert not plain.has_renderer
     truth = frames(3).unsqueeze(0)
     batch = {"first": frames(1), "last": frames(1).neg(), "truth": truth, "t": times}
     coded = decode(found.tokenizer, found.tokenizer.encode(torch.cat([batch["first"], truth[0], batch["last"]]))[None])
-    best = found.rendered(coded, {0: batch["first"], 4: batch["last"]})[0, 1:-1]
+    best = found.render(coded, {0: batch["first"], 4: batch["last"]})[0, 1:-1]
     torch.testing.assert_close(found.validate(batch)["rendered_psnr"], psnr(best, truth[0]))
 
 
 def test_parts_that_do_not_fit_are_told() -> None:
-    with pytest.raises(AnimegenError, match="knows 8 codes"):
+    with pytest.raises(AnimegenError, match="has 8 codes"):
         Ganime(tokenizer(), CodeTransformer(8, (4, 4), layers=1, heads=2, dim=16), frame_size=(16, 16))
-    with pytest.raises(AnimegenError, match="cannot be cut"):
+    with pytest.raises(AnimegenError, match="cannot be divided"):
         Ganime(tokenizer(), frame_size=(16, 18))
     with pytest.raises(AnimegenError, match="no discriminator but an objective"):
         Ganime(tokenizer(), objectives={"discriminator": OBJECTIVES["transformer"]()})
@@ -423,7 +424,7 @@ def test_the_given_frames_stand_at_the_ends_whatever_their_size() -> None:
     assert torch.equal(found.generate(first, last, 5, keys={2: middle})[:, 2], middle)
     same = found.generate(first, first, 4)
     assert torch.equal(same[:, 0], same[:, -1])
-    with pytest.raises(AnimegenError, match="9 at most"):
+    with pytest.raises(AnimegenError, match="at most 9"):
         found.generate(first, last, 10)
     with pytest.raises(AnimegenError, match="without a trained transformer"):
         Ganime(tokenizer()).generate(first, last, 4)
@@ -435,10 +436,10 @@ def test_times_find_their_clip() -> None:
     third = torch.tensor([1 / 3, 2 / 3])
     cases = [(third, 3), (torch.tensor([0.5]), 2), (torch.tensor([0.25, 0.5]), 4), (torch.tensor([0.125, 0.5]), 8)]
     for t, n in cases:
-        assert span_of(t, 16) == n
-    assert span_of(torch.tensor([0.3165]), 16) == 15
-    assert span_of(torch.tensor([0.125]), 5) == 4
-    assert span_of(torch.tensor([0.5]), 3) == 2
+        assert intervals_for(t, 16) == n
+    assert intervals_for(torch.tensor([0.3165]), 16) == 15
+    assert intervals_for(torch.tensor([0.125]), 5) == 4
+    assert intervals_for(torch.tensor([0.5]), 3) == 2
 
 
 def test_all_frames_between_come_from_one_clip_and_repeated_pairs_are_drawn_once() -> None:
@@ -496,7 +497,7 @@ def test_validation_scores_what_is_drawn_beside_the_cross_fades() -> None:
         "codes_used",
     }
     assert list(found.preview(batch)) == ["output", "truth"]
-    pair = Pair.of(found.tokenizer, clip[[0, 0, 1]], clip[[2, 2, 2]])
+    pair = EncodedPair.encode(found.tokenizer, clip[[0, 0, 1]], clip[[2, 2, 2]])
     assert pair.group.tolist() == [0, 0, 1]
 
 
@@ -541,7 +542,7 @@ def test_a_run_passes_from_the_tokenizer_to_the_transformer_and_goes_on_anywhere
     single = train(*words, *alone, output=tmp_path / "alone")
     found = load_model(single, "cpu")
     assert isinstance(found, Ganime)
-    assert found.begun
+    assert found.tokenizer_frozen
     taken = found.tokenizer.state_dict()
     assert all(torch.equal(taken[name], value) for name, value in weights[4].items() if isinstance(value, Tensor))
     (mine,), (theirs,) = list((single / "codes").iterdir()), list((whole / "codes").iterdir())
@@ -551,11 +552,11 @@ def test_a_run_passes_from_the_tokenizer_to_the_transformer_and_goes_on_anywhere
     bare = train(*words, *alone, "ablation=ganime/no_renderer", output=tmp_path / "bare")
     without = load_model(bare, "cpu")
     assert isinstance(without, Ganime)
-    assert not without.renders
+    assert not without.has_renderer
     taken = without.tokenizer.state_dict()
     assert all(torch.equal(taken[name], weights[4][name]) for name in taken)
     with pytest.raises(AssertionError, match="ended with 2"):
         train(*words, *alone[1:], f"model.tokenizer_checkpoint={bare}", output=tmp_path / "refused")
     assert "has no renderer" in capsys.readouterr().err
     begun = ("model.tokenizer_steps=1", "train_steps=2", f"model.tokenizer_checkpoint={bare}")
-    assert load_model(train(*words, *begun, output=tmp_path / "begun"), "cpu").renders  # type: ignore[attr-defined]
+    assert load_model(train(*words, *begun, output=tmp_path / "begun"), "cpu").has_renderer  # type: ignore[attr-defined]

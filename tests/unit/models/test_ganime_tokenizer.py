@@ -69,10 +69,10 @@ def test_the_published_sizes(name: str) -> None:
     settings = {"dim": dim, "codes": 16, "kmeans": False}
     with torch.device("meta"):
         network = Tokenizer(channels, multipliers, blocks, attention, latent, settings, "conv", "linear")
-    found = count(network.encoder, network.before), count(network.decoder, network.after)
+    found = count(network.encoder, network.to_codes), count(network.decoder, network.from_codes)
     assert found == by_hand(channels, multipliers, blocks, attention, latent, dim)
     assert [round(n / 1e6, 1) for n in found] == [encoder, decoder]
-    assert network.factor == factor
+    assert network.size_divisor == factor
 
 
 def test_the_published_discriminator() -> None:
@@ -101,8 +101,8 @@ def test_codes_there_and_back(resample: str, patch: int, output: str) -> None:
     images = pictures()
     image, quantized, encoded = network(images)
     codes = network.encode(images)
-    assert network.factor == 2 * patch
-    assert codes.shape == (3, 16 // network.factor, 32 // network.factor)
+    assert network.size_divisor == 2 * patch
+    assert codes.shape == (3, 16 // network.size_divisor, 32 // network.size_divisor)
     assert codes.dtype == torch.int64
     assert torch.equal(codes, quantized.codes)
     assert encoded.shape == (3, 8, *codes.shape[1:])
@@ -144,7 +144,7 @@ def test_mistakes_are_told() -> None:
         small(output="sigmoid")
     with pytest.raises(AnimegenError, match="from 0 to 1"):
         small(attention=[2])
-    with pytest.raises(AnimegenError, match="one code per place"):
+    with pytest.raises(AnimegenError, match="one code per position"):
         small(quantizer={"residual": 2})
     with pytest.raises(AnimegenError, match="multiples of 4"):
         small()(pictures(1, 18, 32))

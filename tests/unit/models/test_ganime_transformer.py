@@ -1,4 +1,4 @@
-"""The transformer over codes: layouts, what sees what, caches, sampling, and that it learns."""
+"""The transformer over codes: decoding strategies, attention masks, caches, sampling, and that it learns."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from animegen.errors import AnimegenError
-from animegen.models.ganime.drawing import soft_frames
 from animegen.models.ganime.networks import CodeTransformer
-from animegen.models.ganime.networks.layouts import LAYOUTS
-from animegen.models.ganime.networks.rows import LENGTH, MASK, NOTHING, START
-from animegen.models.ganime.networks.sampling import masked_after, pick
+from animegen.models.ganime.networks.decoding import STRATEGIES
+from animegen.models.ganime.networks.sampling import masked_after, sample_codes
+from animegen.models.ganime.networks.tokens import LENGTH, MASK, NOTHING, START
+from animegen.models.ganime.rendering import soft_frames
 from animegen.tasks.protocols import Sampling
 
 CODES = 11
@@ -47,20 +47,20 @@ def test_sizes_have_the_parameters_of_their_plan(size: tuple[int, int, int], mil
         made = CodeTransformer(1024, (8, 16), 16, layers, heads, dim)
     assert sum(p.numel() for p in made.parameters()) / 1e6 == pytest.approx(millions, rel=0.003)
     # GPT-2's blocks: 12 d^2 and 13 d each, and the last norm.
-    assert sum(p.numel() for p in made.body.parameters()) == layers * (12 * dim**2 + 13 * dim) + 2 * dim
+    assert sum(p.numel() for p in made.backbone.parameters()) == layers * (12 * dim**2 + 13 * dim) + 2 * dim
 
 
 def test_a_row_of_codes_in_order_is_the_length_then_last_then_first_then_the_others() -> None:
     codes = torch.arange(8).view(1, 4, 1, 2)
-    lesson = network("prefix_ar").lesson(codes)
+    batch = network("prefix_ar").training_batch(codes)
     ids = [CODES + LENGTH, 6, 7, 0, 1, CODES + START, 2, 3, 4]
-    assert lesson.tokens.ids.tolist() == [ids]
-    assert lesson.tokens.places[:, 0].tolist() == [0, 3, 3, 0, 0, 0, 1, 1, 2]
-    assert lesson.tokens.remaining.tolist() == [4, 0, 0, 3, 3, 3, 2, 2, 1]
-    assert lesson.tokens.aims is not None
-    assert lesson.tokens.aims[5:].tolist() == [[1, 0, 0], [1, 0, 1], [2, 0, 0], [2, 0, 1]]
-    assert lesson.mask is not None
-    assert lesson.mask.int().tolist()[4:7] == [
+    assert batch.tokens.ids.tolist() == [ids]
+    assert batch.tokens.positions[:, 0].tolist() == [0, 3, 3, 0, 0, 0, 1, 1, 2]
+    assert batch.tokens.remaining.tolist() == [4, 0, 0, 3, 3, 3, 2, 2, 1]
+    assert batch.tokens.targets is not None
+    assert batch.tokens.targets[5:].tolist() == [[1, 0, 0], [1, 0, 1], [2, 0, 0], [2, 0, 1]]
+    assert batch.mask is not None
+    assert batch.mask.int().tolist()[4:7] == [
         [1, 1, 1, 1, 1, 0, 0, 0, 0],
         [1, 1, 1, 1, 1, 1, 0, 0, 0],
         [1, 1, 1, 1, 1, 1, 1, 0, 0],
@@ -69,26 +69,26 @@ def test_a_row_of_codes_in_order_is_the_length_then_last_then_first_then_the_oth
 
 def test_a_row_of_frame_parallel_is_last_then_previous_and_counts_down() -> None:
     codes = torch.arange(8).view(1, 4, 1, 2)
-    lesson = network("frame_parallel", n_frames_before=2, remaining="token").lesson(codes)
-    tokens = lesson.tokens
+    batch = network("frame_parallel", n_frames_before=2, remaining="token").training_batch(codes)
+    tokens = batch.tokens
     assert tokens.ids.tolist() == [[CODES + LENGTH, 6, 7, 0, 1, 0, 1], [CODES + LENGTH, 6, 7, 0, 1, 2, 3]]
     assert tokens.remaining.tolist() == [[2, *[-1] * 6], [1, *[-1] * 6]]
-    assert lesson.frame.tolist() == [[1, 1], [2, 2]]
-    other = network("frame_parallel", order="first_last", remaining="added_current").lesson(codes).tokens
+    assert batch.frame.tolist() == [[1, 1], [2, 2]]
+    other = network("frame_parallel", order="first_last", remaining="added_current").training_batch(codes).tokens
     assert other.ids.tolist() == [[0, 1, 6, 7], [2, 3, 6, 7]]
     assert other.remaining.tolist() == [[-1, -1, 2, 2], [-1, -1, 1, 1]]
-    assert network("frame_parallel", remaining="none").lesson(codes).tokens.remaining.unique().tolist() == [-1]
-    assert network("frame_parallel").lesson(codes).tokens.remaining.tolist() == [[2] * 4, [1] * 4]
+    assert network("frame_parallel", remaining="none").training_batch(codes).tokens.remaining.unique().tolist() == [-1]
+    assert network("frame_parallel").training_batch(codes).tokens.remaining.tolist() == [[2] * 4, [1] * 4]
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", STRATEGIES)
 def test_predictions_name_their_targets_and_which_are_copies(layout: str) -> None:
     codes = clips()
     codes[:, 2] = codes[:, 1]
     out = network(layout)(codes)
     flat = codes.flatten(2)
-    assert torch.equal(out["targets"], flat[out["clip"], out["frame"], out["place"]])
-    assert torch.equal(out["copies"], out["targets"] == flat[out["clip"], out["frame"] - 1, out["place"]])
+    assert torch.equal(out["targets"], flat[out["clip"], out["frame"], out["cell"]])
+    assert torch.equal(out["copies"], out["targets"] == flat[out["clip"], out["frame"] - 1, out["cell"]])
     assert out["copies"][out["frame"] == 2].all()
     assert not out["copies"].all()
     assert out["logits"].shape == (len(out["targets"]), CODES)
@@ -141,18 +141,18 @@ def test_causal_mask_of_frame_parallel_hides_what_follows_and_block_mask_does_no
 @pytest.mark.parametrize("layout", CACHING)
 def test_cached_logits_equal_uncached_ones(layout: str, position: str) -> None:
     made, codes = network(layout, position=position), clips()
-    lesson = made.lesson(codes, [2])
-    whole = made.head(made.read(lesson.tokens, lesson.mask))
-    assert lesson.mask is not None
-    count = lesson.tokens.ids.shape[1]
+    batch = made.training_batch(codes, [2])
+    whole = made.head(made.read(batch.tokens, batch.mask))
+    assert batch.mask is not None
+    count = batch.tokens.ids.shape[1]
     given = 1 + 3 * 6
     cache = made.new_cache(2, count)
 
     def part(begin: int, end: int) -> Any:
-        tokens = lesson.tokens
-        aims = None if tokens.aims is None else tokens.aims[begin:end]
-        sliced = (tokens.places[begin:end], tokens.segments[begin:end], tokens.slots[begin:end])
-        return type(tokens)(tokens.ids[:, begin:end], *sliced, tokens.remaining[begin:end], aims)
+        tokens = batch.tokens
+        targets = None if tokens.targets is None else tokens.targets[begin:end]
+        sliced = (tokens.positions[begin:end], tokens.segments[begin:end], tokens.index[begin:end])
+        return type(tokens)(tokens.ids[:, begin:end], *sliced, tokens.remaining[begin:end], targets)
 
     parts = [made.head(made.read(part(0, given), cache=cache))]
     assert cache.length == given
@@ -177,13 +177,13 @@ def test_cached_generation_is_what_the_plain_forward_pass_predicts(guidance: flo
     if guidance != 1:
         blind = made_clips.clone()
         blind[:, -1] = CODES + NOTHING
-        lesson = made.lesson(blind)
-        without = made.head(made.read(lesson.tokens, lesson.mask)[:, -18:]).flatten(0, 1)
+        batch = made.training_batch(blind)
+        without = made.head(made.read(batch.tokens, batch.mask)[:, -18:]).flatten(0, 1)
         logits = without + guidance * (logits - without)
     assert torch.equal(logits.argmax(-1), made_clips[:, 1:-1].flatten())
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", STRATEGIES)
 def test_generation_copies_what_is_given_and_a_seed_means_one_clip(layout: str) -> None:
     codes, ahead = clips(3), layout in CACHING
     made = network(layout, key_frames=0.5 if ahead else 0.0)
@@ -200,7 +200,7 @@ def test_generation_copies_what_is_given_and_a_seed_means_one_clip(layout: str) 
     assert torch.equal(*greedy)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", STRATEGIES)
 def test_every_length_and_grid_up_to_the_largest(layout: str) -> None:
     made = network(layout)
     for frames in (3, 4, 6):
@@ -211,30 +211,30 @@ def test_every_length_and_grid_up_to_the_largest(layout: str) -> None:
     assert torch.equal(two, codes[:, :2])
     with pytest.raises(AnimegenError, match="2 frames has nothing between"):
         made(codes[:, :2])
-    with pytest.raises(AnimegenError, match="longer than this transformer knows: 6"):
+    with pytest.raises(AnimegenError, match="longer than this transformer supports: at most 6"):
         made.generate(codes[:, 0], codes[:, 1], 7)
     with pytest.raises(AnimegenError, match="5x4 codes is larger"):
         made(torch.zeros(1, 3, 5, 4, dtype=torch.long))
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", STRATEGIES)
 @pytest.mark.parametrize("steps", [None, 3, 100])
 def test_passes_are_counted(layout: str, steps: int | None) -> None:
     made, codes = network(layout), clips(1)
     lengths: list[int] = []
     given = 1 + 2 * 6  # the length, and both frames
-    made.body.register_forward_pre_hook(lambda _, args: lengths.append(args[0].shape[1]))
+    made.backbone.register_forward_pre_hook(lambda _, args: lengths.append(args[0].shape[1]))
     made.generate(codes[:, 0], codes[:, -1], 5, Sampling(steps=steps))
     runs = len(lengths)
     if layout in CACHING:
         assert lengths[0] == given
         runs -= 1 + (2 if layout == "frame_block_mask" else 0)  # two of three finished frames are read
-    assert made.layout.passes(5, 6, steps) == runs
+    assert made.strategy.passes(5, 6, steps) == runs
 
 
 def test_masks_are_of_cosine_share_in_training_and_fixed_in_eval() -> None:
     made, codes = network("clip_mask"), clips(2)
-    assert torch.equal(made(codes)["place"], made(codes)["place"])
+    assert torch.equal(made(codes)["cell"], made(codes)["cell"])
     torch.manual_seed(0)
     made.train()
     counts = torch.tensor([len(made(codes)["targets"]) for _ in range(200)]) / 36
@@ -254,7 +254,7 @@ def test_picking_follows_temperature_top_k_and_top_p() -> None:
     rows = logits.expand(1000, -1)
 
     def shares(**settings: Any) -> list[float]:
-        return (pick(rows, uniform, Sampling(**settings)).bincount(minlength=4) / 1000).tolist()
+        return (sample_codes(rows, uniform, Sampling(**settings)).bincount(minlength=4) / 1000).tolist()
 
     assert shares() == pytest.approx([0.5, 0.3, 0.15, 0.05], abs=2e-3)
     assert shares(top_k=2) == pytest.approx([0.625, 0.375, 0, 0], abs=2e-3)
@@ -264,8 +264,8 @@ def test_picking_follows_temperature_top_k_and_top_p() -> None:
     assert shares(temperature=0.5) == pytest.approx((squares / squares.sum()).tolist(), abs=2e-3)
     assert shares(greedy=True) == [1, 0, 0, 0]
     impossible = torch.tensor([-torch.inf, 0.0, -torch.inf])
-    assert pick(impossible, torch.tensor(0.0), Sampling()) == 1
-    assert pick(impossible, torch.tensor(1 - 2**-24), Sampling()) == 1
+    assert sample_codes(impossible, torch.tensor(0.0), Sampling()) == 1
+    assert sample_codes(impossible, torch.tensor(1 - 2**-24), Sampling()) == 1
 
 
 @pytest.mark.parametrize(
@@ -279,14 +279,14 @@ def test_sampling_that_means_nothing_is_refused(wrong: dict[str, float]) -> None
 def test_what_is_read_in_training_is_spoilt_by_the_shares_that_were_set() -> None:
     codes = torch.zeros(200, 5, 2, 3, dtype=torch.long)
     torch.manual_seed(0)
-    read = network("prefix_ar", p_keep=0.8).train()._spoilt(codes, 0, [])
+    read = network("prefix_ar", p_keep=0.8).train()._corrupted(codes, 0, [])
     assert (read[:, [0, -1]] == 0).all()
     assert (read[:, 1:-1] != 0).float().mean() == pytest.approx(0.2 * (CODES - 1) / CODES, abs=0.02)
-    read = network("prefix_ar", frame_dropout=0.25).train()._spoilt(codes, 0, [2])
+    read = network("prefix_ar", frame_dropout=0.25).train()._corrupted(codes, 0, [2])
     gone = (read == CODES + NOTHING).flatten(2)
     assert torch.equal(gone.any(2), gone.all(2))
     assert gone.all(2).float().mean(0).tolist() == pytest.approx([0, 0.25, 0, 0.25, 0], abs=0.07)
-    read = network("prefix_ar", end_dropout=0.1).train()._spoilt(codes, 0, [])
+    read = network("prefix_ar", end_dropout=0.1).train()._corrupted(codes, 0, [])
     assert (read[:, -1] == CODES + NOTHING).all((1, 2)).float().mean() == pytest.approx(0.1, abs=0.05)
     assert (read[:, :-1] == 0).all()
 
@@ -294,27 +294,27 @@ def test_what_is_read_in_training_is_spoilt_by_the_shares_that_were_set() -> Non
 @pytest.mark.parametrize("layout", ["prefix_ar", "frame_parallel", "frame_block_mask"])
 def test_scheduled_sampling_feeds_back_its_own_choices(layout: str) -> None:
     made = network(layout, scheduled=0.5, scheduled_steps=10).train()
-    assert [made.scheduled_share(step) for step in (0, 5, 10, 99)] == [0, 0.25, 0.5, 0.5]
-    made.head.weight.data.zero_()[7] = made.body.norm.bias.data.fill_(1)  # the seventh code, always
+    assert [made.scheduled_fraction(step) for step in (0, 5, 10, 99)] == [0, 0.25, 0.5, 0.5]
+    made.head.weight.data.zero_()[7] = made.backbone.norm.bias.data.fill_(1)  # the seventh code, always
     codes = torch.zeros(100, 4, 2, 3, dtype=torch.long)
-    made.body.norm.weight.data.zero_()
+    made.backbone.norm.weight.data.zero_()
     made.head.weight.data *= 10
-    read = made._spoilt(codes, 10, [])
+    read = made._corrupted(codes, 10, [])
     assert set(read.unique().tolist()) == {0, 7}
     assert (read[:, [0, -1]] == 0).all()
     predicted = 0.5 if layout != "frame_block_mask" else 0.5 * 2 / torch.pi
     assert (read[:, 1:-1] == 7).float().mean() == pytest.approx(predicted, abs=0.08)
-    assert torch.equal(made._spoilt(codes, 0, []), codes)
+    assert torch.equal(made._corrupted(codes, 0, []), codes)
 
 
 def test_a_key_frame_in_the_middle_is_given_to_the_frames_before_it() -> None:
     made, codes = network("prefix_ar", key_frames=1.0), clips(1)
-    lesson = made.lesson(codes, [2])
-    assert lesson.frame.unique().tolist() == [1, 3]
-    before = made.head(made.read(lesson.tokens, lesson.mask)[:, -12:])
+    batch = made.training_batch(codes, [2])
+    assert batch.frame.unique().tolist() == [1, 3]
+    before = made.head(made.read(batch.tokens, batch.mask)[:, -12:])
     other = codes.clone()
     other[:, 2] = (other[:, 2] + 1) % CODES
-    again = made.lesson(other, [2])
+    again = made.training_batch(other, [2])
     after = made.head(made.read(again.tokens, again.mask)[:, -12:])
     assert not torch.isclose(before, after).all(-1).any()
     made.train()
@@ -342,7 +342,7 @@ def test_options_that_a_layout_does_not_have_are_refused() -> None:
         network("frame_parallel", key_frames=0.5)
     with pytest.raises(AnimegenError, match="end_dropout"):
         network("prefix_ar").generate(clips()[:, 0], clips()[:, 1], 4, Sampling(guidance=2.0))
-    assert network("clip_mask", steps=3, n_frames_before=None).layout.steps == 3  # type: ignore[attr-defined]
+    assert network("clip_mask", steps=3, n_frames_before=None).strategy.steps == 3  # type: ignore[attr-defined]
 
 
 class Palette:
@@ -358,12 +358,12 @@ class Palette:
         return (shares @ self.colours).movedim(-1, 1)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", STRATEGIES)
 def test_a_loss_on_expected_pictures_reaches_the_transformer(layout: str) -> None:
     made, codes = network(layout).train(), clips()
     drawn = soft_frames(Palette(), codes, made(codes), 2)  # type: ignore[arg-type]
     F.l1_loss(drawn["soft"], drawn["soft_truth"]).backward()
-    for parameter in (made.body.blocks[0].attention.qkv.weight, made.code.weight, made.head.weight):  # type: ignore[union-attr]
+    for parameter in (made.backbone.blocks[0].attention.qkv.weight, made.code_embedding.weight, made.head.weight):  # type: ignore[union-attr]
         assert parameter.grad.abs().max() > 0  # type: ignore[union-attr,operator]
 
 
@@ -377,7 +377,7 @@ def test_bf16_draws_the_clips_of_converted_weights() -> None:
 def test_compiled_blocks_compute_the_same() -> None:
     made, codes = network("prefix_ar"), clips()
     expected = made(codes)["logits"]
-    made.body.compile(backend="aot_eager")
+    made.backbone.compile(backend="aot_eager")
     assert torch.allclose(made(codes)["logits"], expected, atol=1e-5)
 
 

@@ -15,7 +15,7 @@ from animegen.engine.objective import Objective
 from animegen.losses import Charbonnier
 from animegen.metrics.image import psnr
 from animegen.models.interpolation import FrameInterpolation
-from animegen.models.interpolation.networks import IFNet
+from animegen.nn.inbetween import IFNet
 from tests.support import tiny
 from tests.unit.models.test_interpolation_module import moving, term
 
@@ -160,7 +160,7 @@ def test_a_flow_network_overfits_a_shift() -> None:
         optimizer.zero_grad()
         schedule.step()
     with torch.no_grad():
-        assert psnr(module.drawn(data)[:, 0], data["truth"][:, 0]).item() > 35
+        assert psnr(module.predict(data)[:, 0], data["truth"][:, 0]).item() > 35
 
 
 @pytest.mark.parametrize("experiment", ["interpolation/hybrid_vae", "interpolation/vqvae"])

@@ -12,10 +12,10 @@ from animegen.engine.objective import Objective
 from animegen.errors import AnimegenError
 from animegen.losses import L1, Charbonnier, GANLoss
 from animegen.models.interpolation import FrameInterpolation
-from animegen.models.interpolation.adversarial import Judge
-from animegen.models.interpolation.networks import IFNet, InbetweenNetwork, LatentInterpolator, UNetInterpolator
-from animegen.models.interpolation.networks.base import Drawn
+from animegen.models.interpolation.discriminator import InterpolationDiscriminator
+from animegen.models.interpolation.networks import IFNet, LatentInterpolator, UNetInterpolator
 from animegen.nn.discriminators import PatchGAN, SNResNetPatch
+from animegen.nn.inbetween import InbetweenNetwork, InbetweenOutput
 from animegen.tasks.protocols import Interpolator
 
 
@@ -36,7 +36,7 @@ def batch(count: int = 1, size: int = 32) -> dict[str, Tensor]:
 class Echo(InbetweenNetwork):
     """Draws a picture of its time, and counts how often it encodes."""
 
-    factor = 8
+    size_divisor = 8
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,9 +47,9 @@ class Echo(InbetweenNetwork):
         self.encoded += 1
         return super().encode_pair(first, last)
 
-    def synthesize(self, state: dict[str, Any], t: Tensor) -> Drawn:
+    def synthesize(self, state: dict[str, Any], t: Tensor) -> InbetweenOutput:
         image = self.gain * t.view(-1, 1, 1, 1).expand_as(state["first"])
-        return Drawn(image, {"time": t, "pair": state["first"]})
+        return InbetweenOutput(image, {"time": t, "pair": state["first"]})
 
 
 def test_several_frames_between_are_drawn_from_one_encoding_in_the_order_of_the_truth() -> None:
@@ -84,7 +84,7 @@ def test_frames_of_any_size_at_any_times() -> None:
     assert set(module.validate(batch(1))) == {"psnr", "gain_over_blend", "ssim", "edge_f"}
 
 
-def test_judges_see_what_they_should() -> None:
+def test_each_kind_of_discriminator_input() -> None:
     class Shown(nn.Module):
         def __init__(self, condition: int = 0) -> None:
             super().__init__()
@@ -99,17 +99,17 @@ def test_judges_see_what_they_should() -> None:
         torch.ones(1, 3, 4, 4),
         torch.tensor([0.3]),
     )
-    assert torch.equal(Judge(Shown())(frame, first, last, t), frame)
-    pair = Judge(Shown(7), "pair")(frame, first, last, t)[0, :, 0, 0]
+    assert torch.equal(InterpolationDiscriminator(Shown())(frame, first, last, t), frame)
+    pair = InterpolationDiscriminator(Shown(7), "pair")(frame, first, last, t)[0, :, 0, 0]
     assert pair.tolist() == pytest.approx([0.5] * 3 + [0.0] * 3 + [1.0] * 3 + [0.3])
-    motion = Judge(Shown(), "motion")(frame, first, last, t)[:, 0, 0, 0]
+    motion = InterpolationDiscriminator(Shown(), "motion")(frame, first, last, t)[:, 0, 0, 0]
     assert motion.tolist() == [0.25, 0.25]
     large = [torch.zeros(1, 3, 32, 32)] * 3
-    assert Judge(SNResNetPatch(condition=7, width=0.125), "pair")(*large, t).shape == (1, 1, 2, 2)
+    assert InterpolationDiscriminator(SNResNetPatch(condition=7, width=0.125), "pair")(*large, t).shape == (1, 1, 2, 2)
     with pytest.raises(AnimegenError, match="condition=7"):
-        Judge(PatchGAN(width=0.125), "pair")
+        InterpolationDiscriminator(PatchGAN(width=0.125), "pair")
     with pytest.raises(AnimegenError, match="Did you mean 'frame'"):
-        Judge(PatchGAN(width=0.125), "frames")
+        InterpolationDiscriminator(PatchGAN(width=0.125), "frames")
 
 
 def test_the_adversary_starts_late_and_the_autoencoder_draws_only_what_is_read() -> None:
@@ -121,7 +121,7 @@ def test_the_adversary_starts_late_and_the_autoencoder_draws_only_what_is_read()
         ),
         "discriminator": Objective(real=term(GANLoss("hinge"), logits="real_logits")),
     }
-    module = FrameInterpolation(network, Judge(PatchGAN(width=0.125)), 5, objectives=objectives)
+    module = FrameInterpolation(network, InterpolationDiscriminator(PatchGAN(width=0.125)), 5, objectives=objectives)
     assert [name for name, _ in module.updates(batch())] == ["generator"]
     module.train_step = 5
     steps = list(module.updates(batch()))

@@ -10,19 +10,17 @@ from torch import Tensor, nn
 
 from animegen.errors import AnimegenError
 from animegen.models.interpolation.networks import (
-    FlowPyramid,
     IFNet,
-    InbetweenNetwork,
     ISNet,
     LatentInterpolator,
     SoftSplatLite,
-    Symmetric,
     TruthEncoder,
     UNetInterpolator,
 )
-from animegen.models.interpolation.networks.base import blend
 from animegen.models.interpolation.networks.fusion import FUSIONS, Slerp, make_fusion
 from animegen.models.interpolation.networks.splat import opened
+from animegen.nn.inbetween import FlowPyramid, InbetweenNetwork
+from animegen.nn.inbetween.base import Symmetric, blend
 from animegen.nn.warp import backward_warp, forward_splat
 
 FLOW = {"scales": [4, 2, 1], "widths": [192, 128, 64], "depth": 2}
@@ -245,7 +243,7 @@ def test_sizes_as_the_readme_states_them(make, parameters: int) -> None:
 def test_mistakes_are_told() -> None:
     with pytest.raises(AnimegenError, match="Did you mean 'slerp'"):
         make_fusion("slrp", 4, 8)
-    with pytest.raises(AnimegenError, match="flow belongs to skip=warped"):
+    with pytest.raises(AnimegenError, match="skip=warped needs the settings of a flow"):
         LatentInterpolator(skip="warped")
     with pytest.raises(AnimegenError, match="no skip 'gate'"):
         LatentInterpolator(skip="gate")

@@ -11,7 +11,7 @@ LAYERS = ["relu1_1", "relu2_1"]
 def optimiser(**settings) -> PixelOptimiser:
     settings = {"style_size": 16, "content_layer": "relu2_2", "style_layers": LAYERS, "iterations": 3} | settings
     network = PixelOptimiser(**settings).eval()
-    network.take(pictures(1, seed=9)[0])
+    network.set_style(pictures(1, seed=9)[0])
     return network
 
 
@@ -69,13 +69,13 @@ def test_every_picture_is_optimised_by_itself_and_alike_each_time():
     assert torch.equal(network(photos), together)
 
 
-def test_noise_is_mixed_in_at_the_start():
+def test_noise_is_mixed_in_at_the_initial():
     photo = pictures(1)
-    start = optimiser(noise=0.6)._start(photo)
+    start = optimiser(noise=0.6)._initial(photo)
     noise = (start - 0.4 * photo) / 0.6
     assert noise.abs().max() <= 20 / 127.5
     assert noise.std().item() == pytest.approx(20 / 127.5 / 3**0.5, rel=0.1)
-    assert torch.equal(optimiser(noise=0.0)._start(photo), photo)
+    assert torch.equal(optimiser(noise=0.0)._initial(photo), photo)
 
 
 def test_applications_without_gradients_still_optimise():
@@ -92,7 +92,7 @@ def test_applications_without_gradients_still_optimise():
 
 def test_training_takes_the_first_still_once():
     model = NeuralStyle(PixelOptimiser(style_size=16, iterations=1), features=FeatureExtractor("vgg19", "random"))
-    with pytest.raises(AnimegenError, match="no style yet"):
+    with pytest.raises(AnimegenError, match="no style image"):
         model.stylize(pictures(1))
     batches = [{"photo": pictures(2, seed=s), "anime": pictures(2, seed=s + 5)} for s in (0, 1)]
     for batch in batches:
@@ -102,7 +102,7 @@ def test_training_takes_the_first_still_once():
     other.load_state_dict(model.state_dict())
     assert torch.equal(other.stylize(pictures(1))[0], model.stylize(pictures(1))[0])
     with pytest.raises(AnimegenError, match="style_size=20"):
-        model.generator.take(pictures(1, 20)[0])
+        model.generator.set_style(pictures(1, 20)[0])
 
 
 def test_any_size_is_drawn_and_the_preview_shows_the_style():

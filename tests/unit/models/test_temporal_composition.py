@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from animegen.errors import AnimegenError
 from animegen.models.temporal.networks import TemporalGenerator
 from animegen.models.temporal.networks.composition import Composition
-from animegen.models.temporal.networks.generator import without_memory
 from animegen.models.temporal.windows import estimated_flow
 from tests.unit.models.test_temporal_module import applied, batch, module, reached, step
 from tests.unit.models.test_temporal_networks import clip, generator
@@ -63,8 +62,8 @@ def test_windows_and_single_frames_equal_one_piece() -> None:
             parts.append(part)
         assert (torch.cat(parts, 1) - whole).abs().max() < 1e-5
         assert state is not None
-        assert end.drawn is not None
-        assert (state.drawn - end.drawn).abs().max() < 1e-5  # type: ignore[operator]
+        assert end.output is not None
+        assert (state.output - end.output).abs().max() < 1e-5  # type: ignore[operator]
     alone = torch.cat([network(film[:, t : t + 1], flow=flow[:, t : t + 1])[0] for t in range(6)], 1)
     assert (alone - whole).abs().max() > 1e-2
 
@@ -82,7 +81,7 @@ def test_a_stream_starts_anew_without_a_trace_of_the_old() -> None:
     emptied = network(film[:, 3:], None, state.reset(torch.tensor([True, False])), flow=flow[:, 3:])[0]
     assert (emptied[0] - fresh[0]).abs().max() < 1e-5
     assert (emptied[1] - whole[1, 3:]).abs().max() < 1e-5
-    assert torch.equal(network(film[:, 3:], None, without_memory(state), flow=flow[:, 3:])[0], fresh)
+    assert torch.equal(network(film[:, 3:], None, state.without_memory(), flow=flow[:, 3:])[0], fresh)
 
 
 def test_gradients_end_where_they_are_told_to() -> None:
@@ -152,7 +151,7 @@ def test_films_are_drawn_with_it() -> None:
     model = applied(*WORDS)
     film = torch.rand(1, 3, 3, 32, 32) * 2 - 1
     windows = model.generator(film, flow=estimated_flow(film))[0].clamp(-1, 1)
-    assert (model.draw_clips(film) - windows).abs().max() < 1e-5
+    assert (model.stylize_clips(film) - windows).abs().max() < 1e-5
     _, state = model.stylize(film[:, 0])
     larger = torch.rand(1, 3, 48, 40)
     assert torch.equal(model.stylize(larger, state)[0], model.stylize(larger)[0])

@@ -16,7 +16,15 @@ from animegen.engine.checkpoint import read_checkpoint
 from animegen.errors import AnimegenError
 from animegen.models.temporal import TemporalAnime
 from animegen.models.temporal.looks import check_looks
-from animegen.models.temporal.windows import Disturbance, Stage, as_windows, estimated_flow, in_order, stage_at, staged
+from animegen.models.temporal.windows import (
+    Disturbance,
+    Stage,
+    apply_stage,
+    as_windows,
+    estimated_flow,
+    sorted_stages,
+    stage_at,
+)
 from animegen.nn.colour import LinearColourTransfer
 from tests.support import train
 
@@ -139,13 +147,13 @@ def test_photos_are_drawn_on_the_turns_of_their_terms_alone() -> None:
 def test_grain_differs_from_frame_to_frame_and_is_for_windows_alone() -> None:
     model = module("model.grain=0.1")
     clip = torch.zeros(64, 3, 3, 8, 8)
-    noise = model._grained(clip)
+    noise = model._add_grain(clip)
     strengths = noise.flatten(1).std(1) / 2  # as a share of the range of 2
     assert strengths.max().item() < 0.11
     assert strengths.mean().item() == pytest.approx(0.05, rel=0.2)
     assert abs(torch.corrcoef(torch.stack([noise[:, 0].flatten(), noise[:, 1].flatten()]))[0, 1].item()) < 0.05
-    assert torch.equal(model._grained(clip[:, :1]), clip[:, :1])
-    assert torch.equal(module("model.grain=0.0")._grained(clip), clip)
+    assert torch.equal(model._add_grain(clip[:, :1]), clip[:, :1])
+    assert torch.equal(module("model.grain=0.0")._add_grain(clip), clip)
 
 
 def test_the_refiner_learns_from_photos_and_its_drawings_are_restored() -> None:
@@ -159,7 +167,7 @@ def test_the_refiner_learns_from_photos_and_its_drawings_are_restored() -> None:
     assert torch.equal(seen["joined"][2:4].flatten(0, 1), seen["refined"])
     assert not seen["joined"].requires_grad  # it must not learn to make the generator's task easy
     assert reached(model.refiner)["network.last.weight"]
-    with pytest.raises(AnimegenError, match=r"learns from model\.photo_discriminator"):
+    with pytest.raises(AnimegenError, match=r"needs model\.photo_discriminator"):
         module("model.photo_discriminator=null", "model.objectives.photo_discriminator=null")
 
 
@@ -206,12 +214,12 @@ def test_the_way_back_is_cut_where_the_way_there_was() -> None:
     given = batch(1)
     state = model.generator(given["photo"], flow=estimated_flow(given["photo"]))[1]
     reset = torch.tensor([[False, False, True, False]])  # frames 2 and 3 belong to another film
-    drawn = model._there_and_back(given, given["photo"], state, reset)["back"]
+    drawn = model._ping_pong(given, given["photo"], state, reset)["back"]
     way_back = given["photo"][:, :2].flip(1)
     emptied = state.reset(torch.tensor([True]))
     fresh, _ = model.generator(way_back, None, emptied, flow=estimated_flow(way_back))
     assert torch.allclose(drawn[:2], fresh[0].flip(0), atol=1e-6)
-    leaking = model._there_and_back(given, given["photo"], state, None)["back"]
+    leaking = model._ping_pong(given, given["photo"], state, None)["back"]
     assert torch.equal(leaking[2], drawn[2])
 
 
@@ -228,13 +236,13 @@ def test_singular_values_are_cut_every_fifth_step() -> None:
 def test_the_cycle_trains_the_way_back() -> None:
     model = module("ablation=temporal/cycle")
     terms = step(model, batch())
-    judges = ["discriminator", "temporal_discriminator", "generator", "photo_discriminator", "refiner", "reverse"]
-    assert list(terms) == judges
+    expected = ["discriminator", "temporal_discriminator", "generator", "photo_discriminator", "refiner", "reverse"]
+    assert list(terms) == expected
     assert {"refined", "unstyled"} <= set(terms["photo_discriminator"])
     assert terms["reverse"]["cycle"] == pytest.approx(terms["generator"]["cycle"], rel=1e-3)
     assert model.reverse is not None
     assert reached(model.reverse)["decoder.last.weight"]
-    with pytest.raises(AnimegenError, match="takes no style"):
+    with pytest.raises(AnimegenError, match="does not accept a style"):
         model.reverse(batch()["photo"], batch()["style"])
 
 
@@ -250,12 +258,12 @@ def test_restoration_degrades_all_frames_of_a_clip_alike() -> None:
     clip = torch.rand(2, 1, 3, 8, 8).mul(2).sub(1).repeat_interleave(4, -1).repeat_interleave(4, -2)
     clip = clip.expand(-1, 3, -1, -1, -1)
     model = module("+model.degradation.ink=1", "+model.degradation.shading=0.0", "+model.degradation.grain=0.0")
-    degraded = model._degraded(clip, model._colours({}))
+    degraded = model._degrade(clip, model._colours({}))
     assert degraded.shape == clip.shape
     inner = degraded[..., 2:-2, :]  # rows at the borders are blurred with those of the next frame
     assert (inner - inner[:, :1]).abs().max() < 1e-5
     assert (degraded - clip).abs().mean() > 0.05
-    grainy = module("+model.degradation.ink=1", "+model.degradation.shading=0.0")._degraded(clip, model._colours({}))
+    grainy = module("+model.degradation.ink=1", "+model.degradation.shading=0.0")._degrade(clip, model._colours({}))
     assert (grainy - grainy[:, :1])[:, 1:, ..., 2:-2, :].std() == pytest.approx(2**0.5 * 0.04, rel=0.2)
 
 
@@ -272,25 +280,25 @@ def test_networks_and_objectives_must_belong_together() -> None:
 
 
 def test_stages_cut_frames_samples_and_sides() -> None:
-    stages = in_order({"late": Stage(5, samples=1), "early": Stage(1, frames=2, size=16), "off": None})
+    stages = sorted_stages({"late": Stage(5, samples=1), "early": Stage(1, frames=2, size=16), "off": None})
     assert [stage.start for stage in stages] == [1, 5]
     given = batch()
-    assert staged(given, stage_at(stages, 0)) is given
-    early = staged(given, stage_at(stages, 4))
+    assert apply_stage(given, stage_at(stages, 0)) is given
+    early = apply_stage(given, stage_at(stages, 4))
     assert torch.equal(early["photo"], given["photo"][:, :2, :, :16, :16])
     assert early["flow"].shape == (2, 1, 2, 16, 16)
     assert early["style"].shape == (2, 3, 32, 32)
-    late = staged(given, stage_at(stages, 100))
+    late = apply_stage(given, stage_at(stages, 100))
     assert late["photo"].shape == (1, 4, 3, 32, 32)
-    single = staged(given, Stage(0, 1))
+    single = apply_stage(given, Stage(0, 1))
     assert single["photo"].shape[1] == 1
     assert "flow" not in single
     with pytest.raises(AnimegenError, match="at least 1"):
         Stage(frames=0)
-    with pytest.raises(AnimegenError, match=r"model\.stages\.a must say what it is"):
-        in_order({"a": {"start": 3}})  # type: ignore[dict-item]
-    both = in_order({"a": Stage(frames=3), "b": Stage(frames=2)})
-    assert staged(given, stage_at(both, 0))["photo"].shape[1] == 2  # the one named later counts
+    with pytest.raises(AnimegenError, match=r"model\.stages\.a must be a stage"):
+        sorted_stages({"a": {"start": 3}})  # type: ignore[dict-item]
+    both = sorted_stages({"a": Stage(frames=3), "b": Stage(frames=2)})
+    assert apply_stage(given, stage_at(both, 0))["photo"].shape[1] == 2  # the one named later counts
 
 
 def test_a_stage_can_teach_a_part_of_the_generator_alone() -> None:
@@ -347,7 +355,7 @@ def test_splices_are_cuts_told_or_not_and_cold_starts_go_on() -> None:
     same, reset = Disturbance()(given)
     assert same is given
     assert reset is None
-    with pytest.raises(AnimegenError, match="chances"):
+    with pytest.raises(AnimegenError, match="probabilities"):
         Disturbance(splice=0.8, cold=0.4)
 
 
@@ -395,7 +403,7 @@ def test_frames_of_any_size(height: int, width: int) -> None:
 def test_streaming_equals_the_windows_of_training() -> None:
     model, film = applied(), torch.rand(1, 6, 3, 32, 32) * 2 - 1
     windows = model.generator(film, flow=estimated_flow(film))[0].clamp(-1, 1)
-    assert (model.draw_clips(film) - windows).abs().max() < 1e-5
+    assert (model.stylize_clips(film) - windows).abs().max() < 1e-5
 
 
 def test_another_size_starts_the_memory_anew_and_keeps_the_style() -> None:
@@ -446,7 +454,7 @@ def test_each_look_has_its_colours_and_clips_are_drawn_after_their_still() -> No
     model._colours(few).observe(few["photo"], few["anime"])
     assert torch.allclose(model.more_colours[0].target_mean, alone[1].target_mean)
     assert before.isfinite().all()
-    drawn = model.draw_clips(given["photo"], given["style"])
+    drawn = model.stylize_clips(given["photo"], given["style"])
     for number in range(2):
         style = model.encode_style([given["style"][number]])
         assert torch.allclose(

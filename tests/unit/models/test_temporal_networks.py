@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from animegen.errors import AnimegenError
-from animegen.models.temporal.networks import AdaNorm, FusionBlock, StyleEncoder, TemporalGenerator, blend
-from animegen.models.temporal.networks.generator import BlurDown
+from animegen.models.temporal.networks import AdaNorm, FusionBlock, StyleEncoder, TemporalGenerator, blend_styles
+from animegen.models.temporal.networks.layers import BlurDownsample
 from animegen.nn.convlstm import ConvLSTM
 
 SMALL: dict[str, Any] = {"width": 0.125, "blocks": 2, "encoder_blocks": (1, 1, 1)}
@@ -158,7 +158,7 @@ def test_output_is_finite_and_in_range(length: int) -> None:
 def test_a_state_of_other_streams_is_refused() -> None:
     network = generator()
     _, state = network(clip(2, 1))
-    with pytest.raises(AnimegenError, match="state of 2 streams cannot go on with 1"):
+    with pytest.raises(AnimegenError, match="state of 2 streams does not fit 1"):
         network(clip(1, 1), None, state)
 
 
@@ -247,7 +247,7 @@ def test_noise_on_the_memory_is_for_training_alone() -> None:
 
 def test_a_memory_that_follows_a_flow_needs_one() -> None:
     network = generator(align="flow")
-    with pytest.raises(AnimegenError, match="follows a flow"):
+    with pytest.raises(AnimegenError, match="needs the optical flow"):
         network(clip())
     flow = torch.zeros(1, 3, 2, 32, 32)
     assert (network(clip(), flow=flow)[0] - generator()(clip())[0]).abs().max() < 1e-5
@@ -266,11 +266,11 @@ def test_styles_differ_and_are_blended_by_weights() -> None:
     assert torch.equal(network(film, stills[0])[0], drawn[0])
 
     def blended(weights: list[float]) -> Tensor:
-        return network(film, blend([first, second], weights))[0]
+        return network(film, blend_styles([first, second], weights))[0]
 
     assert (blended([1, 0]) - drawn[0]).abs().max() < 1e-5
     assert (blended([0, 3]) - drawn[1]).abs().max() < 1e-5
-    assert (network(film, blend([first, first], [0.3, 0.7]))[0] - drawn[0]).abs().max() < 1e-5
+    assert (network(film, blend_styles([first, first], [0.3, 0.7]))[0] - drawn[0]).abs().max() < 1e-5
     middle = blended([1, 1])
     assert (middle - drawn[0]).abs().max() > 1e-4
     assert (middle - drawn[1]).abs().max() > 1e-4
@@ -281,7 +281,7 @@ def test_styles_differ_and_are_blended_by_weights() -> None:
 def test_weights_that_mean_nothing_are_refused(weights: list[float]) -> None:
     style = StyleEncoder(0.125).default(1)
     with pytest.raises(AnimegenError, match="cannot be blended"):
-        blend([style, style], weights)
+        blend_styles([style, style], weights)
 
 
 def test_the_code_tells_contrast() -> None:
@@ -333,7 +333,7 @@ def test_the_cosine_kernel_is_as_defined() -> None:
     query, key = torch.randn(1, 5, 4), torch.randn(1, 3, 4)
     cosine = torch.stack([F.cosine_similarity(query[0], k, dim=-1) for k in key[0]], -1)
     wanted = (1 + cosine) / (1 + cosine).sum(-1, keepdim=True)
-    assert (block._shares(query, key, torch.ones(1, 3))[0] - wanted).abs().max() < 1e-5
+    assert (block._attention(query, key, torch.ones(1, 3))[0] - wanted).abs().max() < 1e-5
 
 
 def test_only_the_none_kind_of_fusion_ignores_the_style() -> None:
@@ -352,7 +352,7 @@ def test_only_the_none_kind_of_fusion_ignores_the_style() -> None:
 
 def test_blurring_makes_halving_steadier() -> None:
     """Shift a checkerboard by one pixel: without the blur its halves change a lot."""
-    down = BlurDown(1, 1, blur=True)
+    down = BlurDownsample(1, 1, blur=True)
     nn.init.constant_(down.conv.weight, 0.0)
     with torch.no_grad():
         down.conv.weight[..., 0, 0] = 1.0  # takes every second pixel
@@ -369,5 +369,5 @@ def test_a_state_of_another_size_is_refused() -> None:
     network = generator()
     _, state = network(clip(2, 1))
     larger = torch.nn.functional.interpolate(clip(2, 1).flatten(0, 1), scale_factor=2).unsqueeze(1)
-    with pytest.raises(AnimegenError, match="not as many or of another size"):
+    with pytest.raises(AnimegenError, match="number or size differs"):
         network(larger, None, state)

@@ -23,7 +23,7 @@ def test_cartoongans_discriminator_is_the_patchgan_with_biases():
 def test_multiscale_has_a_patchgan_per_scale():
     assert parameters(MultiscalePatchGAN(scales=3)) == 3 * 1_128_800
     network = MultiscalePatchGAN(scales=2, width=0.125, norm="layer")
-    assert network.factor == 8
+    assert network.size_divisor == 8
     images = torch.randn(2, 3, 32, 48)
     logits = network.eval()(images)
     assert logits.shape == (2, 2, 8, 12)

@@ -31,7 +31,7 @@ def test_options_change_the_network():
 @pytest.mark.parametrize(("downs", "size"), [(1, (20, 16)), (2, (10, 8)), (3, (5, 4))])
 def test_logits_have_the_size_of_the_patches(downs, size):
     network = PatchGAN(downs=downs, width=0.125)
-    assert network.factor == 2**downs
+    assert network.size_divisor == 2**downs
     assert network(torch.zeros(2, 3, 40, 32)).shape == (2, 1, *size)
 
 

@@ -135,8 +135,8 @@ def test_a_collapsed_codebook_is_told_once(caplog: pytest.LogCaptureFixture) -> 
         for _ in range(4):
             quantizer(torch.randn(4, 2, 8, 8) * 0.01)
     assert [r.message for r in caplog.records if "collapsed" in r.message] == [
-        "The codebook has collapsed: its 64 codes have the variety of 1.0 after 2 batches. Try a smaller learning rate,"
-        " cosine=true, kmeans=true, a larger reset, or a larger batch."
+        "The codebook has collapsed: the perplexity of its 64 codes is 1.0 after 2 batches. Try a smaller"
+        " learning rate, cosine=true, kmeans=true, a larger reset, or a larger batch."
     ]
 
 

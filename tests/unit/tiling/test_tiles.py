@@ -23,7 +23,7 @@ from animegen.tiling.tiles import _combined, _Grid, _moments, tileable, tiled
 class Skips(nn.Module):
     """A U-Net with what real ones have: strides with one-sided padding, both kinds of skips, sizes read off a map."""
 
-    factor = 4
+    size_divisor = 4
 
     def __init__(self, norm: type[nn.Module]) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ def test_reach_by_hand(network: nn.Module, radius: int, normalisations: int) -> 
 
 def test_reach_at_lower_resolution() -> None:
     network = chain(nn.Conv2d(3, 4, 2, stride=2), conv(4, 4, 3), nn.Upsample(scale_factor=2), conv(4, 3, 1))
-    network.factor = 2  # type: ignore[assignment]
+    network.size_divisor = 2  # type: ignore[assignment]
     # One position at half resolution next to the block of two pixels.
     assert measure_reach(network).radius == 2
 

@@ -1,4 +1,4 @@
-"""The generators of the AnimeGAN family."""
+"""Generators and discriminators of the AnimeGAN family."""
 
 from animegen.models.animegan.networks.autoencoder import VGGAutoencoder
 from animegen.models.animegan.networks.cartoongan import CartoonGAN

@@ -1,4 +1,4 @@
-"""An autoencoder on VGG features: the generator of a first student project on AnimeGAN, trained without adversary."""
+"""A generator with a VGG encoder, from AnimeGeneration, a PyTorch reimplementation of AnimeGAN by students (2020)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from animegen.nn.output import OutputActivation
 
 
 class UpConv(nn.Module):
-    """Double the size by repetition; separable 3x3 convolution with 4 filters per channel; 1x1 convolution.
+    """Nearest-neighbour upsampling by 2, separable 3x3 convolution with 4 filters per channel, 1x1 convolution.
 
-    Convolutions have biases and zero padding; instance norm without affine parameters and leaky ReLU follow the
+    Convolutions have biases and zero padding. Instance norm without affine parameters and leaky ReLU follow the
     separable convolution and the 1x1 convolution.
     """
 
@@ -39,19 +39,19 @@ class UpConv(nn.Module):
 class VGGAutoencoder(nn.Module):
     """All convolutions of a VGG as encoder, five up-convolutions as decoder (826,387 parameters).
 
-    The encoder leaves 1/32 of the sides, so fine detail is lost: that is what the experiment shows.
+    The encoder reduces the resolution to 1/32, so fine detail is lost; the experiment demonstrates this limit.
 
     Args:
-        backbone: ``vgg19`` or ``vgg16``; its weights are adopted when training begins.
-        train_encoder: train it, too (as in the project); else it stays as pretrained.
-        width: factor on the decoder's channels.
+        backbone: ``vgg19`` or ``vgg16``; its weights are loaded before training.
+        train_encoder: train the encoder, too (as in the project); otherwise it is frozen.
+        width: factor on the channels of the decoder.
         output: see :class:`~animegen.nn.output.OutputActivation`.
 
     Raises:
-        AnimegenError: for a backbone that is no VGG.
+        AnimegenError: for a backbone that is not a VGG.
     """
 
-    factor = 32
+    size_divisor = 32
 
     def __init__(
         self, backbone: str = "vgg19", train_encoder: bool = False, width: float = 1.0, output: str = "linear"
@@ -68,16 +68,16 @@ class VGGAutoencoder(nn.Module):
         self.output = OutputActivation(output)
         initialise(self.decoder, "he")
 
-    def adopt(self, features: nn.Module | None) -> None:
-        """Take over the pretrained weights of the encoder, see :meth:`StoredFeatures.adopt`."""
-        self.encoder.adopt(features)
+    def load_pretrained(self, features: nn.Module | None) -> None:
+        """Load the pretrained weights of the encoder, see :meth:`StoredFeatures.load_pretrained`."""
+        self.encoder.load_pretrained(features)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (B,3,H,W) in [-1,1] to pictures of the same shape and range; H and W are multiples of 32."""
-        if images.shape[-2] % self.factor or images.shape[-1] % self.factor:
+        """Map images (B,3,H,W) in [-1,1] to images of the same shape and range; H and W are multiples of 32."""
+        if images.shape[-2] % self.size_divisor or images.shape[-1] % self.size_divisor:
             raise AnimegenError(
-                f"The autoencoder needs pictures whose sides are multiples of {self.factor}, not"
-                f" {images.shape[-2]}x{images.shape[-1]}: set image_size accordingly, or pad the picture."
+                f"The autoencoder needs images whose sides are multiples of {self.size_divisor}, not"
+                f" {images.shape[-2]}x{images.shape[-1]}: set image_size accordingly, or pad the image."
             )
         last = self.encoder.layers[-1]
         return self.output(self.decoder(F.max_pool2d(self.encoder(images, [last])[last], 2)))

@@ -1,4 +1,4 @@
-"""The generator of CartoonGAN (Chen, Lai, Liu, CVPR 2018), after a reimplementation that users train."""
+"""The generator of CartoonGAN (Chen, Lai, Liu, CVPR 2018), after a widely used reimplementation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from animegen.nn.norm import make_norm
 from animegen.nn.output import OutputActivation
 
 
-class ResidualBlock(nn.Module):
+class NormResidualBlock(nn.Module):
     """Convolution, norm, ReLU, convolution, norm, plus the input."""
 
     def __init__(self, channels: int, norm: str | None) -> None:
@@ -28,11 +28,11 @@ class ResidualBlock(nn.Module):
 
 
 class TransposedConv(nn.ConvTranspose2d):
-    """3x3 transposed convolution of stride 2: doubles the size. Its overlaps tend to leave a checkerboard."""
+    """3x3 transposed convolution of stride 2: doubles the resolution. It is prone to checkerboard artefacts."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, 3, stride=2, padding=1, output_padding=1)
-        nn.init.normal_(self.weight, std=(2 / (inputs * 9 / 4)) ** 0.5)  # each pixel gets 9/4 of the 9 weights
+        nn.init.normal_(self.weight, std=(2 / (inputs * 9 / 4)) ** 0.5)  # a pixel sums 9/4 of the 9 weights on average
         assert self.bias is not None
         nn.init.zeros_(self.bias)
 
@@ -40,18 +40,18 @@ class TransposedConv(nn.ConvTranspose2d):
 class CartoonGAN(nn.Module):
     """CartoonGAN's generator: 11,124,931 parameters.
 
-    Borders are reflected everywhere, where the reimplementation pads some layers with zeros.
+    All borders are padded by reflection; the reimplementation pads some layers with zeros.
 
     Args:
-        blocks: number of residual blocks at quarter size.
+        blocks: number of residual blocks at a quarter of the resolution.
         width: factor on all channel counts.
         norm: ``instance`` as published, ``layer``, ``lade`` or ``None``.
-        upsample: ``transposed`` as published, or resizing and a convolution with as many parameters, free of
-            checkerboards: a mode of :class:`~animegen.nn.conv.Upsample`.
+        upsample: ``transposed`` as published, or a mode of :class:`~animegen.nn.conv.Upsample`, followed by a
+            convolution with as many parameters; the latter avoids checkerboard artefacts.
         output: see :class:`~animegen.nn.output.OutputActivation`.
     """
 
-    factor = 4
+    size_divisor = 4
 
     def __init__(
         self,
@@ -64,12 +64,12 @@ class CartoonGAN(nn.Module):
         super().__init__()
         c64, c128, c256 = (scale_channels(channels, width) for channels in (64, 128, 256))
 
-        def widened(inputs: int, outputs: int) -> list[nn.Module]:
+        def up(inputs: int, outputs: int) -> list[nn.Module]:
             if upsample == "transposed":
                 return [TransposedConv(inputs, outputs)]
             return [Upsample(upsample, inputs), ReflectConv(inputs, outputs, bias=True)]
 
-        def finished(channels: int) -> list[nn.Module]:
+        def conv(channels: int) -> list[nn.Module]:
             return [ReflectConv(channels, channels), make_norm(norm, channels), nn.ReLU(inplace=True)]
 
         self.layers = nn.Sequential(
@@ -77,22 +77,22 @@ class CartoonGAN(nn.Module):
             make_norm(norm, c64),
             nn.ReLU(inplace=True),
             ReflectConv(c64, c128, stride=2, bias=True),
-            *finished(c128),
+            *conv(c128),
             ReflectConv(c128, c256, stride=2, bias=True),
-            *finished(c256),
-            *(ResidualBlock(c256, norm) for _ in range(blocks)),
-            *widened(c256, c128),
-            *finished(c128),
-            *widened(c128, c64),
-            *finished(c64),
+            *conv(c256),
+            *(NormResidualBlock(c256, norm) for _ in range(blocks)),
+            *up(c256, c128),
+            *conv(c128),
+            *up(c128, c64),
+            *conv(c64),
         )
         self.to_rgb = ReflectConv(c64, 3, 7, bias=True)
         self.output = OutputActivation(output)
         initialise(self, "he")
-        # tanh saturates where a picture of unit variance would be: the first pictures shall be gray.
+        # Initial images are gray: tanh would saturate for outputs of unit variance.
         nn.init.normal_(self.to_rgb.weight, std=0.02)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (B,3,H,W) in [-1,1] to pictures of the same shape and range; H and W are multiples of 4."""
-        require_multiple(images, self.factor)
+        """Map images (B,3,H,W) in [-1,1] to images of the same shape and range; H and W are multiples of 4."""
+        require_multiple(images, self.size_divisor)
         return self.output(self.to_rgb(self.layers(images)))

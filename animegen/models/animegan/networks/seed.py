@@ -1,4 +1,4 @@
-"""The generator of a first student project on AnimeGAN: fewer residual blocks, but four filters per channel."""
+"""The generator of AnimeGeneration, a PyTorch reimplementation of AnimeGAN by students (2020)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ConvBlock(nn.Module):
 
 
 class WideSeparable(nn.Module):
-    """Depthwise 3x3 with four filters per channel, 1x1, then one norm and one leaky ReLU for both."""
+    """Separable convolution: 3x3 depthwise with four filters per channel, 1x1, then one norm and leaky ReLU."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class WideSeparable(nn.Module):
 
 
 class DownConv(nn.Module):
-    """Halve the size by a strided separable convolution, and by dropping pixels before one, and add both."""
+    """Sum of two ways to halve the resolution: a strided separable convolution, and subsampling followed by one."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class DownConv(nn.Module):
 
 
 class WideResidual(nn.Module):
-    """1x1 to twice the channels, separable convolution back, 1x1 without activation, plus the input."""
+    """Residual block: 1x1 to twice the channels, separable convolution back, linear 1x1 convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -67,40 +67,40 @@ class WideResidual(nn.Module):
 
 
 class SeedGenerator(nn.Module):
-    """AnimeGAN's graph as a student project rebuilt it, to need less memory: 5,409,283 parameters, more than the
-    original's 3,956,096, since each depthwise convolution has four filters per channel.
+    """AnimeGAN v1 with wide separable convolutions: 5,409,283 parameters.
 
-    Different from AnimeGAN, too: all convolutions have biases and zero padding, norms have no parameters, sizes are
-    halved by dropping and doubled by repeating pixels.
+    The project reduced the number of residual blocks to save memory. Since each depthwise convolution has four filters
+    per channel, the network is larger than the original with 3,956,096 parameters. Other differences to AnimeGAN: all
+    convolutions have biases and zero padding, norms have no parameters, and resolution changes by subsampling and by
+    nearest-neighbour upsampling.
 
     Args:
         width: factor on all channel counts.
         blocks: number of residual blocks; 4 in the project (AnimeGAN: 8).
-        outer: whether each end has its second convolution at full size; without them and with one block it is the
-            project's small generator for pictures of 64 pixels, 3,108,227 parameters.
-        output: see :class:`~animegen.nn.output.OutputActivation`; ``linear`` in the project's
-            last version.
+        outer: second convolution at full resolution at each end. Without it and with one block this is the project's
+            small generator for images of 64 pixels, 3,108,227 parameters.
+        output: see :class:`~animegen.nn.output.OutputActivation`; ``linear`` in the last version of the project.
     """
 
-    factor = 4
+    size_divisor = 4
 
     def __init__(self, width: float = 1.0, blocks: int = 4, outer: bool = True, output: str = "linear") -> None:
         super().__init__()
         small, middle, large = (scale_channels(channels, width) for channels in (64, 128, 256))
         ends = 1 if outer else 0
         self.layers = nn.Sequential(
-            # Full size to a quarter.
+            # Full to quarter resolution.
             ConvBlock(3, small),
             *(ConvBlock(small, small) for _ in range(ends)),
             DownConv(small, middle),
             ConvBlock(middle, middle),
             WideSeparable(middle, middle),
             DownConv(middle, large),
-            # At a quarter.
+            # Quarter resolution.
             ConvBlock(large, large),
             *(WideResidual(large) for _ in range(blocks)),
             ConvBlock(large, large),
-            # Back to full size.
+            # Back to full resolution.
             UpConv(large, middle),
             WideSeparable(middle, middle),
             ConvBlock(middle, middle),
@@ -113,6 +113,6 @@ class SeedGenerator(nn.Module):
         initialise(self, "he")
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (B,3,H,W) in [-1,1] to pictures of the same shape and range; H and W are multiples of 4."""
-        require_multiple(images, self.factor)
+        """Map images (B,3,H,W) in [-1,1] to images of the same shape and range; H and W are multiples of 4."""
+        require_multiple(images, self.size_divisor)
         return self.output(self.to_rgb(self.layers(images)))

@@ -21,12 +21,12 @@ from animegen.nn.output import OutputActivation
 
 
 class InvertedResidual(nn.Module):
-    """Widen by 1x1, filter each channel by 3x3, narrow by 1x1 without activation, add the input if it fits.
+    """Inverted residual block: 1x1 expansion, 3x3 depthwise convolution, linear 1x1 projection, residual connection.
 
     Args:
         inputs: input channels.
-        outputs: output channels. The input is added if the two are equal.
-        expansion: factor from ``inputs`` to the width in between.
+        outputs: output channels. The residual connection exists only if they equal ``inputs``.
+        expansion: ratio of hidden channels to ``inputs``.
         norm: norm after each of the three convolutions.
         depthwise_bias: bias of the 3x3 convolution (v2 has one, v1 has none).
     """
@@ -50,8 +50,8 @@ class InvertedResidual(nn.Module):
         return x + y if self.residual else y
 
 
-class Down(nn.Module):
-    """Halve the size twice over, by a strided separable convolution and by resizing before one, and add both."""
+class DualDownsample(nn.Module):
+    """Sum of two ways to halve the resolution: a strided separable convolution, and resizing followed by one."""
 
     def __init__(self, inputs: int, outputs: int, norm: str | None, mode: str) -> None:
         super().__init__()
@@ -68,17 +68,17 @@ class AnimeGANv1(nn.Module):
     """AnimeGAN's generator: 3,956,096 parameters with 8 inverted residual blocks, 2,878,848 with 4.
 
     Args:
-        blocks: number of inverted residual blocks at quarter size.
+        blocks: number of inverted residual blocks at a quarter of the resolution.
         width: factor on all channel counts.
         norm: ``instance`` (as published), ``layer``, ``lade`` or ``None``.
-        upsample: see :class:`~animegen.nn.conv.Upsample`; ``tf1`` is what the authors' framework did.
+        upsample: see :class:`~animegen.nn.conv.Upsample`; ``tf1`` is that of the authors' framework.
         output: see :class:`~animegen.nn.output.OutputActivation`.
 
-    The first convolution after the last upsampling reads 128 channels as in the code (the paper's figure has 64). The
-    norms use an epsilon of 1e-5 everywhere, where the code has 1e-6 inside separable convolutions.
+    The first convolution after the last upsampling has 128 input channels as in the code (64 in the figure of the
+    paper). All norms have an epsilon of 1e-5; the code has 1e-6 inside separable convolutions.
     """
 
-    factor = 4
+    size_divisor = 4
 
     def __init__(
         self,
@@ -93,10 +93,10 @@ class AnimeGANv1(nn.Module):
         self.encoder = nn.Sequential(
             ConvNormAct(3, small, norm=norm),
             ConvNormAct(small, small, norm=norm),
-            Down(small, middle, norm, upsample),
+            DualDownsample(small, middle, norm, upsample),
             ConvNormAct(middle, middle, norm=norm),
             SeparableConv(middle, middle, norm=norm),
-            Down(middle, large, norm, upsample),
+            DualDownsample(middle, large, norm, upsample),
         )
         self.body = nn.Sequential(
             ConvNormAct(large, large, norm=norm),
@@ -121,6 +121,6 @@ class AnimeGANv1(nn.Module):
                 nn.init.trunc_normal_(block.depthwise.weight, std=0.02, a=-0.04, b=0.04)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (B,3,H,W) in [-1,1] to pictures of the same shape and range; H and W are multiples of 4."""
-        require_multiple(images, self.factor)
+        """Map images (B,3,H,W) in [-1,1] to images of the same shape and range; H and W are multiples of 4."""
+        require_multiple(images, self.size_divisor)
         return self.output(self.to_rgb(self.decoder(self.body(self.encoder(images)))))

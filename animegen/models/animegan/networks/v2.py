@@ -1,4 +1,4 @@
-"""The generators of AnimeGANv2, after its released code: the published one and the two lite forms of its history."""
+"""The generators of AnimeGANv2, after its released code: the published one and two lite versions from its history."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from animegen.nn.output import OutputActivation
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions plus the input; the last has neither norm nor activation."""
+    """Residual block of 1x1, 3x3 and 1x1 convolutions; the last has neither norm nor activation."""
 
     def __init__(self, channels: int, inner: int, norm: str | None) -> None:
         super().__init__()
@@ -30,14 +30,14 @@ class AnimeGANv2(nn.Module):
 
     Args:
         width: factor on all channel counts.
-        blocks: number of residual blocks at the smallest size, published as 4.
-        norm: ``layer`` (as published, which removed v1's high-frequency specks), ``instance``, ``lade`` or ``None``.
-        upsample: see :class:`~animegen.nn.conv.Upsample`; ``tf1`` is what the authors' framework did.
+        blocks: number of residual blocks at the lowest resolution, published as 4.
+        norm: ``layer`` (published, against high-frequency artefacts of v1), ``instance``, ``lade`` or ``None``.
+        upsample: see :class:`~animegen.nn.conv.Upsample`; ``tf1`` is that of the authors' framework.
         output: see :class:`~animegen.nn.output.OutputActivation`.
         output_bias: bias of the last convolution; the published network has none, a PyTorch port has one.
     """
 
-    factor = 4
+    size_divisor = 4
 
     def __init__(
         self,
@@ -51,18 +51,18 @@ class AnimeGANv2(nn.Module):
         super().__init__()
         c32, c64, c128, c256 = (scale_channels(channels, width) for channels in (32, 64, 128, 256))
         self.layers = nn.Sequential(
-            # Full size to a quarter.
+            # Full to quarter resolution.
             ConvNormAct(3, c32, 7, norm=norm),
             ConvNormAct(c32, c64, stride=2, norm=norm),
             ConvNormAct(c64, c64, norm=norm),
             ConvNormAct(c64, c128, stride=2, norm=norm),
             ConvNormAct(c128, c128, norm=norm),
-            # At a quarter.
+            # Quarter resolution.
             ConvNormAct(c128, c128, norm=norm),
             InvertedResidual(c128, c256, norm=norm, depthwise_bias=True),
             *(InvertedResidual(c256, c256, norm=norm, depthwise_bias=True) for _ in range(blocks - 1)),
             ConvNormAct(c256, c128, norm=norm),
-            # Back to full size.
+            # Back to full resolution.
             Upsample(upsample, c128),
             ConvNormAct(c128, c128, norm=norm),
             ConvNormAct(c128, c128, norm=norm),
@@ -76,20 +76,19 @@ class AnimeGANv2(nn.Module):
         initialise(self, "he")
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (B,3,H,W) in [-1,1] to pictures of the same shape and range; H and W are multiples of 4."""
-        require_multiple(images, self.factor)
+        """Map images (B,3,H,W) in [-1,1] to images of the same shape and range; H and W are multiples of 4."""
+        require_multiple(images, self.size_divisor)
         return self.output(self.to_rgb(self.layers(images)))
 
 
 class AnimeGANv2Lite(nn.Module):
-    """The lite generator of AnimeGANv2's later history, a U-Net with additive skips: 698,240 parameters.
+    """The later lite generator, a U-Net with additive skips: 698,240 parameters.
 
-    Args: as for :class:`AnimeGANv2`, and
-        outer_kernel: side of the first and last kernel at full resolution, published as 7. With 3 the network costs
-            little more than half, which a CPU feels.
+    The arguments are those of :class:`AnimeGANv2`, and ``outer_kernel``: the size of the first and last kernel at full
+    resolution, published as 7. With 3 the computation is little more than half.
     """
 
-    factor = 8
+    size_divisor = 8
 
     def __init__(
         self,
@@ -120,8 +119,8 @@ class AnimeGANv2Lite(nn.Module):
         initialise(self, "he")
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (B,3,H,W) in [-1,1] to pictures of the same shape and range; H and W are multiples of 8."""
-        require_multiple(images, self.factor)
+        """Map images (B,3,H,W) in [-1,1] to images of the same shape and range; H and W are multiples of 8."""
+        require_multiple(images, self.size_divisor)
         full = self.stem(images)
         half = self.down1(full)
         quarter = self.down2(half)
@@ -132,12 +131,9 @@ class AnimeGANv2Lite(nn.Module):
 
 
 class AnimeGANv2LitePlain(nn.Module):
-    """The earlier lite generator, without skips: 962,368 parameters.
+    """The earlier lite generator, without skips: 962,368 parameters. It takes the arguments of :class:`AnimeGANv2`."""
 
-    Args: as for :class:`AnimeGANv2`.
-    """
-
-    factor = 4
+    size_divisor = 4
 
     def __init__(
         self,
@@ -150,16 +146,16 @@ class AnimeGANv2LitePlain(nn.Module):
         super().__init__()
         c32, c64, c128 = (scale_channels(channels, width) for channels in (32, 64, 128))
         self.layers = nn.Sequential(
-            # Full size to a quarter.
+            # Full to quarter resolution.
             ConvNormAct(3, c32, 7, norm=norm),
             ConvNormAct(c32, c32, stride=2, norm=norm),
             ConvNormAct(c32, c32, norm=norm),
             ConvNormAct(c32, c64, stride=2, norm=norm),
             ConvNormAct(c64, c64, norm=norm),
             ConvNormAct(c64, c64, norm=norm),
-            # At a quarter.
+            # Quarter resolution.
             *(Bottleneck(c64, c128, norm) for _ in range(blocks)),
-            # Back to full size.
+            # Back to full resolution.
             Upsample(upsample, c64),
             *(ConvNormAct(c64, c64, norm=norm) for _ in range(3)),
             Upsample(upsample, c64),
@@ -172,6 +168,6 @@ class AnimeGANv2LitePlain(nn.Module):
         initialise(self, "he")
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (B,3,H,W) in [-1,1] to pictures of the same shape and range; H and W are multiples of 4."""
-        require_multiple(images, self.factor)
+        """Map images (B,3,H,W) in [-1,1] to images of the same shape and range; H and W are multiples of 4."""
+        require_multiple(images, self.size_divisor)
         return self.output(self.to_rgb(self.layers(images)))

@@ -1,4 +1,4 @@
-"""The networks of AnimeGANv3, a double-tail generative adversarial network (DTGAN), after the released code.
+"""Networks of AnimeGANv3, a double-tail generative adversarial network (DTGAN), after the released code.
 
 Liu, Chen, Gao, "A Novel Double-Tail Generative Adversarial Network for Fast Photo Animation", IEICE Transactions on
 Information and Systems E107.D(1), 2024.
@@ -19,7 +19,7 @@ from animegen.nn.spectral import spectral_norm
 
 
 class ConvLADE(nn.Module):
-    """Reflect-padded convolution without bias, LADE, leaky ReLU. Of stride 2 it pads on top and left, unlike v2."""
+    """Reflect-padded convolution without bias, LADE, leaky ReLU. With stride 2 it pads at the top and left."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> None:
         super().__init__()
@@ -32,8 +32,8 @@ class ConvLADE(nn.Module):
         return F.leaky_relu_(self.norm(self.conv(x)), SLOPE)
 
 
-class Encoder(nn.Module):
-    """The base: from the picture to 1/8 of its size, keeping the maps of the sizes in between."""
+class AnimeGANv3Encoder(nn.Module):
+    """Encoder shared by both tails: feature maps from full to 1/8 resolution."""
 
     def __init__(self, c32: int, c64: int, c128: int) -> None:
         super().__init__()
@@ -43,17 +43,17 @@ class Encoder(nn.Module):
         self.down3 = nn.Sequential(ConvLADE(c128, c128, stride=2), ConvLADE(c128, c128))
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Map (B,3,H,W) to the maps of full, half, quarter and eighth size."""
+        """Map (B,3,H,W) to feature maps at 1, 1/2, 1/4 and 1/8 of the resolution."""
         maps = [self.stem(images)]
         for stage in (self.down1, self.down2, self.down3):
             maps.append(stage(maps[-1]))
         return maps
 
 
-class Tail(nn.Module):
-    """From the maps of the base back to a picture: external attention, then a decoder with additive skips.
+class AnimeGANv3Tail(nn.Module):
+    """External attention and a decoder with additive skips, from the feature maps of the encoder to an image.
 
-    The attention's memory has as many entries as the map has channels: 128 as published.
+    The memory of the attention has as many entries as the map has channels, 128 as published.
     """
 
     def __init__(self, c32: int, c64: int, c128: int, upsample: str, output: str) -> None:
@@ -69,7 +69,7 @@ class Tail(nn.Module):
         self.output = OutputActivation(output)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
-        """Map the list of :class:`Encoder` to pictures (B,3,H,W) in [-1,1]."""
+        """Map the feature maps of :class:`AnimeGANv3Encoder` to images (B,3,H,W) in [-1,1]."""
         full, half, quarter, eighth = maps
         x = self.merge1(self.up1(self.attention(eighth)) + quarter)
         x = self.merge2(self.up2(x) + half)
@@ -78,46 +78,46 @@ class Tail(nn.Module):
 
 
 class AnimeGANv3(nn.Module):
-    """AnimeGANv3's generator as it is applied, base and main tail: 1,027,520 parameters.
+    """AnimeGANv3's generator in application, encoder and main tail: 1,027,520 parameters.
 
     Args:
-        width: factor on all channel counts, and on the entries of the attention's memory.
+        width: factor on all channel counts, and on the number of entries of the attention memory.
         upsample: see :class:`~animegen.nn.conv.Upsample`.
         output: see :class:`~animegen.nn.output.OutputActivation`.
     """
 
-    factor = 8
+    size_divisor = 8
 
     def __init__(self, width: float = 1.0, upsample: str = "bilinear", output: str = "tanh") -> None:
         super().__init__()
         c32, c64, c128 = (scale_channels(channels, width) for channels in (32, 64, 128))
-        self.base = Encoder(c32, c64, c128)
-        self.main = Tail(c32, c64, c128, upsample, output)
+        self.base = AnimeGANv3Encoder(c32, c64, c128)
+        self.main = AnimeGANv3Tail(c32, c64, c128, upsample, output)
         initialise(self, "xavier")
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (B,3,H,W) in [-1,1] to pictures of the same shape and range; H and W are multiples of 8."""
-        require_multiple(images, self.factor)
+        """Map images (B,3,H,W) in [-1,1] to images of the same shape and range; H and W are multiples of 8."""
+        require_multiple(images, self.size_divisor)
         return self.main(self.base(images))
 
 
 class AnimeGANv3DoubleTail(AnimeGANv3):
-    """AnimeGANv3's generator as it is trained: 1,557,792 parameters, of which the support tail has 530,272.
+    """AnimeGANv3's generator in training: 1,557,792 parameters, of which the support tail has 530,272.
 
-    ``forward`` still runs base and main tail only.
-
-    Args: as for :class:`AnimeGANv3`.
+    ``forward`` runs encoder and main tail only. It takes the arguments of :class:`AnimeGANv3`.
     """
+
+    exported = ("base", "main")
 
     def __init__(self, width: float = 1.0, upsample: str = "bilinear", output: str = "tanh") -> None:
         super().__init__(width, upsample, output)
         c32, c64, c128 = (scale_channels(channels, width) for channels in (32, 64, 128))
-        self.support = Tail(c32, c64, c128, upsample, output)
+        self.support = AnimeGANv3Tail(c32, c64, c128, upsample, output)
         initialise(self.support, "xavier")
 
     def both(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the pictures of the support and of the main tail, each as ``forward`` returns them."""
-        require_multiple(images, self.factor)
+        """Return the outputs of the support tail and of the main tail, each as ``forward`` returns it."""
+        require_multiple(images, self.size_divisor)
         maps = self.base(images)
         return self.support(maps), self.main(maps)
 
@@ -125,14 +125,14 @@ class AnimeGANv3DoubleTail(AnimeGANv3):
 class AnimeGANv3Discriminator(nn.Module):
     """AnimeGANv3's patch discriminator: 693,088 parameters, logits of H/8 x W/8.
 
-    A 7x7 convolution, three times (3x3 of stride 2, 3x3 of stride 1 to twice the channels), each with LADE, and a 1x1
-    convolution; no biases, spectral norm on all of them and on those inside LADE, leaky ReLU 0.2, zero padding.
+    A 7x7 convolution, three times (3x3 of stride 2, 3x3 to twice the channels), each with LADE, and a 1x1 convolution.
+    No biases; spectral norm on all convolutions, including those of LADE; leaky ReLU 0.2; zero padding.
 
     Args:
         width: factor on all channel counts.
     """
 
-    factor = 8
+    size_divisor = 8
 
     def __init__(self, width: float = 1.0) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The generator of White-box cartoonization (Wang and Yu, CVPR 2020), after its released code."""
+"""Networks of White-box cartoonization (Wang and Yu, CVPR 2020), after its released code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from animegen.nn.spectral import spectral_norm
 
 
 class ConvAct(nn.Module):
-    """Reflect-padded convolution with bias, leaky ReLU; there is no norm in this network."""
+    """Reflect-padded convolution with bias, leaky ReLU. This network has no norms."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> None:
         super().__init__()
@@ -36,20 +36,20 @@ class PlainResidual(nn.Module):
 
 
 class WhiteBoxUNet(nn.Module):
-    """White-box cartoonization's U-Net, whose output is filtered with the photo as guide: 1,467,075 parameters.
+    """U-Net whose output is filtered with the photo as guide: 1,467,075 parameters.
 
-    Borders are reflected, where the code pads with zeros.
+    All borders are padded by reflection; the released code pads with zeros.
 
     Args:
         width: factor on all channel counts.
-        radius: of the guided filter that follows, 1 as published; 0: none.
-        eps: of the filter, 5e-3 as published for pictures in [-1,1]: changes of the photo that are smaller than
-            about 0.07 are smoothed in the drawing.
+        radius: radius of the guided filter of the output, 1 as published; 0 for none.
+        eps: epsilon of the filter, 5e-3 as published for images in [-1,1]: the output is smoothed where the photo
+            changes by less than about 0.07.
         upsample: see :class:`~animegen.nn.conv.Upsample`.
         output: ``linear`` as published (clamped in evaluation), ``tanh`` or ``sigmoid``.
     """
 
-    factor = 4
+    size_divisor = 4
 
     def __init__(
         self,
@@ -73,15 +73,15 @@ class WhiteBoxUNet(nn.Module):
         self.to_rgb = ReflectConv(c32, 3, 7, bias=True)
         self.output = OutputActivation(output)
         initialise(self, "he")
-        # Without norms the sums of the residual blocks and skips have grown by now, and no tanh limits the output.
+        # Without norms the activations grow with each residual block and skip, and no tanh limits the output.
         nn.init.normal_(self.to_rgb.weight, std=0.1 / self.to_rgb.weight[0].numel() ** 0.5)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (B,3,H,W) in [-1,1] to pictures of the same shape and range; H and W are multiples of 4.
+        """Map images (B,3,H,W) in [-1,1] to images of the same shape and range; H and W are multiples of 4.
 
         While training, values may leave the range.
         """
-        require_multiple(images, self.factor)
+        require_multiple(images, self.size_divisor)
         full = self.stem(images)
         half = self.down1(full)
         x = self.body(self.down2(half))
@@ -93,17 +93,17 @@ class WhiteBoxUNet(nn.Module):
 
 
 class WhiteBoxDiscriminator(nn.Module):
-    """White-box cartoonization's patch discriminator: spectral norm and no other, logits of 1/8 of the sides.
+    """Patch discriminator with spectral norm, logits at 1/8 of the resolution.
 
     Three times a 3x3 convolution of stride 2 and one of stride 1, with 32, 64 and 128 channels, biases and leaky ReLU,
-    then 1x1. Zero padding, weights N(0, 0.02).
+    then a 1x1 convolution. Zero padding, weights N(0, 0.02).
 
     Args:
-        channels: of the first level.
+        channels: channels of the first level.
         width: factor on all channel counts.
     """
 
-    factor = 8
+    size_divisor = 8
 
     def __init__(self, channels: int = 32, width: float = 1.0) -> None:
         super().__init__()

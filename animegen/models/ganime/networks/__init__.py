@@ -1,4 +1,4 @@
-"""The networks of GANime."""
+"""Networks of GANime: tokenizer, discriminator and transformer."""
 
 from animegen.models.ganime.networks.discriminator import NLayerPatchGAN
 from animegen.models.ganime.networks.tokenizer import Tokenized, Tokenizer

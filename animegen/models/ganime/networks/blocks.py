@@ -1,78 +1,32 @@
-"""The blocks of the tokenizer: residual block, attention, and changing the size of a map."""
+"""Building blocks of the tokenizer: residual block, attention, and changes of resolution."""
 
 from __future__ import annotations
 
 from math import gcd
-from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from animegen.errors import AnimegenError, did_you_mean
+from animegen.models.ganime.networks.cpu_kernels import GroupNorm
 
 RESAMPLE = ("conv", "bilinear", "nearest")
 
 
-class GroupNorm(nn.GroupNorm):
-    """Group norm that goes backward over channels-last maps in bfloat16 on a CPU nearly as fast as over others.
-
-    For those torch has a slow way: with a batch of 8 and 64 channels of 64x128 it took 51 ms, in the other order of
-    memory 1.6.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B,C,h,w) to the same shape."""
-        slow = x.dtype == torch.bfloat16 and x.device.type == "cpu"
-        slow = slow and x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
-        if slow and torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            return _Turned.apply(x, self.weight, self.bias, self.num_groups, self.eps)
-        return super().forward(x)
-
-
-class _Turned(torch.autograd.Function):
-    """Group norm whose backward pass runs in the other order of memory."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
-        size, channels, places = x.shape[0], x.shape[1], x.shape[2:].numel()
-        ctx.sizes = (size, channels, places, groups)
-        y, mean, rstd = torch.native_group_norm(x, weight, bias, size, channels, places, groups, eps)
-        ctx.save_for_backward(x, weight, mean, rstd)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, mean, rstd = ctx.saved_tensors
-        found = torch.ops.aten.native_group_norm_backward(
-            gradient.contiguous(), x.contiguous(), mean, rstd, weight, *ctx.sizes, list(ctx.needs_input_grad[:3])
-        )
-        to_x, to_weight, to_bias = (part if part is None or part.numel() else None for part in found)
-        return None if to_x is None else _channels_last(to_x), to_weight, to_bias, None, None
-
-
-def _channels_last(maps: Tensor) -> Tensor:
-    """Return contiguous maps (B,C,h,w) in the order channels-last; faster, picture by picture, than torch does it."""
-    result = torch.empty_like(maps, memory_format=torch.channels_last)
-    for target, source in zip(result, maps, strict=True):
-        target.permute(1, 2, 0).flatten(0, 1).copy_(source.flatten(1).t())
-    return result
-
-
 def norm(channels: int, groups: int = 32, eps: float = 1e-6) -> nn.GroupNorm:
-    """Return group norm with ``groups`` groups, or as many as divide ``channels`` evenly."""
+    """Return group norm with the greatest number of groups that divides both ``groups`` and ``channels``."""
     return GroupNorm(gcd(groups, channels), channels, eps)
 
 
 class ResBlock(nn.Module):
-    """Norm, swish, 3x3 convolution, twice, plus a shortcut (1x1 where the number of channels changes).
+    """Residual block: norm, SiLU and 3x3 convolution, twice; a 1x1 shortcut where the number of channels changes.
 
     Args:
         inputs: input channels.
         outputs: output channels.
         groups: groups of the norms.
         eps: epsilon of the norms.
-        dropout: before the second convolution.
+        dropout: dropout probability before the second convolution.
     """
 
     def __init__(self, inputs: int, outputs: int, groups: int = 32, eps: float = 1e-6, dropout: float = 0.0) -> None:
@@ -90,11 +44,11 @@ class ResBlock(nn.Module):
         return self.shortcut(x) + y
 
 
-class Attention(nn.Module):
-    """Self-attention with one head over all places of a map, scaled by the root of its width, added to the map.
+class SpatialAttention(nn.Module):
+    """Single-head self-attention over all positions of a map, with a residual connection.
 
     Args:
-        channels: of the map.
+        channels: channels of the map.
         groups: groups of the norm.
         eps: epsilon of the norm.
     """
@@ -108,16 +62,16 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B,C,h,w) to the same shape."""
         q, k, v = (part.flatten(2).transpose(1, 2) for part in self.qkv(self.norm(x)).chunk(3, 1))
-        read = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).unflatten(2, x.shape[-2:])
-        return x + self.project(read)
+        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).unflatten(2, x.shape[-2:])
+        return x + self.project(attended)
 
 
-class Down(nn.Module):
-    """Halve a map: ``conv`` by a 3x3 convolution of stride 2 (taming), else by averaging before one of stride 1.
+class Downsample(nn.Module):
+    """Halve the resolution of a map.
 
     Args:
-        channels: of the map.
-        resample: see `check_resample`.
+        channels: channels of the map.
+        resample: see :func:`check_resample`.
     """
 
     def __init__(self, channels: int, resample: str) -> None:
@@ -129,16 +83,16 @@ class Down(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B,C,h,w), h and w even, to (B,C,h/2,w/2)."""
-        # One more row below and column to the right, as taming has it.
+        # Asymmetric padding, as in taming-transformers.
         return self.conv(F.pad(x, (0, 1, 0, 1)) if self.stride else F.avg_pool2d(x, 2))
 
 
-class Up(nn.Module):
-    """Double a map, then a 3x3 convolution.
+class Upsample(nn.Module):
+    """Double the resolution of a map, followed by a 3x3 convolution.
 
     Args:
-        channels: of the map.
-        resample: ``bilinear`` interpolates, the others repeat values.
+        channels: channels of the map.
+        resample: see :func:`check_resample`.
     """
 
     def __init__(self, channels: int, resample: str) -> None:
@@ -152,18 +106,18 @@ class Up(nn.Module):
 
 
 def check_resample(resample: str) -> None:
-    """Check the way in which maps change their size.
+    """Check the name of a resampling method.
 
-    ============  ==================================  =====================================================
-    resample      down                                up
-    ============  ==================================  =====================================================
-    ``conv``      convolution of stride 2             nearest, convolution: taming-transformers, TorchGANime
-    ``bilinear``  2x2 average, convolution            bilinear, convolution: GANime, against checkerboards
-    ``nearest``   2x2 average, convolution            nearest, convolution
-    ============  ==================================  =====================================================
+    ============  ==============================  ======================  ====================================
+    ``resample``  downsampling                    upsampling              used by
+    ============  ==============================  ======================  ====================================
+    ``conv``      3x3 convolution of stride 2     nearest, convolution    taming-transformers, TorchGANime
+    ``bilinear``  2x2 average, 3x3 convolution    bilinear, convolution   GANime; avoids checkerboard artefacts
+    ``nearest``   2x2 average, 3x3 convolution    nearest, convolution
+    ============  ==============================  ======================  ====================================
 
     Raises:
-        AnimegenError: if there is no such way.
+        AnimegenError: if there is no such method.
     """
     if resample not in RESAMPLE:
         raise AnimegenError(

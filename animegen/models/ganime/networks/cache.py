@@ -1,4 +1,4 @@
-"""The keys and values of tokens that a transformer has read already, in memory that is allocated once."""
+"""Key-value cache of the transformer, allocated once."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ import torch
 from torch import Tensor
 
 
-class Cache:
+class KeyValueCache:
     """Keys and values of all layers, each ``(layers, B, heads, length, size)``.
 
-    Nothing is ever concatenated: a token is written into its place, and attention reads the view up to there.
+    New entries are written in place and attention reads a view, so nothing is ever concatenated.
 
     Args:
-        layers: of the transformer.
+        layers: layers of the transformer.
         batch: B.
-        heads: of each layer.
-        length: the most tokens that are ever kept, those of the last pass included.
-        size: of a head.
-        like: a tensor of the wanted device and type; attention to what is kept is computed in this type.
+        heads: attention heads per layer.
+        length: capacity in tokens, including those of the last pass.
+        size: channels per head.
+        like: tensor with the device and dtype of the cache. Attention to cached keys is computed in this dtype.
     """
 
     def __init__(self, layers: int, batch: int, heads: int, length: int, size: int, like: Tensor) -> None:
         self.keys = like.new_empty((layers, batch, heads, length, size))
         self.values = torch.empty_like(self.keys)
-        # A layer's own, since indexing costs more than the rest of `write`.
+        # Views per layer, created once: indexing would take longer than the rest of `write`.
         self._layers = [(self.keys[n], self.values[n]) for n in range(layers)]
-        #: How many tokens are kept.
+        #: Number of cached tokens.
         self.length = 0
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Put keys and values (B,heads,n,size) behind the kept ones; return both together, (B,heads,length+n,size).
+        """Write keys and values (B,heads,n,size) behind the cached ones; return all, (B,heads,length+n,size).
 
-        They stay only if :attr:`length` is raised after the last layer; otherwise the next pass writes over them.
+        They are kept only if :attr:`length` is increased after the last layer; otherwise the next pass overwrites them.
         """
         count = keys.shape[2]
         all_keys, all_values = self._layers[layer]

@@ -1,4 +1,4 @@
-"""The patch discriminator of VQGAN, as pix2pix has it."""
+"""The patch discriminator of VQGAN, which is that of pix2pix."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from animegen.nn.conv import SLOPE, scale_channels
 class NLayerPatchGAN(nn.Module):
     """4x4 convolutions of stride 2, then two of stride 1; batch norm except first and last; leaky ReLU 0.2.
 
-    2,765,633 parameters with the defaults, 2,768,705 with condition=3. Real and made pictures must be judged apart: the
-    statistics of batch norm would tell one from the other.
+    2,765,633 parameters with the defaults, 2,768,705 with condition=3. Pass real and generated images in separate
+    batches: in a joint one the statistics of batch norm would depend on both.
 
     Args:
         channels: base width, doubled per layer up to eight times.
         layers: number of convolutions of stride 2.
-        condition: channels of what the picture is judged together with; GANime's sees the real picture (3).
+        condition: channels of a condition that is concatenated to the input; GANime's is the real image (3).
         width: factor on all channel counts.
 
     Source: Isola et al. 2017; taming-transformers.
@@ -50,8 +50,8 @@ class NLayerPatchGAN(nn.Module):
         """Return logits (B,1,h,w) of images (B,3,H,W) in [-1,1]; higher = more real.
 
         Raises:
-            AnimegenError: for pictures of less than 32 pixels: no patch fits into them.
+            AnimegenError: for images of less than 32 pixels, which are smaller than a patch.
         """
         if min(images.shape[-2:]) < 32:
-            raise AnimegenError("NLayerPatchGAN judges pictures of 32 pixels or more: set a larger data.image_size.")
+            raise AnimegenError("NLayerPatchGAN needs images of at least 32 pixels: set a larger data.image_size.")
         return self.layers(images if condition is None else torch.cat([images, condition], 1))

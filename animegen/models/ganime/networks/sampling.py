@@ -1,4 +1,4 @@
-"""Choosing codes: by chance or not, one generator of chance per clip, with guidance by the last frame."""
+"""Sampling of codes, with one random generator per clip and guidance by the last frame."""
 
 from __future__ import annotations
 
@@ -9,65 +9,62 @@ from torch import Tensor
 
 from animegen.tasks.protocols import Sampling
 
-__all__ = ["Draw", "Sampling", "masked_after", "pick"]
 
+class CodeSampler:
+    """Random choices of one call of ``generate``.
 
-class Draw:
-    """The choices of one call of ``generate``.
-
-    Every clip has a generator of its own, seeded with ``seed + b``, so that it does not depend on its neighbours in the
-    batch. With guidance every clip has two rows in the transformer: with its last frame, and B rows later without.
+    Each clip has its own generator, seeded with ``seed + b``, so a clip does not depend on the rest of the batch.
+    With guidance each clip has two sequences in the transformer: one with its last frame, and B rows later one
+    without.
 
     Args:
-        sampling: how to choose.
-        clips: their number B.
-        nothing: the token that stands for a last frame that is not told.
-        device: where the codes are.
+        sampling: temperature, truncation, guidance and seed.
+        clips: batch size B.
+        nothing: id of the token that replaces the last frame in sequences without it.
+        device: device of the codes.
     """
 
     def __init__(self, sampling: Sampling, clips: int, nothing: int, device: torch.device) -> None:
         self.sampling, self.nothing, self.device = sampling, nothing, device
         self.guided = sampling.guidance != 1
-        # On the CPU, so that a seed means the same clip on every device.
+        # On the CPU, so that a seed gives the same clip on every device.
         self._generators = [torch.Generator().manual_seed(sampling.seed + number) for number in range(clips)]
 
     def uniform(self, *shape: int) -> Tensor:
-        """Return numbers in [0, 1), (B,*shape)."""
+        """Return random numbers in [0, 1), (B,*shape)."""
         return torch.stack([torch.rand(shape, generator=g) for g in self._generators]).to(self.device)
 
-    def rows(self, clip: Tensor) -> Tensor:
-        """Return the rows (B or 2B,T,h,w) that the transformer reads for clips (B,T,h,w)."""
+    def with_unconditional(self, clip: Tensor) -> Tensor:
+        """Return clips (B,T,h,w) as read by the transformer: (B,T,h,w), with guidance (2B,T,h,w)."""
         if not self.guided:
             return clip
-        blind = clip.clone()
-        blind[:, -1] = self.nothing
-        return torch.cat([clip, blind])
+        unconditional = clip.clone()
+        unconditional[:, -1] = self.nothing
+        return torch.cat([clip, unconditional])
 
-    def both(self, values: Tensor) -> Tensor:
-        """Return what belongs to the clips (B,...) once per row (B or 2B,...)."""
+    def duplicated(self, values: Tensor) -> Tensor:
+        """Repeat values of clips (B,...) for each of their sequences: (B,...), with guidance (2B,...)."""
         return torch.cat([values, values]) if self.guided else values
 
-    def merged(self, logits: Tensor) -> Tensor:
-        """Return one set of logits per clip, (B,...,K), from one per row (B or 2B,...,K)."""
+    def guided_logits(self, logits: Tensor) -> Tensor:
+        """Combine the logits of the sequences (B or 2B,...,K) to those of the clips (B,...,K)."""
         if not self.guided:
             return logits
-        told, blind = logits.chunk(2)
-        return torch.lerp(blind, told, self.sampling.guidance)
+        conditional, unconditional = logits.chunk(2)
+        return torch.lerp(unconditional, conditional, self.sampling.guidance)
 
-    def codes(self, logits: Tensor, uniform: Tensor) -> Tensor:
-        """Choose a code for each of the clips' logits (B,...,K); ``uniform`` in [0, 1) has the same shape but K."""
-        return pick(logits, uniform, self.sampling)
+    def sample(self, logits: Tensor, uniform: Tensor) -> Tensor:
+        """Sample a code for each of the logits (B,...,K), given random numbers (B,...) in [0, 1)."""
+        return sample_codes(logits, uniform, self.sampling)
 
 
-def pick(logits: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor:
-    """Choose one value for each row of logits.
-
-    The choice is the inverse of the cumulative distribution at a given number: exact sampling from one uniform number.
+def sample_codes(logits: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor:
+    """Sample from a categorical distribution by inverting its cumulative distribution function.
 
     Args:
         logits: ``(...,K)``.
-        uniform: ``(...)`` in [0, 1).
-        sampling: temperature, top_k, top_p and greedy are used, in this order.
+        uniform: ``(...)`` in [0, 1), one random number per sample.
+        sampling: ``greedy``, or ``temperature``, ``top_k`` and ``top_p``, applied in this order.
 
     Returns:
         int64 ``(...)``.
@@ -79,22 +76,23 @@ def pick(logits: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor:
         least = logits.topk(sampling.top_k, dim=-1).values[..., -1:]
         logits = logits.masked_fill(logits < least, -torch.inf)
     if sampling.top_p is not None and sampling.top_p < 1:
-        logits = logits.masked_fill(_tail(logits, sampling.top_p), -torch.inf)
-    # In double precision a number below 1 stays below the sum, so that no value of probability 0 is ever chosen.
-    shares = logits.softmax(-1).double().cumsum(-1)
-    place = torch.searchsorted(shares, uniform.double().unsqueeze(-1) * shares[..., -1:], right=True)
-    return place.squeeze(-1).clamp_max(logits.shape[-1] - 1)
+        logits = logits.masked_fill(_outside_nucleus(logits, sampling.top_p), -torch.inf)
+    # In double precision a uniform number times the sum stays below the sum, so values of probability 0 are never
+    # sampled.
+    cumulative = logits.softmax(-1).double().cumsum(-1)
+    index = torch.searchsorted(cumulative, uniform.double().unsqueeze(-1) * cumulative[..., -1:], right=True)
+    return index.squeeze(-1).clamp_max(logits.shape[-1] - 1)
 
 
-def _tail(logits: Tensor, share: float) -> Tensor:
-    """Return which values are not among the likeliest that together reach the share; the likeliest one always is."""
+def _outside_nucleus(logits: Tensor, probability: float) -> Tensor:
+    """Return a mask of the values outside the smallest set of the likeliest values with this total probability."""
     ordered, order = logits.sort(dim=-1, descending=True)
     before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
-    return torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, before >= share)
+    return torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, before >= probability)
 
 
 def masked_after(step: int, steps: int, tokens: int) -> int:
-    """Return how many of ``tokens`` are still masked after step 0, 1, ... of ``steps`` (MaskGIT's cosine schedule)."""
+    """Return how many of ``tokens`` stay masked after ``step`` (from 0) of ``steps``, by MaskGIT's cosine schedule."""
     if step + 1 >= steps:
         return 0
     return max(0, min(tokens - 1 - step, math.floor(tokens * math.cos(math.pi / 2 * (step + 1) / steps))))

@@ -1,4 +1,4 @@
-"""The tokenizer: pictures to a grid of codes and back, after taming-transformers' VQGAN and GANime's version of it."""
+"""The tokenizer: images to a grid of codes and back, after VQGAN (taming-transformers) and GANime."""
 
 from __future__ import annotations
 
@@ -10,21 +10,28 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from animegen.errors import AnimegenError, did_you_mean
-from animegen.models.ganime.networks.blocks import Attention, Down, ResBlock, Up, check_resample, norm
-from animegen.models.interpolation.networks.flow import IFNet
+from animegen.models.ganime.networks.blocks import (
+    Downsample,
+    ResBlock,
+    SpatialAttention,
+    Upsample,
+    check_resample,
+    norm,
+)
 from animegen.nn.conv import require_multiple, scale_channels
+from animegen.nn.inbetween import IFNet
 from animegen.nn.quantizer import Quantized, Quantizer
 
 OUTPUTS = ("tanh", "linear")
 
 
 class Tokenized(NamedTuple):
-    """A picture that went through the tokenizer.
+    """Output of the tokenizer.
 
     Attributes:
-        image: (N,3,H,W), float32, about [-1,1].
-        quantized: what lies between encoder and decoder: vectors and codes.
-        encoded: (N,D,h,w), what the encoder made, before it was quantised.
+        image: (N,3,H,W), the reconstruction, float32, about [-1,1].
+        quantized: the quantised vectors and their codes.
+        encoded: (N,D,h,w), the output of the encoder, before quantisation.
     """
 
     image: Tensor
@@ -32,18 +39,19 @@ class Tokenized(NamedTuple):
     encoded: Tensor
 
 
-class Encoder(nn.Module):
-    """3x3 convolution, residual blocks and halvings, then residual block, attention, residual block.
+class TokenizerEncoder(nn.Module):
+    """Convolution, levels of residual blocks with downsampling between them, residual block, attention, residual block.
 
     Args:
-        widths: channels of the levels, the first at the size of the picture divided by ``patch``.
-        latent: channels that it ends with.
+        widths: channels of the levels. The first has 1/``patch`` of the resolution, each further one half of the
+            one before.
+        latent: output channels.
         blocks: residual blocks per level.
-        attention: numbers of the levels whose blocks are followed by attention.
+        attention: indices of the levels in which each block is followed by attention.
         resample: see :func:`~animegen.models.ganime.networks.blocks.check_resample`.
-        patch: side of the patches that become one place at the beginning.
-        first: channels of the first convolution, where there are no patches.
-        **settings: of the blocks: groups, eps, dropout.
+        patch: side of the patches that the first convolution embeds; 1 for a 3x3 convolution at full resolution.
+        first: output channels of the first convolution if ``patch`` is 1.
+        **settings: ``groups``, ``eps`` and ``dropout`` of the blocks.
     """
 
     def __init__(
@@ -64,16 +72,16 @@ class Encoder(nn.Module):
         layers: list[nn.Module] = []
         for level, width in enumerate(widths):
             if level:
-                layers.append(Down(widths[level - 1], resample))
+                layers.append(Downsample(widths[level - 1], resample))
             for number in range(blocks):
                 inputs = (widths[level - 1] if level else first) if number == 0 else width
                 layers.append(ResBlock(inputs, width, **settings))
                 if level in attention:
-                    layers.append(Attention(width, **plain))
+                    layers.append(SpatialAttention(width, **plain))
         end = widths[-1]
         self.layers = nn.Sequential(*layers)
         self.middle = nn.Sequential(
-            ResBlock(end, end, **settings), Attention(end, **plain), ResBlock(end, end, **settings)
+            ResBlock(end, end, **settings), SpatialAttention(end, **plain), ResBlock(end, end, **settings)
         )
         self.last = nn.Sequential(norm(end, **plain), nn.SiLU(), nn.Conv2d(end, latent, 3, padding=1))
 
@@ -82,8 +90,8 @@ class Encoder(nn.Module):
         return self.last(self.middle(self.layers(self.first(images))))
 
 
-class Decoder(nn.Module):
-    """The mirrored encoder, with one more residual block per level. It takes the arguments of :class:`Encoder`."""
+class TokenizerDecoder(nn.Module):
+    """Mirrored encoder with one more residual block per level; takes the arguments of :class:`TokenizerEncoder`."""
 
     def __init__(
         self,
@@ -100,7 +108,7 @@ class Decoder(nn.Module):
         end = widths[-1]
         self.first = nn.Conv2d(latent, end, 3, padding=1)
         self.middle = nn.Sequential(
-            ResBlock(end, end, **settings), Attention(end, **plain), ResBlock(end, end, **settings)
+            ResBlock(end, end, **settings), SpatialAttention(end, **plain), ResBlock(end, end, **settings)
         )
         layers: list[nn.Module] = []
         inputs = end
@@ -108,49 +116,51 @@ class Decoder(nn.Module):
             for _ in range(blocks + 1):
                 layers.append(ResBlock(inputs, width, **settings))
                 if level in attention:
-                    layers.append(Attention(width, **plain))
+                    layers.append(SpatialAttention(width, **plain))
                 inputs = width
             if level:
-                layers.append(Up(width, resample))
+                layers.append(Upsample(width, resample))
         self.layers = nn.Sequential(*layers)
         self.finish = nn.Sequential(norm(widths[0], **plain), nn.SiLU())
         self.last = nn.Conv2d(widths[0], 3 * patch * patch, 3, padding=1)
         self.patch = patch
 
     def forward(self, latent: Tensor) -> Tensor:
-        """Map (N,latent,h,w) to (N,3,H,W), without limits."""
+        """Map (N,latent,h,w) to images (N,3,H,W) of unlimited range."""
         x = self.last(self.finish(self.layers(self.middle(self.first(latent)))))
         return F.pixel_shuffle(x, self.patch) if self.patch > 1 else x
 
 
 class Tokenizer(nn.Module):
-    """Turns pictures into a grid of codes, and codes into pictures.
+    """Autoencoder with a discrete latent: images to a grid of codes and back.
 
-    Codes of a few bytes cannot hold what a drawing looks like, but other frames of the clip show it. A ``renderer``
-    draws a coded frame anew with the pixels of two frames round it, after the context of CCVS (Le Moing et al. 2021),
-    whose decoder looks at earlier frames; trained together, codes tell what these frames do not show. The codes of a
-    frame depend on that frame alone, so that a transformer learns them as always.
+    A grid of a few dozen codes is too little for a decoder to reconstruct a drawing, but the neighbouring frames of the
+    clip contain most of its content. The optional ``renderer`` redraws a decoded frame with the pixels of two given
+    frames around it. Le Moing et al. (CCVS, 2021) give such context to the decoder. The renderer is trained together
+    with the codes, which then learn to encode what the given frames do not show. The codes of a frame still depend on
+    that frame alone.
 
     Args:
-        channels: base width, that of the first convolution.
-        multipliers: width of each level as a multiple of ``channels``; each level but the first has half the size.
-        blocks: residual blocks per level (the decoder has one more).
-        attention: numbers of the levels with attention; after the last level there is always some.
-        latent: channels between encoder and quantiser, before a 1x1 convolution makes them ``quantizer.dim``.
+        channels: base width.
+        multipliers: width of each level as a multiple of ``channels``; each level halves the resolution of the one
+            before.
+        blocks: residual blocks per level in the encoder; the decoder has one more.
+        attention: indices of the levels with attention. There is always attention after the last level.
+        latent: channels between encoder and quantiser; 1x1 convolutions map them to ``quantizer.dim`` and back.
         quantizer: settings of a :class:`~animegen.nn.quantizer.Quantizer`.
-        resample: how maps change their size, see :func:`~animegen.models.ganime.networks.blocks.check_resample`.
-        output: ``tanh`` (GANime) or ``linear`` (taming-transformers; pictures are clamped outside of training).
-        patch: side of the patches that become one place at the beginning and come out of one at the end. 1 is
-            as published; 2 leaves out the level at full size, where half of the work is.
-        groups: of the norms.
-        eps: of the norms; TorchGANime raised it to 6.1e-5 against NaN in half precision.
-        dropout: in the residual blocks.
-        width: factor on all channel counts (multiples of 8 remain).
-        renderer: a network of the task in-between with a guide of 9 channels: the coded frame, and both frames round it
-            as coded.
+        resample: see :func:`~animegen.models.ganime.networks.blocks.check_resample`.
+        output: ``tanh`` (GANime) or ``linear`` (taming-transformers; clamped except in training).
+        patch: side of the patches of the first and last layer. 1 is as published; 2 skips the level at full
+            resolution, which takes half of the computation.
+        groups: groups of the norms.
+        eps: epsilon of the norms. TorchGANime uses 6.1e-5 against NaN in half precision.
+        dropout: dropout probability in the residual blocks.
+        width: factor on all channel counts, which are rounded to multiples of 8.
+        renderer: interpolation network with a guide of 9 channels: the decoded frame, and both given frames as decoded
+            from their codes.
 
     Raises:
-        AnimegenError: for choices that do not exist.
+        AnimegenError: for settings that do not exist or cannot be combined.
     """
 
     def __init__(
@@ -178,7 +188,7 @@ class Tokenizer(nn.Module):
             )
         if patch < 1 or blocks < 1 or not multipliers or not set(attention) <= set(range(len(multipliers))):
             raise AnimegenError(
-                f"The tokenizer needs patch >= 1, blocks >= 1, one multiplier or more, and attention on levels from 0"
+                f"The tokenizer needs patch >= 1, blocks >= 1, at least one multiplier, and attention on levels from 0"
                 f" to {len(multipliers) - 1}, not {patch}, {blocks}, {list(multipliers)} and {list(attention)}."
             )
         widths = [scale_channels(channels * multiplier, width) for multiplier in multipliers]
@@ -192,18 +202,20 @@ class Tokenizer(nn.Module):
             "eps": eps,
             "dropout": dropout,
         }
-        self.encoder = Encoder(widths, latent, first=scale_channels(channels, width), **settings)
-        self.decoder = Decoder(widths, latent, **settings)
+        self.encoder = TokenizerEncoder(widths, latent, first=scale_channels(channels, width), **settings)
+        self.decoder = TokenizerDecoder(widths, latent, **settings)
         self.quantizer = Quantizer(**(dict(quantizer) if quantizer else {"dim": 128}))
         if self.quantizer.residual > 1:
-            raise AnimegenError("The transformer reads one code per place: set model.tokenizer.quantizer.residual=1.")
-        self.before = nn.Conv2d(latent, self.quantizer.dim, 1)
-        self.after = nn.Conv2d(self.quantizer.dim, latent, 1)
+            raise AnimegenError(
+                "The transformer needs one code per position: set model.tokenizer.quantizer.residual=1."
+            )
+        self.to_codes = nn.Conv2d(latent, self.quantizer.dim, 1)
+        self.from_codes = nn.Conv2d(self.quantizer.dim, latent, 1)
         self.renderer = renderer
         self.output = output
         self.cosine = bool((quantizer or {}).get("cosine", False)) and not self.quantizer.scalar
-        #: Pixels per code in each direction; the sides of pictures are multiples of it.
-        self.factor = patch * 2 ** (len(multipliers) - 1)
+        #: Side of the square of pixels that one code stands for.
+        self.size_divisor = patch * 2 ** (len(multipliers) - 1)
 
     @property
     def codes(self) -> int:
@@ -212,14 +224,14 @@ class Tokenizer(nn.Module):
 
     @property
     def last_layer(self) -> Tensor:
-        """The weight that draws the picture; gradients of losses are compared there."""
+        """The weight of the last convolution, with respect to which the adaptive weight compares gradients."""
         return self.decoder.last.weight
 
-    def take_over(self, other: Tokenizer) -> None:
-        """Take the weights of another tokenizer, and those of its renderer if both have one.
+    def load_pretrained(self, other: Tokenizer) -> None:
+        """Load the weights of another tokenizer, including those of the renderer if both have one.
 
         Raises:
-            RuntimeError: if it is another network.
+            RuntimeError: if it has another architecture.
         """
         state = other.state_dict()
         if self.renderer is None or other.renderer is None:
@@ -229,34 +241,34 @@ class Tokenizer(nn.Module):
         self.load_state_dict(state)
 
     def forward(self, images: Tensor) -> Tokenized:
-        """Map images (N,3,H,W) in [-1,1] to their reconstruction; in training mode the codebook moves."""
-        encoded = self._encoded(images)
+        """Reconstruct images (N,3,H,W) in [-1,1]. In training mode this also updates the codebook."""
+        encoded = self._encode(images)
         quantized = self.quantizer(encoded)
-        return Tokenized(self._drawn(quantized.values), quantized, encoded)
+        return Tokenized(self._decode(quantized.values), quantized, encoded)
 
     def encode(self, images: Tensor) -> Tensor:
         """Return the codes, int64 (N,h,w), of images (N,3,H,W) in [-1,1]."""
-        return self.quantizer(self._encoded(images)).codes
+        return self.quantizer(self._encode(images)).codes
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Return pictures (N,3,H,W), float32 in [-1,1], of codes, int64 (N,h,w)."""
-        return self._drawn(self.quantizer.lookup(codes)).clamp(-1, 1)
+        """Return images (N,3,H,W), float32 in [-1,1], for codes, int64 (N,h,w)."""
+        return self._decode(self.quantizer.lookup(codes)).clamp(-1, 1)
 
     def decode_soft(self, probabilities: Tensor) -> Tensor:
-        """Return pictures (N,3,H,W), float32, of probabilities (N,h,w,codes): each place is the mean of its codes.
+        """Decode the expected code vectors of probabilities (N,h,w,codes) to images (N,3,H,W), float32.
 
-        Gradients reach the probabilities. One that is certain gives what :meth:`decode` gives, before it is clamped.
+        Differentiable. For one-hot probabilities it equals :meth:`decode` before clamping.
         """
         device = probabilities.device
         table = self.quantizer.lookup(torch.arange(self.codes, device=device).view(1, 1, -1))[0, :, 0]  # (D, codes)
-        return self._drawn(torch.einsum("nhwk,dk->ndhw", probabilities, table.to(probabilities.dtype)))
+        return self._decode(torch.einsum("nhwk,dk->ndhw", probabilities, table.to(probabilities.dtype)))
 
-    def _encoded(self, images: Tensor) -> Tensor:
-        require_multiple(images, self.factor)
-        encoded = self.before(self.encoder(images))
-        # Only directions count then; without this the commitment loss would also pull at lengths.
+    def _encode(self, images: Tensor) -> Tensor:
+        require_multiple(images, self.size_divisor)
+        encoded = self.to_codes(self.encoder(images))
+        # With cosine similarity only the direction counts; the commitment loss must not depend on the length.
         return F.normalize(encoded.float(), dim=1) if self.cosine else encoded
 
-    def _drawn(self, values: Tensor) -> Tensor:
-        image = self.decoder(self.after(values)).float()
+    def _decode(self, values: Tensor) -> Tensor:
+        image = self.decoder(self.from_codes(values)).float()
         return torch.tanh(image) if self.output == "tanh" else image

@@ -1,22 +1,9 @@
-"""The networks of the family, all behind one interface (:mod:`.base`)."""
+"""Frame interpolation networks, all with the interface of :class:`~animegen.nn.inbetween.base.InbetweenNetwork`."""
 
-from animegen.models.interpolation.networks.base import Drawn, InbetweenNetwork, Symmetric
-from animegen.models.interpolation.networks.flow import FlowPyramid, IFNet
 from animegen.models.interpolation.networks.isnet import ISNet, TruthEncoder
 from animegen.models.interpolation.networks.latent import LatentInterpolator
 from animegen.models.interpolation.networks.splat import SoftSplatLite
-from animegen.models.interpolation.networks.unet import UNet, UNetInterpolator
+from animegen.models.interpolation.networks.unet import UNetInterpolator
+from animegen.nn.inbetween import IFNet
 
-__all__ = [
-    "Drawn",
-    "FlowPyramid",
-    "IFNet",
-    "ISNet",
-    "InbetweenNetwork",
-    "LatentInterpolator",
-    "SoftSplatLite",
-    "Symmetric",
-    "TruthEncoder",
-    "UNet",
-    "UNetInterpolator",
-]
+__all__ = ["IFNet", "ISNet", "LatentInterpolator", "SoftSplatLite", "TruthEncoder", "UNetInterpolator"]

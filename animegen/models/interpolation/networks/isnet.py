@@ -1,4 +1,4 @@
-"""IS-Net (Qin et al. 2022): nested U blocks (RSU), six supervised sides; here it draws in-betweens."""
+"""IS-Net (Qin et al. 2022), nested U blocks (RSU) with six supervised side outputs, as an interpolation network."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from animegen.models.interpolation.networks.base import (
-    Drawn,
+from animegen.nn.conv import scale_channels
+from animegen.nn.inbetween.base import (
     InbetweenNetwork,
-    as_map,
+    InbetweenOutput,
     blend,
     bump,
     group_norm,
-    silent,
+    time_map,
+    zero_init,
 )
-from animegen.nn.conv import scale_channels
 
 
 class _Conv(nn.Sequential):
-    """3x3 convolution, norm, ReLU. Group norm where the original has batch norm, which small batches spoil."""
+    """3x3 convolution, group norm, ReLU. The original has batch norm, which is unreliable with small batches."""
 
     def __init__(self, inputs: int, outputs: int, dilation: int = 1, stride: int = 1) -> None:
         super().__init__(
@@ -32,12 +32,12 @@ class _Conv(nn.Sequential):
 
 
 class RSU(nn.Module):
-    """Residual U block of the given height: a small U-Net with a shortcut round it ("RSU-L").
+    """Residual U block ("RSU-L"): a small U-Net with a residual connection.
 
     Args:
-        height: convolutions on the way down: ``height - 2`` times pooled, the last one dilated instead.
+        height: convolutions of the encoder; ``height - 2`` poolings, and a dilated convolution at the bottom.
         inputs: input channels.
-        middle: channels inside.
+        middle: hidden channels.
         outputs: output channels.
     """
 
@@ -53,17 +53,23 @@ class RSU(nn.Module):
         shortcut = y = self.first(x)
         skips: list[Tensor] = []
         for number, layer in enumerate(self.down):
-            y = layer(_halved(y) if number else y)
+            y = layer(_downsampled(y) if number else y)
             skips.append(y)
         y = self.bottom(y)
         for layer in reversed(self.up):
             skip = skips.pop()
-            y = layer(torch.cat([_sized(y, skip), skip], 1))
+            y = layer(torch.cat([_resized(y, skip), skip], 1))
         return y + shortcut
 
 
 class RSU4F(nn.Module):
-    """The same with dilations 1, 2, 4, 8 in place of pooling, for maps that are small already."""
+    """RSU with dilations 1, 2, 4, 8 instead of pooling, for small maps.
+
+    Args:
+        inputs: input channels.
+        middle: hidden channels.
+        outputs: output channels.
+    """
 
     def __init__(self, inputs: int, middle: int, outputs: int) -> None:
         super().__init__()
@@ -85,31 +91,31 @@ class RSU4F(nn.Module):
         return y + shortcut
 
 
-def _halved(x: Tensor) -> Tensor:
+def _downsampled(x: Tensor) -> Tensor:
     return F.max_pool2d(x, 2, stride=2, ceil_mode=True)
 
 
-def _sized(x: Tensor, like: Tensor) -> Tensor:
+def _resized(x: Tensor, like: Tensor) -> Tensor:
     return F.interpolate(x, like.shape[-2:], mode="bilinear", align_corners=False)
 
 
 class ISNet(InbetweenNetwork):
-    """IS-Net's encoder and decoder as an in-betweener.
+    """IS-Net's encoder and decoder as a frame interpolation network.
 
-    It sees both frames and the time. The stem halves the picture, so each side draws twice as many pixels as
-    it has (pixel shuffle), else lines would be soft. Side 1, at full size, draws the frame: what differs from the
-    blend, beginning with nothing; the others draw the frame at 1/2, 1/4 ... of the size and are for training.
+    The input is both frames and the time. The stem halves the resolution, so each side output is upsampled by 2 (pixel
+    shuffle), which keeps lines sharp. Side output 1 has full resolution and predicts the difference to the cross-fade,
+    initially 0. The other ones predict the frame at 1/2, 1/4, ... of the resolution and are used in training only.
 
-    Extra values: ``sides``, five pictures (B,3,h,w), coarser and coarser; with ``stages`` the maps (B,C,h,w) of the six
-    stages, coarse to fine; with ``lines`` ``line_logits`` (B,1,H,W): where the frame's lines will be.
+    Extra values: ``sides``, five images (B,3,h,w), fine to coarse; with ``stages`` the feature maps (B,C,h,w) of the
+    six stages, coarse to fine; with ``lines`` ``line_logits`` (B,1,H,W), a predicted mask of the lines of the frame.
 
     Args:
-        lines: also draw a mask of the lines (see `animegen.losses.Structure`).
-        stages: hand out the stages' maps (see `animegen.losses.FeatureSync` and :class:`TruthEncoder`).
+        lines: also predict a mask of the lines (see :class:`animegen.losses.Structure`).
+        stages: return the feature maps (see :class:`animegen.losses.FeatureSync` and :class:`TruthEncoder`).
         width: factor on all channel counts; 1 is the published network.
     """
 
-    factor = 2
+    size_divisor = 2
 
     def __init__(self, lines: bool = False, stages: bool = False, width: float = 1.0) -> None:
         super().__init__()
@@ -134,49 +140,49 @@ class ISNet(InbetweenNetwork):
                 RSU(7, 2 * c64, c16, c64),
             ]
         )
-        #: Channels of the six stages, coarse to fine.
+        #: Channels of the feature maps of the six stages, coarse to fine.
         self.channels = (c512, c512, c256, c128, c64, c64)
-        outputs = 3 + int(lines)
-        counts = [4 * (outputs if n == 5 else 3) for n in range(6)]
+        counts = [4 * 3] * 5 + [4 * (3 + int(lines))]
         self.sides = nn.ModuleList(
-            silent(nn.Conv2d(channels, count, 3, padding=1))
+            zero_init(nn.Conv2d(channels, count, 3, padding=1))
             for channels, count in zip(self.channels, counts, strict=True)
         )
         self.lines, self.stages = lines, stages
 
-    def synthesize(self, state: dict[str, Any], t: Tensor) -> Drawn:
-        """Draw the frames at time ``t`` (B,)."""
+    def synthesize(self, state: dict[str, Any], t: Tensor) -> InbetweenOutput:
+        """Return the frames at time ``t`` (B,)."""
         first, last = state["first"], state["last"]
-        x = self.stem(torch.cat([first, last, as_map(t, first)], 1))
+        x = self.stem(torch.cat([first, last, time_map(t, first)], 1))
         skips: list[Tensor] = []
         for number, stage in enumerate(self.encoder):
-            x = stage(_halved(x) if number else x)
+            x = stage(_downsampled(x) if number else x)
             skips.append(x)
         x = skips.pop()
         stages = [x]
         for stage in self.decoder:
             skip = skips.pop()
-            x = stage(torch.cat([_sized(x, skip), skip], 1))
+            x = stage(torch.cat([_resized(x, skip), skip], 1))
             stages.append(x)
-        drawn = [F.pixel_shuffle(side(x), 2) for side, x in zip(self.sides, stages, strict=True)]
+        outputs = [F.pixel_shuffle(side(x), 2) for side, x in zip(self.sides, stages, strict=True)]
         mixed = blend(first, last, t)
-        fine = drawn.pop()
+        fine = outputs.pop()
         extra: dict[str, Any] = {
-            "sides": [d + F.interpolate(mixed, d.shape[-2:], mode="area") for d in reversed(drawn)],
+            "sides": [side + F.interpolate(mixed, side.shape[-2:], mode="area") for side in reversed(outputs)],
         }
         if self.stages:
             extra["stages"] = stages
         if self.lines:
             extra["line_logits"] = fine[:, 3:]
-        return Drawn(mixed + bump(t, fine) * fine[:, :3], extra)
+        return InbetweenOutput(mixed + bump(t, fine) * fine[:, :3], extra)
 
 
 class TruthEncoder(nn.Module):
-    """IS-Net's encoder of the truth: a small autoencoder of RSU blocks whose stages the other network shall resemble.
+    """Autoencoder of RSU blocks on the ground truth (IS-Net), whose feature maps supervise those of :class:`ISNet`.
 
     Args:
-        channels: of the six stages, coarse to fine, as :attr:`ISNet.channels`.
-        width: factor on the channels inside.
+        channels: channels of the six stages, coarse to fine, as :attr:`ISNet.channels`; ``None`` for those of an
+            ``ISNet`` of the same width.
+        width: factor on the hidden channels.
     """
 
     def __init__(self, channels: tuple[int, ...] | list[int] | None = None, width: float = 1.0) -> None:
@@ -199,10 +205,10 @@ class TruthEncoder(nn.Module):
         self.sides = nn.ModuleList(nn.Conv2d(c, 12, 3, padding=1) for c in channels)
 
     def forward(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Map images (B,3,H,W) to the stages' maps, coarse to fine, and the pictures that the sides make of them."""
+        """Map images (B,3,H,W) to the feature maps of the stages, coarse to fine, and their reconstructions."""
         x = self.stem(images)
         stages: list[Tensor] = []
         for number, stage in enumerate(self.encoder):
-            x = stage(_halved(x) if number else x)
+            x = stage(_downsampled(x) if number else x)
             stages.insert(0, x)
         return stages, [F.pixel_shuffle(side(x), 2) for side, x in zip(self.sides, stages, strict=True)]

@@ -1,7 +1,7 @@
-"""The networks of the temporal family."""
+"""Networks of the temporal family."""
 
 from animegen.models.temporal.networks.generator import TemporalGenerator
 from animegen.models.temporal.networks.state import Style, TemporalState
-from animegen.models.temporal.networks.style import AdaNorm, FusionBlock, StyleEncoder, blend
+from animegen.models.temporal.networks.style import AdaNorm, FusionBlock, StyleEncoder, blend_styles
 
-__all__ = ["AdaNorm", "FusionBlock", "Style", "StyleEncoder", "TemporalGenerator", "TemporalState", "blend"]
+__all__ = ["AdaNorm", "FusionBlock", "Style", "StyleEncoder", "TemporalGenerator", "TemporalState", "blend_styles"]

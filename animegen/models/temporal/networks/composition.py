@@ -1,4 +1,4 @@
-"""Taking over from the last drawing what a frame shows again."""
+"""Composition of each output with the previous one, warped along the optical flow."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ from animegen.nn.conv import SLOPE, ReflectConv
 from animegen.nn.precision import at_least_float32
 from animegen.nn.warp import backward_warp, inside
 
-#: What is put out: the drawing of the frame, or that composed with the output before.
+#: Output of the generator: the drawing of the frame, or its composition with the previous output.
 COMPOSITIONS = ("none", "previous")
 
-#: Channels of the layers that decide where.
+#: Hidden channels of the network that predicts the mask.
 CHANNELS = 16
 
 
 class Composition(nn.Module):
-    """Compose each drawing with the output before, moved along the flow (as vid2vid does, Wang et al. 2018)::
+    """Compose each drawing with the previous output, warped along the flow (as in vid2vid, Wang et al. 2018)::
 
         out_t = m d_t + (1 - m) W(out_(t-1))
 
-    The mask m, one value per pixel, is read off by how much the frame differs from the moved frame before, and the
-    drawing from the moved output: where the film changed beyond its motion, or the flow is wrong, m should be near 1.
-    It is 1 on the first frame of a stream, and where the flow leads out of the picture.
+    The mask m has one value per pixel. It is predicted from the difference between the frame and the warped previous
+    frame, and from the difference between the drawing and the warped output: it should be near 1 where the video
+    changes beyond its motion, or where the flow is wrong. It is 1 on the first frame of a stream and where the flow
+    points outside of the frame.
 
-    The mask begins at about 0.73 everywhere. Outputs are at least float32 also under autocast: they are handed on.
+    Before training the mask is about 0.73 everywhere. Outputs are at least float32, also under autocast, since they
+    are carried to the next frame.
     """
 
     def __init__(self) -> None:
@@ -39,49 +41,51 @@ class Composition(nn.Module):
 
     def forward(
         self,
-        drawn: Tensor,
+        drawings: Tensor,
         frames: Tensor,
         flow: Tensor,
         carried: tuple[Tensor, Tensor] | None = None,
         reset: Tensor | None = None,
         detach_every: int = 0,
     ) -> tuple[Tensor, Tensor]:
-        """Run over clips.
+        """Compose the drawings of clips.
 
         Args:
-            drawn: the drawings ``(B,T,3,H,W)`` in [-1,1], each of its frame alone.
+            drawings: the drawings ``(B,T,3,H,W)`` in [-1,1], each of its frame alone.
             frames: the frames ``(B,T,3,H,W)`` in [-1,1].
-            flow: ``(B,T,2,H,W)`` in pixels, from each frame into the one before (anything at the first of a stream).
-            carried: output and frame before these ``(B,3,H,W)``; ``None`` at the start of the streams. A stream whose
-                output is 0 everywhere was emptied.
-            reset: bool ``(B,T)``: where true, that stream starts anew before that frame.
-            detach_every: gradients end after so many frames; 0: they reach the first frame of the call.
+            flow: ``(B,T,2,H,W)`` in pixels, from each frame to the previous one; ignored at the start of a stream.
+            carried: the previous output and frame, ``(B,3,H,W)`` each; ``None`` at the start of the streams. An output
+                that is 0 everywhere stands for a reset stream.
+            reset: bool ``(B,T)``, true where a stream is reset before that frame.
+            detach_every: number of frames after which gradients are truncated; 0 for never.
 
         Returns:
-            Outputs ``(B,T,3,H,W)``, and the masks ``(B,T,1,H,W)``.
+            outputs ``(B,T,3,H,W)`` and masks ``(B,T,1,H,W)``.
         """
-        drawn, frames = at_least_float32(drawn), at_least_float32(frames)
-        begun = reset if reset is not None else torch.zeros(drawn.shape[:2], dtype=torch.bool, device=drawn.device)
+        drawings, frames = at_least_float32(drawings), at_least_float32(frames)
+        starts = (
+            reset if reset is not None else torch.zeros(drawings.shape[:2], dtype=torch.bool, device=drawings.device)
+        )
         if carried is not None:
-            begun = begun.clone()
-            begun[:, 0] |= ~carried[0].flatten(1).any(1)
+            starts = starts.clone()
+            starts[:, 0] |= ~carried[0].flatten(1).any(1)
         outputs, masks = [], []
-        for t in range(drawn.shape[1]):
+        for t in range(drawings.shape[1]):
             if carried is None:
-                mask, out = torch.ones_like(drawn[:, t, :1]), drawn[:, t]
+                mask, out = torch.ones_like(drawings[:, t, :1]), drawings[:, t]
             else:
                 last = carried[0].detach() if detach_every and t and t % detach_every == 0 else carried[0]
-                moved = backward_warp(last, flow[:, t], mode="bicubic").clamp(-1, 1)
-                seen = inside(flow[:, t]) & ~begun[:, t].view(-1, 1, 1, 1)
+                warped = backward_warp(last, flow[:, t], mode="bicubic").clamp(-1, 1)
+                valid = inside(flow[:, t]) & ~starts[:, t].view(-1, 1, 1, 1)
                 change = frames[:, t] - backward_warp(carried[1], flow[:, t])
-                mask = torch.where(seen, self._mask(change, drawn[:, t] - moved), 1.0)
-                out = torch.lerp(moved, drawn[:, t], mask)
+                mask = torch.where(valid, self._mask(change, drawings[:, t] - warped), 1.0)
+                out = torch.lerp(warped, drawings[:, t], mask)
             carried = out, frames[:, t]
             outputs.append(out)
             masks.append(mask)
         return torch.stack(outputs, 1), torch.stack(masks, 1)
 
-    def _mask(self, change: Tensor, redrawn: Tensor) -> Tensor:
-        seen = torch.cat([change, change.abs(), redrawn, redrawn.abs()], 1)
-        x = F.leaky_relu(self.hidden(F.leaky_relu(self.compare(seen), SLOPE)), SLOPE)
+    def _mask(self, frame_change: Tensor, output_change: Tensor) -> Tensor:
+        changes = torch.cat([frame_change, frame_change.abs(), output_change, output_change.abs()], 1)
+        x = F.leaky_relu(self.hidden(F.leaky_relu(self.compare(changes), SLOPE)), SLOPE)
         return torch.sigmoid(at_least_float32(self.mask(x)))

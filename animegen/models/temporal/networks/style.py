@@ -1,4 +1,4 @@
-"""Encoding a style from stills, and bringing it into the picture."""
+"""Style encoder, and the blocks that apply a style to feature maps."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ _EPS = 1e-5
 
 
 class StyleEncoder(nn.Module):
-    """Stills to a code (what the style is like as a whole) and 64 tokens (what it is like in parts of the still).
+    """Encode a style image to a global code and 64 local tokens.
 
-    Four convolutions of stride 2 without any norm, which would erase the style. The code is read off mean *and*
-    deviation of the channels, since the mean alone forgets contrast; the tokens are means over an 8x8 grid.
+    Four convolutions of stride 2 without norms, which would remove the style. The code is computed from mean *and*
+    standard deviation of the channels, since the mean alone does not represent contrast; the tokens are means over an
+    8x8 grid.
 
-    A *default* style, a code and tokens of its own, is learned beside: what is drawn when no still is given.
+    The *default* style is a learned code with learned tokens, for application without a style image.
 
     Args:
-        width: factor on the channels; 1 has 64, 128, 256 and 256, and a code and tokens of 256.
+        width: factor on the channels; at 1 they are 64, 128, 256 and 256, and code and tokens have size 256.
     """
 
-    #: Smallest side of a still in pixels.
+    #: Smallest side of a style image in pixels.
     smallest = 32
 
     def __init__(self, width: float = 1.0) -> None:
@@ -49,10 +50,12 @@ class StyleEncoder(nn.Module):
         self.default_tokens = nn.Parameter(0.1 * torch.randn(1, GRID**2, self.size))
 
     def forward(self, stills: Tensor) -> Style:
-        """Encode one still (3,H,W) of each of B samples, ``(B,3,H,W)`` in [-1,1], sides of at least 32 pixels."""
+        """Encode one style image per sample, ``(B,3,H,W)`` in [-1,1], with sides of at least 32 pixels."""
         height, width = stills.shape[-2:]
         if min(height, width) < self.smallest:
-            raise AnimegenError(f"A still of {width}x{height} pixels is too small: its sides need {self.smallest}.")
+            raise AnimegenError(
+                f"A still of {width}x{height} pixels is too small: both sides need at least {self.smallest}."
+            )
         if height % 16 or width % 16:
             stills = stills[..., : height - height % 16, : width - width % 16]
         features = self.layers(stills)
@@ -62,28 +65,28 @@ class StyleEncoder(nn.Module):
         return Style(code, tokens, torch.ones_like(tokens[..., 0]))
 
     def default(self, batch: int) -> Style:
-        """Return the learned style for B samples."""
+        """Return the default style for B samples."""
         tokens = self.default_tokens.expand(batch, -1, -1)
         return Style(self.default_code.expand(batch, -1), tokens, torch.ones_like(tokens[..., 0]))
 
 
-def scaled(stills: Tensor, size: int) -> Tensor:
-    """Scale stills (N,3,H,W) so that their shorter side has ``size`` pixels."""
-    factor = size / min(stills.shape[-2:])
-    shape = [max(size, round(side * factor)) for side in stills.shape[-2:]]
+def resize_shorter_side(stills: Tensor, size: int) -> Tensor:
+    """Resize images (N,3,H,W) to a shorter side of ``size`` pixels."""
+    scale = size / min(stills.shape[-2:])
+    shape = [max(size, round(side * scale)) for side in stills.shape[-2:]]
     return F.interpolate(stills, shape, mode="bilinear", antialias=True)
 
 
-def blend(styles: Sequence[Style], weights: Sequence[float]) -> Style:
-    """Mix styles of the same samples: the mean of their codes, and all their tokens, which count by the weights.
+def blend_styles(styles: Sequence[Style], weights: Sequence[float]) -> Style:
+    """Blend styles of the same samples: weighted mean of the codes, and all tokens with these weights.
 
     Raises:
-        AnimegenError: if there are not as many weights as styles, one is negative, or all are 0.
+        AnimegenError: if there is not one weight per style, one is negative, or all are 0.
     """
     if len(styles) != len(weights) or not styles or min(weights) < 0 or sum(weights) <= 0:
         raise AnimegenError(
-            f"{len(styles)} styles cannot be blended by the weights {list(weights)}: give one for each, none negative,"
-            " and not all 0."
+            f"{len(styles)} styles cannot be blended with the weights {list(weights)}: give one per style, none"
+            " negative, and not all 0."
         )
     shares = [weight / sum(weights) for weight in weights]
     code = sum((share * style.code for share, style in zip(shares, styles, strict=True)), torch.zeros(()))
@@ -92,54 +95,59 @@ def blend(styles: Sequence[Style], weights: Sequence[float]) -> Style:
 
 
 class AdaNorm(nn.Module):
-    """A norm whose scale and shift come from the style's code (AdaIN: Huang and Belongie 2017, with the code learned).
+    """Norm with scale and shift predicted from the style code (AdaIN, Huang and Belongie 2017).
 
-    ``(1 + rho) norm(x) + beta`` with ``rho, beta`` linear in the code; both begin at 0. The scale is predicted as it
-    is, never as the root of a predicted variance, so that no code whatever makes it NaN.
+    ``(1 + rho) norm(x) + beta`` with ``rho`` and ``beta`` linear in the code, initially 0. The scale is predicted
+    directly, not as the root of a variance, so it is finite for any code.
 
     Args:
-        channels: of the maps.
+        channels: channels of the maps.
         code: size of the code.
-        kind: ``instance`` (AdaIN) or ``layer``, see :func:`~animegen.nn.norm.make_norm`; of each frame by itself.
+        kind: ``instance`` (AdaIN) or ``layer``, see :func:`~animegen.nn.norm.make_norm`; per frame.
     """
 
     def __init__(self, channels: int, code: int, kind: str = "instance") -> None:
         super().__init__()
         self.norm = make_norm(kind, channels)
-        for name in ("weight", "bias"):  # its scale and shift are those of the code
+        for name in ("weight", "bias"):  # scale and shift come from the code
             self.norm.register_parameter(name, None)
         self.affine = nn.Linear(code, 2 * channels)
         nn.init.zeros_(self.affine.weight)
         nn.init.zeros_(self.affine.bias)
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
-        """Normalise maps (N,C,H,W) by codes (N,Z); shape and dtype stay."""
+        """Map (N,C,H,W) and codes (N,Z) to the same shape and dtype."""
         scale, shift = self.affine(code).to(x.dtype)[..., None, None].chunk(2, 1)
         return torch.addcmul(shift, self.norm(x), 1 + scale)
 
 
 class FusionBlock(nn.Module):
-    """Brings a style into maps: ``x + eta g_c g_t conv(lrelu(conv(a)))``, where ``a`` depends on the kind of fusion.
+    """Apply a style to feature maps: ``x + eta g_c g_t conv(lrelu(conv(a)))``, where ``a`` depends on ``kind``.
 
-    =============  =================================================================================================
-    ``attention``  AdaAttN (Liu et al. 2021): each place reads from the tokens the mean and the deviation that its
-                   normalised map is given
+    =============  ==============================================================================================
+    ``kind``       ``a``
+    =============  ==============================================================================================
+    ``attention``  AdaAttN (Liu et al. 2021): the normalised maps, with mean and standard deviation per position
+                   from attention to the style tokens
     ``gate``       the maps, each channel scaled by a sigmoid of the code
-    ``adain``      :class:`AdaNorm` by the code
+    ``adain``      :class:`AdaNorm` with the code
     ``none``       the normalised maps
-    =============  =================================================================================================
+    =============  ==============================================================================================
 
-    ``g_c`` is a sigmoid of the code (not with ``none``). ``g_t`` is a sigmoid of ``a`` and of what the memory holds
-    there, which can veto that a place is drawn anew. ``eta`` begins at 0.1.
+    The gate ``g_c`` is a sigmoid of the code (not with ``none``). The gate ``g_t`` is a sigmoid of ``a`` and of the
+    hidden maps of the memory, which can suppress changes of a position. ``eta`` is learned, initially 0.1.
 
     Args:
-        channels: of the maps.
-        code: size of the style's code and tokens.
-        memory: channels of the memory's hidden maps at this scale, 0 without.
+        channels: channels of the maps.
+        code: size of the code and of the tokens.
+        memory: channels of the hidden maps of the memory at this resolution; 0 for none.
         kind: see above.
-        kernel: how attention weighs tokens: ``cosine``, ``1 + cos(q, k)`` (AdaAttN for video: smooth in the query, so
-            that little changes do not flip the token that is read), ``softmax`` of ``q k / sqrt(d)``, or ``linear``,
-            ``q k / sqrt(d)`` as it is (MCCNet).
+        kernel: attention weights: ``cosine``, ``1 + cos(q, k)`` (AdaAttN for video; smooth in the query, so that small
+            changes do not switch between tokens), ``softmax`` of ``q k / sqrt(d)``, or ``linear``, ``q k / sqrt(d)``
+            (MCCNet).
+
+    Raises:
+        AnimegenError: for an unknown kind or kernel.
     """
 
     def __init__(
@@ -170,21 +178,21 @@ class FusionBlock(nn.Module):
 
         Args:
             x: the maps.
-            style: of each of the N frames.
-            memory: (N,memory,H,W).
+            style: the style of each of the N frames.
+            memory: hidden maps (N,memory,H,W).
 
         Returns:
-            the maps, and what each place read from each token, (N,HW,K), if the kind is ``attention``.
+            the maps, and the attention weights (N,HW,K) if the kind is ``attention``.
         """
-        a, shares = self._fused(x, style)
+        a, attention = self._fuse(x, style)
         y = self.second(F.leaky_relu(self.first(a), SLOPE))
         if self.channel_gate is not None:
             y = y * torch.sigmoid(self.channel_gate(style.code)).to(y.dtype)[..., None, None]
         if self.time_gate is not None and memory is not None:
             y = y * torch.sigmoid(self.time_gate(torch.cat([a.to(memory.dtype), memory], 1))).to(y.dtype)
-        return x + (self.eta * y).to(x.dtype), shares
+        return x + (self.eta * y).to(x.dtype), attention
 
-    def _fused(self, x: Tensor, style: Style) -> tuple[Tensor, Tensor | None]:
+    def _fuse(self, x: Tensor, style: Style) -> tuple[Tensor, Tensor | None]:
         if self.kind == "gate":
             return x * torch.sigmoid(self.scale(style.code)).to(x.dtype)[..., None, None], None
         if self.kind == "adain":
@@ -196,20 +204,20 @@ class FusionBlock(nn.Module):
         key, value = self.key(self.token_norm(style.tokens)), self.value(style.tokens)  # (N,K,C)
         with torch.autocast(x.device.type, enabled=False):
             query, key, value = (at_least_float32(part) for part in (query, key, value))
-            shares = self._shares(query, key, style.weights.to(query.dtype))
-            mean = shares @ value
-            # The epsilon inside the root: its slope at 0 is infinite.
-            deviation = ((shares @ value.square() - mean.square()).relu() + _EPS).sqrt()
+            weights = self._attention(query, key, style.weights.to(query.dtype))
+            mean = weights @ value
+            # With the epsilon inside the root, since its derivative at 0 is infinite.
+            deviation = ((weights @ value.square() - mean.square()).relu() + _EPS).sqrt()
             mean, deviation = (part.transpose(1, 2).unflatten(2, x.shape[-2:]) for part in (mean, deviation))
-            return (deviation * normed + mean).to(x.dtype), shares
+            return (deviation * normed + mean).to(x.dtype), weights
 
-    def _shares(self, query: Tensor, key: Tensor, weights: Tensor) -> Tensor:
-        """Return how much each place reads from each token, (N,HW,K)."""
+    def _attention(self, query: Tensor, key: Tensor, weights: Tensor) -> Tensor:
+        """Return the attention weights (N,HW,K)."""
         weights = weights.unsqueeze(1)
         if self.kernel == "cosine":
             cosine = F.normalize(query, dim=-1) @ F.normalize(key, dim=-1).transpose(1, 2)
-            shares = (1 + cosine) * weights
-            return shares / shares.sum(-1, keepdim=True).clamp_min(1e-8)
+            attention = (1 + cosine) * weights
+            return attention / attention.sum(-1, keepdim=True).clamp_min(1e-8)
         products = query @ key.transpose(1, 2) / query.shape[-1] ** 0.5
         if self.kernel == "softmax":
             return torch.softmax(products + weights.log(), -1)

@@ -42,7 +42,7 @@ def take(model: Shows, folder: Path, samples: int = 2) -> EventAccumulator:
         precision_plugin=Precision(),
         is_global_zero=True,
     )
-    Previews(every=500, samples=samples).take(trainer, model)
+    Previews(every=500, samples=samples).save(trainer, model)
     logger.finalize("success")
     return EventAccumulator(str(folder)).Reload()
 

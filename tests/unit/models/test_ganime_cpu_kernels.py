@@ -1,4 +1,4 @@
-"""Linear layers and attention are computed in faster ways than torch's usual ones: with the same results."""
+"""The CPU kernels return the same results as torch's public functions."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from animegen.models.ganime.networks import products
+from animegen.models.ganime.networks import cpu_kernels
 from animegen.models.ganime.networks.blocks import norm
-from animegen.models.ganime.networks.products import attended, linear, packed, spans
+from animegen.models.ganime.networks.cpu_kernels import attention, linear, prepacked, query_chunks
 
 
 def parts(queries: int, keys: int, batch: int = 2) -> tuple[Tensor, Tensor, Tensor]:
@@ -32,38 +32,38 @@ def test_attention_is_what_it_is_by_definition(queries: int, dtype: torch.dtype,
     query, key, value = parts(queries, 9)
     expected = by_definition(query, key, value)
     with torch.no_grad():
-        found = attended(*(part.to(dtype) for part in (query, key, value)), None, 0.0)
+        found = attention(*(part.to(dtype) for part in (query, key, value)), None, 0.0)
     assert found.dtype == dtype
     assert torch.allclose(found.double(), expected, atol=close)
-    assert torch.allclose(attended(query, key, value, None, 0.0).double(), expected, atol=1e-6)  # with gradients
+    assert torch.allclose(attention(query, key, value, None, 0.0).double(), expected, atol=1e-6)  # with gradients
 
 
 def test_chunks_know_what_all_and_what_any_of_their_queries_see(monkeypatch: pytest.MonkeyPatch) -> None:
     levels = torch.tensor([0, 0, 0, 1, 2, 3])
     mask = levels.unsqueeze(1) >= levels
-    monkeypatch.setattr(products, "_CHUNK", 3)
-    assert spans(mask) == [(0, 3, 3, 3), (3, 6, 4, 6)]
+    monkeypatch.setattr(cpu_kernels, "_CHUNK", 3)
+    assert query_chunks(mask) == [(0, 3, 3, 3), (3, 6, 4, 6)]
     mask[4, 0] = False  # a hole: nothing is shared from there on
-    assert spans(mask) == [(0, 3, 3, 3), (3, 6, 0, 6)]
-    monkeypatch.setattr(products, "_CHUNK", 5)
-    assert [chunk[:2] for chunk in spans(mask)] == [(0, 6)]
+    assert query_chunks(mask) == [(0, 3, 3, 3), (3, 6, 0, 6)]
+    monkeypatch.setattr(cpu_kernels, "_CHUNK", 5)
+    assert [chunk[:2] for chunk in query_chunks(mask)] == [(0, 6)]
 
 
 @pytest.mark.parametrize("chunk", [2, 3, 100])
 def test_masked_attention_and_its_gradients_are_those_of_the_fused_kernel(
     chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(products, "_CHUNK", chunk)
+    monkeypatch.setattr(cpu_kernels, "_CHUNK", chunk)
     torch.manual_seed(1)
     mask = torch.rand(7, 7) < 0.5
     mask |= torch.eye(7, dtype=torch.bool)
     inputs = [part.double().requires_grad_() for part in parts(7, 7)]
-    assert torch.autograd.gradcheck(lambda *three: products.MaskedAttention.apply(*three, mask), inputs)
-    found = products.MaskedAttention.apply(*inputs, mask)
+    assert torch.autograd.gradcheck(lambda *three: cpu_kernels.MaskedAttention.apply(*three, mask), inputs)
+    found = cpu_kernels.MaskedAttention.apply(*inputs, mask)
     assert torch.allclose(found, by_definition(*inputs, mask), atol=1e-12)
-    # In bfloat16, as in training: nearer than its rounding, and the same way through `attended`.
+    # In bfloat16, as in training: nearer than its rounding, and the same way through `attention`.
     half = [part.detach().bfloat16().requires_grad_() for part in inputs]
-    read = attended(*half, mask, 0.0)
+    read = attention(*half, mask, 0.0)
     assert read.grad_fn is not None
     assert "MaskedAttention" in read.grad_fn.name()
     assert torch.allclose(read.double(), found, atol=3e-2)
@@ -85,8 +85,8 @@ def test_a_linear_layer_without_gradients_is_that_with_gradients(dtype: torch.dt
     with torch.no_grad():
         plain = linear(layer, x, gelu)
         assert torch.allclose(plain, expected, atol=close)
-        with packed(layer, 10):
-            if products._PACK is not None:
+        with prepacked(layer, 10):
+            if cpu_kernels._PACK is not None:
                 assert "packed" in layer.__dict__
             assert torch.allclose(linear(layer, x, gelu), plain, atol=close)
             assert torch.allclose(linear(layer, x[:, :1], gelu), plain[:, :1], atol=close)  # another number of rows
@@ -95,15 +95,15 @@ def test_a_linear_layer_without_gradients_is_that_with_gradients(dtype: torch.dt
             assert linear(layer, x).dtype == torch.bfloat16
 
 
-def test_without_onednn_torchs_own_way_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_onednn_torchs_own_functions_are_called(monkeypatch: pytest.MonkeyPatch) -> None:
     layer, x = nn.Linear(24, 40), torch.randn(2, 5, 24)
-    monkeypatch.setattr(products, "_ONEDNN", None)
-    monkeypatch.setattr(products, "_PACK", None)
-    with torch.no_grad(), packed(layer, 10):
+    monkeypatch.setattr(cpu_kernels, "_ONEDNN", None)
+    monkeypatch.setattr(cpu_kernels, "_PACK", None)
+    with torch.no_grad(), prepacked(layer, 10):
         assert torch.equal(linear(layer, x), layer(x))
         query, key, value = parts(5, 9)
         assert torch.allclose(
-            attended(query, key, value, None, 0.0).double(), by_definition(query, key, value), atol=1e-6
+            attention(query, key, value, None, 0.0).double(), by_definition(query, key, value), atol=1e-6
         )
 
 
@@ -118,7 +118,9 @@ def test_group_norm_goes_backward_as_torchs_own(dtype: torch.dtype) -> None:
         torch.manual_seed(1)
         x = (torch.randn(2, 8, 6, 5) + 1).to(dtype).to(memory_format=order).requires_grad_()
         y = made(x)
-        assert ("Turned" in type(y.grad_fn).__name__) == (dtype == torch.bfloat16 and order == torch.channels_last)
+        assert ("ContiguousBackward" in type(y.grad_fn).__name__) == (
+            dtype == torch.bfloat16 and order == torch.channels_last
+        )
         found.append([y, *torch.autograd.grad(y, (x, made.weight, made.bias), gradient.to(dtype))])
     # The other one's picture gradient is in the other order of memory.
     assert found[0][1].is_contiguous(memory_format=torch.channels_last)

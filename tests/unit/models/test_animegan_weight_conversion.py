@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from animegen.engine.checkpoint import load_model
-from animegen.engine.weight_conversion import choose_importer, read_state, translate
+from animegen.engine.weight_conversion import choose_conversion, convert, read_state
 from animegen.errors import AnimegenError
-from animegen.inference.import_weights import import_weights, importers
+from animegen.inference.import_weights import conversions, import_weights
 from animegen.models.animegan.networks import AnimeGANv2
 from tests.unit.models.ports import PORTS, draw, weights
 
@@ -30,7 +30,7 @@ def test_the_same_pictures(port: str, words: list[str], aligned: bool, tmp_path:
     state = weights(port)
     torch.save(state, tmp_path / "theirs.pt")
     report = import_weights(tmp_path / "theirs.pt", tmp_path / "ours.ckpt", words=words)
-    assert (report.importer.name, report.tensors) == (port, len(state))
+    assert (report.conversion.name, report.tensors) == (port, len(state))
     assert report.parameters == sum(value.numel() for value in state.values())
     photo = torch.rand(2, 3, 32, 44) * 2 - 1
     expected = draw(port, state, photo, aligned)
@@ -44,14 +44,14 @@ def test_the_same_pictures(port: str, words: list[str], aligned: bool, tmp_path:
 def test_every_tensor_of_the_full_width_has_its_place(port: str, parameters: int) -> None:
     state = weights(port, share=1)
     assert sum(value.numel() for value in state.values()) == parameters
-    importer = choose_importer(state, importers(), "auto", Path("x.pt"))
-    assert importer.name == port
+    conversion = choose_conversion(state, conversions(), "auto", Path("x.pt"))
+    assert conversion.name == port
     network = AnimeGANv2(output_bias=PORTS[port][2])
     shapes = {name: value.shape for name, value in network.state_dict().items()}
-    renamed = translate(state, importer, shapes, Path("x.pt"))
+    renamed = convert(state, conversion, shapes, Path("x.pt"))
     assert renamed.keys() == shapes.keys()
     network.load_state_dict(renamed)
-    assert len({importer.rename(key) for key in state}) == len(state)
+    assert len({conversion.rename(key) for key in state}) == len(state)
 
 
 def test_half_precision_and_every_usual_wrapping(tmp_path: Path) -> None:
@@ -75,21 +75,21 @@ def test_strict() -> None:
     port = "animegan2-pytorch"
     state = weights(port)
     shapes = {name: value.shape for name, value in AnimeGANv2(width=0.25).state_dict().items()}
-    importer = choose_importer(state, importers(), "auto", Path("x.pt"))
+    conversion = choose_conversion(state, conversions(), "auto", Path("x.pt"))
     state["block_a.0.2.weight"] = torch.zeros(9)
     state["extra.weight"] = state.pop("block_b.0.1.weight")
     with pytest.raises(AnimegenError) as error:
-        translate(state, importer, shapes, Path("x.pt"))
+        convert(state, conversion, shapes, Path("x.pt"))
     assert str(error.value) == (
-        "'x.pt' is no complete generator of animegan2-pytorch; 1 tensor missing: block_b.0.1.weight; 1 tensor unknown:"
-        " extra.weight; 1 tensor of another shape: block_a.0.2.weight (9 instead of 8)."
+        "'x.pt' is not a complete generator of animegan2-pytorch; 1 tensor missing: block_b.0.1.weight; 1 tensor"
+        " unknown: extra.weight; 1 tensor of another shape: block_a.0.2.weight (9 instead of 8)."
     )
 
 
 def test_weights_that_are_not_finite() -> None:
     state = weights("pytorch-animegan")
-    importer = choose_importer(state, importers(), "pytorch-animegan", Path("x.pt"))
+    conversion = choose_conversion(state, conversions(), "pytorch-animegan", Path("x.pt"))
     shapes = {name: value.shape for name, value in AnimeGANv2(width=0.25, output_bias=True).state_dict().items()}
     state["decode_blocks.0.bias"][1] = float("nan")
     with pytest.raises(AnimegenError, match=r"not finite in decode_blocks.0.bias"):
-        translate(state, importer, shapes, Path("x.pt"))
+        convert(state, conversion, shapes, Path("x.pt"))
