@@ -51,7 +51,7 @@ def description(option: str) -> str:
 def comment(path: Path) -> str:
     """Return the first sentence of the comment at the head of a file."""
     lines: list[str] = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text("utf-8").splitlines():
         if not line.startswith("#"):
             break
         if not line.startswith("# @package"):

@@ -153,7 +153,7 @@ def bring_together(
     sides, by_movie = divide(kept, curation.holdout)
     for side, names in sides.items():
         with completed(place / LISTS[side]) as hidden:
-            hidden.write_text("".join(f"{name}\n" for name in names))
+            hidden.write_text("".join(f"{name}\n" for name in names), "utf-8")
     settings = asdict(curation) | {"version": __version__}
     write_report(place, records, clips, repeats, sides, by_movie, movies, settings)
     return {side: len(names) for side, names in sides.items()}

@@ -69,7 +69,7 @@ class Evaluation:
         place = folder.path
         with folder.replacing(SCORE_FILES, old=SCORE_FILES, until=SCORE_FILES[-1]):
             with completed(place / "table.md") as hidden:
-                hidden.write_text(self.markdown)
+                hidden.write_text(self.markdown, "utf-8")
             image_strip(self.rows, self.headers, place / "strip.png", overwrite=True)
             save_samples(self.headers, self.rows, place / "samples")
             if (figure := pareto_plot(of_result(self.result))) is not None:

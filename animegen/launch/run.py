@@ -281,7 +281,7 @@ def begin(plan: Plan, parts: Parts) -> None:
     }
     for name, text in texts.items():
         with completed(plan.folder / "config" / name) as hidden:
-            hidden.write_text(text)
+            hidden.write_text(text, "utf-8")
     show_config(parts.trainer, plan.config, plan.step)
 
 

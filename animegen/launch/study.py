@@ -182,7 +182,7 @@ def compose_study(name: str, words: Sequence[str] = ()) -> DictConfig:
         words: overrides of the study's own keys.
     """
     path = find_study(name)
-    if "@package _global_" not in path.read_text().partition("\n")[0]:
+    if "@package _global_" not in path.read_text("utf-8").partition("\n")[0]:
         raise AnimegenError(f"The study '{path}' must begin with the line '# @package _global_'.")
     _register()
     folders = ",".join(quoted(f"file://{root}") for root in study_roots() if (root / "study").is_dir())

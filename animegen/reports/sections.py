@@ -140,6 +140,7 @@ def write_page(folder: Path) -> None:
         sections = make_sections(rows, {"baseline": None, "metrics": None, "samples": None})
         command = [str(run.record["command"])] if "command" in run.record else []
         with completed(folder / REPORT) as hidden:
-            hidden.write_text(page(f"Run {folder}", "", command, sections, rows, gallery(run)))
+            html = page(f"Run {folder}", "", command, sections, rows, gallery(run))
+            hidden.write_text(html, "utf-8", "backslashreplace")
     except (AnimegenError, OSError, ValueError) as error:
         log.warning("there is no report.html: %s", error)

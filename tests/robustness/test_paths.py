@@ -14,6 +14,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+import animegen.curation.options
+import animegen.inference.options
+import animegen.reports.options  # noqa: F401  # they declare the keys
+from animegen.config.options import Options, keys_of
 from tests.support import refused, tiny, train
 from tests.video_support import noise, write_film
 
@@ -39,7 +43,7 @@ COMMANDS = {
     "prepare import": (["import={folder}", "output={new}"], ["import"], ["output"]),
     "prepare film": (["film=photo", "shots=[3]", "side=32", "output={new}.mp4"], [], ["output"]),
     "bench": (["data=video", "seconds=0.1", "input={video}"], ["input"], ["output"]),
-    "compare": (["{run}"], [""], ["output"]),
+    "compare": (["{run}"], [""], ["output", "study=toy record"]),
     "evaluate": (
         ["checkpoint={run}", "device=cpu", "samples=1", "features=none"],
         ["checkpoint", "data=unpaired/folders data.anime={folder} data.photos", "benchmark=clips benchmark.film"],
@@ -62,6 +66,8 @@ COMMANDS = {
         ["output"],
     ),
 }
+#: Keys that name folders which are only searched.
+SEARCHED = {"runs"}
 TRIED = [
     pytest.param(
         *(command, key, is_output),
@@ -194,3 +200,17 @@ def test_names_that_are_not_valid_utf_8_are_used(
         record = json.loads((output / "run.json").read_text())
         assert record["status"] in ("trained", "finished")
         assert str(folder) in json.dumps(record["config"], ensure_ascii=False)
+
+
+def test_every_declared_path_is_tried() -> None:
+    every: list[type[Options]] = [*Options.__subclasses__()]
+    for options in every:  # it grows
+        every += options.__subclasses__()
+    named = {options.command: options for options in every if options.command}
+    assert {"stylize", "interpolate", "generate", "export", "import", "prepare", "compare"} <= named.keys()
+    for command, options in named.items():
+        module = {"import": "import_weights"}.get(command, command)
+        tried = [keys for name, keys in COMMANDS.items() if name.split(" ")[0] == module]
+        tried_keys = {key.split(" ")[-1].partition("=")[0] for _, *lists in tried for keys in lists for key in keys}
+        declared = {"" if key.declaration.positional else key.name for key in keys_of(options) if key.declaration.path}
+        assert declared - SEARCHED <= tried_keys, command
