@@ -1,7 +1,7 @@
-"""Data: sources of pictures, views that shape them into samples, and the one data module.
+"""Data: sources of images, views that turn them into samples, and the data module.
 
-``source -> view -> uint8 batch -> device -> augment -> [-1, 1]``. All order and chance is a function of the
-seed and of sample numbers (:mod:`animegen.data.sampler`).
+``source -> view -> uint8 batch -> device -> augment -> [-1, 1]``. Order and randomness are a function of
+the seed and of sample numbers (:mod:`animegen.data.sampler`).
 """
 
 from animegen.data.augment import Augment

@@ -1,4 +1,4 @@
-"""Augmentation of whole batches on their device, with chance that depends on the sample number alone."""
+"""Augmentation of batches on their device; randomness depends on the sample number only."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _LUMA = (0.299, 0.587, 0.114)
 
 
 class Augment:
-    """Random crop, horizontal flip and colour jitter of uint8 batches, which leave as float in [-1, 1].
+    """Random crop, horizontal flip and colour jitter of uint8 batches, converted to float in [-1, 1].
 
-    Every draw is a hash of (seed, key, sample number): the same on every device, in every batch and
-    after every interruption.
+    Every random number is a hash of (seed, key, sample number), so it is the same on every device, in every batch and
+    after a resume.
 
     Args:
-        image_size: side of the crop in pixels; the pictures must be at least as big.
+        image_size: side of the crop in pixels; images must be at least as large.
         flip: mirror half of the samples.
         jitter: colour jitter of the entries in ``jitter_keys``, 0 (none) to 1: brightness and saturation are
             each multiplied by a factor from [1 - jitter, 1 + jitter].
-        jitter_keys: batch keys that are jittered. Never jitter the anime: its colours are what is learnt.
-        seed: selects the draws.
+        jitter_keys: batch keys that are jittered. Do not jitter the anime, whose colours are the target.
+        seed: seed of the random numbers.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Augment:
         Args:
             batch: images and clips, uint8 ``(B, ..., 3, H, W)``, and ``sample``, int64 ``(B,)``. The frames
                 of a clip are augmented alike. Entries of other types pass through.
-            aligned: groups of keys that share their crop and flip; all others draw for themselves.
+            aligned: groups of keys that share crop and flip; other keys are independent.
 
         Returns:
             a new batch: float32 in [-1, 1], sides ``image_size``.
@@ -71,19 +71,19 @@ class Augment:
         return out
 
     def _window(self, images: Tensor, sample: Tensor, key: str) -> tuple[Tensor, Tensor]:
-        """Draw which rows and columns of each sample are kept, int64 ``(B, image_size)`` each."""
+        """Return the rows and columns of the random crop of each sample, int64 ``(B, image_size)`` each."""
         size = self.image_size
         height, width = images.shape[-2:]
         if min(height, width) < size:
             raise AnimegenError(
-                f"The pictures '{key}' have {width}x{height} pixels, too few for crops of {size}:"
+                f"The images '{key}' have {width}x{height} pixels, too few for crops of {size}:"
                 f" set data.load_size to at least {size}."
             )
         draws = torch.arange(3, device=sample.device)
         bits = random_bits(
             counter_hash_tensor(counter_hash(self.seed, "window", key), sample[:, None], draws)
         )  # (B, 3)
-        # In integers, since a float32 product may round up to the first place outside.
+        # In integers, since a float32 product may round up to the first index outside.
         top = (bits[:, 0:1] * (height - size + 1)) >> 24
         left = (bits[:, 1:2] * (width - size + 1)) >> 24
         steps = torch.arange(size, device=sample.device)
@@ -105,12 +105,12 @@ class Augment:
 
 
 def is_image(value: Tensor) -> bool:
-    """Tell pictures ``(B, 3, H, W)`` and clips ``(B, T, 3, H, W)``, uint8, from other entries of a batch."""
+    """Tell whether an entry of a batch is uint8 images ``(B, 3, H, W)`` or clips ``(B, T, 3, H, W)``."""
     return isinstance(value, Tensor) and value.dtype == torch.uint8 and value.ndim >= 4
 
 
 def take(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Return ``images[b, ..., rows[b], columns[b]]``: for each sample its own rows and columns.
+    """Return ``images[b, ..., rows[b], columns[b]]``, with different rows and columns for each sample.
 
     Args:
         images: ``(B, ..., H, W)``.
@@ -123,6 +123,6 @@ def take(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     batch, *channels, height, width = images.shape
     places = (rows[:, :, None] * width + columns[:, None, :]).flatten(1)
     flat = images.reshape(batch, -1, height * width)
-    # One gather for crop and flip together: four times as fast as indexing with [b, :, rows, columns].
+    # One gather for crop and flip is four times as fast as indexing with [b, :, rows, columns].
     taken = flat.gather(2, places[:, None].expand(-1, flat.shape[1], -1))
     return taken.view(batch, *channels, rows.shape[1], columns.shape[1])

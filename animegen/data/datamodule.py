@@ -1,4 +1,4 @@
-"""The one data module: any views, for any model."""
+"""The data module, for any views and any model."""
 
 from __future__ import annotations
 
@@ -27,33 +27,32 @@ SMOOTH_MODES = ("none", "online", "disk")
 
 
 class AnimeDataModule(pl.LightningDataModule):
-    """Views in, batches on the device out: float in [-1, 1], augmented when training.
+    """Data loaders over views; batches are converted to float in [-1, 1] and augmented on the device.
 
-    It has no state. Where a resumed training goes on follows from the ``train_step`` of the module, and
-    all chance from the sample numbers, so neither workers nor processes change what is trained on
-    (processes share out the global batch: n of them with batch size B train as one with n * B).
+    It has no state. The position of a resumed training follows from the ``train_step`` of the module, and all random
+    numbers follow from the sample numbers. So neither the number of workers nor of processes changes the samples: n
+    processes with batch size B train on the same global batches as one with n * B.
 
     Args:
         train: endless view for training, ``shuffle=True``.
         val: finite view for validation and previews, ``shuffle=False``; ``None``: no validation, and previews show
             training samples.
         test: finite view for the final evaluation.
-        stills: finite view of pictures ``anime`` in the style, which evaluation compares outputs with as a set; the
-            only yardstick where the photos have no true anime.
+        stills: finite view of images ``anime`` in the style, with which evaluation compares the set of outputs; the
+            only reference if the photos have no drawings.
         batch_size: samples per process and training step.
         val_batch_size: samples per batch of validation and test; by default ``batch_size``.
         num_workers: processes that load training data; 0 loads in the main process.
-        augment: what happens on the device; ``None`` converts to [-1, 1] only.
+        augment: augmentation on the device; ``None`` only converts to [-1, 1].
         smooth: edge-smoothed anime, the entry ``smooth`` of a training batch: ``none``, ``online`` (made from the
             augmented anime on the device) or ``disk`` (the training view reads it).
         pin_memory: ``None`` decides by the device.
-        repeat_first_batch: train on the same batch again and again; a model that cannot learn it has a defect.
-        settings: any further plain values. They do nothing here: nested configuration nodes
-            interpolate them (``data.style``, ``data.photos``, ...), so that a user sets one short key, and
-            they are kept in :attr:`settings` for the record.
+        repeat_first_batch: train on the first batch only, a check that a model can overfit.
+        settings: further plain values, not used here. Nested configuration nodes interpolate them (``data.style``,
+            ``data.photos``, ...), so that users set one short key. They are kept in :attr:`settings`.
 
     Raises:
-        AnimegenError: for wrong values, and for a setting that looks like one of the other arguments mistyped.
+        AnimegenError: for invalid values, and for a setting whose name resembles an argument.
     """
 
     def __init__(
@@ -89,7 +88,7 @@ class AnimeDataModule(pl.LightningDataModule):
         self.settings = settings
 
     def setup(self, stage: str) -> None:
-        """Prepare the views of a stage (``fit``, ``validate``, ``test``) and find mistakes before training begins."""
+        """Prepare and check the views of a stage (``fit``, ``validate``, ``test``)."""
         views = {
             "fit": {"train": self.train, "val": self.val},
             "validate": {"val": self.val},
@@ -103,14 +102,14 @@ class AnimeDataModule(pl.LightningDataModule):
             self._check_smooth(self.train.sources)
 
     def teardown(self, stage: str) -> None:
-        """Say how many broken files there were."""
+        """Log the number of broken files."""
         views = [view for view in (self.train, self.val, self.test, self.stills) if view is not None]
         count = sum(view.skipped for view in views)
         if count:
-            log.warning("%d broken picture files were skipped; each was named above.", count)
+            log.warning("%d broken image files were skipped; each was named above.", count)
 
     def train_dataloader(self) -> DataLoader:
-        """Return the endless loader, which begins at the batch where training stands."""
+        """Return the endless loader, starting at the current batch of the training."""
         rank, world_size = self._place()
         sampler = ResumableBatchSampler(
             self.batch_size, self._train_step, rank, world_size, repeat=self.repeat_first_batch
@@ -118,15 +117,15 @@ class AnimeDataModule(pl.LightningDataModule):
         return self._loader(self.train, sampler, self.num_workers)
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
-        """Return the loader of the validation view, or nothing without one."""
+        """Return the loader of the validation view; empty if there is none."""
         return self._finite(self.val)
 
     def test_dataloader(self) -> DataLoader | list[DataLoader]:
-        """Return the loader of the test view, or nothing without one."""
+        """Return the loader of the test view; empty if there is none."""
         return self._finite(self.test)
 
     def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
-        """Finish a batch on its device: augment when training; uint8 becomes [-1, 1]."""
+        """Augment a training batch on its device and convert uint8 to [-1, 1]."""
         trainer = self.trainer
         training = trainer is not None and trainer.training
         batch = self.finish_training(batch) if training else self.finish(batch)
@@ -134,14 +133,14 @@ class AnimeDataModule(pl.LightningDataModule):
         return batch if trainer is None else trainer.precision_plugin.convert_input(batch)
 
     def finish_training(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return a uint8 training batch augmented, in [-1, 1], with ``smooth`` if that is made online."""
+        """Return a uint8 training batch augmented, in [-1, 1], with ``smooth`` if it is computed online."""
         batch = self.augment(batch, self.train.aligned) if self.augment else _convert(batch)
         if self.smooth == "online":
             batch["smooth"] = edge_smooth(batch["anime"])
         return batch
 
     def finish(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return a uint8 batch for evaluation: whole pictures, in [-1, 1]."""
+        """Return a uint8 batch for evaluation: whole images, in [-1, 1]."""
         return _convert(batch)
 
     def preview_batch(self, count: int) -> dict[str, Tensor]:
@@ -152,12 +151,12 @@ class AnimeDataModule(pl.LightningDataModule):
         if view is None:
             return []
         sampler = ShardedBatchSampler(len(view), self.val_batch_size, *self._place())
-        # No workers: between two validations they would only hold memory, and reading is little work beside it.
+        # Without workers, which would hold memory between validations; reading is a small part of the work.
         return self._loader(view, sampler, workers=0)
 
     def _loader(self, view: View, sampler: Sampler[list[int]], workers: int) -> DataLoader:
-        # A loader draws a seed for its workers whenever an iteration begins; from a generator of its own, so
-        # that a resumed run does not draw more from the global one than an uninterrupted run.
+        # A loader draws a seed for its workers at the start of every iteration. It has its own generator, so that a
+        # resumed run draws as many numbers from the global generator as an uninterrupted one.
         generator = torch.Generator()
         generator.manual_seed(0)
         on_cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
@@ -177,12 +176,12 @@ class AnimeDataModule(pl.LightningDataModule):
         return int(getattr(module, "train_step", 0))
 
     def _place(self) -> tuple[int, int]:
-        """Return the number of this process and how many there are."""
+        """Return the rank of this process and the number of processes."""
         if self.trainer is None or self.trainer.world_size == 1:
             return 0, 1
         if getattr(self.trainer._accelerator_connector, "use_distributed_sampler", False):
             raise AnimegenError(
-                "animegen shares out the samples among processes itself: set trainer.use_distributed_sampler=false."
+                "The data module distributes samples over processes itself: set trainer.use_distributed_sampler=false."
             )
         return self.trainer.global_rank, self.trainer.world_size
 
@@ -192,7 +191,7 @@ class AnimeDataModule(pl.LightningDataModule):
             raise AnimegenError(f"data.{name} must be a view with shuffle={word}: set data.{name}.shuffle={word}.")
         if self.augment is not None and view.size < self.augment.image_size:
             raise AnimegenError(
-                f"data.{name} makes pictures of {view.size} pixels, but {self.augment.image_size} are wanted"
+                f"data.{name} makes images of {view.size} pixels, but {self.augment.image_size} are wanted"
                 f" (data.image_size): set data.load_size to at least {self.augment.image_size}."
             )
 
@@ -205,7 +204,7 @@ class AnimeDataModule(pl.LightningDataModule):
         if ("smooth" in sources) != (self.smooth == "disk"):
             has = "reads" if "smooth" in sources else "does not read"
             raise AnimegenError(
-                f"data.smooth={self.smooth}, but the training view {has} smoothed pictures: set data.smooth="
+                f"data.smooth={self.smooth}, but the training view {has} smoothed images: set data.smooth="
                 f"{'disk' if 'smooth' in sources else 'online'}."
             )
 
@@ -215,11 +214,10 @@ def _convert(batch: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 class _Loader(DataLoader):
-    """A loader whose workers may use OpenCV, and whose errors read the same with workers as without.
+    """Data loader whose workers may use OpenCV, and whose error messages do not depend on workers.
 
-    A forked process inherits the belief in OpenCV's threads but not the threads, and then waits for
-    them for ever, at its first large picture or when it is told to use fewer. So they are put
-    to rest while workers are forked. (The workers are the parallelism: each keeps to one thread.)
+    A forked process inherits the state of OpenCV's thread pool but not its threads, and would wait for them forever. So
+    the pool is stopped while workers are forked. Each worker uses one thread.
     """
 
     def __iter__(self) -> Any:
@@ -237,7 +235,7 @@ class _Loader(DataLoader):
 
 
 def _without_traceback(batches: Iterator[Any]) -> Iterator[Any]:
-    """Pass batches on; torch wraps a worker's error into the text of its traceback, of which the last line is ours."""
+    """Yield batches; of a worker's error, which torch wraps into a traceback, keep our message only."""
     try:
         yield from batches
     except AnimegenError as error:
@@ -245,7 +243,7 @@ def _without_traceback(batches: Iterator[Any]) -> Iterator[Any]:
 
 
 def _one_thread(worker: int) -> None:
-    """Keep a worker that was not forked to one thread of OpenCV; torch sees to its own."""
+    """Limit OpenCV to one thread in a spawned worker; torch limits itself."""
     if cv2.getNumThreads() != 1:
         cv2.setNumThreads(1)
 
@@ -255,7 +253,7 @@ def _check_settings(settings: dict[str, Any]) -> None:
         name for name in inspect.signature(AnimeDataModule.__init__).parameters if name not in ("self", "settings")
     ]
     for name, value in settings.items():
-        # Stricter than did_you_mean: load_size is a setting and no mistyped batch_size.
+        # Stricter than did_you_mean: load_size is a setting, not a mistyped batch_size.
         if near := difflib.get_close_matches(name, known, n=1, cutoff=0.85):
             raise AnimegenError(f"The data module has no argument '{name}'. Did you mean '{near[0]}'?")
         if not _is_plain(value):

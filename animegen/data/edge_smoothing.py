@@ -1,7 +1,7 @@
-"""Edge-smoothed anime, the counter-example that teaches a discriminator to demand clear lines.
+"""Edge-smoothed anime, the negative samples that teach a discriminator to require sharp lines.
 
-CartoonGAN and all AnimeGANs prepare these pictures on disk: the surroundings of Canny edges are blurred, all
-else stays. Here the same happens to whole batches on their device, fast enough for every training step.
+CartoonGAN and AnimeGAN prepare these images on disk by blurring the surroundings of Canny edges. Here they are computed
+for batches on their device, fast enough for every training step.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from animegen.media.images import to_uint8
 
 # BT.601 luma in units of 2**-15, rounded so that the sum is exactly 2**15, as OpenCV has it.
 _RED, _GREEN, _BLUE, _LUMA_SHIFT = 9798, 19235, 3735, 15
-# tan(22.5 degrees) in units of 2**-15: directions are told apart without an angle.
+# tan(22.5 degrees) in units of 2**-15, to classify directions without computing an angle.
 _TAN, _TAN_SHIFT = 13573, 15
 # A 5x5 Gaussian whose sigma is left to OpenCV is the outer product of these by itself.
 _GAUSS = (1, 4, 6, 4, 1)
-# Passes of hysteresis between two looks whether anything still grows (a look stalls an accelerator).
+# Passes of hysteresis between checks for convergence, each of which synchronises an accelerator.
 _PASSES = 4
 
 
 def edge_smooth(images: Tensor, low: int = 100, high: int = 200) -> Tensor:
-    """Blur the surroundings of edges: a pixel within two pixels (5x5) of a Canny edge becomes its 5x5 Gaussian mean.
+    """Blur the surroundings of edges: replace pixels within two pixels (5x5) of a Canny edge by a 5x5 Gaussian mean.
 
     Args:
-        images: ``(B, 3, H, W)`` RGB, uint8, or float in [-1, 1] (edges are then found in the picture rounded to
+        images: ``(B, 3, H, W)`` RGB, uint8, or float in [-1, 1] (edges are then found in the image rounded to
             uint8); H and W at least 3.
         low: lower Canny threshold, in grey levels of the L1 norm of the 3x3 Sobel gradient.
         high: upper Canny threshold.
 
     Returns:
-        the same shape and type; uint8 is rounded.
+        Images of the same shape and type; uint8 is rounded.
     """
     mask = dilate(canny(grey(images if images.dtype == torch.uint8 else to_uint8(images)), low, high), 2)
     return torch.where(mask[:, None], gaussian_5x5(images), images)
@@ -48,12 +48,12 @@ def canny(luma: Tensor, low: int = 100, high: int = 200) -> Tensor:
     """Find edges as ``cv2.Canny(luma, low, high)`` does, bit for bit.
 
     3x3 Sobel gradient (border repeated) with the L1 norm, non-maximum suppression in four directions,
-    hysteresis over eight neighbours. No blur comes first.
+    hysteresis over eight neighbours, without initial blur.
 
     Args:
         luma: int32 ``(B, H, W)`` in [0, 255].
-        low: a maximum above this is an edge if it is connected to a sure one.
-        high: a maximum above this is a sure edge.
+        low: threshold of weak edges, which are kept if connected to strong ones.
+        high: threshold of strong edges.
 
     Returns:
         bool ``(B, H, W)``.
@@ -111,7 +111,7 @@ def gaussian_5x5(images: Tensor) -> Tensor:
 
 
 def _grow(sure: Tensor, possible: Tensor) -> Tensor:
-    """Add to the sure pixels all possible ones that are connected to them."""
+    """Add the weak pixels that are connected to strong ones."""
     while True:
         grown = sure
         for _ in range(_PASSES):

@@ -1,4 +1,4 @@
-"""A source that keeps its pictures in memory, scaled to what the view needs."""
+"""Source that caches scaled images in memory."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from animegen.data.views import scale_short_side
 
 
 class InMemory:
-    """Keep the pictures of another source, so that each is decoded and scaled once and not in every epoch.
+    """Cache the images of another source, so that each is decoded and scaled once.
 
-    What it returns is what a view of the same ``size`` would have made of the source's pictures, so training does not
-    change, to the bit. Each worker process keeps pictures of its own.
+    The images are equal to those that a view of the same ``size`` computes, so training is identical to the bit. Each
+    worker process has its own cache.
 
     Args:
-        source: what to keep.
-        size: the shorter side of the kept pictures; the ``size`` of the view.
-        megabytes: how much to keep; pictures beyond that are read each time. 0 keeps nothing.
+        source: the source to cache.
+        size: shorter side of the cached images; the ``size`` of the view.
+        megabytes: size of the cache; images beyond it are read each time. 0 disables the cache.
     """
 
     def __init__(self, source: ImageSource, size: int, megabytes: int = 1024) -> None:
@@ -31,7 +31,7 @@ class InMemory:
         return len(self.source)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the pictures behind when it is sent to a worker."""
+        """Exclude the images when the source is sent to a worker."""
         return {**self.__dict__, "_kept": {}, "_bytes": 0}
 
     @property
@@ -40,15 +40,15 @@ class InMemory:
         return getattr(self.source, "skipped", 0)
 
     def name(self, index: int) -> str:
-        """Return the name that the picture has in the source."""
+        """Return the name of the image in the source."""
         return self.source.name(index)
 
     def image(self, index: int) -> Tensor:
-        """Return picture ``index``, or the next good one, uint8 with a shorter side of ``size``."""
+        """Return image ``index``, or the next good one, uint8 with a shorter side of ``size``."""
         return next_good([self], index)[0]
 
     def load(self, index: int) -> Tensor | None:
-        """Return picture ``index``, or ``None`` if it is broken."""
+        """Return image ``index``, or ``None`` if it is broken."""
         if index in self._kept:
             return self._kept[index]
         picture = load(self.source, index)
@@ -61,7 +61,7 @@ class InMemory:
         return picture
 
     def prepare(self) -> None:
-        """Let the source do its costly work."""
+        """Prepare the source."""
         prepare = getattr(self.source, "prepare", None)
         if prepare is not None:
             prepare()

@@ -1,4 +1,4 @@
-"""Ready-made pictures of the photos' regions, such as superpixels filled with their mean colour."""
+"""Precomputed images of regions of the photos, such as superpixels filled with their mean colour."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def regions_source(
     size: int | None = None,
     megabytes: int = 0,
 ) -> ImageSource | None:
-    """Return pictures of regions in the order of their photos, or ``None`` if there is no folder of them.
+    """Return images of regions in the order of their photos, or ``None`` if there is no folder of them.
 
     Args:
-        folder: where they lie, named like the photos but for the suffix and as big.
-        photos: those that are trained on.
+        folder: folder of the images, with the names (except for the suffix) and sizes of the photos.
+        photos: the training photos.
         on_error: see :class:`~animegen.data.sources.ImageFolder`.
         size: as of the photos' :class:`~animegen.data.memory.InMemory`; ``None`` for photos without one.
         megabytes: as of the photos' :class:`~animegen.data.memory.InMemory`.

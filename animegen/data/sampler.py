@@ -1,8 +1,8 @@
-"""Order and chance without state: everything random in the data is a function of counters.
+"""Order and randomness without state: random numbers in the data are a function of counters.
 
-A generator that remembers has to be saved, copied into workers and rewound; a hash of
-(seed, what for, sample number) has not. The same numbers come out on every device, with any number
-of workers, in any composition of the batch, and after any interruption.
+The state of a generator would have to be saved, copied into workers and rewound. A hash of (seed, purpose, sample
+number) has no state: it gives the same numbers on every device, with any number of workers, in any batch, and after
+every resume.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from torch.utils.data import Sampler
 # SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
 _GAMMA, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 _MASK = 2**64 - 1
-#: Bits of a hash that become a random number: as many as float32 holds exactly.
+#: Bits of a hash used for a random number, as many as float32 represents exactly.
 BITS = 24
 
 
 def counter_hash(*parts: int | str) -> int:
-    """Hash integers and names to 64 bits; returned as a signed number, as torch's int64 has it."""
+    """Hash integers and names to 64 bits, returned as a signed integer (torch int64)."""
     state = 0
     for part in parts:
         state = _mix((state ^ (name_key(part) if isinstance(part, str) else part)) & _MASK)
@@ -31,7 +31,7 @@ def counter_hash(*parts: int | str) -> int:
 
 
 def counter_hash_tensor(prefix: int, *parts: Tensor) -> Tensor:
-    """Go on hashing from ``prefix = counter_hash(...)`` with int64 tensors that broadcast.
+    """Continue the hash ``prefix = counter_hash(...)`` with int64 tensors that broadcast.
 
     ``counter_hash_tensor(counter_hash(a, b), c)`` equals ``counter_hash(a, b, c)`` for every element of c.
     """
@@ -42,7 +42,7 @@ def counter_hash_tensor(prefix: int, *parts: Tensor) -> Tensor:
 
 
 def draw_integer(count: int, *parts: int | str) -> int:
-    """Draw from 0 ... count - 1 by the hash of ``parts``; count at most 2**24."""
+    """Return an integer in 0 ... count - 1 from the hash of ``parts``; count is at most 2**24."""
     return (((counter_hash(*parts) & _MASK) >> (64 - BITS)) * count) >> BITS
 
 
@@ -52,13 +52,13 @@ def random_bits(hashed: Tensor) -> Tensor:
 
 
 def uniform(hashed: Tensor) -> Tensor:
-    """Turn hashes into float32 numbers in [0, 1)."""
+    """Convert hashes to float32 numbers in [0, 1)."""
     return random_bits(hashed).to(torch.float32) * 2.0**-BITS
 
 
 @lru_cache(maxsize=4096)
 def name_key(name: str) -> int:
-    """Return 64 bits that stand for a name, the same in every process and on every machine."""
+    """Return a 64-bit hash of a name, the same in every process and on every machine."""
     return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little")
 
 
@@ -66,35 +66,35 @@ def name_key(name: str) -> int:
 def permutation(seed: int, stream: str, epoch: int, length: int) -> Tensor:
     """Return a random order of ``range(length)``, int64 ``(length,)``: a function of its arguments alone.
 
-    It is the order of hashes, so that it does not depend on the version of any library's shuffle.
-    Do not change the tensor: it is kept for the next call.
+    It is the order of hashes, so it does not depend on the version of a library's shuffle. The result is cached: do not
+    modify it.
     """
     keys = counter_hash_tensor(counter_hash(seed, "order", stream, epoch), torch.arange(length))
     return torch.argsort(keys, stable=True)
 
 
 def stream_index(seed: int, stream: str, number: int, length: int) -> int:
-    """Return which of ``length`` images global sample ``number`` takes from a stream.
+    """Return the index of the image of global sample ``number`` in a stream of ``length`` images.
 
-    Each run of ``length`` consecutive numbers takes every image exactly once, in a new order.
+    Each block of ``length`` consecutive numbers uses every image exactly once, in a new order.
     """
     epoch, place = divmod(number, length)
     return int(permutation(seed, stream, epoch, length)[place])
 
 
 class ResumableBatchSampler(Sampler[list[int]]):
-    """Endless batches of global sample numbers, beginning where training stands.
+    """Endless batches of global sample numbers, starting at the current batch of the training.
 
-    Batch s of a rank is ``range((s * world_size + rank) * batch_size, ...)``: ranks share out the global
-    batch. There is no state but ``s``, and an epoch ends nowhere.
+    Batch s of a rank is ``range((s * world_size + rank) * batch_size, ...)``: ranks divide the global batch. The only
+    state is ``s``, and there are no epochs.
 
     Args:
         batch_size: samples per rank and batch.
-        start_step: number of batches trained so far, or a function that tells; asked when an
-            iteration begins, because a checkpoint is loaded after the loader was made.
+        start_step: number of batches trained so far, or a function that returns it. It is called at the start of an
+            iteration, since checkpoints are loaded after the loader is created.
         rank: number of this process.
         world_size: number of processes.
-        repeat: give the first batch again and again (a model that cannot learn it has a defect).
+        repeat: repeat the first batch.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class ResumableBatchSampler(Sampler[list[int]]):
 
 
 class ShardedBatchSampler(Sampler[list[int]]):
-    """Every sample of a finite view once, in order; ranks take turns and none is repeated to fill up.
+    """Every sample of a finite view once, in order, distributed over ranks without padding.
 
     Args:
         length: number of samples.
@@ -149,7 +149,7 @@ def _mix(value: int) -> int:
 
 
 def _mix_tensor(value: Tensor) -> Tensor:
-    """Do the same in int64, which wraps around; its shift drags the sign along, which is masked away."""
+    """Compute the same in int64, which wraps around; the sign bits of arithmetic shifts are masked."""
     value = value + _signed(_GAMMA)
     value = (value ^ ((value >> 30) & (2**34 - 1))) * _signed(_FIRST)
     value = (value ^ ((value >> 27) & (2**37 - 1))) * _signed(_SECOND)

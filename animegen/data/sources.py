@@ -1,4 +1,4 @@
-"""Sources: where pictures come from. A source knows nothing of models, sizes or batches."""
+"""Sources of images, independent of models, sizes and batches."""
 
 from __future__ import annotations
 
@@ -20,37 +20,36 @@ log = logging.getLogger(__name__)
 
 @runtime_checkable
 class ImageSource(Protocol):
-    """A numbered collection of pictures: deterministic, picklable, without state in :meth:`image`.
+    """Numbered collection of images: deterministic, picklable, and stateless in :meth:`image`.
 
-    Two more methods are used where a source has them: ``load(index)`` returns ``None`` for a picture
-    that is broken (:meth:`image` then gives the next good one), and ``prepare()`` does costly work
-    once, before workers start.
+    Two more methods are optional: ``load(index)`` returns ``None`` for a broken image (:meth:`image` then returns the
+    next good one), and ``prepare()`` does costly work once, before workers start.
     """
 
     def __len__(self) -> int:
-        """Return the number of pictures."""
+        """Return the number of images."""
         ...
 
     def image(self, index: int) -> Tensor:
-        """Return picture ``index`` as uint8 ``(3, H, W)``, RGB; H and W may vary."""
+        """Return image ``index`` as uint8 ``(3, H, W)``, RGB; H and W may vary."""
         ...
 
     def name(self, index: int) -> str:
-        """Return its name: stable and unique within the source."""
+        """Return the name of image ``index``: stable and unique within the source."""
         ...
 
 
 def load(source: ImageSource, index: int) -> Tensor | None:
-    """Return a picture of any source, or ``None`` if the source skips it as broken."""
+    """Return an image of any source, or ``None`` if the source skips it as broken."""
     loader = getattr(source, "load", None)
     return source.image(index) if loader is None else loader(index)
 
 
 def next_good(sources: Sequence[ImageSource], index: int) -> list[Tensor]:
-    """Return the pictures number ``index`` of parallel sources, or of the next number at which none is broken.
+    """Return image ``index`` of each of several parallel sources, or the next index at which none is broken.
 
     Raises:
-        AnimegenError: if there is no such number.
+        AnimegenError: if there is no such index.
     """
     length = len(sources[0])
     if not 0 <= index < length:
@@ -61,23 +60,23 @@ def next_good(sources: Sequence[ImageSource], index: int) -> list[Tensor]:
         if len(good) == len(sources):
             return good
     raise AnimegenError(
-        f"None of the {length} pictures beginning with '{sources[0].name(0)}' can be used: the warnings above say what"
+        f"None of the {length} images beginning with '{sources[0].name(0)}' can be used: the warnings above say what"
         " is wrong with each, repair or replace them."
     )
 
 
 class ImageFolder:
-    """The pictures of a folder, in natural order of their names.
+    """Images of a folder, in natural order of their names.
 
-    The folder is listed when it is first needed, and then at least one picture must be usable.
+    The folder is listed on first use, and must then contain a usable image.
 
     Args:
         path: the folder.
-        on_error: what a broken or too small file does. ``skip``: it is named once in a warning, counted in
-            :attr:`skipped`, and the next good picture takes its place; ``fail``: training stops.
+        on_error: handling of broken or too small files. ``skip``: warn once, count the file in :attr:`skipped`, and use
+            the next good image; ``fail``: raise an error.
         min_size: least width and height in pixels.
-        recursive: look into the folders inside, too.
-        extensions: suffixes that count as pictures.
+        recursive: include subfolders.
+        extensions: suffixes of images.
     """
 
     def __init__(
@@ -106,13 +105,13 @@ class ImageFolder:
         if self._files is None:
             files = list_images(self.path, self.recursive, self.extensions)
             names = [file.relative_to(self.path).as_posix() for file in files]
-            # In shared memory: what one worker finds broken, all others and the main process know.
+            # In shared memory, so that the main process and all workers know the broken files.
             broken = torch.zeros(len(files), dtype=torch.bool).share_memory_()
             self._files, self._names, self._broken = files, names, broken
             if all(self.load(index) is None for index in range(len(files))):
                 self._files = None
                 raise AnimegenError(
-                    f"None of the {len(files)} pictures in '{self.path}' can be used. {self._defect(files[0])}"
+                    f"None of the {len(files)} images in '{self.path}' can be used. {self._defect(files[0])}"
                 )
         return self._files
 
@@ -127,11 +126,11 @@ class ImageFolder:
         return self._names[index]
 
     def image(self, index: int) -> Tensor:
-        """Return picture ``index``, or the next good one if that is broken and ``on_error`` is ``skip``."""
+        """Return image ``index``, or the next good one if that is broken and ``on_error`` is ``skip``."""
         return next_good([self], index)[0]
 
     def load(self, index: int) -> Tensor | None:
-        """Return picture ``index``, or ``None`` if it is broken and ``on_error`` is ``skip``."""
+        """Return image ``index``, or ``None`` if it is broken and ``on_error`` is ``skip``."""
         file = self.files[index]
         if self._broken[index]:
             return None
@@ -149,7 +148,7 @@ class ImageFolder:
         height, width = picture.shape[-2:]
         if min(height, width) < self.min_size:
             raise AnimegenError(
-                f"The picture '{file}' has only {width}x{height} pixels, {self.min_size} are the least:"
+                f"The image '{file}' has only {width}x{height} pixels, {self.min_size} are the least:"
                 " remove it or set a smaller min_size."
             )
         return picture
@@ -163,7 +162,7 @@ class ImageFolder:
 
 
 class _Selection:
-    """Some pictures of another source, in another order; a broken one is replaced from the selection itself."""
+    """Selection of images of another source; a broken image is replaced by one of the selection."""
 
     def __init__(self, source: ImageSource) -> None:
         self.source = source
@@ -174,7 +173,7 @@ class _Selection:
 
     @property
     def indices(self) -> Sequence[int]:
-        """The number in the source of each picture."""
+        """Index in the source of each image."""
         if self._indices is None:
             self._indices = self._select()
         return self._indices
@@ -188,26 +187,26 @@ class _Selection:
         return getattr(self.source, "skipped", 0)
 
     def name(self, index: int) -> str:
-        """Return the name that the picture has in the source."""
+        """Return the name of the image in the source."""
         return self.source.name(self.indices[index])
 
     def image(self, index: int) -> Tensor:
-        """Return picture ``index`` of the selection, or the next good one of the selection."""
+        """Return image ``index`` of the selection, or the next good one of the selection."""
         return next_good([self], index)[0]
 
     def load(self, index: int) -> Tensor | None:
-        """Return picture ``index`` of the selection, or ``None`` if it is broken."""
+        """Return image ``index`` of the selection, or ``None`` if it is broken."""
         return load(self.source, self.indices[index])
 
     def prepare(self) -> None:
-        """Let the source do its costly work."""
+        """Prepare the source."""
         prepare = getattr(self.source, "prepare", None)
         if prepare is not None:
             prepare()
 
 
 class Subset(_Selection):
-    """The pictures ``start`` to ``stop`` (not included) of a source."""
+    """Images ``start`` to ``stop`` (exclusive) of a source."""
 
     def __init__(self, source: ImageSource, start: int = 0, stop: int | None = None) -> None:
         super().__init__(source)
@@ -217,27 +216,28 @@ class Subset(_Selection):
         chosen = range(len(self.source))[self.start : self.stop]
         if not chosen:
             raise AnimegenError(
-                f"Pictures {self.start} to {self.stop} of {len(self.source)} are none: correct start and stop."
+                f"There are no images {self.start} to {self.stop} in a source of {len(self.source)}: correct start and"
+                " stop."
             )
         return chosen
 
 
 class Holdout(_Selection):
-    """Part of a source, chosen by the hash of each picture's name.
+    """Part of a source, chosen by the hash of each image's name.
 
-    A picture stays on its side when others come or go, and in every run. Names are hashed without
-    their suffix, so that paired folders are divided alike.
+    The division is stable: adding or removing images does not move others. Names are hashed without their suffix, so
+    that paired folders are divided alike.
 
     Args:
-        source: what to divide.
-        share: which share is held out, 0 to below 1. At least one picture is, unless the share is 0.
+        source: the source to divide.
+        share: share of held-out images, in [0, 1). At least one image is held out unless the share is 0.
         part: ``train`` or ``heldout``.
     """
 
     def __init__(self, source: ImageSource, share: float = 0.1, part: str = "train") -> None:
         super().__init__(source)
         if not 0 <= share < 1:
-            raise AnimegenError(f"A share of {share} cannot be held out: use a number from 0 to below 1.")
+            raise AnimegenError(f"A share of {share} cannot be held out: use a number in [0, 1).")
         if part not in ("train", "heldout"):
             raise AnimegenError(f"part={part} is unknown: use train or heldout.")
         self.share, self.part = share, part
@@ -251,21 +251,21 @@ class Holdout(_Selection):
         chosen = [index for index in range(count) if (index in heldout) == (self.part == "heldout")]
         if not chosen:
             remedies = {
-                "train": "use more pictures or a smaller share",
+                "train": "use more images or a smaller share",
                 "heldout": "set data.val=null data.stills=null",
             }
             raise AnimegenError(
-                f"Holding out a share of {self.share} of {count} pictures leaves none for '{self.part}':"
+                f"Holding out a share of {self.share} of {count} images leaves none for '{self.part}':"
                 f" {remedies[self.part]}."
             )
         return chosen
 
 
 class Matched(_Selection):
-    """A source put in the order of another: picture i is the one whose name, without suffix, is that of ``like``'s i.
+    """Source reordered by name: image i has the same name, without suffix, as image i of ``like``.
 
     Raises:
-        AnimegenError: when first used, if a picture of ``like`` has no partner.
+        AnimegenError: on first use, if an image of ``like`` has no counterpart.
     """
 
     def __init__(self, source: ImageSource, like: ImageSource) -> None:
@@ -286,14 +286,14 @@ class Matched(_Selection):
         missing = [name for name in wanted if _stem(name) not in places]
         if missing:
             raise AnimegenError(
-                f"{len(missing)} of {len(wanted)} pictures have no partner of the same name, the first is"
-                f" '{missing[0]}': give both pictures of a pair the same name.{did_you_mean(_stem(missing[0]), places)}"
+                f"{len(missing)} of {len(wanted)} images have no partner of the same name, the first is"
+                f" '{missing[0]}': give both images of a pair the same name.{did_you_mean(_stem(missing[0]), places)}"
             )
         return [places[_stem(name)] for name in wanted]
 
 
 class ClassicLayout:
-    """The folders of the AnimeGAN family: ``train_photo``, ``<Style>/style``, ``<Style>/smooth``, ``val``, ``test``.
+    """Folder layout of AnimeGAN: ``train_photo``, ``<Style>/style``, ``<Style>/smooth``, ``val``, ``test``.
 
     Args:
         root: the folder that holds them.
@@ -308,7 +308,7 @@ class ClassicLayout:
         existing_folder(self.root)
 
     def styles(self) -> list[str]:
-        """Return the names of the styles: folders with a folder ``style`` inside."""
+        """Return the names of the styles: folders that contain a folder ``style``."""
         return sorted(folder.parent.name for folder in self.root.glob("*/style") if folder.is_dir())
 
     def source(self, part: str, style: str | None = None) -> ImageFolder:
@@ -324,7 +324,7 @@ class ClassicLayout:
         else:
             raise AnimegenError(f"part={part} is unknown: use one of {', '.join(self.PARTS)}.")
         if not folder.is_dir():
-            remedy = {"smooth": "data.smooth=online makes these pictures while training", "val": "or set data.val=null"}
+            remedy = {"smooth": "data.smooth=online makes these images while training", "val": "or set data.val=null"}
             raise AnimegenError(
                 f"The folder '{folder}' does not exist in the classic layout of '{self.root}':"
                 f" make it{', ' + remedy[part] if part in remedy else ''}."
@@ -342,7 +342,7 @@ class ClassicLayout:
 
 
 def classic_source(root: str | Path, part: str, style: str | None = None, on_error: str = "skip") -> ImageFolder:
-    """Return one part of a :class:`ClassicLayout`: the form that a configuration needs."""
+    """Return one part of a :class:`ClassicLayout`, for use in a configuration."""
     return ClassicLayout(root, on_error).source(part, style)
 
 
@@ -353,35 +353,35 @@ def smooth_source(
     style: str | None = None,
     on_error: str = "skip",
 ) -> ImageFolder | None:
-    """Return the edge-smoothed pictures on disk, or ``None`` unless they are asked for.
+    """Return the edge-smoothed images on disk, or ``None`` if they are not used.
 
     Args:
-        mode: ``data.smooth``: only ``disk`` reads files (``online`` makes them from the anime).
-        folder: where they lie, or else
-        root: the root of a classic layout, and
+        mode: ``data.smooth``; only ``disk`` reads files.
+        folder: folder of the images; alternatively
+        root: the root of a classic layout, with
         style: its style.
         on_error: see :class:`ImageFolder`.
     """
     if mode != "disk":
         if folder is not None:
             raise AnimegenError(
-                f"The folder '{folder}' of smoothed pictures is not used by smooth={mode}: set smooth=disk."
+                f"The folder '{folder}' of smoothed images is not used by smooth={mode}: set smooth=disk."
             )
         return None
     if folder is not None:
         return ImageFolder(folder, on_error=on_error)
     if root is None:
-        raise AnimegenError("smooth=disk needs a folder of smoothed pictures: set smooth_folder, or use smooth=online.")
+        raise AnimegenError("smooth=disk needs a folder of smoothed images: set smooth_folder, or use smooth=online.")
     return classic_source(root, "smooth", style, on_error)
 
 
 def by_name_hash(source: ImageSource) -> list[int]:
-    """Return all numbers of a source in the order of the hashes of their names: a fixed random choice."""
+    """Return all indices of a source, ordered by the hashes of the names: a fixed random order."""
     return sorted(range(len(source)), key=lambda index: _place(source.name(index), "preview"))
 
 
 def _place(name: str, purpose: str) -> int:
-    """Return where in [0, 2**64) a name falls."""
+    """Return the hash of a name in [0, 2**64)."""
     return counter_hash(purpose, name) % 2**64
 
 

@@ -1,9 +1,8 @@
-"""Views: sources shaped into the samples of a task.
+"""Views: sources turned into the samples of a task.
 
-A view is a map-style dataset. ``view[n]`` is a pure function of the global sample number ``n``, so the
-order of training is known for ever, and nothing about it has to be saved. Pictures of different
-sizes leave it as uint8 squares of one size; everything costlier happens on the device
-(:mod:`animegen.data.augment`).
+A view is a map-style dataset. ``view[n]`` is a pure function of the global sample number ``n``, so the order of
+training is fixed and nothing about it has to be saved. Images of different sizes are cropped to uint8 squares of one
+size; costlier operations run on the device (:mod:`animegen.data.augment`).
 """
 
 from __future__ import annotations
@@ -20,23 +19,22 @@ from animegen.errors import AnimegenError
 
 
 class View(Dataset[dict[str, Tensor]]):
-    """What all views share.
+    """Base class of views.
 
-    A *stream* is a group of sources that belong together picture by picture: they share order and
-    crop. Different streams are shuffled independently. The first stream leads: it names the
-    samples and, without shuffling, counts them.
+    A *stream* is a group of aligned sources, which share order and crop. Different streams are shuffled independently.
+    The first stream defines the names of the samples and, without shuffling, their number.
 
     Args:
         streams: one dict ``{batch key: source}`` per stream.
         size: side of the squares in pixels.
-        seed: selects order and crops.
-        shuffle: ``True`` is for training: endless, in random order, cropped at random. ``False`` is for
-            evaluation: each sample of the first stream once, in order, cropped in the centre.
+        seed: seed of order and crops.
+        shuffle: ``True`` for training: endless, random order, random crops. ``False`` for evaluation: each sample of
+            the first stream once, in order, centre crops.
     """
 
     def __init__(self, streams: list[dict[str, ImageSource]], size: int, seed: int = 0, shuffle: bool = True) -> None:
         if size < 1:
-            raise AnimegenError(f"Pictures of {size} pixels cannot be made: set a positive size.")
+            raise AnimegenError(f"Images of {size} pixels are not possible: set a positive size.")
         for key, source in ((key, source) for stream in streams for key, source in stream.items()):
             if not isinstance(source, ImageSource):
                 raise AnimegenError(
@@ -52,16 +50,16 @@ class View(Dataset[dict[str, Tensor]]):
 
     @property
     def aligned(self) -> list[list[str]]:
-        """Groups of batch keys whose pictures show the same thing, and so must be augmented alike."""
+        """Groups of batch keys with aligned images, which must be augmented alike."""
         return [list(stream) for stream in self.streams]
 
     @property
     def skipped(self) -> int:
-        """Number of broken files met so far."""
+        """Number of broken files found so far."""
         return sum(getattr(source, "skipped", 0) for source in self.sources.values())
 
     def prepare(self) -> None:
-        """Let the sources do their costly work, and find mistakes, before workers start."""
+        """Prepare and check the sources, before workers start."""
         for source in self.sources.values():
             prepare = getattr(source, "prepare", None)
             if prepare is not None:
@@ -69,10 +67,10 @@ class View(Dataset[dict[str, Tensor]]):
         for stream in self.streams:
             lengths = {key: len(source) for key, source in stream.items()}
             if len(set(lengths.values())) > 1:
-                raise AnimegenError(f"Paired sources must have the same number of pictures, these have {lengths}.")
+                raise AnimegenError(f"Paired sources must have the same number of images, these have {lengths}.")
 
     def __len__(self) -> int:
-        """Return the number of samples: for training, how many show the longest stream once."""
+        """Return the number of samples; for training, the length of the longest stream."""
         lengths = [len(next(iter(stream.values()))) for stream in self.streams]
         return max(lengths) if self.shuffle else lengths[0]
 
@@ -87,16 +85,16 @@ class View(Dataset[dict[str, Tensor]]):
         return sample | {"sample": torch.tensor(number)}
 
     def name(self, number: int) -> str:
-        """Return the name of sample ``number``: that of its first picture."""
+        """Return the name of sample ``number``, that of its first image."""
         stream = self.streams[0]
         return next(iter(stream.values())).name(self._index(stream, number))
 
     def preview(self, count: int) -> dict[str, Tensor]:
         """Return up to ``count`` fixed samples of the first stream as one batch.
 
-        They are chosen by the hashes of their names and cropped in the centre, so that they are the same
-        for every seed, model and loader. Only the first stream is shown: next to its pictures, one of
-        an unpaired stream would pass for their truth. ``sample`` holds the numbers in the source.
+        They are chosen by the hashes of their names and cropped in the centre, so they are the same for every seed,
+        model and loader. Only the first stream is included, since images of an unpaired stream would look like the
+        truth. ``sample`` has the indices in the source.
         """
         stream = self.streams[0]
         chosen: list[dict[str, Tensor]] = []
@@ -114,10 +112,10 @@ class View(Dataset[dict[str, Tensor]]):
         return stream_index(self.seed, "+".join(stream), number, length) if self.shuffle else number % length
 
     def _squares(self, stream: dict[str, ImageSource], pictures: list[Tensor], number: int | None) -> dict[str, Tensor]:
-        """Scale and crop what belongs together alike: at random for a training sample, else in the centre."""
+        """Scale and crop aligned images alike: randomly for a training sample, else in the centre."""
         shapes = {key: tuple(picture.shape[-2:]) for key, picture in zip(stream, pictures, strict=True)}
         if len(set(shapes.values())) > 1:
-            raise AnimegenError(f"Paired pictures must have the same height and width, these have {shapes}.")
+            raise AnimegenError(f"Paired images must have the same height and width, these have {shapes}.")
         scaled = [scale_short_side(picture, self.size) for picture in pictures]
         rows, columns = (side - self.size + 1 for side in scaled[0].shape[-2:])
         if number is None:
@@ -131,10 +129,10 @@ class View(Dataset[dict[str, Tensor]]):
 
 
 class UnpairedView(View):
-    """Photos and anime that have nothing to do with each other: ``photo``, ``anime``, perhaps ``smooth``, ``sample``.
+    """Unpaired photos and anime: keys ``photo``, ``anime``, ``sample``, optionally ``smooth`` and ``regions``.
 
-    Each is shuffled by itself. ``smooth`` (edge-smoothed anime) may come from disk here, or be made by
-    the data module. ``regions`` (photos made piecewise constant, in the order of the photos) are cropped like them.
+    They are shuffled independently. ``smooth`` (edge-smoothed anime) is read from disk here, or computed by the data
+    module. ``regions`` (piecewise constant photos, in the order of the photos) are cropped like the photos.
     """
 
     def __init__(
@@ -153,15 +151,15 @@ class UnpairedView(View):
 
 
 class PairedView(View):
-    """Photos with their true anime, cropped alike: keys ``photo``, ``anime``, ``sample``.
+    """Photos with their drawings, cropped alike: keys ``photo``, ``anime``, ``sample``.
 
     Args:
         photo: the photos.
-        anime: their truth, in the same order.
+        anime: their drawings, in the same order.
         size: side of the squares in pixels.
-        seed: selects order and crops.
+        seed: seed of order and crops.
         shuffle: see :class:`View`.
-        match: how pairs are found: ``index`` (same number) or ``name`` (same file name but for the suffix).
+        match: how pairs are found: ``index`` (same index) or ``name`` (same file name except for the suffix).
     """
 
     def __init__(
@@ -180,7 +178,7 @@ class PairedView(View):
 
 
 class StillView(View):
-    """Single pictures: keys ``key`` and ``sample``."""
+    """Single images: keys ``key`` and ``sample``."""
 
     def __init__(
         self, images: ImageSource, key: str = "photo", size: int = 256, seed: int = 0, shuffle: bool = True

@@ -1,4 +1,4 @@
-"""Clips: sources of film frames, and the views that make pairs of frames, and whole clips, of them."""
+"""Clips: sources of video frames, and the views that make pairs of frames, and whole clips, of them."""
 
 from animegen.data.clips.augment import ClipAugment
 from animegen.data.clips.digits import MovingDigits

@@ -23,7 +23,7 @@ class ClipsView(ClipView):
     Training: a sample below :attr:`frames_until` is ``frame``, uint8 (3,H,W), any frame of any clip; with
     :attr:`with_ends` also ``first``, ``last`` and ``t`` of a piece of a clip in which it lies. One above says
     which frames of which clip: ``clip`` (its number), ``frames`` (T,), the numbers of its frames in the order in which
-    they are shown, and ``mirror`` (0 or 1), all int64. No picture is read for it. T is the same in all samples of a
+    they are shown, and ``mirror`` (0 or 1), all int64. No image is read for it. T is the same in all samples of a
     batch, so nothing has to be padded, and no device has to be asked for it.
 
     Evaluation: ``first``, ``last`` (3,H,W), ``truth`` (T,3,H,W), all frames between, and ``t``, as `ClipView` with
@@ -126,7 +126,7 @@ class ClipsView(ClipView):
         raise self._unusable()
 
     def _frame_with_ends(self, number: int) -> dict[str, Tensor]:
-        """Return a frame between the ends of a piece; broken pictures are replaced by another piece."""
+        """Return a frame between the ends of a piece; broken images are replaced by another piece."""
         for step in range(8 * len(self.clips)):  # pieces are drawn at random, so some of them more than once
             clip, shown, _ = self._piece(number + step * self.batch)
             place = 1 + draw_integer(len(shown) - 2, self.seed, "between", number)
@@ -205,7 +205,7 @@ def cover(picture: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def crop(pictures: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return the centre (...,height,width) of pictures (...,H,W)."""
+    """Return the centre (...,height,width) of images (...,H,W)."""
     top, left = ((side - wanted) // 2 for side, wanted in zip(pictures.shape[-2:], shape, strict=True))
     return pictures[..., top : top + shape[0], left : left + shape[1]]
 
@@ -215,7 +215,7 @@ class EpisodeFolders(TripletFolders):
 
     Train, validation and test never share an episode: whole episodes are held out, by the hashes of their names, so an
     episode stays on its side when others come or go. An episode is the uppermost folder; where clips lie side by side
-    without one, each clip is its own episode. Neighbouring scenes of a film have the same rooms and persons: held-out
+    without one, each clip is its own episode. Neighbouring scenes of a video have the same rooms and persons: held-out
     clips of an episode that was trained on would flatter.
 
     Args:
@@ -242,7 +242,7 @@ class EpisodeFolders(TripletFolders):
         if len(episodes) < 3:
             raise AnimegenError(
                 f"'{self.folder}' has {len(episodes)} episodes, and training, validation and test need one each: put"
-                " the clips of each film into a folder of its own, or give more clips."
+                " the clips of each video into a folder of its own, or give more clips."
             )
         places = [counter_hash("episode", episode) % 2**64 / 2**64 for episode in episodes]
         # However the hashes fall, one episode at least remains for each of the sides that follow.

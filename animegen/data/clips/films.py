@@ -17,23 +17,23 @@ from animegen.files import existing_folder
 from animegen.media.images import to_float
 from animegen.nn.warp import consistent
 
-#: What files of films end in.
+#: What files of videos end in.
 FILMS = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".gif")
 
 
 class FilmWindows:
-    """The shots of all films in a folder, decoded once into a cache; their motion by DIS flow, kept in memory.
+    """The shots of all videos in a folder, decoded once into a cache; their motion by DIS flow, kept in memory.
 
-    As a source of pictures it has one per shot, its middle frame. Shots are held out by the hashes of their names; a
+    As a source of images it has one per shot, its middle frame. Shots are held out by the hashes of their names; a
     single shot serves for training and for validation.
 
     Args:
-        folder: with films (mp4, mkv, mov, avi, webm, gif), or one film.
+        folder: with videos (mp4, mkv, mov, avi, webm, gif), or one video.
         size: shorter side to which frames are scaled down.
         length: shortest shot that is used, in frames.
         share: of the shots is held out.
         part: ``train``, ``heldout`` or ``all``.
-        cache: folder for the decoded films; by default ``.animegen_cache`` beside them.
+        cache: folder for the decoded videos; by default ``.animegen_cache`` beside them.
         megabytes: how much flow is kept; what is beyond that is estimated again.
     """
 
@@ -61,7 +61,7 @@ class FilmWindows:
         return {**self.__dict__, "_flows": {}, "_bytes": 0}
 
     def prepare(self) -> None:
-        """Decode the films and find their shots."""
+        """Decode the videos and find their shots."""
         if self._shots:
             return
         # On demand: the video layer reads data, not the other way round.
@@ -76,7 +76,7 @@ class FilmWindows:
                     shots.append((f"{film.name}-{first}", clip, first, stop))
         if not shots:
             raise AnimegenError(
-                f"No shot of the films in '{self.folder}' has {self.shortest} frames: give longer films, or a smaller"
+                f"No shot of the videos in '{self.folder}' has {self.shortest} frames: give longer videos, or a smaller"
                 " data.length."
             )
         self._shots = self._side(shots)
@@ -87,7 +87,7 @@ class FilmWindows:
         existing_folder(self.folder)
         films = sorted(path for path in self.folder.iterdir() if path.suffix.lower() in FILMS)
         if not films:
-            raise AnimegenError(f"There is no film in '{self.folder}': it has no {', '.join(FILMS)}.")
+            raise AnimegenError(f"There is no video in '{self.folder}': it has no {', '.join(FILMS)}.")
         return films
 
     def _side(self, shots: list[tuple[str, Any, int, int]]) -> list[tuple[str, Any, int, int]]:
@@ -101,7 +101,7 @@ class FilmWindows:
 
     @property
     def shots(self) -> list[tuple[str, Any, int, int]]:
-        """Name, decoded film, first frame and end of each shot."""
+        """Name, decoded video, first frame and end of each shot."""
         self.prepare()
         return self._shots
 
@@ -111,7 +111,7 @@ class FilmWindows:
         return len(self.shots)
 
     def clip_name(self, index: int) -> str:
-        """Return the film's name and the number of the shot's first frame."""
+        """Return the video's name and the number of the shot's first frame."""
         return self.shots[index][0]
 
     def __len__(self) -> int:
@@ -155,11 +155,11 @@ class FilmWindows:
 
 
 def anime_windows(stills: ImageSource, films: str | Path | None = None, **settings: Any) -> FilmWindows | MovingStills:
-    """Return what moves in the style: the films of a folder if one is given, else the stills, moved.
+    """Return what moves in the style: the videos of a folder if one is given, else the stills, moved.
 
     Args:
-        stills: pictures in the style.
-        films: folder with films in the style, or ``None``.
+        stills: images in the style.
+        films: folder with videos in the style, or ``None``.
         settings: of :class:`FilmWindows`.
     """
     return MovingStills(stills) if films is None else FilmWindows(films, **settings)

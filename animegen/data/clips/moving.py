@@ -1,4 +1,4 @@
-"""Sources of short windows of film: the generated world with its exact motion, and stills that are moved."""
+"""Sources of short windows of video: the generated world with its exact motion, and stills that are moved."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class MotionSource(WindowSource, Protocol):
 class ToonWorldWindows(ToonWorldImages):
     """Consecutive frames from the middle of clips of the generated world, in one look; with their exact motion.
 
-    Many scenes of a few frames teach more than few scenes of many. As a source of pictures it has ``scenes * length``.
+    Many scenes of a few frames teach more than few scenes of many. As a source of images it has ``scenes * length``.
 
     Args:
         look: ``photo``, or a style.
@@ -173,7 +173,7 @@ def in_looks(source: ToonWorldWindows, looks: Sequence[str]) -> list[ToonWorldWi
 class MovingStills:
     """Stills as clips: the camera pans and zooms smoothly over them, as far as they reach.
 
-    What a temporal discriminator is shown as real where there are stills of a style but no films (the moving first
+    What a temporal discriminator is shown as real where there are stills of a style but no videos (the moving first
     frame of TecoGAN's training, Chu et al. 2020).
 
     Args:

@@ -46,7 +46,7 @@ class ClipSource(Protocol):
 
 
 class ToonWorldFrames:
-    """The drawn frames of clips of the generated world, kept like pictures (see `ToonWorldImages`).
+    """The drawn frames of clips of the generated world, kept like images (see `ToonWorldImages`).
 
     Args:
         style: ``meadow``, ``dusk``, ``print``, or ``photo`` for the photo look.
@@ -194,7 +194,7 @@ class TripletFolders:
     ``vimeo90k``    ``sequences/00001/0266/im1.png`` ..., ``tri_trainlist.txt``, ``tri_testlist.txt`` (septuplets:
                     ``sep_*list.txt``)
     ``atd12k``      ``train_10k/<name>/frame1.jpg`` ..., ``test_2k_540p/<name>/frame1.png`` ...
-    ``folders``     any folders with three or more pictures each, in natural order of their names; where the files
+    ``folders``     any folders with three or more images each, in natural order of their names; where the files
                     ``train.txt``, ``val.txt`` and ``test.txt`` are there, as ``animegen prepare`` writes them, the
                     folders that these name
     ==============  ==========================================================================================
@@ -299,7 +299,7 @@ class TripletFolders:
         if not clips:
             raise AnimegenError(
                 f"There is no clip for '{self.split}' in '{self.folder}' (layout {layout}): a clip is a folder with"
-                " three or more pictures, and validation needs at least two clips."
+                " three or more images, and validation needs at least two clips."
             )
         return clips
 
@@ -345,7 +345,7 @@ def _is_frame(file: Path) -> bool:
 
 
 def _frames(folder: Path) -> list[Path]:
-    """Return the frames of a folder: files with a number in the name if there are any, else all pictures."""
+    """Return the frames of a folder: files with a number in the name if there are any, else all images."""
     files = [file for file in folder.iterdir() if _is_frame(file)] if folder.is_dir() else []
     counted = [file for file in files if re.search(r"[0-9]", file.stem)]
     return sorted(counted if len(counted) >= 3 else files, key=lambda file: natural_key(file.name))

@@ -20,7 +20,7 @@ MOTION = ("flow", "valid", "flow_first", "valid_first")
 
 
 class StyledClipView(View):
-    """Windows of live film and of anime that have nothing to do with each other.
+    """Windows of live video and of anime that have nothing to do with each other.
 
     ======================  =========================================================================================
     ``photo``               uint8 ``(T,3,size,size)``
@@ -37,7 +37,7 @@ class StyledClipView(View):
         photo: live clips, with their motion.
         anime: clips in the style; ``None`` leaves ``anime`` out. A list has the clips of several looks; then the still
             of a sample decides its look, in evaluation with ``truth`` as well.
-        style: stills in the style, of one look; ``None`` takes the sources of ``anime`` as pictures, if there are any.
+        style: stills in the style, of one look; ``None`` takes the sources of ``anime`` as images, if there are any.
         truth: ``anime`` is the drawing of ``photo``, clip by clip and frame by frame.
         length: T.
         single_until: samples below this number have one frame, without motion: a training begins with single frames,
@@ -84,7 +84,7 @@ class StyledClipView(View):
 
     @property
     def sources(self) -> dict[str, Any]:
-        """The sources of pictures by batch key."""
+        """The sources of images by batch key."""
         return {"photo": self.photo} if self.anime is None else {"photo": self.photo, "anime": self.anime}
 
     @property

@@ -17,7 +17,7 @@ from animegen.errors import AnimegenError
 class KeyframeData(AnimeDataModule):
     """Patches of a project's key frames for training, whole frames for validation and evaluation.
 
-    Pictures stay on the device and patches are cut there: loading is never what a step waits for. As everywhere, a
+    Images stay on the device and patches are cut there: loading is never what a step waits for. As everywhere, a
     sample is a function of its number; only hard mining remembers something, which checkpoints keep.
 
     Args:

@@ -1,6 +1,6 @@
-"""Deterministic looks of rising difficulty, so that any film has a drawn truth for every frame.
+"""Deterministic looks of rising difficulty, so that any video has a drawn truth for every frame.
 
-A person's drawings of a film are known at a few frames only, and what lies between can only be judged by eye. A filter
+A person's drawings of a video are known at a few frames only, and what lies between can only be judged by eye. A filter
 of the frames themselves can be asked about each. For which filters a few key frames suffice tells what the method does.
 """
 
@@ -62,16 +62,16 @@ def place(frame: Picture) -> Picture:
 
 
 FILTERS: dict[str, Callable[[Picture], Picture]] = {"grade": grade, "poster": poster, "ink": ink, "place": place}
-"""From easy to hard: a colour table is enough for the first; the last needs to know where in the picture it is."""
+"""From easy to hard: a colour table is enough for the first; the last needs to know where in the image it is."""
 
 
 def filtered_project(
     film: str | Path, filter: str = "ink", keys: int = 2, frames: int = 48, start: int = 0, size: int = 128
 ) -> KeyframeProject:
-    """Return a piece of a film whose drawing, made by a filter, is given at a few frames and known at all.
+    """Return a piece of a video whose drawing, made by a filter, is given at a few frames and known at all.
 
     Args:
-        film: a film, or a folder of its frames.
+        film: a video, or a folder of its frames.
         filter: one of :data:`FILTERS`.
         keys: number of key frames, each in the middle of its share of the piece.
         frames: length of the piece.
@@ -79,7 +79,7 @@ def filtered_project(
         size: shorter side of the frames in pixels; the longer one is cut to a multiple of 4.
 
     Raises:
-        AnimegenError: for an unknown filter, too few frames, or a film that cannot be read.
+        AnimegenError: for an unknown filter, too few frames, or a video that cannot be read.
     """
     if filter not in FILTERS:
         raise AnimegenError(f"filter={filter} is unknown: use {', '.join(FILTERS)}.{did_you_mean(filter, FILTERS)}")
@@ -100,8 +100,8 @@ def filtered_project(
 
 
 def _piece(film: Path, start: int, frames: int, size: int) -> Tensor:
-    """Return a piece of a film, uint8 (frames, 3, H, W)."""
-    from animegen.media.video.opening import open_video  # on demand: generated clips need no films
+    """Return a piece of a video, uint8 (frames, 3, H, W)."""
+    from animegen.media.video.opening import open_video  # on demand: generated clips need no videos
 
     found = [scale_short_side(pixels, size) for pixels, _ in islice(open_video(film), start, start + frames)]
     if len(found) < frames:

@@ -60,7 +60,7 @@ class Report:
 
 
 class GuideFiles:
-    """The pictures of a guide, read with as many channels as they have."""
+    """The images of a guide, read with as many channels as they have."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         self.files = list(files)
@@ -73,12 +73,12 @@ class GuideFiles:
 
 
 def read_channels(path: Path) -> Tensor:
-    """Return a picture as uint8 (C, H, W) with the channels that it has: 1, 2 (grey and alpha), 3 or 4."""
+    """Return an image as uint8 (C, H, W) with the channels that it has: 1, 2 (grey and alpha), 3 or 4."""
     with open_image(path) as picture:
         if picture.mode in ("L", "LA", "RGB", "RGBA"):
             values = torch.from_numpy(np.array(picture)).view(picture.height, picture.width, -1)
             return values.permute(2, 0, 1).contiguous()
-        # The rest (palettes, 16 bits, CMYK) as any other picture is read.
+        # The rest (palettes, 16 bits, CMYK) as any other image is read.
         return read_image(path)[: _CHANNELS.get(picture.mode, 3)]
 
 
@@ -94,14 +94,14 @@ def folder_project(
     ::
 
         project.yaml         optional: clip, range, hold_out, resize, guides
-        frames/000001.png    or a film, clip.mp4: every frame, without drawing
-        keys/000001.png      drawings of a few frames, under their frames' names (a film's frames are 0, 1, 2 ...)
+        frames/000001.png    or a video, clip.mp4: every frame, without drawing
+        keys/000001.png      drawings of a few frames, under their frames' names (a video's frames are 0, 1, 2 ...)
         masks/000001.png     optional: white where the drawing is to be learnt
-        guides/<name>/...    optional: a picture per frame for each guide, of any number of channels
+        guides/<name>/...    optional: an image per frame for each guide, of any number of channels
 
     Args:
         path: the folder.
-        clip: the folder of frames or the film, if it does not lie in the project.
+        clip: the folder of frames or the video, if it does not lie in the project.
         hold_out: keys that are kept from training, to score what was learnt: their names, or how many.
         resize: scale drawings and masks to their frames instead of refusing them.
         guides: name -> number of channels that a guide must have.
@@ -178,12 +178,12 @@ class _Inspection:
             films = [f for f in sorted(self.root.iterdir()) if f.suffix.lower() in FILM_SUFFIXES]
             place = self.root / "frames" if (self.root / "frames").is_dir() else (films[0] if films else None)
             if len(films) > 1 and place in films:
-                self.problem(f"there are {len(films)} films, '{films[0].name}' first: name one as 'clip'.")
+                self.problem(f"there are {len(films)} videos, '{films[0].name}' first: name one as 'clip'.")
         if place is None or not place.exists():
             what = f"'{place}' does not exist" if place else "it has neither 'frames' nor a film"
             raise AnimegenError(
                 f"The project '{self.root}' has no clip: {what}; put the frames into '{self.root / 'frames'}', or set"
-                " clip= to a folder or a film."
+                " clip= to a folder or a video."
             )
         if place.is_dir():
             files = list_images(place, recursive=False)
@@ -201,12 +201,12 @@ class _Inspection:
         return frames[first:last], [str(n) for n in range(first, last)]
 
     def _film(self, place: Path) -> Tensor:
-        """Return all frames of a film (T, 3, H, W) uint8."""
+        """Return all frames of a video (T, 3, H, W) uint8."""
         from animegen.media.video.opening import open_video  # on demand: most clips are folders
 
         frames = [pixels for pixels, _ in open_video(place)]
         if not frames:
-            raise AnimegenError(f"The film '{place}' has no frame that can be read: choose another clip.")
+            raise AnimegenError(f"The video '{place}' has no frame that can be read: choose another clip.")
         return torch.stack(frames)
 
     def _range(self, count: int) -> tuple[int, int]:
@@ -220,7 +220,7 @@ class _Inspection:
         return int(given[0]), int(given[1])
 
     def _look(self, file: Path, what: str, scaled: bool = False) -> Tensor | None:
-        """Check a picture: format, transparency, all of its pixels, size; return it if nothing is wrong."""
+        """Check an image: format, transparency, all of its pixels, size; return it if nothing is wrong."""
         before = len(self.report.problems)
         try:
             with open_image(file) as picture:
@@ -252,12 +252,12 @@ class _Inspection:
         return pixels if len(self.report.problems) == before else None
 
     def _matched(self, folder: str, names: list[str], what: str) -> dict[int, Path]:
-        """Return frame number -> file of the pictures of a folder, each called as its frame."""
+        """Return frame number -> file of the images of a folder, each called as its frame."""
         place = self.root / folder
         if not place.is_dir():
             return {}
         numbers = {name: n for n, name in enumerate(names)}
-        # A film's frames have no names but their numbers: 000012 is 12.
+        # A video's frames have no names but their numbers: 000012 is 12.
         plain = {str(int(name)): n for name, n in numbers.items() if name.isdecimal()}
         found: dict[int, Path] = {}
         for file in sorted(place.iterdir(), key=lambda f: natural_key(f.name)):
@@ -301,14 +301,14 @@ class _Inspection:
             if missing:
                 self.problem(
                     f"the guide '{folder.name}' lacks {len(missing)} of {len(names)} frames, '{missing[0]}' first: a"
-                    " guide needs a picture for every frame."
+                    " guide needs an image for every frame."
                 )
             counts: dict[int, str] = {}
             for file in files.values():
                 self._look_guide(file, folder.name, counts)
             if len(counts) > 1:
                 told = " and ".join(f"{count} ('{name}')" for count, name in sorted(counts.items()))
-                self.problem(f"the pictures of the guide '{folder.name}' differ in their channels: {told}.")
+                self.problem(f"the images of the guide '{folder.name}' differ in their channels: {told}.")
             asked = wanted.pop(folder.name, None)
             if asked is not None and counts and set(counts) != {asked}:
                 self.problem(

@@ -1,7 +1,7 @@
 """Guides: further input channels that tell the network where on the moving object a pixel lies.
 
 A guide looks only back: what it draws for a frame follows from that frame and the ones before. So the
-guides of a clip can be drawn once for training, and again frame by frame while a film is stylised: the result is the
+guides of a clip can be drawn once for training, and again frame by frame while a video is stylised: the result is the
 same.
 """
 
@@ -116,7 +116,7 @@ class GaussGuide(Guide):
         return uniform(draws)
 
     def splat(self, points: Tensor, colours: Tensor, height: int, width: int) -> Tensor:
-        """Return the picture (3, H, W) in [0, 1] of points (N, 2), x and y in pixels, with colours (N, 3)."""
+        """Return the image (3, H, W) in [0, 1] of points (N, 2), x and y in pixels, with colours (N, 3)."""
         across, down = self._falloff(points, height, width)
         total = down.T @ across
         painted = torch.einsum("nh,nc,nw->chw", down, colours, across)
@@ -176,7 +176,7 @@ class CoordinateGuide(Guide):
         return torch.where(consistent(back, there), backward_warp(state, back), self.start(frame))
 
     def draw(self, state: Tensor, frame: Tensor) -> Tensor:
-        """Return the coordinates as a picture of two channels."""
+        """Return the coordinates as an image of two channels."""
         return to_uint8(state[0])
 
 
@@ -206,10 +206,10 @@ class EdgeGuide(Guide):
 
 
 class FileGuide(Guide):
-    """A guide that the user gives as pictures, one per frame, such as a pass of a renderer.
+    """A guide that the user gives as images, one per frame, such as a pass of a renderer.
 
     Args:
-        channels: of the pictures.
+        channels: of the images.
     """
 
     def __init__(self, channels: int = 3) -> None:

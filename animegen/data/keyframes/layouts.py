@@ -29,7 +29,7 @@ def import_layout(source: str | Path, target: str | Path, resize: bool = False) 
         <name>_gen/   input_filtered/ or input/   every frame               guides such as tracking; <name>_gen may
                       <guide>/                    guides                    be missing: the clip is its key frames
 
-    Flows are not copied: they are estimated anew. Pictures whose data are not what their suffix says get the right
+    Flows are not copied: they are estimated anew. Images whose data are not what their suffix says get the right
     suffix, without loss. Masks of frames that are no keys are left out, and so are guides that lack frames.
 
     Args:
@@ -104,7 +104,7 @@ def _guide_folders(folder: Path) -> list[str]:
 
 
 def _pictures(folder: Path) -> dict[str, Path]:
-    """Return stem -> file of the pictures of a folder, in natural order; nothing if there is no folder."""
+    """Return stem -> file of the images of a folder, in natural order; nothing if there is no folder."""
     if not folder.is_dir():
         return {}
     files = sorted(folder.iterdir(), key=lambda file: natural_key(file.name))

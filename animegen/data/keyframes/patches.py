@@ -1,4 +1,4 @@
-"""Patches cut from pictures that stay on the device: no workers, no copies, and no state."""
+"""Patches cut from images that stay on the device: no workers, no copies, and no state."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class PatchBank:
     The borders are reflected, so that a patch may be centred on any pixel.
 
     Args:
-        pictures: (N, C, H, W), of any type.
+        images: (N, C, H, W), of any type.
         patch: side of the patches in pixels.
         context: so many more pixels are cut on every side.
 
     Raises:
-        AnimegenError: if the pictures are too small to be reflected that far.
+        AnimegenError: if the images are too small to be reflected that far.
     """
 
     def __init__(self, pictures: Tensor, patch: int, context: int = 0) -> None:
@@ -72,7 +72,7 @@ class PatchBank:
 
 
 class WholePictures:
-    """Gives whole pictures where :class:`PatchBank` gives patches: the baseline that patches are compared with.
+    """Gives whole images where :class:`PatchBank` gives patches: the baseline that patches are compared with.
 
     Args:
         pictures: (N, C, H, W), of any type. Right and below they are cut to multiples of ``size_divisor``.
@@ -89,7 +89,7 @@ class WholePictures:
         return self
 
     def cut(self, picture: Tensor, row: Tensor, column: Tensor) -> Tensor:
-        """Return the pictures (B, C, H, W) of those numbers, int64 (B,); rows and columns do not matter."""
+        """Return the images (B, C, H, W) of those numbers, int64 (B,); rows and columns do not matter."""
         return self._pictures.index_select(0, picture)
 
 
@@ -101,7 +101,7 @@ class Centres:
     Args:
         masks: (K, H, W) bool, where patches may be centred after shrinking by :data:`EROSION` pixels.
         seed: selects the order.
-        balance: ``round_robin`` takes the K pictures in turn, ``by_area`` as often as they have pixels.
+        balance: ``round_robin`` takes the K images in turn, ``by_area`` as often as they have pixels.
 
     Raises:
         AnimegenError: if a mask has no pixel left, or there is no such balance.
@@ -119,7 +119,7 @@ class Centres:
         places = valid.flatten().nonzero().flatten()
         each = self.height * self.width
         groups = [places[places // each == k] for k in range(len(valid))] if balance == "round_robin" else [places]
-        #: (linear places (V,) in all pictures together) of each group; sample n belongs to group n mod their number.
+        #: (linear places (V,) in all images together) of each group; sample n belongs to group n mod their number.
         self.groups = groups
         self._orders: dict[int, tuple[int, Tensor]] = {}
 
@@ -150,7 +150,7 @@ class Centres:
         return torch.stack(places)
 
     def split(self, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return picture, row and column, (B,) each, of places."""
+        """Return image, row and column, (B,) each, of places."""
         each = self.height * self.width
         return places // each, places % each // self.width, places % self.width
 
@@ -203,7 +203,7 @@ class HardPlaces:
 def erode(masks: Tensor, radius: int = EROSION) -> Tensor:
     """Return the pixels of masks (K, H, W) bool whose whole square of side ``2 * radius + 1`` lies in the mask.
 
-    What lies outside the picture counts as mask: a mask that covers everything loses nothing.
+    What lies outside the image counts as mask: a mask that covers everything loses nothing.
     """
     outside = F.pad((~masks).float()[:, None], (radius,) * 4)
     return F.max_pool2d(outside, 2 * radius + 1, stride=1)[:, 0] == 0

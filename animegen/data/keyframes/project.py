@@ -17,7 +17,7 @@ from animegen.toonworld.scene import check_choice
 
 
 class Frames(Protocol):
-    """Numbered pictures of one size."""
+    """Numbered images of one size."""
 
     def __len__(self) -> int:
         """Return their number."""
@@ -33,7 +33,7 @@ class FrameFiles:
 
     Args:
         files: one file per frame.
-        size: (height, width) to which pictures of another size are scaled; ``None`` leaves them.
+        size: (height, width) to which images of another size are scaled; ``None`` leaves them.
     """
 
     def __init__(self, files: Sequence[Path], size: tuple[int, int] | None = None) -> None:
@@ -166,7 +166,7 @@ def toonworld_project(
 
 
 def resized(picture: Tensor, size: tuple[int, int]) -> Tensor:
-    """Scale uint8 (C, H, W) to (height, width), anti-aliased; a picture of that size is returned as it is."""
+    """Scale uint8 (C, H, W) to (height, width), anti-aliased; an image of that size is returned as it is."""
     if tuple(picture.shape[-2:]) == tuple(size):
         return picture
     return torch.nn.functional.interpolate(picture[None], size, mode="bilinear", antialias=True)[0]

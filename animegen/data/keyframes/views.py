@@ -24,7 +24,7 @@ class Clip:
 
     Args:
         project: the project.
-        guides: name -> guide; a :class:`FileGuide` takes the project's pictures of that name.
+        guides: name -> guide; a :class:`FileGuide` takes the project's images of that name.
         prefilter: takes noise off the frames.
     """
 
@@ -45,12 +45,12 @@ class Clip:
                 known = ", ".join(project.guides) or "none"
                 raise AnimegenError(
                     f"The guide '{name}' comes from files, but the project has none of that name (it has: {known}): put"
-                    f" a picture per frame into guides/{name}."
+                    f" an image per frame into guides/{name}."
                 )
             channels = project.guides[name][0].shape[0]
             if channels != guide.channels:
                 raise AnimegenError(
-                    f"The pictures of the guide '{name}' have {channels} channels, not {guide.channels}: set"
+                    f"The images of the guide '{name}' have {channels} channels, not {guide.channels}: set"
                     f" model.guides.{name}.channels={channels}."
                 )
 
@@ -286,7 +286,7 @@ class WholeFrames(View):
         return len(self.numbers)
 
     def __getitem__(self, number: int) -> dict[str, Tensor]:
-        """Return uint8 pictures, and ``sample``: the number, int64."""
+        """Return uint8 images, and ``sample``: the number, int64."""
         if not 0 <= number < len(self):
             raise IndexError(f"sample {number} of {len(self)}")
         frame = self.numbers[number]

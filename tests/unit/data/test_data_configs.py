@@ -42,7 +42,7 @@ def test_every_option_lies_in_the_package_data(option: str) -> None:
     assert text.startswith("# @package data\n")
     keys = set(OmegaConf.to_container(OmegaConf.create(text), resolve=False))  # type: ignore[arg-type]
     assert {"_target_", "_convert_", "batch_size", "repeat_first_batch"} <= keys
-    if option.startswith(("paired/", "unpaired/")):  # pictures, rather than one clip or many
+    if option.startswith(("paired/", "unpaired/")):  # images, rather than one clip or many
         assert {"image_size", "load_size", "smooth", "train", "val", "test", "stills", "augment"} <= keys
 
 

@@ -251,7 +251,7 @@ def test_broken_files_are_counted_across_workers(tmp_path: Path, caplog: pytest.
         batches = fit(data, 4).batches
     assert all(batch["photo"].shape == (4, 3, 24, 24) for batch in batches)
     assert folder.skipped == 3
-    assert "3 broken picture files were skipped" in caplog.text
+    assert "3 broken image files were skipped" in caplog.text
 
 
 def test_settings_are_recorded_and_checked() -> None:
@@ -271,9 +271,9 @@ def test_settings_are_recorded_and_checked() -> None:
         ({"num_workers": -1}, r"data\.num_workers \(-1\)"),
         (
             {"augment": Augment(32)},
-            r"data\.train makes pictures of 24 pixels, but 32 .* data\.load_size to at least 32",
+            r"data\.train makes images of 24 pixels, but 32 .* data\.load_size to at least 32",
         ),
-        ({"smooth": "disk"}, "does not read smoothed pictures: set data.smooth=online"),
+        ({"smooth": "disk"}, "does not read smoothed images: set data.smooth=online"),
         ({"train": UnpairedView(Noise(3), Noise(3), Noise(3), size=24)}, "reads smoothed .* set data.smooth=disk"),
         ({"train": StillView(Noise(3), size=24), "smooth": "online"}, "needs anime .* has photo"),
         ({"val": UnpairedView(Noise(3), Noise(3), size=24)}, r"data\.val must be a view with shuffle=false"),

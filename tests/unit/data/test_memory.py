@@ -1,4 +1,4 @@
-"""Pictures kept in memory are the pictures that a view would have made."""
+"""Pictures kept in memory are the images that a view would have made."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from animegen.data import InMemory, StillView
 
 
 class Counted:
-    """Three noisy pictures of 40 x 30, the second broken; counts how often each is read."""
+    """Three noisy images of 40 x 30, the second broken; counts how often each is read."""
 
     def __init__(self) -> None:
         self.reads: list[int] = []

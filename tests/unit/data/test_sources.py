@@ -25,7 +25,7 @@ from animegen.errors import AnimegenError
 
 
 class Fake:
-    """A source whose picture i is of the one colour i."""
+    """A source whose image i is of the one colour i."""
 
     def __init__(self, length: int = 10, names: list[str] | None = None) -> None:
         self.names = names or [f"{number:03d}.png" for number in range(length)]
@@ -41,7 +41,7 @@ class Fake:
 
 
 def fill(folder: Path, count: int = 6, broken: tuple[int, ...] = ()) -> Path:
-    """Write grey pictures, picture i of level 10 i; broken ones are text."""
+    """Write grey images, image i of level 10 i; broken ones are text."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
         path = folder / f"{number}.png"
@@ -113,7 +113,7 @@ def test_tiny_pictures_are_refused_with_name_and_size(tmp_path: Path) -> None:
 
 def test_a_folder_without_a_usable_picture(tmp_path: Path) -> None:
     fill(tmp_path, 3, broken=(0, 1, 2))
-    with pytest.raises(AnimegenError, match=r"None of the 3 pictures in .* can be used\. The file .*0\.png"):
+    with pytest.raises(AnimegenError, match=r"None of the 3 images in .* can be used\. The file .*0\.png"):
         len(ImageFolder(tmp_path))
     with pytest.raises(AnimegenError, match="on_error=ignore"):
         ImageFolder(tmp_path, on_error="ignore")
@@ -129,7 +129,7 @@ def test_subset() -> None:
     assert levels(Subset(Fake(), 3, 6)) == [3, 4, 5]
     assert levels(Subset(Fake(), 8)) == [8, 9]
     assert Subset(Fake(), 3, 6).name(1) == "004.png"
-    with pytest.raises(AnimegenError, match="Pictures 12 to 15 of 10 are none"):
+    with pytest.raises(AnimegenError, match="There are no images 12 to 15 in a source of 10"):
         len(Subset(Fake(), 12, 15))
 
 
@@ -144,7 +144,7 @@ def test_holdout_divides_by_name() -> None:
     train, heldout = Holdout(source, 0.1, "train"), Holdout(source, 0.1, "heldout")
     assert sorted([*train.indices, *heldout.indices]) == list(range(1000))
     assert 70 < len(heldout) < 130
-    # Pictures that come later, and other suffixes, move none to the other side.
+    # Images that come later, and other suffixes, move none to the other side.
     more = Fake(names=[f"{number:03d}.jpg" for number in range(1500)])
     kept = [index for index in Holdout(more, 0.1, "heldout").indices if index < 1000]
     assert kept == list(heldout.indices)

@@ -193,7 +193,7 @@ def test_stills_move_smoothly() -> None:
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A film with one cut: noise that moves right by two pixels, then another that moves down."""
+    """A video with one cut: noise that moves right by two pixels, then another that moves down."""
     folder = tmp_path_factory.mktemp("films")
     generator = torch.Generator().manual_seed(0)
     small = [torch.rand(1, 3, 8, 10, generator=generator) * shade for shade in (120.0, 255.0)]
@@ -230,7 +230,7 @@ def test_films_become_shots_with_dis_flow(films: Path, tmp_path: Path) -> None:
 def test_films_that_cannot_be_used_are_told(films: Path, tmp_path: Path) -> None:
     for settings, message in (
         ({"folder": films / "none"}, "does not exist"),
-        ({"folder": tmp_path}, "There is no film"),
+        ({"folder": tmp_path}, "There is no video"),
         ({"folder": films, "length": 13, "cache": tmp_path / "c"}, "has 13 frames"),
     ):
         with pytest.raises(AnimegenError, match=message):

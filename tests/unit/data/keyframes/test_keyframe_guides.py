@@ -20,7 +20,7 @@ def constant_flow(x: float, y: float, height: int = 30, width: int = 40) -> Tens
 
 
 class KnownFlow:
-    """The whole picture moves by (x, y) from each frame to the next; which way is asked is told by the frames' mean."""
+    """The whole image moves by (x, y) from each frame to the next; which way is asked is told by the frames' mean."""
 
     name = "known"
 

@@ -92,7 +92,7 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
         "the mask '001.png' leaves no place for a patch",
         "the mask '004.png' belongs to no key frame",
         "the guide 'depth' lacks 2 of 6 frames",
-        "the pictures of the guide 'depth' differ in their channels: 1 ('001.png') and 3 ('000.png')",
+        "the images of the guide 'depth' differ in their channels: 1 ('001.png') and 3 ('000.png')",
         "the guide 'normals' is asked for, but there is no folder 'guides/normals'",
         "hold_out names '007', which is no key",
         "'project.yaml' has the unknown key 'rang'. Did you mean 'range'?",

@@ -1,4 +1,4 @@
-"""The temporal filter on a film that is read once: the frames of the whole clip, and no more of it in memory."""
+"""The temporal filter on a video that is read once: the frames of the whole clip, and no more of it in memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from animegen.data.keyframes import BilateralFilter
 
 
 def moving(count: int) -> Tensor:
-    """Return noisy frames (count, 3, 32, 40) of a picture that moves by 2 pixels per frame."""
+    """Return noisy frames (count, 3, 32, 40) of an image that moves by 2 pixels per frame."""
     generator = torch.Generator().manual_seed(0)
     scene = F.interpolate(torch.rand(1, 3, 8, 24, generator=generator) * 100 + 70, (32, 96), mode="bicubic")[0]
     clip = torch.stack([scene[:, :, 2 * t : 2 * t + 40] for t in range(count)])
