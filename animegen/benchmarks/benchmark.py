@@ -21,7 +21,7 @@ from animegen.errors import AnimegenError
 from animegen.media.images import to_float
 from animegen.metrics import image
 from animegen.metrics.distribution import SetDistance, fid, kid, pool
-from animegen.metrics.perceptual import LPIPS, PerceptualDistance
+from animegen.metrics.perceptual import LPIPSMetric, PerceptualDistance
 from animegen.nn.features import FeatureExtractor
 
 Score = dict[str, float | int | None]
@@ -261,7 +261,7 @@ class StyliseBenchmark(Benchmark):
         stills: TestSet | None = None,
         paired: bool = True,
         extractor: FeatureExtractor | None = None,
-        lpips: LPIPS | None = None,
+        lpips: LPIPSMetric | None = None,
         batch_size: int = 8,
         limit: int | None = None,
     ) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
+from animegen import __version__
 from animegen.config.mismatch import mismatch
 from animegen.config.plain import plain_data, shown
 from animegen.config.trust import build_from
@@ -124,6 +125,39 @@ def load_model(
     content = read_checkpoint(path)
     state, source = content["animegen"], f"The checkpoint '{path}'"
     check_sums(checkpoint_file(path), OTHER)
+    with _explained_version(path, state.get("version")):
+        model = _rebuilt(path, content, source, weights, packages, trust)
+    model.train_step = state.get("train_step", 0)
+    model.run_info = {key: state[key] for key in ("version", "config", "choices", "overrides") if key in state}
+    model.to(pick_device(device)).eval().requires_grad_(False)
+    return model
+
+
+@contextlib.contextmanager
+def _explained_version(path: str | os.PathLike, version: Any) -> Iterator[None]:
+    """Add the version of a checkpoint to the reason why it cannot be loaded, if that is another minor version."""
+    try:
+        yield
+    except AnimegenError as error:
+        minor = ".".join(str(version).split(".")[:2])
+        if version is None or minor == ".".join(__version__.split(".")[:2]):
+            raise
+        raise AnimegenError(
+            f"'{path}' was written by animegen {version} and cannot be loaded by version {__version__}: use animegen"
+            f" {minor}, or train the model again. (The reason: {str(error).rstrip('.')}.)"
+        ) from error
+
+
+def _rebuilt(
+    path: str | os.PathLike,
+    content: dict[str, Any],
+    source: str,
+    weights: str,
+    packages: Sequence[str],
+    trust: bool,
+) -> AnimeModule:
+    """Build the model of a checkpoint from its configuration, with its weights; see :func:`load_model`."""
+    state = content["animegen"]
     config = {key: value for key, value in state["config"]["model"].items() if key not in TRAINING_ONLY}
     own = tuple(f"{package}." for package in packages)
     trained = _weights_in(content, averaged=weights == "ema")
@@ -144,9 +178,6 @@ def load_model(
         model.load_state_dict(trained, strict=True)
     except (RuntimeError, TypeError, ValueError, AttributeError, KeyError) as error:
         raise AnimegenError(misfit.format(first_line(error))) from error
-    model.train_step = state.get("train_step", 0)
-    model.run_info = {key: state[key] for key in ("version", "config", "choices", "overrides") if key in state}
-    model.to(pick_device(device)).eval().requires_grad_(False)
     return model
 
 
@@ -194,7 +225,7 @@ def _difference(wanted: Mapping[str, Any], given: Mapping[str, Any]) -> str | No
     return f"{len(wrong)} of their entries differ, such as {shown(wrong[0])}: {sizes}"
 
 
-def begin_with(model: AnimeModule, path: str | os.PathLike) -> list[str]:
+def load_pretrained(model: AnimeModule, path: str | os.PathLike) -> list[str]:
     """Give the networks of a new model the weights of those with the same names in a checkpoint, averaged ones first.
 
     What else a checkpoint holds (optimizers, steps, statistics of the data) stays behind: this is the beginning of a

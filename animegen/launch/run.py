@@ -24,7 +24,7 @@ from animegen.config.ablations import check_ablations
 from animegen.config.compose import check_complete, plain, run_folder
 from animegen.config.instantiate import build
 from animegen.engine import callbacks
-from animegen.engine.checkpoint import begin_with, load_model, pick_device, read_checkpoint
+from animegen.engine.checkpoint import load_model, load_pretrained, pick_device, read_checkpoint
 from animegen.engine.module import AnimeModule
 from animegen.engine.runs import (
     LAST,
@@ -198,7 +198,7 @@ def build_parts(plan: Plan) -> Parts:
     model: Any = build(config.model, "model", AnimeModule)
     model.run_info = {"version": __version__, **plan.facts}
     if config.init and not plan.checkpoint:
-        log.info("%s: weights of %s", ", ".join(begin_with(model, config.init)), config.init)
+        log.info("%s: weights of %s", ", ".join(load_pretrained(model, config.init)), config.init)
     benchmark = None
     if config.get("benchmark") and config.evaluate:
         with torch.random.fork_rng(devices=[]):  # what is drawn in training stays the same

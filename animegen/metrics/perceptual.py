@@ -59,7 +59,7 @@ class PerceptualDistance:
         return self.between(self.features(output), self.features(truth))
 
 
-class LPIPS(Frozen):
+class LPIPSMetric(Frozen):
     """LPIPS 0.1 on AlexNet (Zhang et al. 2018), lower is better: the published metric, named `lpips_alex`.
 
     The learned heads come with the package `lpips`; the trunk's ImageNet weights are torchvision's.

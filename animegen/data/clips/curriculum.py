@@ -25,7 +25,7 @@ from animegen.errors import AnimegenError
 
 
 @dataclass(frozen=True)
-class Stage:
+class CurriculumStage:
     """A part of a run.
 
     Attributes:
@@ -181,7 +181,7 @@ class CurriculumDataModule(AnimeDataModule):
         return self._loader(self.train, sampler, self.num_workers)
 
 
-def _stage(given: dict[str, Any], multiple: int) -> Stage:
+def _stage(given: dict[str, Any], multiple: int) -> CurriculumStage:
     if unknown := set(given) - {"size", "batch_size", "steps", "accumulate"}:
         raise AnimegenError(
             f"A stage has size, batch_size, steps and accumulate, not {', '.join(sorted(unknown))}: see data.stages."
@@ -191,7 +191,7 @@ def _stage(given: dict[str, Any], multiple: int) -> Stage:
     if len(sides) != 2:
         raise AnimegenError(f"size={size} of a stage is not possible: give a side, or [height, width].")
     steps = given.get("steps")
-    stage = Stage(
+    stage = CurriculumStage(
         (_rounded(sides[0], multiple), _rounded(sides[-1], multiple)),
         max(1, round(given.get("batch_size", 1))),
         None if steps is None else int(steps),

@@ -10,7 +10,7 @@ from animegen.data.datamodule import AnimeDataModule
 from animegen.data.keyframes.guides import Guide
 from animegen.data.keyframes.prefilter import BilateralFilter
 from animegen.data.keyframes.project import KeyframeProject, spread
-from animegen.data.keyframes.views import Clip, KeyPatches, WholeFrames
+from animegen.data.keyframes.views import KeyframeClip, KeyPatches, WholeFrames
 from animegen.errors import AnimegenError
 
 
@@ -60,7 +60,7 @@ class KeyframeData(AnimeDataModule):
         repeat_first_batch: bool = False,
         **settings: Any,
     ) -> None:
-        clip = Clip(project, guides, prefilter)
+        clip = KeyframeClip(project, guides, prefilter)
         scored = project.scored
         others = scored or [n for n in range(len(project)) if n not in project.keys] or project.keys
         if val_frames < 1:

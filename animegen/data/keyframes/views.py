@@ -19,7 +19,7 @@ from animegen.media.video.flow import DISFlow
 from animegen.nn.warp import consistent
 
 
-class Clip:
+class KeyframeClip:
     """The frames of a project as a network gets them: filtered, and with their guides.
 
     Args:
@@ -113,7 +113,7 @@ class KeyPatches(View):
 
     def __init__(
         self,
-        clip: Clip,
+        clip: KeyframeClip,
         patch: int | None = 36,
         context: int = 0,
         balance: str = "round_robin",
@@ -276,7 +276,7 @@ class WholeFrames(View):
         numbers: of the frames.
     """
 
-    def __init__(self, clip: Clip, numbers: Sequence[int]) -> None:
+    def __init__(self, clip: KeyframeClip, numbers: Sequence[int]) -> None:
         super().__init__([], 1, 0, shuffle=False)
         self.clip, self.numbers = clip, list(numbers)
         project = clip.project

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from animegen import load_model
+from animegen import __version__, load_model
 from animegen.config.instantiate import build
 from animegen.engine import AnimegenError
 from animegen.engine.checkpoint import read_checkpoint
@@ -83,8 +83,11 @@ def test_own_packages_can_be_allowed(tmp_path: Path) -> None:
 
 def test_weights_that_do_not_fit_tell_the_version(tmp_path: Path) -> None:
     path = write(tmp_path / "a.ckpt", {**TOY, "generator": {**NETWORK, "channels": 5}})
-    with pytest.raises(AnimegenError, match=r"do not fit the model.*written by version 0\.0\.1"):
+    with pytest.raises(AnimegenError, match=r"written by animegen 0\.0\.1 and cannot be loaded.*do not fit the model"):
         load_model(path)
+    same = write(tmp_path / "b.ckpt", {**TOY, "generator": {**NETWORK, "channels": 5}}, version=__version__)
+    with pytest.raises(AnimegenError, match=r"^The weights in .* do not fit the model"):
+        load_model(same)
 
 
 @pytest.mark.parametrize("model", [None, [], NETWORK, {"generator": 3}])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from animegen.errors import AnimegenError
-from animegen.metrics.perceptual import LPIPS, PerceptualDistance
+from animegen.metrics.perceptual import LPIPSMetric, PerceptualDistance
 from animegen.nn.features import FeatureExtractor
 
 
@@ -51,7 +51,7 @@ def test_lpips_equals_the_package(tmp_path: Path) -> None:
     path = tmp_path / "alexnet.pth"
     torch.save({f"features.{key}": value for key, value in features.items()}, path)
     state = torch.get_rng_state()
-    metric = LPIPS(str(path))
+    metric = LPIPSMetric(str(path))
     assert torch.equal(torch.get_rng_state(), state)
     assert metric.name == "lpips_alex_file"
     assert not metric.state_dict()
@@ -65,4 +65,4 @@ def test_lpips_equals_the_package(tmp_path: Path) -> None:
 
 def test_lpips_refuses_random_weights() -> None:
     with pytest.raises(AnimegenError, match="is not LPIPS"):
-        LPIPS("random")
+        LPIPSMetric("random")
