@@ -1,1 +1,1 @@
-"""From films to clips for training: what is measured, which rules choose, what is written, and a report of it all."""
+"""Data sets from videos: measurements, selection rules, writing of clips, and a report."""

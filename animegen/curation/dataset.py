@@ -1,4 +1,4 @@
-"""Many films: shared out, worked on side by side, and brought together into one data set without repeats."""
+"""Data sets from many videos: sharding, parallel work, removal of repeats, and splits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SETTINGS = "settings.json"
 
 @dataclass
 class Outcome:
-    """What a run of the curation did."""
+    """Result of a curation run."""
 
     films: int = 0
     done: int = 0
@@ -45,20 +45,20 @@ def curate(
     overwrite: bool = False,
     tell: Callable[[str], None] = print,
 ) -> Outcome:
-    """Make a data set of films; films that are done already are not done again.
+    """Make a data set of videos; finished videos are skipped.
 
     Args:
-        source: a film, or a folder of films.
+        source: a video, or a folder of videos.
         output: the data set. It may exist if it was begun with the same settings.
-        curation: what to make.
-        jobs: films that are worked on at a time.
-        shard: (k, n): this run takes films k, k + n, k + 2 n ... The run that finds all films done writes the lists and
+        curation: the settings.
+        jobs: videos that are worked on at a time.
+        shard: (k, n): this run takes videos k, k + n, k + 2 n ... The run that finishes the last video writes lists and
             the report.
-        overwrite: begin anew if the data set was begun with other settings.
-        tell: gets a sentence per film.
+        overwrite: start again if the data set was made with other settings.
+        tell: gets a sentence per video.
 
     Raises:
-        AnimegenError: if there are no films, or the folder holds something else.
+        AnimegenError: if there are no videos, or the folder holds something else.
     """
     films = find_films(source)
     place = user_path("output", output)
@@ -82,7 +82,7 @@ def curate(
 
 
 def begin(place: Path, curation: Curation, overwrite: bool) -> None:
-    """Make the folder of the data set, or check that it was begun in the same way.
+    """Create the folder of the data set, or check that it was made with the same settings.
 
     Raises:
         AnimegenError: if not.
@@ -143,7 +143,7 @@ def _work(todo: list[tuple[str, Path]], place: Path, curation: Curation, jobs: i
 def bring_together(
     place: Path, records: Sequence[dict[str, Any]], curation: Curation, movies: Mapping[str, str]
 ) -> dict[str, int]:
-    """Leave out repeats, divide the clips, write lists and report; return the number of clips per list."""
+    """Remove repeats, split the clips, write lists and report; return the number of clips per list."""
     good = [record for record in records if "failed" not in record]
     clips = [
         clip | {"film": record["film"], "movie": movies[record["film"]]} for record in good for clip in record["clips"]
@@ -160,7 +160,7 @@ def bring_together(
 
 
 def find_repeats(clips: Sequence[dict[str, Any]], limit: int | None) -> dict[str, str]:
-    """Return the clips that look like an earlier one, each with the name of that one.
+    """Return the clips that repeat an earlier clip, with the name of that clip.
 
     Within a shot only equal looks count, those of a cycle that is shown again: a figure that moves before a ground that
     stands still changes few of the bits, and nothing is repeated.

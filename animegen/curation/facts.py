@@ -1,4 +1,4 @@
-"""What is measured of every frame of a film, in one pass; the rules then choose without looking at pixels again."""
+"""Measurements of every frame of a video in one pass; the rules use them instead of pixels."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ BAR = 20
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a frame.
+    """Measurements of a frame.
 
     Attributes:
-        number: of the frame in the film.
+        number: of the frame in the video.
         time: when it appears, in seconds.
         shot: number of its shot.
         luma: mean brightness, 0 to 255.
@@ -34,9 +34,9 @@ class Facts:
         drawing: whether it is the first frame of a drawing.
         before: number of the frame that began the drawing before; ``None`` for the first one of a shot.
         jump: change of the mean brightness since the drawing before, in levels.
-        motion: motion since the drawing before, 98th percentile, as a share of the picture's width.
+        motion: motion since the drawing before, 98th percentile, as a share of the image's width.
         unexplained: how much of the difference to the drawing before its motion leaves, in levels.
-        look: 64 bits that hardly change between pictures that look alike (difference hash).
+        look: 64 bits that hardly change between images that look alike (difference hash).
     """
 
     number: int
@@ -54,14 +54,14 @@ class Facts:
 
 
 class Bars:
-    """Finds the black bars round a picture: border rows and columns that are dark in every frame."""
+    """Detect the black bars around the image: border rows and columns that are dark in every frame."""
 
     def __init__(self) -> None:
         self.rows: np.ndarray | None = None
         self.columns: np.ndarray | None = None
 
     def add(self, frame: np.ndarray) -> None:
-        """Look at a frame (H, W, 3)."""
+        """Add a frame (H, W, 3)."""
         bright = frame.max(2)
         rows, columns = bright.mean(1), bright.mean(0)
         if self.rows is None or self.columns is None:
@@ -71,7 +71,7 @@ class Bars:
             np.maximum(self.columns, columns, out=self.columns)
 
     def box(self) -> tuple[int, int, int, int]:
-        """Return the picture without bars as (top, bottom, left, right); the whole frame if all of it is dark."""
+        """Return the image without bars as (top, bottom, left, right); the whole frame if all of it is dark."""
         if self.rows is None or self.columns is None:
             return 0, 0, 0, 0
         found = [np.flatnonzero(side > BAR) for side in (self.rows, self.columns)]
@@ -88,10 +88,10 @@ def measure(
     held: float = 0.0,
     bars: Bars | None = None,
 ) -> Iterator[Facts]:
-    """Yield the facts of the frames that are looked at: the first of each shot and every ``every``-th after it.
+    """Yield the measurements of the first frame of each shot and every ``every``-th after it.
 
     Args:
-        frames: uint8 ``(3,H,W)`` with their times, all frames of the film.
+        frames: uint8 ``(3,H,W)`` with their times, all frames of the video.
         shots: as :func:`~animegen.media.video.shots.detect_shots` returns them.
         every: distance of the frames that are looked at.
         held: a frame shows the drawing before if its sameness is above this.
@@ -126,10 +126,10 @@ def measure(
 
 
 def _moved(flow: cv2.DISOpticalFlow, before: np.ndarray, now: np.ndarray) -> tuple[float, float]:
-    """Return how far things moved, as a share of the width, and what the motion does not explain, in levels.
+    """Return the motion as a share of the width, and the difference that it leaves, in levels.
 
-    What is hidden cannot be explained in one direction, but a moderate share of a picture is hidden only; a dissolve, a
-    missed cut or a splash of effects leaves nearly all of it. So it is the median over blocks of the picture.
+    What is hidden cannot be explained in one direction, but a moderate share of an image is hidden only; a dissolve, a
+    missed cut or a splash of effects leaves nearly all of it. So it is the median over blocks of the image.
     """
     height, width = now.shape
     if min(height, width) < 16:
@@ -150,5 +150,5 @@ def _look(grey: np.ndarray) -> int:
 
 
 def unlike(first: int, second: int) -> int:
-    """Return in how many of 64 bits two looks differ."""
+    """Return the number of differing bits, of 64, of two difference hashes."""
     return (first ^ second).bit_count()

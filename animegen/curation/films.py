@@ -1,4 +1,4 @@
-"""One film: measured, chosen from, and written as folders of frames, with a record of everything that was decided."""
+"""Curation of one video: measures its frames, selects and writes clips, and records every decision."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ from animegen.media.video.reader import VideoReader
 from animegen.media.video.sequences import frames_of_gif
 from animegen.media.video.shots import detect_shots
 
-#: Folder in the data set with the record of each film, and small pictures of the decisions that were near.
+#: Folder in the data set with the record of each video, and small images of close decisions.
 RECORDS = ".curation"
-#: Cases per rule and side that are kept of each film, and frames between two of them.
+#: Number of cases kept per rule and side of each video, and smallest distance between them in frames.
 CASES, APART = 6, 12
-#: The end of a name that counts the parts of a film.
+#: End of a name that numbers the parts of a video.
 _PART = re.compile(r"[\s_.(\[-]*(?:part|pt|cd|disc|disk|dvd|reel)[\s_.-]*\d+[)\]]?$", re.IGNORECASE)
-#: Sides of a small picture.
+#: Sides of a small image.
 THUMB = (90, 160)
 
 
 def find_films(source: str | Path) -> dict[str, Path]:
-    """Return the films in a folder and those below, or the one named, by names that differ.
+    """Return the videos of a folder and its sub-folders, or a single one, by unique names.
 
     Raises:
         AnimegenError: if there are none.
@@ -67,10 +67,10 @@ def find_films(source: str | Path) -> dict[str, Path]:
 
 
 def movies_of(films: Mapping[str, Path]) -> dict[str, str]:
-    """Return of which movie each film is: what lies in a folder of its own, or in parts, belongs together.
+    """Return the movie of each video: videos in one folder, and numbered parts, belong together.
 
-    Below the folder that holds all films the uppermost folder is the movie (a season, a disc, the parts of a film).
-    Beside others a film is a movie by itself, but for the end of its name that counts parts: ``show_e01_part2``.
+    Below the folder that holds all videos the uppermost folder is the movie (a season, a disc, the parts of a video).
+    Beside others a video is a movie by itself, but for the end of its name that counts parts: ``show_e01_part2``.
 
     Args:
         films: as :func:`find_films` returns them.
@@ -85,7 +85,7 @@ def movies_of(films: Mapping[str, Path]) -> dict[str, str]:
 
 
 def identity(path: Path) -> list[Any]:
-    """Return what tells a film from another one of the same name.
+    """Return name, size and time of the last change of a video.
 
     Raises:
         AnimegenError: if it cannot be examined, or is no regular file.
@@ -95,7 +95,7 @@ def identity(path: Path) -> list[Any]:
 
 
 class FailedFilm(TypedDict):
-    """The record of a film that could not be read."""
+    """The record of a video that could not be read."""
 
     film: str
     source: list[Any]
@@ -103,7 +103,7 @@ class FailedFilm(TypedDict):
 
 
 class CuratedClip(TypedDict):
-    """A clip in the record of a film."""
+    """A clip in the record of a video."""
 
     name: str
     shot: int
@@ -113,7 +113,7 @@ class CuratedClip(TypedDict):
 
 
 class CuratedFilm(TypedDict):
-    """The record of a film."""
+    """The record of a video."""
 
     film: str
     source: list[Any]
@@ -127,7 +127,7 @@ class CuratedFilm(TypedDict):
 
 
 def record_of(output: Path, name: str) -> dict[str, Any] | None:
-    """Return the record of a film in a data set, or ``None`` if there is none that is complete and undamaged."""
+    """Return the record of a video in a data set, or ``None`` if there is none that is complete and undamaged."""
     try:
         record = read_json(output / RECORDS / f"{name}.json", "the record of a video", "make it again")
     except AnimegenError:
@@ -139,12 +139,12 @@ def record_of(output: Path, name: str) -> dict[str, Any] | None:
 
 
 def curate_film(name: str, path: Path, output: Path, how: Curation) -> dict[str, Any]:
-    """Write the clips of a film into ``output/name/<clip>/<frame>``; return its record, which is written last.
+    """Write the clips of a video into ``output/name/<clip>/<frame>``; return its record, which is written last.
 
-    A film that cannot be read gets a record with the key ``failed``. A part that cannot be read is told in
-    ``problems``. What an earlier run that was stopped left of this film is replaced.
+    A video that cannot be read gets a record with the key ``failed``. A part that cannot be read is reported in
+    ``problems``. What an earlier run that was stopped left of this video is replaced.
     """
-    torch.set_num_threads(1)  # films run side by side
+    torch.set_num_threads(1)  # videos run side by side
     cv2.setNumThreads(1)
     record: dict[str, Any] = {"film": name}
     try:
@@ -190,7 +190,7 @@ def _curated(name: str, path: Path, output: Path, how: Curation) -> dict[str, An
 
 
 def near_cases(cases: list[Case]) -> list[Case]:
-    """Return those nearest to the limits, a few per rule and side, not all from the same moment."""
+    """Return the cases nearest to the limits: a few per rule and side, at different moments."""
     chosen: list[Case] = []
     for case in sorted(cases, key=lambda case: case.distance):
         alike = [c for c in chosen if (c.rule, c.passed) == (case.rule, case.passed)]
@@ -200,7 +200,7 @@ def near_cases(cases: list[Case]) -> list[Case]:
 
 
 def thumb_name(number: int) -> str:
-    """Return the file name of the small picture of a frame."""
+    """Return the file name of the small image of a frame."""
     return f"{number:06}.jpg"
 
 
@@ -213,7 +213,7 @@ def _write(
     box: tuple[int, int, int, int],
     writing: Writing,
 ) -> None:
-    """Write the frames of the clips, and small ones of the cases; the film's folder appears when it is complete."""
+    """Write the frames of the clips, and small ones of the cases; the video's folder appears when it is complete."""
     places = {
         fact.number: f"{_clip_name(number)}/{fact.number:06}.{writing.format}"
         for number, clip in enumerate(choice.clips)
@@ -232,7 +232,7 @@ def _write(
             if number in places:
                 write_image(partial / places[number], _scaled(pixels[:, top:bottom, left:right], writing.short_side))
         if not all((partial / place).exists() for place in places.values()):
-            return  # another process took this one for killed, and makes the same film
+            return  # another process took this one for killed, and makes the same video
         shutil.rmtree(output / name, ignore_errors=True)
         if partial.exists():
             partial.rename(output / name)
@@ -251,6 +251,6 @@ def _clip_name(number: int) -> str:
 
 
 def _plain(stem: str) -> str:
-    """Return a name that is good for a folder and for a line of a list."""
+    """Return a name that is valid as a folder and as a line of a list."""
     kept = "".join(c if c.isalnum() or c in "-_." else "_" for c in stem).strip("._")
     return kept or "film"

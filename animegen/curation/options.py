@@ -17,7 +17,7 @@ PROJECTS = "Key-frame projects"
 
 @dataclass
 class Rules(Options):
-    """Which frames of a video become clips."""
+    """Rules that select the frames of clips."""
 
     length: list[int] = option([5, 25], "drawings per clip, from and to", minimum=3, maximum=100_000, section=VIDEOS)
     every: int = option(
@@ -53,7 +53,7 @@ class Rules(Options):
 
 @dataclass
 class Writing(Options):
-    """How frames are written."""
+    """Format of the written frames."""
 
     short_side: int | None = option(
         540, "frames are scaled down to this; null keeps their size", minimum=32, maximum=100_000, section=VIDEOS
@@ -64,7 +64,7 @@ class Writing(Options):
 
 @dataclass
 class Curation(Rules, Writing):
-    """How a data set is made of videos."""
+    """Settings of a data set made of videos."""
 
     repeat: int | None = option(
         4,

@@ -1,4 +1,4 @@
-"""The report of a curation: what became of every frame, and pictures of the decisions that were near."""
+"""Report of a curation: statistics of all frames, and images of close decisions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from animegen.curation.rules import FATES
 from animegen.files import completed
 from animegen.media.images import list_images
 
-#: Cases per sheet and side, in rows of so many.
+#: Cases per sheet and side, and cases per row.
 PER_SIDE, COLUMNS = 9, 3
 _TITLE = {
     "held": "held: the frame shows the drawing before it (sameness)",
@@ -42,12 +42,12 @@ def write_report(
 
     Args:
         place: the data set.
-        records: of all films.
-        clips: of all films.
+        records: of all videos.
+        clips: of all videos.
         repeats: clips that are left out, with those that they repeat.
         sides: the clips by list.
         by_movie: whether whole movies were divided.
-        movies: of which movie each film is.
+        movies: of which movie each video is.
         settings: of the curation.
     """
     good = [record for record in records if "failed" not in record]
@@ -131,7 +131,7 @@ def _page(report: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> st
 
 
 def _sheets(place: Path, records: Sequence[Mapping[str, Any]], repeats: Mapping[str, str]) -> list[str]:
-    """Write a sheet per rule that had something to decide; return the rules."""
+    """Write a sheet for each rule with close decisions; return the rules."""
     made = []
     for rule in _TITLE:
         sides: list[list[tuple[Path, Path, str]]] = [[], []]
@@ -155,7 +155,7 @@ def _sheets(place: Path, records: Sequence[Mapping[str, Any]], repeats: Mapping[
 
 
 def _turns(cases: list[tuple[Path, Path, str]]) -> list[tuple[Path, Path, str]]:
-    """Return the cases, those of different films in turn."""
+    """Return the cases in an order that alternates between videos."""
     by_film: dict[str, list[tuple[Path, Path, str]]] = {}
     for case in cases:
         by_film.setdefault(case[2].split(" ")[0], []).append(case)
@@ -166,7 +166,7 @@ def _turns(cases: list[tuple[Path, Path, str]]) -> list[tuple[Path, Path, str]]:
 def _sheet(
     title: str, passed: Sequence[tuple[Path, Path, str]], refused: Sequence[tuple[Path, Path, str]]
 ) -> Image.Image:
-    """Return a picture of pairs: what was compared, side by side, with the value and the limit below."""
+    """Return an image of the compared pairs, with value and limit below."""
     height, width = THUMB
     cell = (2 * width + 12, height + 20)
     rows = [-(-len(side) // COLUMNS) for side in (passed, refused)]

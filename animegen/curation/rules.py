@@ -1,4 +1,4 @@
-"""Which frames of a film become clips: a pure function of what was measured. Every frame has one fate, and a reason."""
+"""Selection of clips from measurements; every frame gets exactly one fate with a reason."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from statistics import median
 from animegen.curation.facts import Facts
 from animegen.curation.options import Rules
 
-#: What happens to frames, in the order of the report, and why.
+#: Fates of frames, in the order of the report, with their reasons.
 FATES = {
     "kept": "is in a clip",
     "skipped": "lies between those that every= takes",
@@ -38,19 +38,19 @@ class Clip:
 
     @property
     def looks(self) -> list[int]:
-        """How its first, middle and last drawing look."""
+        """Difference hashes of its first, middle and last drawing."""
         return [self.frames[n].look for n in (0, len(self.frames) // 2, -1)]
 
 
 @dataclass(frozen=True)
 class Case:
-    """A decision that might have been another: the frame, what it was compared with, and by how much it was decided.
+    """A close decision: the frame, the frame it was compared with, value and limit.
 
     Attributes:
         rule: whose decision.
         number: of the frame.
         other: number of the frame that it was compared with; the frame itself where there is none.
-        value: what was measured.
+        value: the measurement.
         limit: the rule's.
         passed: whether the rule let it pass.
     """
@@ -64,16 +64,16 @@ class Case:
 
     @property
     def distance(self) -> float:
-        """How far it is from the limit, relative to it."""
+        """Distance from the limit, relative to the limit."""
         return abs(self.value - self.limit) / max(abs(self.limit), 1.0 if self.rule == "held" else 1e-9)
 
 
 @dataclass
 class Choice:
-    """What the rules chose.
+    """Result of the rules.
 
     Attributes:
-        clips: in the order of the film.
+        clips: in the order of the video.
         fates: of all frames that were looked at, by number.
         cases: those near a limit, the nearest first.
     """
@@ -83,14 +83,14 @@ class Choice:
     cases: list[Case] = field(default_factory=list)
 
     def counts(self, frames: int) -> dict[str, int]:
-        """Return how many of the film's frames met each fate."""
+        """Return the number of the video's frames per fate."""
         found = Counter(self.fates.values())
         found["skipped"] = frames - len(self.fates)
         return {fate: found[fate] for fate in FATES}
 
 
 def choose(facts: Sequence[Facts], rules: Rules) -> Choice:
-    """Return the clips of a film, and what became of every frame."""
+    """Return the clips of a video and the fate of every frame."""
     choice = Choice()
     for shot, members in groupby(facts, key=lambda fact: fact.shot):
         _choose_in_shot(shot, list(members), rules, choice)
@@ -131,7 +131,7 @@ def _choose_in_shot(shot: int, facts: list[Facts], rules: Rules, choice: Choice)
 
 
 def _pieces(drawings: list[Facts], rules: Rules, choice: Choice) -> list[tuple[list[Facts], str | None]]:
-    """Divide the drawings of a shot where a rule forbids to go on; return each piece with the reason beside it."""
+    """Split the drawings of a shot where a rule ends a clip; return the pieces with their reasons."""
     pieces: list[tuple[list[Facts], str | None]] = []
     piece: list[Facts] = []
     why: str | None = None
@@ -163,7 +163,7 @@ def _pieces(drawings: list[Facts], rules: Rules, choice: Choice) -> list[tuple[l
 
 
 def _fault(fact: Facts, rules: Rules, cases: list[Case]) -> str | None:
-    """Return why a frame cannot be used at all."""
+    """Return the rule that excludes a frame, or ``None``."""
     for rule, limit, bad in (
         ("dark", rules.dark, fact.luma < rules.dark),
         ("bright", rules.bright, fact.luma > rules.bright),
@@ -175,7 +175,7 @@ def _fault(fact: Facts, rules: Rules, cases: list[Case]) -> str | None:
 
 
 def _break(fact: Facts, rules: Rules, cases: list[Case]) -> str | None:
-    """Return why a frame cannot follow the drawing before it in a clip."""
+    """Return the rule that ends a clip before a frame, or ``None``."""
     assert fact.before is not None
     for rule, value, limit in (
         ("flicker", abs(fact.jump), rules.flicker),
@@ -189,7 +189,7 @@ def _break(fact: Facts, rules: Rules, cases: list[Case]) -> str | None:
 
 
 def _divided(piece: list[Facts], length: Sequence[int]) -> list[tuple[list[Facts], str]]:
-    """Divide a piece into clips of nearly equal length; what cannot be used is at its end."""
+    """Split a piece into clips of nearly equal length; unusable frames are at its end."""
     shortest, longest = length[0], length[-1]
     count = -(-len(piece) // longest)
     if len(piece) // count >= shortest:

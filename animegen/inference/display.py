@@ -8,13 +8,13 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-#: Plain lines per film or list of files, and seconds between those of a film: at least, and at most.
+#: Plain lines per video or list of files, and seconds between those of a video: at least, and at most.
 LINES = 20
 PAUSE, PATIENCE = 2.0, 60.0
 
 
 class Display:
-    """A progress bar on a terminal, else about twenty plain lines for the files, and for each film.
+    """A progress bar on a terminal, else about twenty plain lines for the files, and for each video.
 
     Args:
         total: number of files.
@@ -55,12 +55,12 @@ class Display:
             self.console.print(f"{self.count}/{self.total}")
 
     def film(self, name: str, done: int, total: int | None) -> FilmDisplay:
-        """Begin to show a film, of which ``done`` frames are there from an earlier run."""
+        """Show the progress of a video of which ``done`` frames are finished already."""
         return FilmDisplay(self, name, done, total)
 
 
 class FilmDisplay:
-    """Progress within a film: frames, frames per second, time left."""
+    """Progress within a video: frames, frames per second, time left."""
 
     def __init__(self, display: Display, name: str, done: int, total: int | None) -> None:
         self.display, self.name, self.total = display, name, total
@@ -86,7 +86,7 @@ class FilmDisplay:
             self.display.console.print(f"{self.name}: {self.count}{of} frames, {rate:.1f} frames/s{left}", markup=False)
 
     def end(self) -> None:
-        """Take the film's line away."""
+        """Remove the line of the video."""
         if self.display.bar is not None:
             self.display.bar.remove_task(self.task)
 

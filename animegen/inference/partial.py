@@ -36,7 +36,7 @@ class Finished:
         start: when its first frame appears.
         last: when its last frame appears.
         end: when that ceases to be shown.
-        source: number of the film's frame at which the next segment begins; ``None`` where a frame makes a frame.
+        source: number of the video's frame at which the next segment begins; ``None`` where a frame makes a frame.
         upto: when that frame appears; ``None`` after the last segment.
         checksum: CRC-32 of the file.
     """

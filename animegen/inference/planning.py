@@ -1,4 +1,4 @@
-"""Which pictures and films are made of which: decided, and refused, before any work begins."""
+"""Plan and validate pairs of input and output before any work begins."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from animegen.media.photos import format_of
 from animegen.media.video.opening import FILM_SUFFIXES, WRITTEN_SUFFIXES
 from animegen.media.video.sequences import frames_of_gif, is_pattern, numbered
 
-#: What a film is called that is found in a folder and whose own format is not written.
+#: Suffix of the result for videos in a folder whose own format cannot be written.
 USUAL_SUFFIX = ".mkv"
 
 
@@ -57,29 +57,29 @@ def plan(source: str, target: str, format_: Format, recursive: bool, overwrite: 
     ============================  ==================================  =============================
     source                        target                              result
     ============================  ==================================  =============================
-    picture                       picture, or folder                  picture
-    film or animated GIF          ``.mp4`` ``.mkv`` ``.mov`` ``.gif``  film
-    film or animated GIF          folder, or ``frames/%05d.png``      its frames as pictures
-    ``frames/%05d.png``, folder   ``.mp4`` ``.mkv`` ``.mov`` ``.gif``  film of the pictures
-    ``frames/%05d.png``, folder   ``drawn/%05d.png``                  pictures, as frames of one film
-    folder                        folder                              each picture, film and animated GIF
+    image                         image, or folder                    image
+    video or animated GIF         ``.mp4`` ``.mkv`` ``.mov`` ``.gif``  video
+    video or animated GIF         folder, or ``frames/%05d.png``      its frames as images
+    ``frames/%05d.png``, folder   ``.mp4`` ``.mkv`` ``.mov`` ``.gif``  video of the images
+    ``frames/%05d.png``, folder   ``drawn/%05d.png``                  images, as frames of one video
+    folder                        folder                              each image, video and animated GIF
     ============================  ==================================  =============================
 
     Raises:
         AnimegenError: if there is nothing to do, or if something that exists would be replaced.
     """
     begin, end = user_path("input", source), user_path("output", target)
-    is_film_name = end.suffix.lower() in WRITTEN_SUFFIXES and not end.is_dir()
+    is_video_name = end.suffix.lower() in WRITTEN_SUFFIXES and not end.is_dir()
     if is_pattern(begin):
         numbered(begin)
-        made = Plan([], [_film(begin, end, is_film_name)])
-    elif begin.is_dir() and (is_film_name or is_pattern(end)):
-        made = Plan([], [_film(begin, end, is_film_name)])
+        made = Plan([], [_video_job(begin, end, is_video_name)])
+    elif begin.is_dir() and (is_video_name or is_pattern(end)):
+        made = Plan([], [_video_job(begin, end, is_video_name)])
     elif begin.is_dir():
         made = _plan_folder(begin, end, source, target, format_, recursive)
     else:
         regular_file(begin)
-        made = _plan_file(begin, end, source, target, format_, is_film_name)
+        made = _plan_file(begin, end, source, target, format_, is_video_name)
     check_distinct([*made.photos, *made.films])
     films = [Job(film.source, place) for film in made.films for place in places_of(film.target)]
     check_targets([*made.photos, *films], overwrite)
@@ -87,13 +87,13 @@ def plan(source: str, target: str, format_: Format, recursive: bool, overwrite: 
 
 
 def is_sequence(path: Path) -> bool:
-    """Tell whether a film of this name is a folder of pictures."""
+    """Tell whether a video of this name is a folder of images."""
     return is_pattern(path) or path.is_dir() or path.suffix.lower() not in (*FILM_SUFFIXES, *WRITTEN_SUFFIXES)
 
 
-def _plan_file(begin: Path, end: Path, source: str, target: str, format_: Format, is_film_name: bool) -> Plan:
-    if _is_film(begin) and not (begin.suffix.lower() == ".gif" and _is_picture_name(end)):
-        return Plan([], [_film(begin, end, is_film_name)])
+def _plan_file(begin: Path, end: Path, source: str, target: str, format_: Format, is_video_name: bool) -> Plan:
+    if _is_video(begin) and not (begin.suffix.lower() == ".gif" and _is_image_name(end)):
+        return Plan([], [_video_job(begin, end, is_video_name)])
     if begin.suffix.lower() not in EXTENSIONS:
         raise AnimegenError(
             f"input='{begin}' is neither an image nor a video that can be read: supported are"
@@ -102,21 +102,21 @@ def _plan_file(begin: Path, end: Path, source: str, target: str, format_: Format
     return Plan(plan_jobs(source, target, format_), [])
 
 
-def _film(source: Path, target: Path, is_film_name: bool) -> Job:
-    picture = format_of(target)
+def _video_job(source: Path, target: Path, is_video_name: bool) -> Job:
+    image_format = format_of(target)
     if is_pattern(target):
-        if picture is None:
-            raise AnimegenError(f"output='{target}' has no suffix of a picture: use .png, .jpg or .webp.")
-    elif not is_film_name and target.suffix and not target.is_dir() and not _looks_like_folder(target):
+        if image_format is None:
+            raise AnimegenError(f"output='{target}' has no suffix of an image: use .png, .jpg or .webp.")
+    elif not is_video_name and target.suffix and not target.is_dir() and not _looks_like_folder(target):
         raise AnimegenError(
-            f"output='{target}' has no suffix of a film that can be written: use {', '.join(WRITTEN_SUFFIXES)}, or a"
-            " folder for its frames as pictures."
+            f"output='{target}' has no suffix of a video that can be written: use {', '.join(WRITTEN_SUFFIXES)}, or a"
+            " folder for its frames as images."
         )
     return Job(source, target)
 
 
 def _plan_folder(begin: Path, end: Path, source: str, target: str, format_: Format, recursive: bool) -> Plan:
-    films = [path for path in _find(begin, (*FILM_SUFFIXES, ".gif"), recursive) if _is_film(path)]
+    films = [path for path in _find(begin, (*FILM_SUFFIXES, ".gif"), recursive) if _is_video(path)]
     # Results of an earlier run, and of one that was stopped, are not input.
     films = [path for path in films if not is_inside(path, end)]
     films = [path for path in films if not any(part.endswith(".partial") for part in path.parts)]
@@ -135,12 +135,12 @@ def _kept(name: Path) -> Path:
     return name if name.suffix.lower() in WRITTEN_SUFFIXES else name.with_suffix(USUAL_SUFFIX)
 
 
-def _is_film(path: Path) -> bool:
+def _is_video(path: Path) -> bool:
     suffix = path.suffix.lower()
     return suffix in FILM_SUFFIXES or (suffix == ".gif" and frames_of_gif(path) > 1)
 
 
-def _is_picture_name(path: Path) -> bool:
+def _is_image_name(path: Path) -> bool:
     return path.suffix.lower() != ".gif" and format_of(path) is not None
 
 

@@ -15,7 +15,7 @@ from animegen.tasks.protocols import Styled
 
 
 def style_files(value: Any) -> list[Path]:
-    """Return the stills that ``style=`` names: a picture, a folder of pictures, or a list of both.
+    """Return the stills that ``style=`` names: an image, a folder of images, or a list of both.
 
     Raises:
         AnimegenError: if one does not exist.
@@ -27,7 +27,7 @@ def style_files(value: Any) -> list[Path]:
     for file in files:
         regular_file(file)
     if not files:
-        raise AnimegenError("style= names no still: give a picture, a folder, or a list such as [a.jpg,b.jpg].")
+        raise AnimegenError("style= names no image: give one, a folder, or a list such as [a.jpg,b.jpg].")
     return files
 
 

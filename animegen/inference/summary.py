@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Summary:
-    """What became of pictures and films.
+    """Results of a command.
 
     Attributes:
         done: how many were written.
-        frames: how many pictures, and frames of films, were computed for that.
+        frames: number of computed images and frames of videos.
         seconds: how long it took.
         skipped: one sentence for each that was not written: which, and why.
-        incomplete: one sentence for each film of which something is missing: which, and what.
+        incomplete: a sentence for each video with missing parts.
     """
 
     done: int = 0

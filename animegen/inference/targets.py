@@ -16,14 +16,14 @@ from animegen.media.photos import KEPT_SUFFIXES, format_of
 
 @dataclass(frozen=True)
 class Job:
-    """One picture to make."""
+    """One image to make."""
 
     source: Path
     target: Path
 
 
 def plan_jobs(source: str, target: str, format_: Format = Format.keep, recursive: bool = True) -> list[Job]:
-    """Return which pictures to make from ``source`` (file or folder) and where to write them.
+    """Return which images to make from ``source`` (file or folder) and where to write them.
 
     Raises:
         AnimegenError: if there is nothing to do, or if a photo or another result would be replaced.
@@ -68,21 +68,21 @@ def _plan_folder(source: Path, target: Path, format_: Format, recursive: bool) -
         # Results of an earlier run are not photos.
         photos = [photo for photo in photos if not is_inside(photo, target)]
     if not photos:
-        raise AnimegenError(f"There are no pictures in '{source}' besides those in output='{target}'.")
+        raise AnimegenError(f"There are no images in '{source}' besides those in output='{target}'.")
     return [Job(photo, target / _renamed(photo.relative_to(source), format_)) for photo in photos]
 
 
 def _plan_file(source: Path, target: Path, format_: Format, is_folder: bool) -> Job:
     if source.suffix.lower() not in EXTENSIONS:
         raise AnimegenError(
-            f"input='{source}' is not a picture that can be read: supported are {', '.join(EXTENSIONS)},"
+            f"input='{source}' is not an image that can be read: supported are {', '.join(EXTENSIONS)},"
             " and folders of them."
         )
     if is_folder or not target.suffix:
         return Job(source, target / _renamed(Path(source.name), format_))
     if format_of(target) is None:
         raise AnimegenError(
-            f"output='{target}' has no suffix of a picture: use one of {', '.join(KEPT_SUFFIXES)}, or end the name"
+            f"output='{target}' has no suffix of an image: use one of {', '.join(KEPT_SUFFIXES)}, or end the name"
             " of a folder with a slash."
         )
     if format_ is not Format.keep and format_of(target) != format_of(f"x.{format_.value}"):

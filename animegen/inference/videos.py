@@ -1,4 +1,4 @@
-"""Films, frame by frame and shot by shot: constant memory, exact times, sound copied, going on after a stop."""
+"""Stylize videos frame by frame and shot by shot: constant memory, exact times, copied sound, resumable."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ Shots = Callable[[Iterable[Tensor]], list[tuple[int, int]]]
 
 @dataclass(frozen=True)
 class FilmSettings:
-    """How films are made.
+    """Settings of stylized videos.
 
     Attributes:
-        encoding: of video files; GIFs and pictures have no choice.
+        encoding: of video files; GIFs and images have no options.
         max_side: frames are scaled down so that their longer side has so many pixels.
-        fps: rate of films that are folders of pictures.
-        suffix: format of the frames of a film that is written as a folder of pictures.
-        shots: finds the shots, as (first frame, stop); ``None`` takes each film for one shot.
+        fps: rate of videos that are folders of images.
+        suffix: format of the frames of a video that is written as a folder of images.
+        shots: finds the shots, as (first frame, stop); ``None`` takes each video for one shot.
         prefilter: takes noise off the frames, within each shot, before they are drawn.
         identity: what else the result depends on: which model with which options. Compared when a run is resumed.
         overwrite: replace files, also those made meanwhile.
@@ -69,7 +69,7 @@ def stylize_films(
     display: Display,
     skip_broken: bool = True,
 ) -> None:
-    """Stylise films one after the other.
+    """Stylise videos one after the other.
 
     Args:
         jobs: what to read and where to write it.
@@ -78,10 +78,10 @@ def stylize_films(
         settings: how.
         summary: gets the results.
         display: shows the progress.
-        skip_broken: go on after a film that cannot be read; damage within a film is told and never stops it.
+        skip_broken: skip videos that cannot be read; damage within a video is reported and never stops it.
 
     Raises:
-        AnimegenError: if a result cannot be written, or at the first broken film without ``skip_broken``.
+        AnimegenError: if a result cannot be written, or at the first broken video without ``skip_broken``.
     """
     for job in jobs:
         try:
@@ -106,7 +106,7 @@ def stylize_films(
 def _stylize_film(
     reader: FrameReader, target: Path, follow: Follow, settings: FilmSettings, summary: Summary, display: Display
 ) -> list[str]:
-    """Make one film; return what could not be read."""
+    """Make one video; return what could not be read."""
     with begun(target, _facts(reader, settings), display.note) as partial:
         if partial.shots is None and settings.shots is not None:
             partial.shots = settings.shots(pixels for pixels, _ in reader)
@@ -137,7 +137,7 @@ def _segments(
     target: Path,
     note: Callable[[str], None],
 ) -> Iterator[None]:
-    """Write what is missing of the film, a segment per shot; yield after every frame."""
+    """Write what is missing of the video, a segment per shot; yield after every frame."""
     is_film = target.suffix.lower() in CONTAINERS
     encoding = settings.encoding if is_film else LOSSLESS
     cuts = {first for first, _ in partial.shots or []}
@@ -209,7 +209,7 @@ def assemble(
     """
     if target.suffix.lower() in CONTAINERS:
         source = reader.path if isinstance(reader, VideoReader) else None
-        # A kill now leaves nothing beside the film: the next run removes the folder of the shots.
+        # A kill now leaves nothing beside the video: the next run removes the folder of the shots.
         with completed(target, partial.folder, overwrite=overwrite) as hidden:
             return join(partial.segments, hidden, source, target)
     with create_video(target, info, suffix=suffix, overwrite=overwrite) as writer:

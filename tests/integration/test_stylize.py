@@ -200,7 +200,7 @@ def test_names_that_mean_something_to_hydra(model: Model, tmp_path: Path) -> Non
         (["max_side=0"], "max_side=0 is not valid"),
         (["on_error=ignore"], "on_error=ignore is not valid: use one of skip, fail"),
         (["format=gif"], "format=gif is not valid"),
-        (["output=~/x.mp4"], "has no suffix of a picture"),
+        (["output=~/x.mp4"], "has no suffix of an image"),
     ],
 )
 def test_mistakes(words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

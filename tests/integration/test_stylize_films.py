@@ -320,8 +320,8 @@ def test_a_folder_of_both(model: Inverts, tmp_path: Path, capsys: pytest.Capture
     [
         (["codec=libx246"], "not an encoder"),
         (["pix_fmt=yuv411p"], "has no pix_fmt=yuv411p"),
-        (["codec=mpeg4", "crf=20"], "means nothing to codec=mpeg4"),
-        (["output=out.avi"], "no suffix of a film that can be written"),
+        (["codec=mpeg4", "crf=20"], "has no effect with codec=mpeg4"),
+        (["output=out.avi"], "no suffix of a video that can be written"),
         (["fps=25"], "videos have a rate of their own: leave fps= out"),
         (["fps=fast"], "fps=fast is not valid"),
         (["output=in.mp4"], "would replace the input"),

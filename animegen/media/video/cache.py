@@ -1,4 +1,4 @@
-"""Films as arrays on disk: decoded once, read in any order by any number of processes."""
+"""Videos as arrays on disk: decoded once, read in any order by any number of processes."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from animegen.files import real_path, regular_file
 from animegen.media.photos import resize
 from animegen.media.video.opening import open_video
 
-#: Raised when what is stored changes, so that older caches are not read.
+#: Version of the format; older caches are not read.
 FORMAT = 1
 
 
 @dataclass(frozen=True)
 class CachedClip:
-    """A decoded film on disk. It may be pickled; every process maps the file for itself.
+    """A decoded video on disk. It can be pickled; each process maps the file into its own memory.
 
     Attributes:
         file: uint8 values of all frames, ``(T,3,H,W)``.
         shape: ``(T,3,H,W)``.
         times: when each frame appears, in seconds.
-        problems: what of the film could not be read.
+        problems: sentences about parts of the video that could not be read.
     """
 
     file: Path
@@ -49,7 +49,7 @@ class CachedClip:
         return self.shape[0]
 
     def __getitem__(self, index: int) -> Tensor:
-        """Return frame ``index``, uint8 ``(3,H,W)``, in memory of its own."""
+        """Return frame ``index``, uint8 ``(3,H,W)``, as a copy."""
         return torch.from_numpy(self._frames[index].copy())
 
     def __getstate__(self) -> dict[str, object]:
@@ -61,18 +61,18 @@ class CachedClip:
 
 
 def cached_clip(path: str | Path, folder: str | Path, short_side: int | None = None) -> CachedClip:
-    """Return a film from the cache, after decoding it into the cache if it is not there.
+    """Return a video from the cache; it is decoded into the cache first if missing.
 
-    Films are told apart by path, size, time of the last change, and ``short_side``. A film that is being decoded by
+    Videos are told apart by path, size, time of the last change, and ``short_side``. A video that is being decoded by
     several processes at once is decoded by each, and kept once.
 
     Args:
-        path: the film.
-        folder: the cache; it may be deleted at any time at which nobody reads it.
-        short_side: scale frames down so that their shorter side has so many pixels; ``None``: as they are.
+        path: the video.
+        folder: the cache; it may be deleted while no process reads it.
+        short_side: scale frames down to this shorter side, in pixels; ``None``: keep their size.
 
     Raises:
-        AnimegenError: if the film cannot be read, or the disk has no room for it.
+        AnimegenError: if the video cannot be read, or the disk has no room for it.
     """
     path, folder = Path(path), Path(folder)
     place = folder / _key(path, short_side)
@@ -82,7 +82,7 @@ def cached_clip(path: str | Path, folder: str | Path, short_side: int | None = N
 
 
 class _Facts(TypedDict):
-    """What ``clip.json`` holds."""
+    """Content of ``clip.json``."""
 
     shape: tuple[int, int, int, int]
     times: list[str]

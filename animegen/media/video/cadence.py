@@ -1,4 +1,4 @@
-"""Held drawings: animation shows a drawing for one, two, three or more frames. Which frames show the same one?"""
+"""Detection of held drawings: animation shows each drawing for one or more frames."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch import Tensor
 #: Two frames show the same drawing if ``a mean + b max + c > 0`` of their CIE Lab distances at a longer side of at most
 #: 640 pixels: EISAI's fit to labelled frames (Chen and Zwicker 2022, released code). The maximum sees a blinking eye.
 _MEAN, _MAX, _OFFSET, _SIDE = -2.1593, -0.2038, 4.0879, 640
-#: Longest rhythm that is looked for, in frames per drawing.
+#: Longest rhythm that is detected, in frames per drawing.
 LONGEST_RHYTHM = 4
-#: Share of the changes that must repeat after so many frames to be called a rhythm.
+#: Share of the changes that must repeat at a lag for it to count as a rhythm.
 _REGULAR = 0.6
 
 
 def sameness(first: Tensor, second: Tensor) -> float:
-    """Return how surely two frames, uint8 ``(3,H,W)``, show the same drawing: above 0 they do, 4.09 if they are equal.
+    """Return a score for two frames, uint8 ``(3,H,W)``: above 0 they show the same drawing; 4.09 if they are equal.
 
     Noise of compression is forgiven, a small thing that moves is not. Compare with the first frame of a hold, not with
     the one before, else a slow pan would pass for a held drawing.
@@ -31,7 +31,7 @@ def sameness(first: Tensor, second: Tensor) -> float:
 
 
 def _lab(frame: Tensor) -> np.ndarray:
-    """Return a frame, made small, in CIE Lab (L from 0 to 100), float32 (h, w, 3)."""
+    """Return a downscaled frame in CIE Lab (L from 0 to 100), float32 (h, w, 3)."""
     picture = np.ascontiguousarray(frame.permute(1, 2, 0).numpy())
     height, width = picture.shape[:2]
     scale = _SIDE / max(height, width)
@@ -42,12 +42,12 @@ def _lab(frame: Tensor) -> np.ndarray:
 
 
 def same_drawing(first: Tensor, second: Tensor) -> bool:
-    """Tell whether two frames, uint8 ``(3,H,W)``, show the same drawing but for the noise of compression."""
+    """Tell whether two frames, uint8 ``(3,H,W)``, show the same drawing apart from compression noise."""
     return sameness(first, second) > 0
 
 
 def rhythm(changes: Sequence[bool]) -> int | None:
-    """Return on how many frames per drawing a shot is drawn, at most `LONGEST_RHYTHM`; ``None`` without a rhythm.
+    """Return the number of frames per drawing in a shot, at most `LONGEST_RHYTHM`; ``None`` without a rhythm.
 
     It is the first lag at which most changes repeat (the autocorrelation of the changes), so pauses do not matter.
 

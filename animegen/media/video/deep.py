@@ -1,4 +1,4 @@
-"""Frames with more than eight bits per colour: to float RGB and back, by the matrix and range of the film's tags.
+"""Conversion of frames with more than eight bits per colour to float RGB and back, by matrix and range of the tags.
 
 FFmpeg's swscale only brings chroma to every pixel and back, which it does exactly in 16 bit. Its own way to deep RGB
 takes 65280 for white (measured with libswscale 9.5: four codes of 1023), so the matrices are applied here.
@@ -16,7 +16,7 @@ from torch import Tensor
 from animegen.media.video.frames import Colour
 from animegen.media.video.pixels import FLAGS, coefficients_of, luma_and_chroma_matrix, rows
 
-#: Luma and chroma of every pixel in 16 bit, those of a format with n bits in the n highest.
+#: Luma and chroma of every pixel in 16 bits; formats with n bits use the n highest.
 _WIDE = "yuv444p16le"
 
 
@@ -28,7 +28,7 @@ def is_deep(pix_fmt: str) -> bool:
 
 
 class FromDeep:
-    """Makes tensors of decoded frames of a deep format; used for the frames of one film, in one thread."""
+    """Convert decoded frames of a deep format to tensors; one object per video and thread."""
 
     def __init__(self, colour: Colour) -> None:
         self._converter = VideoReformatter()
@@ -36,7 +36,7 @@ class FromDeep:
         self._matrix = torch.linalg.inv(luma_and_chroma_matrix(*coefficients_of(colour)))
 
     def __call__(self, frame: VideoFrame) -> Tensor:
-        """Return float32 ``(3,H,W)``, RGB; black is -1 and white 1, and what is beyond them in the film stays so."""
+        """Return float32 ``(3,H,W)``, RGB; black is -1 and white 1; values beyond them are kept."""
         wide = _moved(self._converter, frame, _WIDE, self._full)
         planes = [rows(plane, wide.height, np.uint16)[:, : wide.width].astype(np.float32) for plane in wide.planes]
         scale, offset = _codes(frame.format.components[0].bits, self._full)
@@ -45,7 +45,7 @@ class FromDeep:
 
 
 class ToDeep:
-    """Makes frames of a deep format for an encoder; used for the frames of one film, in one thread.
+    """Convert tensors to frames of a deep format for an encoder; one object per video and thread.
 
     Args:
         pix_fmt: FFmpeg's name of the encoder's pixel format.
@@ -70,7 +70,7 @@ class ToDeep:
 
 
 def _moved(converter: VideoReformatter, frame: VideoFrame, pix_fmt: str, full: bool) -> VideoFrame:
-    """Return a frame with chroma at other places, or of other width in bits; no value means another colour."""
+    """Return a frame with another chroma layout or bit depth; colours are unchanged."""
     same_range = ColorRange.JPEG if full else ColorRange.MPEG
     return converter.reformat(
         frame,

@@ -1,4 +1,4 @@
-"""How to encode films: codec, quality, pixel format; checked before any work begins."""
+"""Encoding options of videos (codec, quality, pixel format), validated before any work begins."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from av.video.stream import VideoStream
 
 from animegen.errors import AnimegenError, did_you_mean
 
-#: Suffix of a film that can be written -> FFmpeg's name of its container.
+#: Suffix of a video that can be written -> FFmpeg's name of its container.
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
-#: Codecs whose quality is set by ``crf``, with a value at which hardly anybody sees a loss. Lower is better and larger.
+#: Codecs whose quality is set by ``crf``, with a visually lossless value. Lower is better and larger.
 CRF = {"libx264": 17, "libx265": 20, "libsvtav1": 24, "libvpx-vp9": 24, "libx264rgb": 17}
-#: Pixel formats: the one that plays everywhere, and its like with ten bits.
+#: Pixel formats: the one that plays everywhere, and its counterpart with ten bits.
 USUAL_FORMAT, DEEP_FORMAT = "yuv420p", "yuv420p10le"
-#: Codecs that have presets: the usual one is a fair exchange of time for size.
+#: Codecs with presets, and the default: a balance of time and file size.
 PRESET = {"libx264": "medium", "libx264rgb": "medium", "libx265": "medium", "libsvtav1": "8"}
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """How to encode.
+    """Encoding options.
 
     Attributes:
         codec: FFmpeg's name of the encoder.
         crf: constant rate factor, for the codecs of :data:`CRF`; lower is better and larger. ``None``: see there.
-        preset: how much time to spend on a small file, in the codec's words. ``None``: see :data:`PRESET`.
-        pix_fmt: pixel format. yuv420p plays everywhere but keeps colour at half the resolution; yuv444p keeps it all.
+        preset: speed against file size, by the codec's own names. ``None``: see :data:`PRESET`.
+        pix_fmt: pixel format. yuv420p plays everywhere but halves the colour resolution; yuv444p keeps it.
     """
 
     codec: str = "libx264"
@@ -55,27 +55,27 @@ class Encoding:
             if self.codec in usual:
                 chosen[name] = str(usual[self.codec] if value is None else value)
             elif value is not None:
-                raise AnimegenError(f"{name}={value} means nothing to codec={self.codec}: leave {name}= out.")
+                raise AnimegenError(f"{name}={value} has no effect with codec={self.codec}: leave {name}= out.")
         if self.codec == "libx265":
             chosen["x265-params"] = "log-level=error"
         return chosen
 
 
 def usual_format(codec: str, deep: bool) -> str:
-    """Return the pixel format in which films are written if nobody says otherwise.
+    """Return the default pixel format.
 
     Args:
         codec: FFmpeg's name of the encoder.
-        deep: whether the film has more than eight bits per colour; then it is one with ten, where the codec has it.
+        deep: whether the video has more than eight bits per colour; then it is one with ten, where the codec has it.
     """
     try:
         formats = [format_.name for format_ in Codec(codec, "w").video_formats or []]
     except ValueError:
-        return USUAL_FORMAT  # told where the encoder is looked for
+        return USUAL_FORMAT  # the unknown encoder is reported when it is opened
     return DEEP_FORMAT if deep and DEEP_FORMAT in formats else USUAL_FORMAT
 
 
-#: Nothing is lost, and it is fast; for what is encoded again later.
+#: Fast lossless encoding for segments that are encoded again.
 LOSSLESS = Encoding("libx264rgb", crf=0, preset="ultrafast", pix_fmt="rgb24")
 
 
@@ -83,19 +83,19 @@ def container_of(path: Path) -> str:
     """Return FFmpeg's name of the container for a file of this name.
 
     Raises:
-        AnimegenError: if films of this suffix are not written.
+        AnimegenError: if videos of this suffix are not written.
     """
     name = CONTAINERS.get(path.suffix.lower())
     if name is None:
         near = did_you_mean(path.suffix.lower(), [*CONTAINERS, ".gif"])
         raise AnimegenError(
-            f"'{path}' has no suffix of a film that can be written: use {', '.join(CONTAINERS)} or .gif.{near}"
+            f"'{path}' has no suffix of a video that can be written: use {', '.join(CONTAINERS)} or .gif.{near}"
         )
     return name
 
 
 def check_encoding(encoding: Encoding, path: Path) -> None:
-    """Encode one small frame for a container like ``path`` in memory, so that mistakes are told before any work.
+    """Encode one small frame for a container like ``path`` in memory, so that mistakes are found before any work.
 
     Raises:
         AnimegenError: names the option that is wrong.
@@ -106,10 +106,10 @@ def check_encoding(encoding: Encoding, path: Path) -> None:
             stream = add_stream(container, encoding, 64, 64, Fraction(25), Fraction(1, 25))
             frame = VideoFrame(64, 64, encoding.pix_fmt)
             for plane in frame.planes:
-                plane.update(bytes(plane.buffer_size))  # libx264 dies of numbers that ten bits do not hold
+                plane.update(bytes(plane.buffer_size))  # libx264 crashes on values beyond ten bits
             frame.pts, frame.time_base = 0, Fraction(1, 25)
             for packet in (*stream.encode(frame), *stream.encode(None)):
-                packet.dts = packet.pts  # libx265 gives films of one frame any number
+                packet.dts = packet.pts  # libx265 gives videos of one frame any number
                 container.mux(packet)
     except av.error.FFmpegError as error:
         raise AnimegenError(
@@ -126,7 +126,7 @@ def add_stream(
     Raises:
         AnimegenError: for a codec that does not exist or does not fit the container, or a pixel format that it lacks.
     """
-    os.environ.setdefault("SVT_LOG", "1")  # the only way to keep libsvtav1 from printing all its settings
+    os.environ.setdefault("SVT_LOG", "1")  # the only way to silence libsvtav1
     try:
         formats = [format_.name for format_ in Codec(encoding.codec, "w").video_formats or []]
     except ValueError as error:
@@ -161,7 +161,7 @@ def add_stream(
 
 
 def even_sides(pix_fmt: str) -> tuple[int, int]:
-    """Return by what width and height must be divisible, since colour is kept for so many pixels together."""
+    """Return the divisors of width and height that chroma subsampling requires."""
     components = VideoFormat(pix_fmt, 16, 16).components
     if len(components) < 2:
         return 1, 1

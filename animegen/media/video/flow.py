@@ -29,7 +29,7 @@ PRESETS = {
 
 
 class FlowEstimator(Protocol):
-    """Anything that estimates motion from two pictures."""
+    """Anything that estimates motion from two images."""
 
     @property
     def name(self) -> str:
@@ -37,7 +37,7 @@ class FlowEstimator(Protocol):
         ...
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        """Return flow_ab (B, 2, H, W) in pixels for pictures (B, 3, H, W) in [-1, 1], on their device."""
+        """Return flow_ab (B, 2, H, W) in pixels for images (B, 3, H, W) in [-1, 1], on their device."""
         ...
 
 
@@ -47,7 +47,7 @@ class DISFlow:
     It reads the 8-bit luma. Not differentiable.
 
     Args:
-        preset: ``ultrafast``, ``fast`` or ``medium`` (the best; finest scale at half the picture's size).
+        preset: ``ultrafast``, ``fast`` or ``medium`` (the best; finest scale at half the image's size).
     """
 
     def __init__(self, preset: str = "medium") -> None:
@@ -60,7 +60,7 @@ class DISFlow:
 
     @torch.no_grad()
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        """Return flow_ab (B, 2, H, W) float32 for pictures (B, 3, H, W) in [-1, 1]."""
+        """Return flow_ab (B, 2, H, W) float32 for images (B, 3, H, W) in [-1, 1]."""
         # A new object for each pair: one that is used again begins with what it found before, and the flow of a pair,
         # and all that follows from it, would depend on the pairs before (by a tenth of a pixel).
         flows = []
@@ -115,7 +115,7 @@ class RAFTFlow:
 
     @torch.no_grad()
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        """Return flow_ab (B, 2, H, W) float32 for pictures (B, 3, H, W) in [-1, 1] of any size."""
+        """Return flow_ab (B, 2, H, W) float32 for images (B, 3, H, W) in [-1, 1] of any size."""
         height, width = a.shape[-2:]
         sides = [max(self.SMALLEST, -(-side // 8) * 8) for side in (height, width)]
         margin = (0, sides[1] - width, 0, sides[0] - height)
@@ -130,7 +130,7 @@ class Motion(NamedTuple):
 
     Attributes:
         flow: (1, 2, H, W) in pixels.
-        valid: (1, 1, H, W) bool: what the first frame shows here is seen in the second.
+        valid: (1, 1, H, W) bool: the point is visible in both frames.
     """
 
     flow: Tensor
@@ -138,7 +138,7 @@ class Motion(NamedTuple):
 
 
 class ClipMotion(Protocol):
-    """The motion within one clip, by frame numbers: what steadiness is measured along."""
+    """The motion within one clip, by frame numbers; temporal metrics follow it."""
 
     @property
     def name(self) -> str:
@@ -151,7 +151,7 @@ class ClipMotion(Protocol):
 
 
 class EstimatedMotion:
-    """Motion of a clip by an estimator; valid is where the flows there and back agree.
+    """Motion of a clip by an estimator; a pixel is valid where forward and backward flow agree.
 
     Args:
         clip: (T, 3, H, W), uint8 or float in [-1, 1]: the frames that are looked at (of a stylised clip: the photos).
@@ -172,7 +172,7 @@ class EstimatedMotion:
         return self._flows[first, second]
 
     def between(self, first: int, second: int) -> Motion:
-        """Return the estimated motion from frame ``first`` to frame ``second``; what was asked for once is kept."""
+        """Return the estimated motion from frame ``first`` to frame ``second``; results are cached."""
         if (first, second) not in self._kept:
             there = self.flow(first, second)
             self._kept[first, second] = Motion(there, consistent(there, self.flow(second, first)))
@@ -180,9 +180,9 @@ class EstimatedMotion:
 
 
 class ExactMotion:
-    """The true motion of a scene of the generated world; valid is where a point is seen in both frames.
+    """The true motion of a scene of the generated world; a pixel is valid where its point is visible in both frames.
 
-    (The flow of a scene does not follow from its pictures, so this one goes by frame numbers only.)
+    (The flow of a scene does not follow from its images, so this one goes by frame numbers only.)
     """
 
     name = "exact"
@@ -192,7 +192,7 @@ class ExactMotion:
         self._kept: dict[tuple[int, int], Motion] = {}
 
     def between(self, first: int, second: int) -> Motion:
-        """Return the true motion, pixels on a border between parts not being valid; what was asked for once is kept."""
+        """Return the true motion, pixels on a border between parts not being valid; results are cached."""
         if (first, second) not in self._kept:
             flow = torch.from_numpy(self.scene.flow(first, second)).unsqueeze(0)
             seen = torch.from_numpy(self.scene.visibility(first, second)) == VISIBLE
@@ -201,7 +201,7 @@ class ExactMotion:
 
 
 def as_pictures(images: Tensor) -> Tensor:
-    """Return pictures in [-1, 1], which uint8 ones are converted to."""
+    """Return images in [-1, 1], which uint8 ones are converted to."""
     return to_float(images) if images.dtype == torch.uint8 else images.float()
 
 

@@ -1,4 +1,4 @@
-"""What all films have in common, whether they lie in a video file, a GIF or a folder of pictures."""
+"""Interfaces of readers and writers of videos: video files, GIFs and folders of images."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from animegen.media.images import to_float
 
 #: Values of ITU-T H.273 for the matrix, also FFmpeg's ``AVColorSpace``.
 RGB, BT709, UNSPECIFIED, SMPTE170M, BT2020 = 0, 1, 2, 6, 9
-#: Frames per second of a film that is made from pictures, if nobody says otherwise: that of cinema.
+#: Default frames per second of a video made of images: that of cinema.
 DEFAULT_RATE = Fraction(24)
 
 
 @dataclass(frozen=True)
 class Colour:
-    """How the numbers of a film mean colours; the values are those of ITU-T H.273.
+    """Colour space of a video; values as in ITU-T H.273.
 
     Attributes:
         matrix: from RGB to luma and chroma: 1 is BT.709, 5 and 6 are BT.601, 9 is BT.2020, 0 is RGB itself.
-        full_range: luma lies in 0 to 255, not in 16 to 235.
-        primaries: which red, green and blue; 2 is unspecified.
-        transfer: from light to number; 2 is unspecified.
+        full_range: luma ranges from 0 to 255, not from 16 to 235.
+        primaries: colour primaries; 2 is unspecified.
+        transfer: transfer characteristics; 2 is unspecified.
     """
 
     matrix: int = BT709
@@ -41,7 +41,7 @@ class Colour:
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """Facts about a film. Width and height are those of the upright frames.
+    """Facts about a video. Width and height are those of the upright frames.
 
     Attributes:
         width: of a frame, in pixels.
@@ -51,12 +51,12 @@ class VideoInfo:
         duration: in seconds, as the file says; ``None`` if it does not.
         frames: their number as the file says; ``None`` if it does not. A damaged file says more than it holds.
         has_audio: whether there is a sound track.
-        codec: FFmpeg's name of the codec, or the suffix of the pictures.
+        codec: FFmpeg's name of the codec, or the suffix of the images.
         pix_fmt: FFmpeg's name of the pixel format in the file.
-        colour: how its numbers mean colours; guessed where the file does not say.
-        rotation: by how many degrees counter-clockwise the stored frames were turned to stand upright.
+        colour: colour space; guessed where the file does not say.
+        rotation: degrees counter-clockwise by which the stored frames were turned upright.
         pixel_aspect: width of a pixel over its height.
-        remarks: a sentence for each thing about it that a film made of its frames will not have, or suffers from.
+        remarks: a sentence for each property that is lost, or is a problem, when its frames are processed.
     """
 
     width: int
@@ -81,18 +81,18 @@ class VideoInfo:
         return self.frames
 
     def resized(self, width: int, height: int) -> VideoInfo:
-        """Return the facts of the same film in another size."""
+        """Return the facts of the same video in another size."""
         return replace(self, width=width, height=height)
 
 
 @dataclass(eq=False)
 class Original:
-    """A frame as the film has it, beside its pixels, so that a copy of it keeps every value.
+    """A frame with its stored form, so that a copy keeps every value.
 
     Attributes:
         pixels: uint8 ``(3,H,W)`` RGB.
-        stored: FFmpeg's frame, if the film lies in a video file and need not be turned.
-        refine: makes :attr:`values` of a film with more than eight bits per colour; ``None``: it has eight.
+        stored: FFmpeg's frame, if the video lies in a video file and need not be turned.
+        refine: makes :attr:`values` of a video with more than eight bits per colour; ``None``: it has eight.
     """
 
     pixels: Tensor
@@ -101,18 +101,18 @@ class Original:
 
     @cached_property
     def values(self) -> Tensor:
-        """The pixels as float32 ``(3,H,W)``, black -1 and white 1, as finely as the film has them."""
+        """The pixels as float32 ``(3,H,W)``, black -1 and white 1, at the precision of the video."""
         return to_float(self.pixels) if self.refine is None else self.refine()
 
 
 class FrameReader(ABC):
-    """A film that can be read, as often as one likes, from any time on; one frame is held at a time.
+    """A video that can be read repeatedly, from any time; one frame is held in memory at a time.
 
     Attributes:
         path: where it lies.
         info: facts about it.
-        problems: a sentence for each thing that could not be read, up to now.
-        end: the time in seconds at which the frame that was given last ceases to be shown.
+        problems: a sentence for each part that could not be read so far.
+        end: time in seconds at which the last frame that was read stops being shown.
     """
 
     path: Path
@@ -128,18 +128,18 @@ class FrameReader(ABC):
 
         Yields:
             uint8 ``(3,H,W)`` RGB, and the exact time in seconds at which the frame appears. Times increase.
-            Frames that cannot be read are left out and told in :attr:`problems`.
+            Frames that cannot be read are skipped and reported in :attr:`problems`.
         """
 
     @abstractmethod
     def at(self, time: Fraction | float) -> Tensor:
-        """Return the frame that is shown at a time: uint8 ``(3,H,W)``, the first frame before the film begins."""
+        """Return the frame that is shown at a time: uint8 ``(3,H,W)``, the first frame before the video begins."""
 
     def __iter__(self) -> Iterator[tuple[Tensor, Fraction]]:
         return self.frames()
 
     def originals(self, start: Fraction | float | None = None) -> Iterator[tuple[Original, Fraction]]:
-        """Yield the frames from a time on with what the film has of them; otherwise as :meth:`frames`."""
+        """Yield the frames from a time on in their stored form; otherwise as :meth:`frames`."""
         for pixels, time in self.frames(start):
             yield Original(pixels), time
 
@@ -150,13 +150,13 @@ class FrameReader(ABC):
 
 
 class FrameWriter(ABC):
-    """A film that is being written; it appears under its name when it is closed, and not if an error ends it.
+    """A video being written; it appears under its name when it is closed, and not after an error.
 
     Used as a context manager; without, call :meth:`close` at the end or :meth:`abort`.
 
     Attributes:
         path: where it will lie.
-        notes: a sentence for each thing that the user should know.
+        notes: sentences that the user should read.
         count: frames written.
         deep: whether frames are kept with more than eight bits per colour.
     """
@@ -180,12 +180,12 @@ class FrameWriter(ABC):
         """
 
     def copy(self, original: Original, time: Fraction) -> None:
-        """Append a frame of another film, with its own values where the format allows; see :meth:`write`."""
+        """Append a frame of another video, with its own values where the format allows; see :meth:`write`."""
         self.write(original.values if self.deep and original.refine else original.pixels, time)
 
     @abstractmethod
     def close(self, end: Fraction | None = None) -> None:
-        """Complete the film; the last frame is shown until ``end`` (``None``: as long as the one before)."""
+        """Complete the video; the last frame is shown until ``end`` (``None``: as long as the one before)."""
 
     @abstractmethod
     def abort(self) -> None:

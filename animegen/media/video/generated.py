@@ -1,4 +1,4 @@
-"""Films of the generated world as files, with their tone: something to try every command on that takes a film."""
+"""Videos of the generated world as files with sound, to try commands on."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ RATE = 48000
 def write_generated_film(
     path: str | Path, film: Film, encoding: Encoding | None = None, overwrite: bool = True
 ) -> None:
-    """Write a generated film with its sound; it appears under its name when it is complete.
+    """Write a generated video with its sound; it appears under its name when it is complete.
 
     Args:
         path: the file, whose suffix says which container.
         film: of an even width and height.
-        encoding: codec and quality; ``None`` takes the usual.
+        encoding: codec and quality; ``None``: the defaults.
         overwrite: replace a file of that name.
 
     Raises:
@@ -54,7 +54,7 @@ def write_generated_film(
 
 
 def _write_tone(path: Path, film: Film) -> None:
-    """Write the film's sound alone, AAC in Matroska."""
+    """Write the video's sound alone, AAC in Matroska."""
     tone = film.audio(RATE)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=RATE, layout="mono")

@@ -1,6 +1,6 @@
-"""FFmpeg's motion compensation, what film tools draw frames between with: a yardstick for networks.
+"""FFmpeg's motion-compensated interpolation, as used by video tools: a baseline for networks.
 
-It is the filter ``minterpolate`` of the FFmpeg that PyAV brings, with the settings that score best on drawn films:
+It is the filter ``minterpolate`` of the FFmpeg that PyAV brings, with the settings that score best on drawn videos:
 bidirectional motion estimation and adaptive overlapped blocks of variable size
 (``mi_mode=mci:me_mode=bidir:mc_mode=aobmc:vsbmc=1``, see FFmpeg's documentation of its filters).
 """
@@ -51,7 +51,7 @@ def _between(first: np.ndarray, last: np.ndarray, time: Fraction) -> np.ndarray:
     source = graph.add(
         "buffer", f"video_size={width}x{height}:pix_fmt=yuv444p:time_base=1/1:frame_rate=1/1:pixel_aspect=1/1"
     )
-    # Full range on both ways: nothing but the filter shall change the colours.
+    # Full range in both directions, so that only the filter changes the colours.
     chain = [source, graph.add(FILTER, f"fps={time.denominator}:{OPTIONS}"), graph.add("buffersink")]
     for one, following in pairwise(chain):
         one.link_to(following)

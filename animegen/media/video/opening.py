@@ -1,4 +1,4 @@
-"""Films by their name: what it ends with says how to read or write them."""
+"""Readers and writers of videos, selected by the suffix of the name."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from animegen.media.video.reader import VideoReader
 from animegen.media.video.sequences import GifWriter, SequenceReader, SequenceWriter, is_pattern
 from animegen.media.video.writer import VideoWriter
 
-#: Suffixes by which films are found in folders. Any other file may be named and is tried.
+#: Suffixes by which videos are found in folders. Files with other suffixes can be named explicitly.
 FILM_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".wmv", ".flv"),
     *(".ogv", ".3gp"),
 )
-#: Suffixes of films that can be written.
+#: Suffixes of videos that can be written.
 WRITTEN_SUFFIXES = (*CONTAINERS, ".gif")
 
 
 def open_video(path: str | Path, fps: Fraction | None = None) -> FrameReader:
-    """Open a film for reading.
+    """Open a video for reading.
 
     Args:
-        path: a film, an animated GIF, a folder of pictures, or a pattern like ``frames/%05d.png``.
-        fps: rate of pictures; a film has its own.
+        path: a video, an animated GIF, a folder of images, or a pattern like ``frames/%05d.png``.
+        fps: rate of images; a video has its own.
 
     Raises:
         AnimegenError: if it is missing, or holds no frame that can be read.
@@ -44,14 +44,14 @@ def create_video(
     suffix: str = ".png",
     overwrite: bool = True,
 ) -> FrameWriter:
-    """Begin to write a film.
+    """Open a video for writing.
 
     Args:
         path: ``.mp4``, ``.m4v``, ``.mov``, ``.mkv``, ``.gif``; a pattern like ``frames/%05d.png``; or, with any other
-            or no suffix, a folder for pictures.
-        like: size, rate, time base and colour of the film.
-        encoding: how to encode; GIFs and pictures need none.
-        copy_from: a film whose sound and subtitles are copied, where the format has any.
+            or no suffix, a folder for images.
+        like: size, rate, time base and colour of the video.
+        encoding: how to encode; GIFs and images need none.
+        copy_from: a video whose sound and subtitles are copied, where the format has any.
         suffix: format of the images in a folder.
         overwrite: replace what has the name, even if it was made meanwhile.
 

@@ -1,4 +1,4 @@
-"""Frames of FFmpeg to uint8 RGB and back, by the matrix and range that the film is tagged with.
+"""Conversion of FFmpeg's frames to uint8 RGB and back, by the matrix and range of the video's tags.
 
 FFmpeg's swscale converts. Its flags ask for rounding instead of truncation and for colour at every pixel: with its
 defaults a frame of one colour can come back in two. For writing full range its chroma is half a code too low on average
@@ -36,7 +36,7 @@ _PLANES = (1, 2, 0)
 
 
 def colour_of(frame: VideoFrame) -> Colour:
-    """Return how a decoded frame means colours.
+    """Return the colour space of a decoded frame.
 
     Without a matrix it is that of :func:`usual_colour`; without a range it is limited, except for the JPEG formats.
     """
@@ -51,7 +51,7 @@ def colour_of(frame: VideoFrame) -> Colour:
 
 
 class FromFrames:
-    """Makes tensors of decoded frames; an object is used for the frames of one film, in one thread."""
+    """Convert decoded frames to tensors; one object per video and thread."""
 
     def __init__(self, colour: Colour) -> None:
         self._converter = VideoReformatter()
@@ -82,7 +82,7 @@ class FromFrames:
 
 
 class ToFrames:
-    """Makes frames for an encoder of tensors; an object is used for the frames of one film, in one thread.
+    """Convert tensors to frames for an encoder; one object per video and thread.
 
     Args:
         pix_fmt: FFmpeg's name of the encoder's pixel format.
@@ -127,14 +127,14 @@ class ToFrames:
 
 
 def tag(target: VideoFrame | VideoCodecContext, colour: Colour, rgb: bool) -> None:
-    """Write the tags of a film on a frame or its encoder; ``rgb`` tells that the pixel format is one of RGB."""
+    """Write the tags of a video on a frame or its encoder; ``rgb`` tells that the pixel format is one of RGB."""
     target.colorspace = RGB if rgb else colour.matrix
     target.color_range = ColorRange.JPEG if rgb or colour.full_range else ColorRange.MPEG
     target.color_primaries, target.color_trc = colour.primaries, colour.transfer
 
 
 def usual_colour(width: int, height: int) -> Colour:
-    """Return how players understand a film of this size without tags, and how films made of pictures are written.
+    """Return the colour space that players assume for this size without tags; videos made of images are written in it.
 
     BT.709 for high definition (a side of 1280, or both of 720 pixels), BT.601 below, in limited range.
     """
@@ -142,7 +142,7 @@ def usual_colour(width: int, height: int) -> Colour:
 
 
 def coefficients_of(colour: Colour) -> tuple[float, float]:
-    """Return the shares of red and of blue in luma, K_R and K_B."""
+    """Return K_R and K_B, the shares of red and blue in luma."""
     return _MATRICES.get(colour.matrix, _MATRICES[BT709])[1]
 
 
@@ -171,12 +171,12 @@ def rows(plane: Any, height: int, kind: type[np.generic] = np.uint8) -> np.ndarr
 
 
 def plain_name(frame: VideoFrame) -> str:
-    """Return the name of a frame's pixel format; those of JPEG are others with full range."""
+    """Return the name of a frame's pixel format; JPEG formats are named like their counterparts with full range."""
     return frame.format.name.replace("yuvj", "yuv")
 
 
 def same_values(frame: VideoFrame) -> VideoFrame:
-    """Return a frame with the same values and nothing else: no kind of picture, no time, no side data."""
+    """Return a frame with the same values and nothing else: no kind of image, no time, no side data."""
     clean = VideoFrame(frame.width, frame.height, plain_name(frame))
     for source, target in zip(frame.planes, clean.planes, strict=True):
         width = min(source.line_size, target.line_size)

@@ -1,4 +1,4 @@
-"""Reading films with FFmpeg's libraries, by PyAV: exact times, upright frames, damage told instead of raised."""
+"""Reading videos with FFmpeg through PyAV: exact times, upright frames, damage reported instead of raised."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from animegen.media.video.deep import FromDeep, is_deep
 from animegen.media.video.frames import DEFAULT_RATE, FrameReader, Original, VideoInfo
 from animegen.media.video.pixels import FromFrames, colour_of
 
-#: Errors in a row after which the rest of a file is given up.
+#: Number of consecutive errors after which the rest of a file is skipped.
 PATIENCE = 20
-#: A file that ends so many seconds before the time that it claims is called cut off.
+#: A file that ends this many seconds before its declared end is reported as cut off.
 MISSING = Fraction(1, 2)
-#: What films in HDR10 say beside their frames.
+#: Side data of videos in HDR10.
 _HDR = (SideDataType.MASTERING_DISPLAY_METADATA, SideDataType.CONTENT_LIGHT_LEVEL)
-#: A higher rate, or one below 1, is taken for a mistake of the header.
+#: Highest plausible frame rate; a higher one, or one below 1, is treated as an error in the header.
 FASTEST = 480
 #: Containers, by FFmpeg's names, whose duration is a length. Others store the time at which the last frame ends.
 _LENGTHS = {"mov", "mpegts", "flv"}
 
 
 class VideoReader(FrameReader):
-    """A film in any container and codec that FFmpeg knows; animated GIFs too.
+    """A video in any container and codec that FFmpeg knows; animated GIFs too.
 
     The object holds no open file: every reading opens its own, so that it can be copied to other processes, and be read
     several times at once. Decoding runs in threads, ahead of what is asked for by as many frames as there are cores.
@@ -49,7 +49,7 @@ class VideoReader(FrameReader):
         path: the file.
 
     Raises:
-        AnimegenError: if it is missing, not a film, or has no frame that can be read.
+        AnimegenError: if it is missing, not a video, or has no frame that can be read.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -73,7 +73,7 @@ class VideoReader(FrameReader):
         with open_container(self.path) as container:
             stream = next((s for s in container.streams.video if not s.disposition & s.disposition.attached_pic), None)
             if stream is None:
-                raise AnimegenError(f"'{self.path}' has no pictures, only {_kinds(container)}: name a film.")
+                raise AnimegenError(f"'{self.path}' has no frames, only {_kinds(container)}: name a video.")
             stream.thread_type = "AUTO"
             yield container, stream
 
@@ -87,7 +87,7 @@ class VideoReader(FrameReader):
     def frames(
         self, start: Fraction | float | None = None, stop: Fraction | float | None = None
     ) -> Iterator[tuple[Tensor, Fraction]]:
-        """Yield frames; see :meth:`FrameReader.frames`. Where decoding begins, is found out from the file."""
+        """Yield frames; see :meth:`FrameReader.frames`. Decoding begins at the key frame before ``start``."""
         begin, convert = None if start is None else Fraction(start), FromFrames(self.info.colour)
         for frame, time in self._timed(begin):
             if stop is not None and time >= stop:
@@ -96,7 +96,7 @@ class VideoReader(FrameReader):
                 yield self._turn(convert(frame)), time
 
     def originals(self, start: Fraction | float | None = None) -> Iterator[tuple[Original, Fraction]]:
-        """Yield frames with what the file has of them; see :meth:`FrameReader.originals`."""
+        """Yield frames in their stored form; see :meth:`FrameReader.originals`."""
         begin, convert = None if start is None else Fraction(start), FromFrames(self.info.colour)
         refine, turned = FromDeep(self.info.colour), self._turned
         for frame, time in self._timed(begin):
@@ -137,16 +137,16 @@ class VideoReader(FrameReader):
                 return
 
     def _scaled(self, frame: VideoFrame) -> VideoFrame:
-        """Return a frame in the size of the first one; broadcasts and joined files change theirs on the way."""
+        """Return a frame in the size of the first one; broadcasts and joined files may change theirs."""
         if (frame.width, frame.height) == self._size:
             return frame
-        self.report("its pictures change their size on the way: they are scaled to the first one's")
+        self.report("its frames change their size: they are scaled to that of the first")
         return frame.reformat(*self._size, format=frame.format.name, interpolation="BICUBIC")
 
     def _frames_from(
         self, container: InputContainer, stream: VideoStream, start: Fraction | None
     ) -> Iterator[VideoFrame] | None:
-        """Return decoded frames from a key frame at or before ``start``, or ``None`` if seeking missed it."""
+        """Return decoded frames from a key frame at or before ``start``, or ``None`` if seeking did not find one."""
         if start is None or start <= self.first:
             return _decoded(container, stream, self.report)
         try:
@@ -179,14 +179,14 @@ def open_container(path: Path) -> Iterator[InputContainer]:
         elif isinstance(error, av.error.EOFError):
             reason = "it ends before its first frame"
         elif isinstance(error, av.error.InvalidDataError):
-            reason = "it is none, whatever its name says, or damaged, or cut off before its index"
-        raise AnimegenError(f"'{path}' cannot be read as a film ({reason}): replace or remove it.") from error
+            reason = "it is not a video, is damaged, or is cut off before its index"
+        raise AnimegenError(f"'{path}' cannot be read as a video ({reason}): replace or remove it.") from error
     with container:
         yield container
 
 
 def packets(container: InputContainer, report: Callable[[str], None]) -> Iterator[Packet]:
-    """Yield all packets of a file in their order, through damage; report what is missing at its end."""
+    """Yield all packets of a file in order, skipping damage; report a missing end."""
     failures, ends = 0, Fraction(0)
     while failures < PATIENCE:
         try:
@@ -290,7 +290,7 @@ def _info(container: InputContainer, stream: VideoStream, first: VideoFrame, rot
 
 
 def _remarks(frame: VideoFrame) -> tuple[str, ...]:
-    """Return what is special about a film, by its first frame; see :attr:`VideoInfo.remarks`."""
+    """Return the remarks on a video by its first frame; see :attr:`VideoInfo.remarks`."""
     kinds: Iterable[SideData] = iter(frame.side_data)  # type: ignore[assignment]  # PyAV types it as a mapping
     found = []
     if frame.interlaced_frame:
@@ -301,7 +301,7 @@ def _remarks(frame: VideoFrame) -> tuple[str, ...]:
 
 
 def orientation(frame: VideoFrame) -> tuple[Callable[[Tensor], Tensor], int, bool]:
-    """Return what turns the pixels of a film upright, by how many degrees counter-clockwise, and whether it does.
+    """Return the function that turns frames upright, its angle in degrees counter-clockwise, and if it changes them.
 
     It is read from the frame's display matrix, nine numbers of which the first, second, fourth and fifth are
     a, b, c, d of ``x' = a x + c y, y' = b x + d y``, in units of 1/65536, y down (ISO 14496-12, 6.2.2). Turns by

@@ -1,4 +1,4 @@
-"""Packets from file to file without decoding: pieces of a film joined, sound and subtitles copied."""
+"""Copying packets between files without decoding: joins segments, copies sound and subtitles."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from animegen.files import translate_io_errors
 from animegen.media.video.encoding import container_of
 from animegen.media.video.reader import base_of, open_container, packets
 
-#: Tags of a file that say how it is stored, which would be wrong for another.
+#: Tags that describe how a file is stored; they would be wrong in a copy.
 _STORAGE_TAGS = {"major_brand", "minor_version", "compatible_brands", "encoder", "creation_time", "duration"}
 
 
 #: Frames that H.264 and H.265 may hold back (ITU-T H.264, A.3.1; H.265, A.4.2). Encoders hold back fewer, but not
 #: all say how many.
 MOST_REORDERED = 16
-#: The packet between two subtitles of MP4. The muxer makes them by itself.
+#: The packet between two subtitles of MP4. The muxer adds them.
 MOV_TEXT_GAP = bytes(2)
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A piece of a film in a file of its own, in which its first frame has the time 0.
+    """A segment of a video in its own file, whose first frame has time 0.
 
     Attributes:
-        path: where it lies.
-        start: when its first frame appears in the film, in seconds.
-        end: when its last frame ceases to be shown. The file does not tell: in MP4 durations are those of decoding.
+        path: of the file.
+        start: when its first frame appears in the video, in seconds.
+        end: when its last frame stops being shown. The file does not store it: in MP4 durations are those of decoding.
     """
 
     path: Path
@@ -48,11 +48,11 @@ class Segment:
 
 
 class DecodingOrder:
-    """Gives packets, which come in order of decoding, new times of decoding.
+    """Assign new decoding times to packets, which come in decoding order.
 
     They are the times of showing in increasing order, ``depth`` packets late: then no packet is decoded after it is
-    shown, and all times increase, whatever the encoder says (libx265 gives films of few frames any number) and however
-    the joints of a film are.
+    shown, and all times increase, whatever the encoder says (libx265 gives videos of few frames any number) and however
+    the joints of a video are.
 
     Args:
         depth: how many packets at most come before one that is shown earlier.
@@ -66,7 +66,7 @@ class DecodingOrder:
         self._early: list[Packet] = []
 
     def add(self, packet: Packet) -> list[Packet]:
-        """Take the next packet; return those whose times are known."""
+        """Add the next packet; return those whose times are known."""
         assert packet.pts is not None
         heapq.heappush(self._shown, packet.pts)
         if len(self._shown) <= self.depth:
@@ -77,7 +77,7 @@ class DecodingOrder:
         return [*early, packet]
 
     def rest(self) -> list[Packet]:
-        """Return the packets that still wait: those before which nothing is shown, evenly spread over the lead."""
+        """Return the pending packets, whose decoding times are spread evenly over the lead."""
         early, self._early = self._early, []
         for number, packet in enumerate(early):
             packet.dts = self._shown[0] - self.lead * (len(early) - number) // len(early)
@@ -87,15 +87,16 @@ class DecodingOrder:
 def join(
     segments: Sequence[Segment], target: Path, source: Path | None = None, container: Path | None = None
 ) -> list[str]:
-    """Write one film of pieces, all encoded alike, with the sound and subtitles of another film.
+    """Join segments of the same encoding into one video, with the sound and subtitles of another video.
 
-    No packet is changed but its time stamps. Those of showing are exact up to the resolution of the container (in
-    Matroska 1 ms, in MP4 that of the pieces); those of decoding are made anew, since they would overlap at the joints.
+    Only the time stamps of packets change. Presentation times are exact up to the resolution of the container (in
+    Matroska 1 ms, in MP4 that of the segments); decoding times are assigned again, since they would overlap at the
+    joints.
 
     Args:
         segments: in their order.
         target: where to write; not hidden and not atomic, see :class:`~animegen.media.video.writer.VideoWriter`.
-        source: film whose audio, subtitle and attachment streams, chapters and tags are copied.
+        source: video whose audio, subtitle and attachment streams, chapters and tags are copied.
         container: the name by whose suffix the container is chosen, if it is not ``target``.
 
     Returns:
@@ -109,10 +110,10 @@ def join(
     with ExitStack() as stack:
         first = stack.enter_context(open_container(segments[0].path))
         template = first.streams.video[0]
-        # Sound may begin before the pictures, with samples that are not heard; nothing is shifted for it.
+        # Sound may begin before the images, with samples that are not heard; nothing is shifted for it.
         options = {"avoid_negative_ts": "disabled"}
         if name in ("mp4", "mov"):
-            # When the film begins late, the delay is written in the movie's time scale, of 1 ms unless it is set.
+            # When the video begins late, the delay is written in the movie's time scale, of 1 ms unless it is set.
             options |= {"movie_timescale": str(base_of(template).denominator), "movflags": "+faststart"}
         stack.enter_context(translate_io_errors(container or target, "written", also=(av.error.FFmpegError,)))
         output = stack.enter_context(av.open(str(target), "w", format=name, container_options=options))
@@ -131,7 +132,7 @@ def join(
 
 
 def check_streams(source: Path, target: Path) -> None:
-    """Check before any work that the sound of ``source`` can be stored in a film of the name ``target``.
+    """Check before any work that the sound of ``source`` can be stored in a video of the name ``target``.
 
     Raises:
         AnimegenError: if not.
@@ -174,7 +175,7 @@ def _moment(packet: Packet) -> float:
 
 
 def _copied(original: InputContainer, streams: dict[int, Stream]) -> Iterator[Packet]:
-    # Damage is told by whoever reads the pictures.
+    # Damage is reported by the reader of the frames.
     for packet in packets(original, lambda problem: None):
         if packet.stream_index in streams and packet.dts is not None:
             packet.stream = streams[packet.stream_index]
@@ -183,7 +184,7 @@ def _copied(original: InputContainer, streams: dict[int, Stream]) -> Iterator[Pa
 
 
 def _video(segments: Sequence[Segment], stream: Stream, extradata: bytes | None) -> Iterator[Packet]:
-    """Yield the packets of all segments with times of the whole film, in order of decoding."""
+    """Yield the packets of all segments with times of the whole video, in order of decoding."""
     base = base_of(stream)
     depth, lead = _survey(segments)
     order = DecodingOrder(depth, round(lead / base))
@@ -212,14 +213,14 @@ def _film_packets(segments: Sequence[Segment], base: Fraction, extradata: bytes 
 
 
 def _times(segment: Segment) -> list[Fraction]:
-    """Return when the frames of a segment appear in the film, in order of decoding."""
+    """Return when the frames of a segment appear in the video, in order of decoding."""
     with open_container(segment.path) as container:
         base = base_of(container.streams.video[0])
         return [segment.start + packet.pts * base for packet in container.demux(video=0) if packet.pts is not None]
 
 
 def _survey(segments: Sequence[Segment]) -> tuple[int, Fraction]:
-    """Return depth and lead, in seconds, for the :class:`DecodingOrder` of a film of these pieces."""
+    """Return depth and lead, in seconds, for the :class:`DecodingOrder` of a video of these pieces."""
     depth, last = 0, Fraction(0)
     tail: list[Fraction] = []
     for segment in segments:

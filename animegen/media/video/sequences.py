@@ -1,4 +1,4 @@
-"""Films as pictures: folders of numbered frames, and animated GIFs."""
+"""Videos as images: folders of numbered frames, and animated GIFs."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from animegen.media.images import list_images, natural_key, read_image, write_im
 from animegen.media.video.frames import DEFAULT_RATE, RGB, Colour, FrameReader, FrameWriter, VideoInfo
 from animegen.media.video.writer import writing
 
-#: GIFs count time in hundredths of a second, and viewers show what is shorter than two of them for a tenth.
+#: GIFs count time in hundredths of a second; viewers show frames shorter than two of them for a tenth of a second.
 GIF_TICK = Fraction(1, 100)
 GIF_SHORTEST = 2
 _NUMBER = re.compile(r"%0?(\d*)d")
 
 
 class SequenceReader(FrameReader):
-    """A folder of pictures as a film: in natural order of their names, each shown equally long.
+    """A folder of images as a video: in natural order of their names, at a constant rate.
 
-    A picture that cannot be read, or has another size than the first, is left out and told; it leaves a gap in time.
+    Images that cannot be read, or differ in size from the first, are skipped and reported; they leave gaps in time.
 
     Args:
         path: a folder, or a pattern like ``frames/%05d.png`` for the files whose names have a number there.
-        fps: pictures per second.
+        fps: images per second.
 
     Raises:
-        AnimegenError: if there are no pictures, or the first one is broken.
+        AnimegenError: if there are no images, or the first one is broken.
     """
 
     def __init__(self, path: str | Path, fps: Fraction | None = None) -> None:
@@ -75,7 +75,7 @@ class SequenceReader(FrameReader):
                 yield pixels, time
 
     def at(self, time: Fraction | float) -> Tensor:
-        """Return the frame that is shown at a time in seconds, uint8 ``(3,H,W)``; the nearest earlier one of a gap."""
+        """Return the frame that is shown at a time in seconds, uint8 ``(3,H,W)``; in a gap, the nearest earlier one."""
         number = min(max(int(Fraction(time) * self.info.fps), 0), len(self.files) - 1)
         for file in reversed(self.files[: number + 1]):
             pixels = self._read(file)
@@ -97,10 +97,10 @@ class SequenceReader(FrameReader):
 
 
 class SequenceWriter(FrameWriter):
-    """A folder of numbered pictures. Their times are not kept: every frame is one picture.
+    """A folder of numbered images. Their times are not kept: every frame is one image.
 
     Args:
-        path: the folder, whose pictures are then ``000001.png`` and so on, or a pattern like ``frames/%05d.jpg``.
+        path: the folder, whose images are then ``000001.png`` and so on, or a pattern like ``frames/%05d.jpg``.
         suffix: format of the images in a folder.
         overwrite: images with numbers of that pattern in an existing folder are replaced when the video is complete,
             nothing else.
@@ -119,7 +119,7 @@ class SequenceWriter(FrameWriter):
         self._hidden = hidden_name(self.folder / "frames" if exists else Path(real_path(self.folder)))
 
     def write(self, pixels: Tensor, time: Fraction) -> None:
-        """Append a picture; see :meth:`FrameWriter.write`."""
+        """Append an image; see :meth:`FrameWriter.write`."""
         self.count += 1
         write_image(self._hidden / (self._name % self.count), pixels)
 
@@ -156,12 +156,12 @@ class SequenceWriter(FrameWriter):
 class GifWriter(FrameWriter):
     """An animated GIF, endlessly repeated; every frame has its own 256 colours.
 
-    Times are rounded to hundredths of a second, each by itself, so that they do not drift. Frames that would be shown
-    for less than two of them are left out, since viewers would slow down; how many, is told.
+    Times are rounded to hundredths of a second without accumulating errors. Frames that would be shown for less than
+    two of them are dropped, since viewers would slow down; their number is reported.
 
     Args:
         path: the file, which appears when it is complete.
-        info: facts about the film.
+        info: facts about the video.
         overwrite: replace a file of that name.
     """
 
@@ -193,7 +193,7 @@ class GifWriter(FrameWriter):
         self.count += 1
 
     def close(self, end: Fraction | None = None) -> None:
-        """Complete the film; see :meth:`FrameWriter.close`."""
+        """Complete the video; see :meth:`FrameWriter.close`."""
         if self._pending is None:
             self.abort()
             raise AnimegenError(f"'{self.path}' is not written, since there is no frame for it: check the input.")
@@ -262,7 +262,7 @@ def numbered(pattern: Path, must_exist: bool = True) -> list[Path]:
 
 
 def frames_of_gif(path: Path) -> int:
-    """Return how many frames a GIF has; 0 for a file that is none."""
+    """Return the number of frames of a GIF; 0 for any other file."""
     try:
         regular_file(path)
         with Image.open(path) as picture:

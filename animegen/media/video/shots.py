@@ -1,11 +1,11 @@
-"""Shots of a film: PySceneDetect finds cuts and fades; what it takes wrongly for cuts is kept from it.
+"""Detection of shots with PySceneDetect, on frames from which flashes are removed.
 
-Frames pass once, and no more than a handful are held at a time, so a film may be of any length. Three things stand
-between the film and the detectors:
+Frames pass once, and no more than a handful are held at a time, so a video may be of any length. Three things stand
+between the video and the detectors:
 
 - Frames become small, and what is nearly black becomes evenly dark: the hue of black is noise, in letterboxes and
   night scenes, and would be measured as change.
-- A flash is taken out: while the picture is gone for a few frames and then comes back, the detectors are shown
+- A flash is taken out: while the image is gone for a few frames and then comes back, the detectors are shown
   a cross-fade from the frame before to the frame after it.
 - A fade through black is one cut, in the middle of the dark part, whatever else the detectors find around it.
 """
@@ -28,7 +28,7 @@ from animegen.errors import AnimegenError
 from animegen.files import regular_file
 
 WIDTH = 256
-"""Width in pixels at which frames are looked at."""
+"""Width in pixels at which frames are analysed."""
 
 NEARLY_BLACK = 24
 """Levels below this are raised to it, so that black has no hue (of 255)."""
@@ -47,21 +47,21 @@ def detect_shots(
     flash: int = 4,
     flashes: list[int] | None = None,
 ) -> list[tuple[int, int]]:
-    """Return the shots of a film as frame numbers (first, stop), half-open; together they cover the whole film.
+    """Return the shots of a video as frame numbers (first, stop), half-open; together they cover the whole video.
 
     A cut is a change that is large and stands out from those of the two frames before and after it
     (`AdaptiveDetector` of PySceneDetect); cross-fades are not found. Black before the first and
-    after the last picture belongs to the shot beside it if it is faded from or to.
+    after the last image belongs to the shot beside it if it is faded from or to.
 
     Args:
         film: a file that PyAV reads, or frames in order: uint8 RGB, (H, W, 3) arrays or (3, H, W) tensors.
         ratio: by what factor a cut must exceed the mean change around it.
         change: smallest change of a cut: mean difference of hue, saturation and brightness in levels of 255. (In two
-            real films and the generated world cuts lie at 26 and above, all other changes below 20; the
+            real videos and the generated world cuts lie at 26 and above, all other changes below 20; the
             detector's own default of 15 took steps of drawings held on threes for cuts.)
         shortest: frames between two cuts at least.
-        flash: a picture that is back after at most this many frames was not cut away; 0 takes flashes for cuts.
-        flashes: gets the numbers of the frames with which a flash begins, and the picture after it.
+        flash: an image that is back after at most this many frames was not cut away; 0 takes flashes for cuts.
+        flashes: gets the numbers of the frames with which a flash begins, and the image after it.
 
     Raises:
         AnimegenError: if the file cannot be read or there is no frame.
@@ -83,7 +83,7 @@ def detect_shots(
         raise AnimegenError(f"There is no frame to find shots in{_named(film)}: give a film with pictures.")
     spans = [(start - shortest, stop + shortest) for _, start, stop in faded]
     kept = [cut for cut in hard if not any(start <= cut <= stop for start, stop in spans)]
-    # A film that begins dark has not been cut before its first picture.
+    # A video that begins dark has not been cut before its first image.
     kept += [cut for cut, start, _ in faded if start > 1]
     bounds = [0]
     for cut in sorted(kept):
@@ -99,7 +99,7 @@ def _without_flashes(
 
     A flash begins at a frame that differs from the one before (by at least `change` levels) if one of the next
     `longest` frames is again near the one before: at less than half that difference, and at less than half the contrast
-    of the picture (else the dim frames on both sides of a fade would pass for the same picture). It ends there.
+    of the image (else the dim frames on both sides of a fade would pass for the same image). It ends there.
     ``flashes`` gets the numbers of both frames.
     """
     number = 1
@@ -127,7 +127,7 @@ def _without_flashes(
 
 
 def _back_after(before: np.ndarray, ahead: list[np.ndarray], change: float) -> int:
-    """Return for how many of the frames ahead the picture is gone; 0 if it is not, or does not come back."""
+    """Return the number of following frames that belong to a flash; 0 without a flash."""
     away = _difference(before, ahead[0])
     if away < change:
         return 0
@@ -136,7 +136,7 @@ def _back_after(before: np.ndarray, ahead: list[np.ndarray], change: float) -> i
 
 
 def _difference(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the mean difference of two pictures in levels."""
+    """Return the mean difference of two images in levels."""
     return float(cv2.absdiff(a, b).mean())
 
 
@@ -154,12 +154,12 @@ def _small(frame: Frame) -> np.ndarray:
 
 
 def _decode(path: Path) -> Iterator[np.ndarray]:
-    """Yield the frames of a file, small, (h, w, 3) BGR; the n-th frame decoded is frame n, whatever its time stamp."""
+    """Yield the downscaled frames of a file, (h, w, 3) BGR, numbered in decoding order regardless of time stamps."""
     regular_file(path)
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
-                raise AnimegenError(f"'{path}' has no pictures: name a video file.")
+                raise AnimegenError(f"'{path}' has no frames: name a video.")
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             for frame in container.decode(stream):
@@ -167,7 +167,7 @@ def _decode(path: Path) -> Iterator[np.ndarray]:
                 height = max(1, round(frame.height * width / frame.width))
                 yield frame.to_ndarray(format="bgr24", width=width, height=height)
     except (OSError, av.FFmpegError) as error:
-        raise AnimegenError(f"The film '{path}' cannot be read ({error}): check the path and the file.") from error
+        raise AnimegenError(f"'{path}' cannot be read ({error}): check the path and the file.") from error
 
 
 def _named(film: str | Path | Iterable[Frame]) -> str:

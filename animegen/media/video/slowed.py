@@ -1,4 +1,4 @@
-"""A film in slow motion: the same frames, each shown for longer."""
+"""Slow motion: the same frames, each shown for longer."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from animegen.media.video.frames import FrameReader, Original
 
 
 class Slowed(FrameReader):
-    """A film whose every time is multiplied; there is no sound that fits it.
+    """A video with all times multiplied, without sound.
 
     Args:
-        reader: the film.
+        reader: the video.
         times: how many times as long it is to last.
     """
 
@@ -34,12 +34,12 @@ class Slowed(FrameReader):
 
     @property
     def problems(self) -> list[str]:
-        """What could not be read of the film."""
+        """Parts of the video that could not be read."""
         return self.reader.problems
 
     @property
     def end(self) -> Fraction:
-        """When the frame that was given last ceases to be shown."""
+        """Time in seconds at which the last frame that was read stops being shown."""
         return self.reader.end * self.times
 
     def frames(
@@ -52,7 +52,7 @@ class Slowed(FrameReader):
             yield pixels, time * self.times
 
     def originals(self, start: Fraction | float | None = None) -> Iterator[tuple[Original, Fraction]]:
-        """Yield frames with what the file has of them; see :meth:`FrameReader.originals`."""
+        """Yield frames in their stored form; see :meth:`FrameReader.originals`."""
         for original, time in self.reader.originals(None if start is None else Fraction(start) / self.times):
             yield original, time * self.times
 

@@ -1,4 +1,4 @@
-"""Writing films with FFmpeg's libraries, by PyAV: exact times, true colours, sound and subtitles copied."""
+"""Writing videos with FFmpeg through PyAV: exact times, colours by their tags, sound and subtitles copied."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from animegen.media.video.remux import MOST_REORDERED, DecodingOrder, Segment, j
 
 
 class VideoWriter(FrameWriter):
-    """A film in a video file.
+    """A video in a video file.
 
     Times are kept exactly: in MP4 and MOV as multiples of the time base of ``info``, in Matroska rounded to its
     milliseconds. The codec is one that MP4 can hold. Where the pixel format wants even sides, the last column or row is
@@ -30,10 +30,10 @@ class VideoWriter(FrameWriter):
 
     Args:
         path: ``.mp4``, ``.m4v``, ``.mov`` or ``.mkv``; the file appears when it is complete.
-        info: size, rate, time base and colour; facts of another film may be used as they are.
+        info: size, rate, time base and colour; facts of another video may be used as they are.
         encoding: codec and its options.
-        copy_from: a film of which sound, subtitles, attachments, chapters and tags are copied, packet by packet.
-        piece: the film is only a piece of another, to be joined: MP4, its first frame at 0.
+        copy_from: a video of which sound, subtitles, attachments, chapters and tags are copied, packet by packet.
+        piece: the video is only a piece of another, to be joined: MP4, its first frame at 0.
         overwrite: replace a file of that name.
 
     Raises:
@@ -55,7 +55,7 @@ class VideoWriter(FrameWriter):
         self.count = 0
         self.copy_from = None if copy_from is None else Path(copy_from)
         encoding = encoding or Encoding()
-        # Matroska's milliseconds would be rounded twice when the film begins late: exact until it is published.
+        # Matroska's milliseconds would be rounded twice when the video begins late: exact until it is published.
         name = "mp4" if container_of(self.path) == "matroska" else container_of(self.path)
         columns, rows = even_sides(encoding.pix_fmt)
         self._pad = -info.width % columns, -info.height % rows
@@ -69,7 +69,7 @@ class VideoWriter(FrameWriter):
         self._convert = ToFrames(encoding.pix_fmt, self._colour)
         self.deep = is_deep(encoding.pix_fmt)
         self._convert_deep = ToDeep(encoding.pix_fmt, self._colour) if self.deep else None
-        #: Frames that are like this are stored as they are.
+        #: Frames of this format and size are stored unchanged.
         self._stored_as = None if any(self._pad) else (encoding.pix_fmt, width, height)
         self._time_base = info.time_base
         self._hidden = hidden_name(self.path)
@@ -103,9 +103,9 @@ class VideoWriter(FrameWriter):
         self._append(convert(pixels), time)
 
     def copy(self, original: Original, time: Fraction) -> None:
-        """Append a frame of another film; see :meth:`FrameWriter.copy`.
+        """Append a frame of another video; see :meth:`FrameWriter.copy`.
 
-        One with this film's pixel format, size and meaning of colours goes in value by value.
+        One with this video's pixel format, size and meaning of colours goes in value by value.
         """
         frame = original.stored
         if frame is None or (plain_name(frame), frame.width, frame.height) != self._stored_as:
@@ -129,7 +129,7 @@ class VideoWriter(FrameWriter):
             self._mux(frame)
 
     def close(self, end: Fraction | None = None) -> None:
-        """Complete the film; see :meth:`FrameWriter.close`.
+        """Complete the video; see :meth:`FrameWriter.close`.
 
         Raises:
             AnimegenError: if it has no frame, or cannot be stored.
@@ -148,7 +148,7 @@ class VideoWriter(FrameWriter):
             self.abort()
 
     def _publish(self, end: Fraction) -> None:
-        """Give the film its sound, its times, and its name."""
+        """Give the video its sound, its times, and its name."""
         if self.piece:  # joined later
             publish(self._hidden, self.path, self.overwrite)
             return

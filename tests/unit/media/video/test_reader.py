@@ -43,7 +43,7 @@ def test_a_film_that_changes_its_size_keeps_the_first(tmp_path: Path) -> None:
     frames = [pixels for pixels, _ in reader]
     assert [tuple(pixels.shape) for pixels in frames] == [(3, 48, 64)] * 6
     assert [round(pixels.float().mean().item() / 10) for pixels in frames] == [20, 20, 20, 10, 10, 10]
-    assert any("scaled to the first" in problem for problem in reader.problems)
+    assert any("scaled to that of the first" in problem for problem in reader.problems)
     assert all(tuple(original.pixels.shape) == (3, 48, 64) for original, _ in reader.originals())
 
 
@@ -172,7 +172,7 @@ def test_packets_that_are_broken(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("film.mp4", b"", "it is empty"),
-        ("film.mp4", b"no film at all" * 100, "it is none, whatever its name says"),
+        ("film.mp4", b"no film at all" * 100, "it is not a video, is damaged"),
         ("film.mp4", None, "does not exist"),
     ],
 )
@@ -184,7 +184,7 @@ def test_no_film(name: str, content: bytes | None, message: str, tmp_path: Path)
 
 
 def test_no_pictures(tmp_path: Path) -> None:
-    with pytest.raises(AnimegenError, match="no pictures, only audio"):
+    with pytest.raises(AnimegenError, match="no frames, only audio"):
         VideoReader(with_sound(tmp_path / "sound.mp4"))
 
 

@@ -181,11 +181,11 @@ def test_frames_in_disorder(tmp_path: Path) -> None:
     ("encoding", "name", "message"),
     [
         (Encoding("libx246"), "x.mp4", "Did you mean .*'libx264'"),
-        (Encoding("mpeg4", crf=20), "x.mp4", "crf=20 means nothing to codec=mpeg4"),
+        (Encoding("mpeg4", crf=20), "x.mp4", "crf=20 has no effect with codec=mpeg4"),
         (Encoding(preset="quickly"), "x.mp4", "codec=libx264 refuses"),
         (Encoding(pix_fmt="yuv42p"), "x.mp4", "has no pix_fmt=yuv42p.*Did you mean .*'yuv420p'"),
         (Encoding("prores_ks", pix_fmt="yuv422p10le"), "x.mp4", "cannot be stored in mp4 files"),
-        (Encoding(), "x.avi", "no suffix of a film that can be written"),
+        (Encoding(), "x.avi", "no suffix of a video that can be written"),
     ],
 )
 def test_mistakes_are_told_before_any_work(encoding: Encoding, name: str, message: str) -> None:
