@@ -50,6 +50,11 @@ def test_every_recorded_experiment_is_in_the_table() -> None:
     assert all(name == link for name, link in listed)
 
 
+def test_every_page_is_in_the_navigation_of_the_site() -> None:
+    listed = re.findall(r"docs/\w+\.md", (ROOT / "mkdocs.yml").read_text())
+    assert sorted(listed) == PAGES
+
+
 def test_the_map_of_packages_has_the_checked_order() -> None:
     (layers, *_) = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     text = (ROOT / "CONTRIBUTING.md").read_text()
