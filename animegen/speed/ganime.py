@@ -1,4 +1,4 @@
-"""How fast the transformer learns and draws: tokens per second, and all layouts beside each other."""
+"""Speed of the transformer: codes per second in training and generation, for all decoding strategies."""
 
 from __future__ import annotations
 
@@ -12,26 +12,25 @@ import torch.nn.functional as F
 from animegen.models.ganime.networks import CodeTransformer
 from animegen.models.ganime.networks.decoding import STRATEGIES
 
-#: Codes per clip; peers' loops were timed with as many.
+#: Codes per clip, as in the measurements of other implementations.
 TOKENS = 1024
 
 
 def fits(model: Any) -> bool:
-    """Tell whether `measure` is meant for a model: a tokenizer alone trains on pictures, as others do."""
+    """Return whether :func:`measure` applies to a model: a tokenizer alone is measured like other models."""
     return model.transformer is not None
 
 
 def measure(model: Any, seconds: float, precision: str, device: torch.device) -> dict[str, float]:
     """Measure the transformer of a GANime model on random codes.
 
-    Tokens per second count the codes that are drawn, not those of the two given frames; in training all codes of the
-    row count.
+    In generation the codes of the given frames do not count, in training all codes of the sequence do.
 
     Args:
-        model: with a ``transformer``; its weights do not matter.
-        seconds: how long to measure, about.
+        model: a model with a ``transformer``, trained or not.
+        seconds: approximate duration of the measurement.
         precision: ``bf16-mixed`` or ``32-true``.
-        device: where to compute.
+        device: device of the computation.
     """
     network: CodeTransformer = model.transformer.to(device)
     height, width = network.grid
@@ -79,7 +78,7 @@ def measure(model: Any, seconds: float, precision: str, device: torch.device) ->
 
 
 def _seconds(work: Callable[[], Any], budget: float, device: torch.device) -> float:
-    """Return the shortest time of several runs of some work, which take the budget together; at least two runs."""
+    """Return the shortest time of several calls of a function within a budget of seconds; at least two calls."""
     times: list[float] = []
     while len(times) < 2 or sum(times) < budget:
         began = time.perf_counter()
