@@ -14,9 +14,9 @@ from typing import Any
 from animegen import __version__
 from animegen.config.plain import read_json
 from animegen.curation.facts import unlike
-from animegen.curation.films import RECORDS, curate_film, find_films, identity, movies_of, record_of
 from animegen.curation.options import Curation
 from animegen.curation.report import write_report
+from animegen.curation.videos import RECORDS, curate_video, find_videos, identity, movies_of, record_of
 from animegen.data.clips.sources import LISTS
 from animegen.data.sampler import counter_hash
 from animegen.errors import AnimegenError
@@ -60,7 +60,7 @@ def curate(
     Raises:
         AnimegenError: if there are no videos, or the folder holds something else.
     """
-    films = find_films(source)
+    films = find_videos(source)
     place = user_path("output", output)
     begin(place, curation, overwrite)
     mine = [item for n, item in enumerate(films.items()) if n % shard[1] == shard[0]]
@@ -130,12 +130,12 @@ def _is_done(record: dict[str, Any] | None, path: Path) -> bool:
 def _work(todo: list[tuple[str, Path]], place: Path, curation: Curation, jobs: int) -> Iterator[dict[str, Any]]:
     if jobs <= 1 or len(todo) <= 1:
         for name, path in todo:
-            yield curate_film(name, path, place, curation)
+            yield curate_video(name, path, place, curation)
         return
     # Not forked: OpenCV's threads do not survive that.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(jobs, len(todo)), mp_context=context) as pool:
-        work = [pool.submit(curate_film, name, path, place, curation) for name, path in todo]
+        work = [pool.submit(curate_video, name, path, place, curation) for name, path in todo]
         for future in as_completed(work):
             yield future.result()
 

@@ -18,7 +18,7 @@ from animegen.data.keyframes.suggest import suggest_keys
 from animegen.errors import AnimegenError
 from animegen.files import check_output, hidden_name, publish_folder, translate_io_errors, user_path
 from animegen.media.images import write_image
-from animegen.media.video.generated import write_generated_film
+from animegen.media.video.generated import write_generated_video
 from animegen.toonworld.film import Film
 
 
@@ -79,7 +79,7 @@ def draw_video(options: PrepareOptions, show: Console) -> int:
         first_scene=options.scene,
         hold=options.hold,
     )
-    write_generated_film(place, film, overwrite=options.overwrite)
+    write_generated_video(place, film, overwrite=options.overwrite)
     cuts = ", ".join(str(cut) for cut in film.cuts) or "none"
     show.print(f"{len(film)} frames at {film.fps:g} per second, cuts at {cuts}: {place}", markup=False)
     return 0

@@ -9,8 +9,8 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from animegen.curation.films import RECORDS, THUMB, thumb_name
 from animegen.curation.rules import FATES
+from animegen.curation.videos import RECORDS, THUMB, thumb_name
 from animegen.files import completed
 from animegen.media.images import list_images
 

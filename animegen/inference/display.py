@@ -54,12 +54,12 @@ class Display:
         elif self.total > 1 and (self.count % math.ceil(self.total / LINES) == 0 or self.count == self.total):
             self.console.print(f"{self.count}/{self.total}")
 
-    def film(self, name: str, done: int, total: int | None) -> FilmDisplay:
+    def video(self, name: str, done: int, total: int | None) -> VideoDisplay:
         """Show the progress of a video of which ``done`` frames are finished already."""
-        return FilmDisplay(self, name, done, total)
+        return VideoDisplay(self, name, done, total)
 
 
-class FilmDisplay:
+class VideoDisplay:
     """Progress within a video: frames, frames per second, time left."""
 
     def __init__(self, display: Display, name: str, done: int, total: int | None) -> None:

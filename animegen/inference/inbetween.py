@@ -150,7 +150,7 @@ class Inbetweener:
 
 
 @dataclass(frozen=True)
-class FilmPlan:
+class VideoPlan:
     """What to do with a film.
 
     Attributes:
@@ -173,8 +173,8 @@ class FilmPlan:
     overwrite: bool = False
 
 
-def interpolate_film(
-    reader: FrameReader, target: Path, draw: Inbetweener, plan: FilmPlan, note: Callable[[str], None] = print
+def interpolate_video(
+    reader: FrameReader, target: Path, draw: Inbetweener, plan: VideoPlan, note: Callable[[str], None] = print
 ) -> Iterator[Between[Original]]:
     """Write a film with more frames; yield after each of them.
 
@@ -210,7 +210,7 @@ def interpolate_film(
         partial.remove()
 
 
-def look_at(reader: FrameReader, plan: FilmPlan) -> tuple[list[tuple[int, int]], list[int], list[int]]:
+def look_at(reader: FrameReader, plan: VideoPlan) -> tuple[list[tuple[int, int]], list[int], list[int]]:
     """Return what is to be known of a film before it is drawn.
 
     Returns:
@@ -265,7 +265,7 @@ def _same(first: Original, second: Original) -> bool:
 
 def _between(
     reader: FrameReader,
-    plan: FilmPlan,
+    plan: VideoPlan,
     shots: list[tuple[int, int]],
     spread: list[int],
     flashes: list[int],
@@ -293,7 +293,7 @@ def _segments(
     reader: FrameReader,
     partial: Partial,
     draw: Inbetweener,
-    plan: FilmPlan,
+    plan: VideoPlan,
     info: VideoInfo,
     encoding: Encoding,
     hold_last: bool,
@@ -356,7 +356,7 @@ def _info(info: VideoInfo, grid: Grid) -> VideoInfo:
     return replace(info, fps=grid.fps, time_base=1 / grid.fps, frames=None)
 
 
-def _facts(reader: FrameReader, plan: FilmPlan) -> dict[str, Any]:
+def _facts(reader: FrameReader, plan: VideoPlan) -> dict[str, Any]:
     """Return all that the result depends on."""
     return {
         "input": identity(reader.path),

@@ -13,7 +13,7 @@ from animegen.errors import AnimegenError
 from animegen.files import regular_file
 from animegen.inference.application import Applied, choose_encoding, load_applied
 from animegen.inference.display import Display
-from animegen.inference.inbetween import FilmPlan, Inbetweener, Pictures, interpolate_film
+from animegen.inference.inbetween import Inbetweener, Pictures, VideoPlan, interpolate_video
 from animegen.inference.options import InterpolateOptions
 from animegen.inference.planning import check_video_output
 from animegen.inference.selfcheck import selfcheck
@@ -66,7 +66,7 @@ def interpolate(options: InterpolateOptions) -> Interpolated:
     applied = load_applied(options, (Interpolator,), "draw frames between frames")
     tile = None if options.tile == "auto" else options.tile
     draw = Inbetweener(applied.model, applied.device, applied.dtype, tile, options.confidence)
-    plan = FilmPlan(
+    plan = VideoPlan(
         grid=_grid(options),
         holds=options.holds.value,
         cuts=options.cuts,
@@ -136,7 +136,7 @@ def _notes(options: InterpolateOptions, reader: FrameReader, target: Path, pix_f
         yield f"codec={options.codec} has no format with ten bits: of {reader.info.pix_fmt} eight are kept."
 
 
-def _write(reader: FrameReader, target: Path, draw: Inbetweener, plan: FilmPlan, notes: list[str]) -> int:
+def _write(reader: FrameReader, target: Path, draw: Inbetweener, plan: VideoPlan, notes: list[str]) -> int:
     """Write the frames; return their number."""
     frames, expected = 0, reader.info.expected_frames
     if expected is not None:
@@ -145,9 +145,9 @@ def _write(reader: FrameReader, target: Path, draw: Inbetweener, plan: FilmPlan,
     with Display(1, "interpolate") as display:
         for note in notes:
             display.note(note)
-        shown = display.film(reader.path.name, 0, expected)
+        shown = display.video(reader.path.name, 0, expected)
         try:
-            for _ in interpolate_film(reader, target, draw, plan, display.note):
+            for _ in interpolate_video(reader, target, draw, plan, display.note):
                 frames += 1
                 shown.frame()
         finally:

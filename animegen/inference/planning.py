@@ -13,7 +13,7 @@ from animegen.inference.targets import Format, Job, check_distinct, check_target
 from animegen.locks import locked, locked_file
 from animegen.media.images import EXTENSIONS, list_images
 from animegen.media.photos import format_of
-from animegen.media.video.opening import FILM_SUFFIXES, WRITTEN_SUFFIXES
+from animegen.media.video.opening import VIDEO_SUFFIXES, WRITTEN_SUFFIXES
 from animegen.media.video.sequences import frames_of_gif, is_pattern, numbered
 
 #: Suffix of the result for videos in a folder whose own format cannot be written.
@@ -26,12 +26,12 @@ class Plan:
 
     Attributes:
         photos: images to read and to write.
-        films: videos to read and to write.
+        videos: videos to read and to write.
         folder: the output, if it is a folder that is filled file by file.
     """
 
     photos: list[Job]
-    films: list[Job]
+    videos: list[Job]
     folder: Path | None = None
 
     @contextmanager
@@ -80,15 +80,15 @@ def plan(source: str, target: str, format_: Format, recursive: bool, overwrite: 
     else:
         regular_file(begin)
         made = _plan_file(begin, end, source, target, format_, is_video_name)
-    check_distinct([*made.photos, *made.films])
-    films = [Job(film.source, place) for film in made.films for place in places_of(film.target)]
-    check_targets([*made.photos, *films], overwrite)
+    check_distinct([*made.photos, *made.videos])
+    videos = [Job(video.source, place) for video in made.videos for place in places_of(video.target)]
+    check_targets([*made.photos, *videos], overwrite)
     return made
 
 
 def is_sequence(path: Path) -> bool:
     """Tell whether a video of this name is a folder of images."""
-    return is_pattern(path) or path.is_dir() or path.suffix.lower() not in (*FILM_SUFFIXES, *WRITTEN_SUFFIXES)
+    return is_pattern(path) or path.is_dir() or path.suffix.lower() not in (*VIDEO_SUFFIXES, *WRITTEN_SUFFIXES)
 
 
 def _plan_file(begin: Path, end: Path, source: str, target: str, format_: Format, is_video_name: bool) -> Plan:
@@ -97,7 +97,7 @@ def _plan_file(begin: Path, end: Path, source: str, target: str, format_: Format
     if begin.suffix.lower() not in EXTENSIONS:
         raise AnimegenError(
             f"input='{begin}' is neither an image nor a video that can be read: supported are"
-            f" {', '.join(EXTENSIONS)}, {', '.join(FILM_SUFFIXES)}, and folders of them."
+            f" {', '.join(EXTENSIONS)}, {', '.join(VIDEO_SUFFIXES)}, and folders of them."
         )
     return Plan(plan_jobs(source, target, format_), [])
 
@@ -116,19 +116,19 @@ def _video_job(source: Path, target: Path, is_video_name: bool) -> Job:
 
 
 def _plan_folder(begin: Path, end: Path, source: str, target: str, format_: Format, recursive: bool) -> Plan:
-    films = [path for path in _find(begin, (*FILM_SUFFIXES, ".gif"), recursive) if _is_video(path)]
+    videos = [path for path in _find(begin, (*VIDEO_SUFFIXES, ".gif"), recursive) if _is_video(path)]
     # Results of an earlier run, and of one that was stopped, are not input.
-    films = [path for path in films if not is_inside(path, end)]
-    films = [path for path in films if not any(part.endswith(".partial") for part in path.parts)]
-    chosen = set(films)
+    videos = [path for path in videos if not is_inside(path, end)]
+    videos = [path for path in videos if not any(part.endswith(".partial") for part in path.parts)]
+    chosen = set(videos)
     photos: list[Job] = []
-    if not films or any(path not in chosen for path in _find(begin, EXTENSIONS, recursive)):
+    if not videos or any(path not in chosen for path in _find(begin, EXTENSIONS, recursive)):
         photos = [job for job in plan_jobs(source, target, format_, recursive) if job.source not in chosen]
     elif end.is_file():
         raise AnimegenError(f"input='{begin}' is a folder, so output='{end}' must be a folder, too: name one.")
     elif real_path(end) == real_path(begin):
         raise AnimegenError(f"output='{end}' is the input folder: choose another one.")
-    return Plan(photos, [Job(path, end / _kept(path.relative_to(begin))) for path in films], end)
+    return Plan(photos, [Job(path, end / _kept(path.relative_to(begin))) for path in videos], end)
 
 
 def _kept(name: Path) -> Path:
@@ -137,7 +137,7 @@ def _kept(name: Path) -> Path:
 
 def _is_video(path: Path) -> bool:
     suffix = path.suffix.lower()
-    return suffix in FILM_SUFFIXES or (suffix == ".gif" and frames_of_gif(path) > 1)
+    return suffix in VIDEO_SUFFIXES or (suffix == ".gif" and frames_of_gif(path) > 1)
 
 
 def _is_image_name(path: Path) -> bool:
@@ -146,7 +146,7 @@ def _is_image_name(path: Path) -> bool:
 
 def _looks_like_folder(path: Path) -> bool:
     # A folder may have a dot in its name, but not the suffix of something else that is known.
-    return path.suffix.lower() not in (*FILM_SUFFIXES, *EXTENSIONS)
+    return path.suffix.lower() not in (*VIDEO_SUFFIXES, *EXTENSIONS)
 
 
 def _find(folder: Path, suffixes: tuple[str, ...], recursive: bool) -> list[Path]:
@@ -162,7 +162,7 @@ def check_video_output(sources: Sequence[Path], target: Path, overwrite: bool) -
     Raises:
         AnimegenError: if the name is neither of a video nor of a folder, or something would be replaced.
     """
-    known = target.suffix.lower() in (*FILM_SUFFIXES, *EXTENSIONS) and not is_pattern(target)
+    known = target.suffix.lower() in (*VIDEO_SUFFIXES, *EXTENSIONS) and not is_pattern(target)
     if target.suffix.lower() not in WRITTEN_SUFFIXES and known and not target.is_dir():
         raise AnimegenError(
             f"output='{target}' is neither a video that can be written nor a folder: use"

@@ -19,7 +19,7 @@ from animegen.inference.planning import Plan, is_sequence, plan
 from animegen.inference.styles import encoded_style, style_files
 from animegen.inference.stylist import Stylist
 from animegen.inference.summary import Summary
-from animegen.inference.videos import FilmSettings, identity, stylize_films
+from animegen.inference.videos import VideoSettings, identity, stylize_videos
 from animegen.tasks.protocols import Stylizer
 
 
@@ -32,14 +32,14 @@ def stylize(options: StylizeOptions) -> Summary:
     stills = style_files(options.style) if options.style else []
     made = plan(options.input, options.output, options.format, options.recursive, options.overwrite)
     _check_fps(options, made)
-    encoding = choose_encoding(options, [film.target for film in made.films])
+    encoding = choose_encoding(options, [film.target for film in made.videos])
     applied = load_applied(options, (Stylizer,), "stylize images")
     style = encoded_style(applied.model, stills, options.style_weights) if stills else None
     prefilter, filtered = None, None
-    if options.prefilter and made.films:
+    if options.prefilter and made.videos:
         config = getattr(applied.model, "run_info", {}).get("config")
         prefilter, filtered = learnt_filter(config, applied.checkpoint)
-    settings = FilmSettings(
+    settings = VideoSettings(
         encoding=encoding,
         max_side=options.max_side,
         fps=options.fps,
@@ -51,7 +51,7 @@ def stylize(options: StylizeOptions) -> Summary:
     )
     skip_broken = options.on_error is OnError.skip
     summary, began = Summary(), time.perf_counter()
-    with made.held(), Display(len(made.photos) + len(made.films)) as display:
+    with made.held(), Display(len(made.photos) + len(made.videos)) as display:
         if prefilter is not None:
             display.note("Noise is filtered off the frames, as it was while the model learnt (prefilter=false: not).")
         tile = None if options.tile == "auto" else options.tile
@@ -59,13 +59,13 @@ def stylize(options: StylizeOptions) -> Summary:
         stylize_photos(
             made.photos, stylist, summary, options.max_side, skip_broken, options.overwrite, display.progress
         )
-        stylize_films(made.films, stylist.follow, settings, summary, display, skip_broken)
+        stylize_videos(made.videos, stylist.follow, settings, summary, display, skip_broken)
     summary.seconds = time.perf_counter() - began
     return summary
 
 
 def _check_fps(options: StylizeOptions, made: Plan) -> None:
-    if options.fps is not None and not any(is_sequence(film.source) for film in made.films):
+    if options.fps is not None and not any(is_sequence(film.source) for film in made.videos):
         raise AnimegenError(
             f"fps={options.fps} is for numbered frames; videos have a rate of their own: leave fps= out."
         )

@@ -37,7 +37,7 @@ Shots = Callable[[Iterable[Tensor]], list[tuple[int, int]]]
 
 
 @dataclass(frozen=True)
-class FilmSettings:
+class VideoSettings:
     """Settings of stylized videos.
 
     Attributes:
@@ -61,10 +61,10 @@ class FilmSettings:
     overwrite: bool = False
 
 
-def stylize_films(
+def stylize_videos(
     jobs: Iterable[Job],
     follow: Follow,
-    settings: FilmSettings,
+    settings: VideoSettings,
     summary: Summary,
     display: Display,
     skip_broken: bool = True,
@@ -93,7 +93,7 @@ def stylize_films(
             display.progress()
             continue
         try:
-            problems = _stylize_film(reader, job.target, follow, settings, summary, display)
+            problems = _stylize_video(reader, job.target, follow, settings, summary, display)
         except NoMemoryError as error:
             summary.skipped.append(reason_for(job, error, skip_broken, "films"))
         else:
@@ -103,8 +103,8 @@ def stylize_films(
         display.progress()
 
 
-def _stylize_film(
-    reader: FrameReader, target: Path, follow: Follow, settings: FilmSettings, summary: Summary, display: Display
+def _stylize_video(
+    reader: FrameReader, target: Path, follow: Follow, settings: VideoSettings, summary: Summary, display: Display
 ) -> list[str]:
     """Make one video; return what could not be read."""
     with begun(target, _facts(reader, settings), display.note) as partial:
@@ -112,7 +112,7 @@ def _stylize_film(
             partial.shots = settings.shots(pixels for pixels, _ in reader)
             partial.save()
         info = _info(reader, settings)
-        shown = display.film(reader.path.name, partial.frames, reader.info.expected_frames)
+        shown = display.video(reader.path.name, partial.frames, reader.info.expected_frames)
         try:
             for _ in _segments(reader, partial, follow, settings, info, target, display.note):
                 summary.frames += 1
@@ -132,7 +132,7 @@ def _segments(
     reader: FrameReader,
     partial: Partial,
     follow: Follow,
-    settings: FilmSettings,
+    settings: VideoSettings,
     info: VideoInfo,
     target: Path,
     note: Callable[[str], None],
@@ -220,7 +220,7 @@ def assemble(
     return writer.notes
 
 
-def _info(reader: FrameReader, settings: FilmSettings) -> VideoInfo:
+def _info(reader: FrameReader, settings: VideoSettings) -> VideoInfo:
     info = reader.info
     if settings.max_side is None or max(info.width, info.height) <= settings.max_side:
         return info
@@ -232,7 +232,7 @@ def _scaled(pixels: Tensor, max_side: int | None) -> Tensor:
     return shrink(Photo(pixels), max_side).pixels if max_side else pixels
 
 
-def _facts(reader: FrameReader, settings: FilmSettings) -> dict[str, Any]:
+def _facts(reader: FrameReader, settings: VideoSettings) -> dict[str, Any]:
     """Return all that the result depends on."""
     return {
         "input": identity(reader.path),

@@ -353,7 +353,7 @@ def test_a_long_film_holds_few_frames_at_a_time(tmp_path: Path) -> None:
                 yield frame, Fraction(number, 24)
 
     reader, draw = Stream(), inbetween.Inbetweener(Local())
-    plan = inbetween.FilmPlan(Grid(factor=2), "smooth", cuts=False)
+    plan = inbetween.VideoPlan(Grid(factor=2), "smooth", cuts=False)
     count = 0
     for frame in inbetween._between(reader, plan, [(0, 2000)], [0], [], True):
         if frame.last is not None:

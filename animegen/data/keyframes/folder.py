@@ -21,7 +21,7 @@ from animegen.media.images import EXTENSIONS, list_images, natural_key, open_ima
 
 MANIFEST = "project.yaml"
 KEYS = ("clip", "range", "hold_out", "resize", "guides")
-FILM_SUFFIXES = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v", ".gif")
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v", ".gif")
 FORMATS = {"JPEG": (".jpg", ".jpeg"), "PNG": (".png",), "WEBP": (".webp",), "BMP": (".bmp",), "TIFF": (".tif", ".tiff")}
 LISTED = 30
 """Problems that a message lists before it says how many more there are."""
@@ -175,7 +175,7 @@ class _Inspection:
         if place is not None and not place.is_absolute():
             place = next((base / place for base in (self.root, Path()) if (base / place).exists()), self.root / place)
         if place is None:
-            films = [f for f in sorted(self.root.iterdir()) if f.suffix.lower() in FILM_SUFFIXES]
+            films = [f for f in sorted(self.root.iterdir()) if f.suffix.lower() in VIDEO_SUFFIXES]
             place = self.root / "frames" if (self.root / "frames").is_dir() else (films[0] if films else None)
             if len(films) > 1 and place in films:
                 self.problem(f"there are {len(films)} videos, '{films[0].name}' first: name one as 'clip'.")

@@ -19,7 +19,7 @@ RATE = 48000
 """Samples of sound per second."""
 
 
-def write_generated_film(
+def write_generated_video(
     path: str | Path, film: Film, encoding: Encoding | None = None, overwrite: bool = True
 ) -> None:
     """Write a generated video with its sound; it appears under its name when it is complete.

@@ -12,7 +12,7 @@ from animegen.media.video.sequences import GifWriter, SequenceReader, SequenceWr
 from animegen.media.video.writer import VideoWriter
 
 #: Suffixes by which videos are found in folders. Files with other suffixes can be named explicitly.
-FILM_SUFFIXES = (
+VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".wmv", ".flv"),
     *(".ogv", ".3gp"),
 )

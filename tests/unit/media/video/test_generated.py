@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from animegen.cli import prepare
-from animegen.media.video.generated import write_generated_film
+from animegen.media.video.generated import write_generated_video
 from animegen.media.video.opening import open_video
 from animegen.toonworld.film import Film
 from tests.support import refused, run_verb
@@ -16,7 +16,7 @@ from tests.video_support import EXACT, other_packets
 
 def test_frames_times_and_sound_are_those_of_the_film(tmp_path: Path) -> None:
     film = Film(shots=(4, 3), look="photo", size=32, variable_rate=True)
-    write_generated_film(tmp_path / "film.mp4", film, EXACT)
+    write_generated_video(tmp_path / "film.mp4", film, EXACT)
     found = list(open_video(tmp_path / "film.mp4"))
     assert len(found) == 7
     for (pixels, frame), picture, seconds in zip(found, film, film.timestamps(), strict=True):

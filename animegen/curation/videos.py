@@ -26,7 +26,7 @@ from animegen.data.views import scale_short_side
 from animegen.errors import AnimegenError
 from animegen.files import completed, real_path, regular_file, user_path
 from animegen.media.images import visible_files, write_image
-from animegen.media.video.opening import FILM_SUFFIXES
+from animegen.media.video.opening import VIDEO_SUFFIXES
 from animegen.media.video.reader import VideoReader
 from animegen.media.video.sequences import frames_of_gif
 from animegen.media.video.shots import detect_shots
@@ -41,7 +41,7 @@ _PART = re.compile(r"[\s_.(\[-]*(?:part|pt|cd|disc|disk|dvd|reel)[\s_.-]*\d+[)\]
 THUMB = (90, 160)
 
 
-def find_films(source: str | Path) -> dict[str, Path]:
+def find_videos(source: str | Path) -> dict[str, Path]:
     """Return the videos of a folder and its sub-folders, or a single one, by unique names.
 
     Raises:
@@ -53,9 +53,9 @@ def find_films(source: str | Path) -> dict[str, Path]:
         files = [place]
     else:
         files = sorted(visible_files(place))
-        files = [p for p in files if p.suffix.lower() in FILM_SUFFIXES or frames_of_gif(p) > 1]
+        files = [p for p in files if p.suffix.lower() in VIDEO_SUFFIXES or frames_of_gif(p) > 1]
     if not files:
-        raise AnimegenError(f"There are no films in '{place}': they end with {', '.join(FILM_SUFFIXES)}, or .gif.")
+        raise AnimegenError(f"There are no films in '{place}': they end with {', '.join(VIDEO_SUFFIXES)}, or .gif.")
     films: dict[str, Path] = {}
     for file in files:
         name = _plain(file.stem)
@@ -73,7 +73,7 @@ def movies_of(films: Mapping[str, Path]) -> dict[str, str]:
     Beside others a video is a movie by itself, but for the end of its name that counts parts: ``show_e01_part2``.
 
     Args:
-        films: as :func:`find_films` returns them.
+        films: as :func:`find_videos` returns them.
     """
     places = {name: Path(real_path(path)).parent for name, path in films.items()}
     top = Path(os.path.commonpath(places.values()))
@@ -138,7 +138,7 @@ def record_of(output: Path, name: str) -> dict[str, Any] | None:
     return record if fits else None
 
 
-def curate_film(name: str, path: Path, output: Path, how: Curation) -> dict[str, Any]:
+def curate_video(name: str, path: Path, output: Path, how: Curation) -> dict[str, Any]:
     """Write the clips of a video into ``output/name/<clip>/<frame>``; return its record, which is written last.
 
     A video that cannot be read gets a record with the key ``failed``. A part that cannot be read is reported in

@@ -14,9 +14,9 @@ from torch import Tensor
 from animegen.cli import prepare
 from animegen.curation.dataset import divide, find_repeats
 from animegen.curation.facts import Bars, Facts, measure, unlike
-from animegen.curation.films import movies_of
 from animegen.curation.options import Rules
 from animegen.curation.rules import choose
+from animegen.curation.videos import movies_of
 from animegen.data.clips import EpisodeFolders, TripletFolders
 from animegen.errors import AnimegenError
 from tests.support import refused, run_verb
