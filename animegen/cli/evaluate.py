@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from animegen.cli.main import run
 from animegen.config.compose import compose_config, plain
 from animegen.config.instantiate import build
-from animegen.config.recorded import REMEDY, recorded_words
+from animegen.config.recorded import REMEDY, compose_recorded, recorded_words
 from animegen.config.trust import build_from, named_in
 from animegen.data import AnimeDataModule
 from animegen.engine.checkpoint import load_model, pick_device
@@ -55,7 +55,7 @@ def data_of(checkpoint: Path, model: AnimeModule, words: list[str], trust: bool 
         if any(word.startswith("data=") for word in words):
             recorded = [f"size={info.get('choices', {}).get('size', 'small')}", f"seed={info['config'].get('seed', 0)}"]
         recorded = recorded if trust else recorded_words(recorded, source)
-        config = plain(compose_config("train", merged_overrides(recorded, words)))["data"]
+        config = compose_recorded(merged_overrides(recorded, words), source)["data"]
     data = build_from(config, "data", source, REMEDY, named_in(words), trust=trust)
     if not isinstance(data, AnimeDataModule):
         raise AnimegenError(f"{source} has no data that can be scored: choose some with data=...")

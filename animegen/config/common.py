@@ -59,6 +59,9 @@ class CheckpointOptions(RunsOptions):
 
     checkpoint: str = option(help="last, a run folder, or a .ckpt file", path=True)
     weights: Weights = option(Weights.ema, "averaged weights, if the run kept any, or the raw ones", section=MODEL)
+    trust: bool = option(
+        False, "build classes that are not animegen's, which may run any code; see docs/security.md", section=MODEL
+    )
 
 
 @dataclass

@@ -15,8 +15,9 @@ DEPTH, VALUES, BYTES = 100, 1_000_000, 2**26
 #: Integers of 64 bits, signed or unsigned, as seeds and counters are.
 INTEGERS = range(-(2**63), 2**64)
 
-#: Terminals act on control characters; tab and newline are text.
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+#: Terminals act on control characters; tab and newline are text. Surrogates cannot be written, but for those that stand
+#: for the bytes of a file name.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udc7f\udd00-\udfff]")
 
 
 def plain_data(value: Any, source: str, interpolations: bool = False) -> Any:

@@ -61,8 +61,20 @@ def check_recorded(words: Sequence[str], given: Sequence[str], source: str) -> N
     Raises:
         AnimegenError: if they cannot be composed, or name what is not listed (see `animegen.config.trust`).
     """
-    config = plain_data(plain(compose_config("train", words)), source)
-    check_config(config, source, REMEDY, named_in(given))
+    check_config(plain_data(compose_recorded(words, source), source), source, REMEDY, named_in(given))
+
+
+def compose_recorded(words: Sequence[str], source: str) -> dict[str, Any]:
+    """Return the resolved configuration of a run that recorded overrides compose.
+
+    Raises:
+        AnimegenError: if they cannot be composed.
+    """
+    try:
+        return plain(compose_config("train", words))
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:  # Hydra's own for odd values
+        text = " ".join(str(error).split())[:160]
+        raise AnimegenError(f"{source} is refused: its overrides cannot be composed ({text}).") from error
 
 
 def check_sweep(words: Sequence[str], source: str, launchers: Collection[str]) -> None:

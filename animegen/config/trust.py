@@ -150,7 +150,7 @@ def build_from(
         return instantiate(node, _convert_="all")
     except Exception as error:  # whatever a constructor makes of the values of a file
         text = explain_build(error, role) or f"{type(error).__name__}, {' '.join(str(error).split())[:200]}"
-        raise AnimegenError(f"{source} cannot be used: {text}") from error
+        raise AnimegenError(text if text.startswith(source) else f"{source} cannot be used: {text}") from error
 
 
 def locate(target: str) -> Any:

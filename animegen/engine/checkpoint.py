@@ -27,8 +27,8 @@ TRAINING_ONLY = ("optimizers", "schedulers", "objectives", "features", "ema", "c
 
 OTHER = "use another checkpoint of the run"
 REMEDY = (
-    "If it is a class of your own, load the checkpoint in Python, animegen.load_model(..., packages=['your_package']);"
-    " if you trust whoever wrote the file, trust=True builds all that it names, which may run any code."
+    "If you wrote it, or trust who did, add trust=true (in Python load_model(..., packages=['your_package']), or"
+    " trust=True): then the checkpoint may import and run any Python code that is installed."
 )
 
 

@@ -21,6 +21,7 @@ class Applies(Protocol):
     checkpoint: str
     runs: str
     weights: Weights
+    trust: bool
     device: Device
     threads: int | None
     precision: Precision
@@ -50,7 +51,7 @@ def load_applied(options: Applies, protocols: tuple[type, ...], ability: str) ->
     device = pick_device(options.device.value)
     if options.threads:
         torch.set_num_threads(options.threads)
-    model = load_model(checkpoint, device, options.weights.value)
+    model = load_model(checkpoint, device, options.weights.value, trust=options.trust)
     if not isinstance(model, protocols):
         raise AnimegenError(
             f"The model of '{checkpoint}', {type(model).__name__}, does not {ability}: use another checkpoint."

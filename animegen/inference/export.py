@@ -191,7 +191,7 @@ def export(options: ExportOptions) -> None:
     check_targets([Job(checkpoint, path)], options.overwrite)
     # An ONNX file knows no device, and is compared on the CPU.
     device = pick_device(options.device.value if options.format is FileFormat.pt2 else "cpu")
-    model = load_model(checkpoint, device, options.weights.value)
+    model = load_model(checkpoint, device, options.weights.value, trust=options.trust)
     if not isinstance(model, Stylizer):
         raise AnimegenError(
             f"The model of '{checkpoint}', {type(model).__name__}, does not stylize images: use another checkpoint."

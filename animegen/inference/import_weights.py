@@ -103,7 +103,7 @@ def import_weights(
     with completed(output, overwrite=overwrite) as partial:
         with partial.open("wb") as file:
             torch.save(content, file)
-        load_model(partial, "cpu")
+        load_model(partial, "cpu", trust=True)  # of the words of the command line
     return Imported(
         conversion,
         choices.get("model", type(model).__name__),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,14 @@ def write_image(
         picture.save(file, format=format_name, **options)
 
 
+@lru_cache
+def image_formats() -> tuple[str, ...]:
+    """Return the names of the formats that are opened, whatever the suffix; EPS, which starts a program, is none."""
+    Image.init()
+    wanted = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF", "TGA", "ICO")
+    return tuple(name for name in wanted if name in Image.OPEN)
+
+
 def list_images(folder: str | Path, recursive: bool = True, extensions: tuple[str, ...] = EXTENSIONS) -> list[Path]:
     """List the pictures of a folder in natural order (``2.png`` before ``10.png``).
 
@@ -148,7 +157,7 @@ def open_image(path: str | Path) -> Image.Image:
     """
     data = read_bytes(path)
     try:
-        return Image.open(io.BytesIO(data))
+        return Image.open(io.BytesIO(data), formats=image_formats())
     except Image.DecompressionBombError as error:
         raise AnimegenError(
             f"The picture '{path}' claims so many pixels that it may be a decompression bomb ({error}): scale it down."

@@ -6,6 +6,8 @@ import os
 import zipfile
 import zlib
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +41,24 @@ def load_data(path: str | Path, what: str, remedy: str, mapped: bool = False) ->
     try:
         if mapped:
             _check_archive(path)
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        with _plain_types_only():
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # a damaged file raises nearly every kind of exception
         raise AnimegenError(
             f"'{path}' cannot be read as {what} ({type(error).__name__}): it is damaged, no PyTorch file, or holds"
             f" Python objects, which are not loaded since they can run code; {remedy}."
         ) from error
+
+
+@contextmanager
+def _plain_types_only() -> Iterator[None]:
+    """Load nothing but what PyTorch itself allows: libraries add types of their own, such as distributed tensors."""
+    added = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    try:
+        yield
+    finally:
+        torch.serialization.add_safe_globals(added)
 
 
 def _check_archive(path: str | os.PathLike) -> None:

@@ -172,11 +172,16 @@ def read_curves(folder: Path, prefix: str = "val/") -> dict[str, Curve]:
     table = folder / "metrics.csv"
     curves: dict[str, Curve] = {}
     if table.is_file():
-        with table.open(newline="") as file:
-            for row in csv.DictReader(file):
-                for name, value in row.items():
-                    if name.startswith(prefix) and value:
-                        curves.setdefault(name.removeprefix(prefix), []).append((int(row["step"]), float(value)))
+        try:
+            with table.open(newline="") as file:
+                for row in csv.DictReader(file):
+                    for name, value in row.items():
+                        if name and name.startswith(prefix) and value:
+                            curves.setdefault(name.removeprefix(prefix), []).append((int(row["step"]), float(value)))
+        except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+            raise AnimegenError(
+                f"'{table}' is damaged ({' '.join(str(error).split())[:100]}): remove it, and the event files are read."
+            ) from error
         return curves
     if not any(folder.glob("events.out.tfevents.*")):
         return curves

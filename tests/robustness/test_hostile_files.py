@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import EpsImagePlugin
 from torch import nn
 
 from animegen import load_model
@@ -18,6 +19,7 @@ from animegen.cli import compare as compare_verb
 from animegen.cli import evaluate as eval_verb
 from animegen.cli import train as train_verb
 from animegen.errors import AnimegenError
+from animegen.media.images import read_image
 from tests.support import refused, run_verb, train
 
 Change = Callable[[dict[str, Any]], object]
@@ -261,6 +263,16 @@ def test_headers_that_are_none_are_told(damage: str, run: Path, tmp_path: Path) 
     path = checkpoint(run, tmp_path / "a.ckpt", HEADERS[damage])
     with pytest.raises(AnimegenError, match=r"a\.ckpt"):
         load_model(path, "cpu")
+
+
+def test_an_image_starts_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[object] = []
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *words: started.append(words))
+    text = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n(a) print\n%%EOF\n"
+    (tmp_path / "a.png").write_text(text)
+    with pytest.raises(AnimegenError, match="not a picture"):
+        read_image(tmp_path / "a.png")
+    assert started == []
 
 
 # --- Records --------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
+from animegen.errors import AnimegenError
 from animegen.files import completed
 
 
@@ -81,9 +82,15 @@ class CsvLogger(Logger):
     def resume_at(self, step: int) -> None:
         """Keep the rows of the file up to ``step``."""
         if self.path.is_file():
-            with self.path.open(newline="") as file:
-                rows = [{key: value for key, value in row.items() if value} for row in csv.DictReader(file)]
-            self._rows = {int(row["step"]): row for row in rows if int(row["step"]) <= step}
+            try:
+                with self.path.open(newline="") as file:
+                    rows = [{key: value for key, value in row.items() if value} for row in csv.DictReader(file)]
+                self._rows = {int(row["step"]): row for row in rows if int(row["step"]) <= step}
+            except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+                raise AnimegenError(
+                    f"'{self.path}' is damaged ({' '.join(str(error).split())[:100]}): remove it, or set"
+                    " logger=tensorboard."
+                ) from error
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:

@@ -203,6 +203,9 @@ def test_recorded_words_of_hydra_are_left_out() -> None:
         ["trainer._target_=os.system"],
         ["+trainer.plugins=[{_target_: os.system}]"],
         ["+data.a={b: {_target_: os.system}}"],
+        ["callbacks=[1]"],
+        ["model=null"],
+        ["~model"],
         # A text that becomes an interpolation when it is resolved, and another one when it is built.
         ["+data.a='$'", "+data.b='${data.a}{oc.env:HOME}'"],
         # A name that is put together.
