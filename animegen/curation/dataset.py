@@ -67,7 +67,7 @@ def curate(
     todo = [(name, path) for name, path in mine if not _is_done(record_of(place, name), path)]
     outcome = Outcome(films=len(films))
     if len(mine) > len(todo):
-        tell(f"{len(mine) - len(todo)} films are done already")
+        tell(f"{len(mine) - len(todo)} videos are finished already")
     for record in _work(todo, place, curation, jobs):
         outcome.done += 1
         told = record.get("failed") or f"{len(record['clips'])} clips of {record['fates']['kept']} frames"
@@ -91,7 +91,7 @@ def begin(place: Path, curation: Curation, overwrite: bool) -> None:
     file = place / RECORDS / SETTINGS
     if not file.exists():
         if place.exists() and (not place.is_dir() or any(not p.name.startswith("shards") for p in place.iterdir())):
-            raise AnimegenError(f"'{place}' exists and is no data set of animegen: choose another output=.")
+            raise AnimegenError(f"'{place}' exists and is not a data set of animegen: choose another output=.")
     elif _settings_of(file) != settings and overwrite:
         for record in file.parent.glob("[!.]*.json"):  # no name may lead out of the folder
             shutil.rmtree(place / record.stem, ignore_errors=True)

@@ -17,12 +17,12 @@ from animegen.media.images import list_images
 #: Cases per sheet and side, and cases per row.
 PER_SIDE, COLUMNS = 9, 3
 _TITLE = {
-    "held": "held: the frame shows the drawing before it (sameness)",
+    "held": "held: the frame repeats the previous drawing (sameness)",
     "dark": "dark: mean brightness",
     "bright": "bright: mean brightness",
     "flicker": "flicker: jump of the mean brightness, levels",
     "fast": "fast: motion, share of the width",
-    "unexplained": "unexplained: what the motion leaves, levels",
+    "unexplained": "unexplained: difference that motion does not explain, levels",
     "still": "still: motion of a clip, share of the width (its first and last drawing)",
     "repeat": "repeat: two clips look alike (their middle drawings)",
 }
@@ -81,22 +81,23 @@ def _page(report: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> st
     lines = [
         "# Curation report",
         "",
-        f"{report['films']} films, {report['frames']} frames; clips for "
+        f"{report['films']} videos, {report['frames']} frames; clips for "
         + ", ".join(f"{side}: {n} ({report['clip_frames'][side]} frames)" for side, n in report["clips"].items())
         + ".",
         "",
     ]
     if report["movies"] < report["films"]:
         lines += [
-            f"They are of {report['movies']} movies: films of one folder, and numbered parts, count as one.",
+            f"They belong to {report['movies']} movies: videos in one folder, and numbered parts, count as one.",
             "",
         ]
     if report["divided"] == "by movie":
-        lines += ["No movie is in two of the lists `train.txt`, `val.txt` and `test.txt`.", ""]
+        lines += ["No movie is in more than one of the lists `train.txt`, `val.txt` and `test.txt`.", ""]
     else:
         lines += [
             "There are fewer than three movies, so the lists `train.txt`, `val.txt` and `test.txt` hold different"
-            " moments of the same ones. Scores on such held-out clips flatter: the rooms and persons are known.",
+            " moments of the same ones. Scores on such held-out clips are too good, since their places and persons are"
+            " in the training data.",
             "",
         ]
     lines += ["| frames | share | fate | |", "|---:|---:|---|---|"]
@@ -106,7 +107,7 @@ def _page(report: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> st
         if count
     ]
     shown = [fate for fate in FATES if any(record.get("fates", {}).get(fate) for record in records)]
-    lines += ["", "## Films", "", f"| film | shots | bars taken off | clips | {' | '.join(shown)} |"]
+    lines += ["", "## Videos", "", f"| video | shots | bars removed | clips | {' | '.join(shown)} |"]
     lines += ["|---|---:|---|---:|" + "---:|" * len(shown)]
     for record in records:
         if "failed" in record:
@@ -123,7 +124,7 @@ def _page(report: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> st
         lines.append(f"| {record['film']} | {len(record['shots'])} | {bars} | {len(record['clips'])} | {counts} |")
     for film, problems in report["problems"].items():
         lines += ["", f"{film}: {'; '.join(problems)}"]
-    lines += ["", "## Decisions that were near", "", "Above what just passed, below what just did not."]
+    lines += ["", "## Close decisions", "", "Above: just accepted. Below: just rejected."]
     for rule in report["sheets"]:
         lines += ["", f"![{_TITLE[rule]}](sheets/{rule}.jpg)"]
     lines += ["", "## Settings", "", "```json", json.dumps(report["settings"], indent=1), "```", ""]

@@ -14,18 +14,18 @@ from animegen.curation.options import Rules
 #: Fates of frames, in the order of the report, with their reasons.
 FATES = {
     "kept": "is in a clip",
-    "skipped": "lies between those that every= takes",
-    "held": "shows the drawing before it",
+    "skipped": "skipped by every=",
+    "held": "repeats the previous drawing",
     "dark": "is darker than dark=",
     "bright": "is brighter than bright=",
     "flicker": "beside a jump of brightness (flashes, fast fades)",
     "fast": "beside a pair that moves too far",
-    "unexplained": "beside a pair that no motion explains (dissolves, effects, missed cuts)",
-    "uneven": "beside a pause, or a change of rhythm",
-    "still": "in a clip in which next to nothing moves",
+    "unexplained": "beside a pair whose difference motion does not explain (dissolves, effects, missed cuts)",
+    "uneven": "beside a pause or a change of rhythm",
+    "still": "in a clip with almost no motion",
     "short": "in a shot that is too short",
-    "rest": "left over when the shot was divided into clips",
-    "cap": "more clips of the shot than per_shot=",
+    "rest": "left over after the shot was split into clips",
+    "cap": "in a clip beyond per_shot=",
 }
 
 

@@ -55,7 +55,7 @@ def find_videos(source: str | Path) -> dict[str, Path]:
         files = sorted(visible_files(place))
         files = [p for p in files if p.suffix.lower() in VIDEO_SUFFIXES or frames_of_gif(p) > 1]
     if not files:
-        raise AnimegenError(f"There are no films in '{place}': they end with {', '.join(VIDEO_SUFFIXES)}, or .gif.")
+        raise AnimegenError(f"There are no videos in '{place}': they end with {', '.join(VIDEO_SUFFIXES)}, or .gif.")
     films: dict[str, Path] = {}
     for file in files:
         name = _plain(file.stem)

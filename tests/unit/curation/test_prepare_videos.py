@@ -227,7 +227,7 @@ def test_films_become_lists_of_clips_that_the_sources_read(
     capsys.readouterr()
     assert run(films, output) == 1
     text = capsys.readouterr().out
-    assert "2 films are done already" in text
+    assert "2 videos are finished already" in text
     assert "film2: 2 clips of 14 frames" in text
     assert (output / "film1").stat().st_mtime_ns == before
     told = refused(capsys, run(films, output, "dark=20"))
@@ -250,7 +250,7 @@ def test_films_of_one_folder_stay_together(films: Path, tmp_path: Path) -> None:
     assert len(set(sides.values())) == 3
     report = json.loads((output / "report.json").read_text())
     assert (report["films"], report["movies"], report["divided"]) == (6, 4, "by movie")
-    assert "They are of 4 movies" in (output / "REPORT.md").read_text()
+    assert "They belong to 4 movies" in (output / "REPORT.md").read_text()
 
 
 def test_every_second_frame_in_long_scenes_and_a_single_film(films: Path, tmp_path: Path) -> None:
@@ -274,8 +274,8 @@ def test_shards_through_hydras_launcher(films: Path, tmp_path: Path) -> None:
     ("words", "message"),
     [
         (["input={t}/none", "output={t}/o"], "does not exist"),
-        (["input={t}", "output={t}/o"], "no films"),
-        (["input={f}", "output={t}/full"], "no data set of animegen"),
+        (["input={t}", "output={t}/o"], "no videos"),
+        (["input={f}", "output={t}/full"], "not a data set of animegen"),
         (["input={f}", "output={t}/o", "shard=4/4"], "shard=4/4 is not valid"),
         (["input={f}", "output={t}/o", "length=5"], "film"),
         (["input={f}"], "needs output="),
