@@ -113,6 +113,15 @@ def real_path(path: Path | str) -> str:
     return os.path.realpath(path)
 
 
+def is_utf8(path: Path | str) -> bool:
+    """Tell whether a path is valid UTF-8, as some libraries demand."""
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def is_inside(path: Path | str, folder: Path | str) -> bool:
     """Tell whether a path is a folder or lies below it, after symbolic links were followed."""
     return Path(real_path(path)).is_relative_to(real_path(folder))

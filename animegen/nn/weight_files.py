@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from animegen.config.plain import shown
 from animegen.errors import AnimegenError
-from animegen.files import regular_file
+from animegen.files import is_utf8, regular_file
 
 State = dict[str, Tensor]
 
@@ -42,7 +42,10 @@ def load_data(path: str | Path, what: str, remedy: str, mapped: bool = False) ->
         if mapped:
             _check_archive(path)
         with _plain_types_only():
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+            if is_utf8(path):
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+            with open(path, "rb") as file:  # PyTorch opens no other names
+                return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file raises nearly every kind of exception
         raise AnimegenError(
             f"'{path}' cannot be read as {what} ({type(error).__name__}): it is damaged, no PyTorch file, or holds"

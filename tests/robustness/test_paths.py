@@ -200,6 +200,7 @@ def test_names_that_are_not_valid_utf_8_are_used(
         record = json.loads((output / "run.json").read_text())
         assert record["status"] in ("trained", "finished")
         assert str(folder) in json.dumps(record["config"], ensure_ascii=False)
+        assert import_module("animegen.cli.train").main([f"resume='{output}'", "train_steps=2"]) == 0
 
 
 def test_every_declared_path_is_tried() -> None:
