@@ -132,15 +132,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def material(folder: Path, trained: dict[str, Path]) -> None:
-    """Lay out what the pages talk of: photos, stills, films, a clip with painted frames, two runs."""
+    """Lay out the material of the pages: photos, stills, videos, a clip with painted frames, two runs."""
     scenes = [Scene(seed=0, split="train", index=n, size=64) for n in range(4)]
     for number, scene in enumerate(scenes):
         for name, picture in (("photos", scene.photo(0)), ("stills", scene.anime(0, "meadow"))):
             (folder / name).mkdir(exist_ok=True)
             Image.fromarray(picture).save(folder / name / f"{number}.png")
-    (folder / "films").mkdir()
+    (folder / "videos").mkdir()
     (folder / "my_clip" / "keys").mkdir(parents=True)
-    for path in ("film.mp4", "films/film.mp4", "my_clip/clip.mp4"):
+    for path in ("video.mp4", "videos/video.mp4", "my_clip/clip.mp4"):
         shown = scenes[: 1 if "clip" in path else 2]
         frames = [torch.from_numpy(scene.photo(t)).permute(2, 0, 1) for scene in shown for t in range(10)]
         write_film(folder / path, frames)
