@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from animegen.cli.main import run
 from animegen.config.options import Options, help_text, read
+
+#: Options of a group that ``--help`` lists at most.
+MANY = 60
 
 Main = Callable[[Sequence[str] | None], int]
 
@@ -43,6 +47,51 @@ def command(
         return main
 
     return decorate
+
+
+def composed_command(
+    schema: type[Options], groups: bool = False, own_help: Callable[[list[str]], bool] | None = None
+) -> Callable[[Callable[[list[str]], int | None]], Callable[..., int]]:
+    """Turn a function of words, which Hydra composes, into the ``main(words) -> exit code`` of a command.
+
+    Args:
+        schema: the dataclass of the keys on the top level.
+        groups: list the configuration groups in ``--help``.
+        own_help: tells whether the function answers ``--help`` to such words.
+    """
+
+    def decorate(body: Callable[[list[str]], int | None]) -> Callable[..., int]:
+        def main(arguments: Sequence[str] | None = None) -> int:
+            """Run the command with the words of its command line; return the exit code."""
+            words = list(sys.argv[1:] if arguments is None else arguments)
+
+            def job() -> int | None:
+                if wants_help(words) and not (own_help and own_help(words)):
+                    print(help_text(schema, _groups() if groups else ""))
+                    return 0
+                return body(words)
+
+            return run(job)
+
+        return main
+
+    return decorate
+
+
+def _groups() -> str:
+    """Return the configuration groups with their options, 80 columns wide."""
+    from animegen.config.compose import list_options
+
+    found: dict[str, list[str]] = {}
+    for option in list_options():
+        group, _, name = option.partition("/")
+        found.setdefault(group, []).append(name)
+    lines = ["Groups (animegen list explains the options):"]
+    for group, names in found.items():
+        shown = ", ".join(names) if len(names) <= MANY else f"{len(names)} options: animegen list {group}s"
+        text = f"  {group:<11} {shown}"
+        lines += textwrap.wrap(text, 80, subsequent_indent=" " * 14, break_on_hyphens=False)
+    return "\n".join(lines)
 
 
 def wants_help(words: Sequence[str]) -> bool:

@@ -1,153 +1,27 @@
-"""``animegen doctor``: what this machine has, what it lacks, and what to do about it."""
+"""``animegen doctor``: what this machine has and lacks."""
 
 from __future__ import annotations
 
-import os
-import platform
-import shutil
-import sys
-from collections.abc import Iterator
-from importlib import metadata
-from pathlib import Path
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar
 
-import torch
-from rich.console import Console
-
-from animegen import __version__
-from animegen.cli.main import run
-from animegen.engine.callbacks.run_record import PACKAGES
-from animegen.errors import AnimegenError
-
-HELP = "animegen doctor\n\nTells what this machine has and lacks for animegen, with remedies. It changes nothing."
-
-#: File names of torchvision's ImageNet weights in the torch hub folder.
-FEATURE_FILES = {
-    "vgg19": "vgg19-dcbb9e9d.pth",
-    "vgg16": "vgg16-397923af.pth",
-    "squeezenet1_1": "squeezenet1_1-b8a52dc0.pth",
-    "alexnet": "alexnet-owt-7be5be79.pth",
-}
+from animegen.cli.command import command
+from animegen.config.options import Options
 
 
-class Finding(NamedTuple):
-    """One line of the report. ``good`` is ``None`` for what is neither good nor bad."""
+@dataclass
+class DoctorOptions(Options):
+    """Report what this machine has and lacks for animegen, with remedies. Nothing is changed.
 
-    good: bool | None
-    name: str
-    text: str
+    Exit code: 0 complete, 1 something that animegen needs is missing.
+    """
 
-
-def findings() -> Iterator[Finding]:
-    """Yield what there is to say about this machine."""
-    yield Finding(
-        None, "animegen", f"{__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
-    )
-    for package in PACKAGES:
-        try:
-            yield Finding(True, package, metadata.version(package))
-        except metadata.PackageNotFoundError:
-            yield Finding(False, package, "not installed: run make install, or pip install animegen")
-    yield from _processors()
-    yield from _codecs()
-    yield from _feature_weights()
-    yield _space()
+    command: ClassVar[str] = "doctor"
 
 
-def _processors() -> Iterator[Finding]:
-    yield Finding(
-        None,
-        "CPU",
-        f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads (threads= or OMP_NUM_THREADS)",
-    )
-    flags = _cpu_flags()
-    if flags:
-        fast = [name for name in ("amx_bf16", "avx512_bf16") if name in flags]
-        text = (
-            f"{', '.join(fast)}: precision=bf16 is faster here"
-            if fast
-            else "none: precision=bf16 works, but fp32 is as fast on this CPU"
-        )
-        yield Finding(bool(fast) or None, "bf16 on the CPU", text)
-    if torch.cuda.is_available():
-        for index in range(torch.cuda.device_count()):
-            properties = torch.cuda.get_device_properties(index)
-            bf16 = "with" if torch.cuda.is_bf16_supported() else "without"
-            yield Finding(
-                True, f"CUDA {index}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB, {bf16} bf16"
-            )
-    else:
-        built = torch.version.cuda
-        text = (
-            f"none visible to torch (built for CUDA {built}): check the driver with nvidia-smi"
-            if built
-            else "this torch is a CPU build"
-        )
-        yield Finding(None, "CUDA", f"{text}; everything runs on the CPU")
-    if torch.backends.mps.is_available():
-        yield Finding(True, "Apple GPU", "device=mps works")
-    compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
-    text = compiler or "no C++ compiler: model.compile needs one on the CPU; leave model.compile empty"
-    yield Finding(True if compiler else None, "torch.compile", text)
+@command(DoctorOptions)
+def main(options: DoctorOptions) -> int:
+    """Print the report."""
+    from animegen.launch.doctor import report  # imports PyTorch
 
-
-def _cpu_flags() -> set[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return set()
-    return next((set(line.split(":", 1)[1].split()) for line in lines if line.startswith("flags")), set())
-
-
-def _codecs() -> Iterator[Finding]:
-    try:
-        import av
-        from av.codec import Codec
-    except ImportError:
-        return
-    for name, use in (("libx264", "H.264 films"), ("libx265", "H.265 films"), ("libsvtav1", "AV1 films")):
-        try:
-            Codec(name, "w")
-            yield Finding(True, name, f"writes {use}")
-        except (av.error.FFmpegError, ValueError):
-            yield Finding(None, name, f"missing in this build of PyAV: it cannot write {use}")
-
-
-def _feature_weights() -> Iterator[Finding]:
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    for name, file in FEATURE_FILES.items():
-        if (folder / file).is_file():
-            yield Finding(True, f"features={name}", f"weights at {folder / file}")
-        else:
-            remedy = (
-                f"downloads on first use; without a network give features.weights=<file> or put {file} into {folder}"
-            )
-            yield Finding(None, f"features={name}", f"no weights on this machine: {remedy}")
-
-
-def _space() -> Finding:
-    free = shutil.disk_usage(Path.cwd()).free / 2**30
-    return Finding(
-        free > 2, "disk", f"{free:.0f} GiB free here" + ("" if free > 2 else ": runs need some GiB, make room")
-    )
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Print the report; exit code 1 if something that animegen needs is missing."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-
-    def body() -> int:
-        if words and words[0] in ("-h", "--help"):
-            print(HELP)
-            return 0
-        if words:
-            raise AnimegenError(f"animegen doctor takes no arguments, got '{words[0]}'.")
-        console = Console(highlight=False, soft_wrap=True)
-        broken = 0
-        for finding in findings():
-            mark = {True: "[green]+[/]", False: "[red]![/]", None: " "}[finding.good]
-            broken += finding.good is False
-            console.print(f"{mark} {finding.name:<22} {finding.text}")
-        return 1 if broken else 0
-
-    return run(body)
+    return 0 if report() else 1

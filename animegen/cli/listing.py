@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import fnmatch
-import sys
-from importlib import resources
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
-from rich.console import Console
-from rich.table import Table
-
-from animegen.cli.main import run
-from animegen.config.compose import CONFIG_MODULE, list_options
+from animegen.cli.command import command
+from animegen.config.compose import list_options
+from animegen.config.options import Options, option
+from animegen.config.sources import config_root, exported_docs, package_folder
+from animegen.config.studies import list_studies
 from animegen.errors import AnimegenError, did_you_mean
-from animegen.launch.study import list_studies
 
 KINDS = {
     **{"models": "model", "experiments": "experiment", "ablations": "ablation", "data": "data"},
     **{"losses": "", "studies": ""},
 }
 
-HELP = """animegen list [models|experiments|ablations|data|losses|studies] [pattern]
 
-Lists the options of the configuration (and the loss modules) with a line about each. The pattern is a shell pattern:
-  animegen list experiments 'animegan/*'"""
+@dataclass
+class ListOptions(Options):
+    """List models, experiments, ablations, data, losses and studies, with a line about each.
+
+    The pattern is a shell pattern, or a part of a name.
+    """
+
+    command: ClassVar[str] = "list"
+    examples: ClassVar[Sequence[str]] = ("models", "experiments 'animegan/*'", "losses")
+
+    kind: str | None = option(None, f"what to list: {', '.join(KINDS)}; without it, everything", positional=True)
+    pattern: str = option("*", "which names", positional=True)
 
 
 def entries(kind: str, pattern: str = "*") -> list[tuple[str, str]]:
@@ -32,9 +41,7 @@ def entries(kind: str, pattern: str = "*") -> list[tuple[str, str]]:
         raise AnimegenError(f"animegen list knows {', '.join(KINDS)}, not '{kind}'.{did_you_mean(kind, KINDS)}")
     group = KINDS[kind]
     if kind == "losses":
-        from animegen import losses  # torch takes a while to import, and only this kind needs it
-
-        found = [(name, (getattr(losses, name).__doc__ or "").split("\n")[0].rstrip(".")) for name in losses.__all__]
+        found = list(exported_docs(package_folder("losses")).items())
     elif kind == "studies":
         found = [(name, comment(path)) for name, path in list_studies().items()]
     else:
@@ -45,7 +52,7 @@ def entries(kind: str, pattern: str = "*") -> list[tuple[str, str]]:
 
 def description(option: str) -> str:
     """Return the first sentence of the comment at the head of a configuration file."""
-    return comment(Path(str(resources.files(CONFIG_MODULE))) / f"{option}.yaml")
+    return comment(config_root() / f"{option}.yaml")
 
 
 def comment(path: Path) -> str:
@@ -59,29 +66,22 @@ def comment(path: Path) -> str:
     return " ".join(lines).split(". ")[0].removesuffix(".") if lines else ""
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Print the tables; return the exit code."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+@command(ListOptions)
+def main(options: ListOptions) -> None:
+    """Print a table for each kind."""
+    from rich.console import Console
+    from rich.table import Table
 
-    def body() -> None:
-        if words and words[0] in ("-h", "--help"):
-            print(HELP)
-            return
-        if len(words) > 2:
-            raise AnimegenError("animegen list takes a kind and a pattern: animegen list experiments 'animegan/*'")
-        kinds = [words[0]] if words else list(KINDS)
-        pattern = words[1] if len(words) > 1 else "*"
-        console = Console(highlight=False)
-        for kind in kinds:
-            found = entries(kind, pattern)
-            if not found and len(kinds) == 1:
-                names = [name for name, _ in entries(kind)]
-                raise AnimegenError(f"No {kind} match '{pattern}'.{did_you_mean(pattern, names)}")
-            table = Table("name", "what it is", title=kind, title_justify="left", box=None, pad_edge=False)
-            for name, text in found:
-                table.add_row(name, text)
-            if found:
-                console.print(table)
-                console.print()
-
-    return run(body)
+    console = Console(highlight=False)
+    kinds = [options.kind] if options.kind else list(KINDS)
+    for kind in kinds:
+        found = entries(kind, options.pattern)
+        if not found and options.kind:
+            names = [name for name, _ in entries(kind)]
+            raise AnimegenError(f"No {kind} match '{options.pattern}'.{did_you_mean(options.pattern, names)}")
+        table = Table("name", "what it is", title=kind, title_justify="left", box=None, pad_edge=False)
+        for name, text in found:
+            table.add_row(name, text)
+        if found:
+            console.print(table)
+            console.print()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from importlib import resources
@@ -11,12 +12,15 @@ from typing import Any
 
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from animegen.config import messages as mistakes
-from animegen.config.schema import register_schemas, schema_keys
+from animegen.config.options import keys_of
+from animegen.config.schema import SCHEMAS, check_values, path_keys, register_schemas, schema_keys
+from animegen.config.values import refusal
 from animegen.errors import AnimegenError
 
 CONFIG_MODULE = "animegen.conf"
@@ -104,11 +108,14 @@ def check_complete(config: DictConfig, name: str = "train") -> None:
     for key in config:
         if key not in known:
             raise AnimegenError(mistakes.no_key(str(key), known))
-    OmegaConf.to_container(config, resolve=True)  # finds interpolations that lead nowhere
+    resolved: Any = OmegaConf.to_container(config, resolve=True)  # finds interpolations that lead nowhere
+    check_values(name, resolved)
 
 
 def explain(error: BaseException, name: str, overrides: Sequence[str]) -> str:
     """Turn an error of Hydra or OmegaConf into one sentence with the nearest right key or option."""
+    if sentence := _wrong_value(error, name, overrides):
+        return sentence
     groups = list_groups()
     try:
         # All that the group choices alone compose: the keys that the user can have meant.
@@ -117,6 +124,38 @@ def explain(error: BaseException, name: str, overrides: Sequence[str]) -> str:
     except (HydraException, OmegaConfBaseException):  # the mistake is in a file
         known = schema_keys(name)
     return mistakes.explain(error, overrides, list(dict.fromkeys([*known, *groups])), list_options())
+
+
+def _wrong_value(error: BaseException, name: str, overrides: Sequence[str]) -> str | None:
+    """Return the sentence about a top-level value of the wrong type, or ``None``."""
+    place = re.search(r"full_key: (\S+)", f"{error} {error.__cause__ or ''}")
+    words = dict(word.partition("=")[::2] for word in overrides)
+    wrong = place[1] if place else None
+    for key in keys_of(SCHEMAS[name]) if name in SCHEMAS else ():
+        if key.name == wrong and key.name in words:
+            return str(refusal(key.name, words[key.name], key.kind, key.declaration.limits))
+    return None
+
+
+def literal_paths(name: str, words: Sequence[str], but: Sequence[str] = ()) -> list[str]:
+    """Return the words of a command with its paths quoted, so that Hydra takes every character of them literally.
+
+    Args:
+        name: of the configuration.
+        words: of the command line.
+        but: keys that are left as they are.
+    """
+    keys = [key for key in path_keys(name) if key not in but]
+    pairs = [(word, *word.partition("=")[::2]) for word in words]
+    return [
+        f"{key}={quoted(value)}" if key in keys and value and value[0] not in "'\"" and value != "null" else word
+        for word, key, value in pairs
+    ]
+
+
+def quoted(value: str | Path) -> str:
+    """Return a text as Hydra's override grammar takes it literally."""
+    return QuotedString(str(value), Quote.single).with_quotes()
 
 
 def _dotted(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -25,11 +25,21 @@ def check_words(words: Sequence[str], options: Sequence[str]) -> None:
         key, equals, value = word.partition("=")
         if equals and not value and not word.startswith("~"):
             raise AnimegenError(f"{key}= has no value: give one, or leave {key}= out.")
+        _refuse_null(key, value, options)
         if word.startswith("~") or (key.strip("+") and equals):
             continue
         meant = ["=".join(option.split("/", 1)) for option in options if option.endswith(f"/{word}")]
         hint = f" Did you mean {' or '.join(repr(o) for o in meant[:3])}?" if meant else ""
         raise AnimegenError(f"'{word}' is not of the form key=value.{hint}")
+
+
+def _refuse_null(group: str, value: str, options: Sequence[str]) -> None:
+    """Raise if a configuration group is set to null, which Hydra does not accept."""
+    names = [option.removeprefix(f"{group}/") for option in options if option.startswith(f"{group}/")]
+    if value != "null" or not names:
+        return
+    remedy = f"use {group}=none" if "none" in names else f"use one of {', '.join(names[:8])}"
+    raise AnimegenError(f"{group}=null is not valid, since {group} is a group of options: {remedy}, or leave it out.")
 
 
 def explain(error: BaseException, words: Sequence[str], known: Sequence[str], options: Sequence[str]) -> str:

@@ -234,6 +234,8 @@ def _positional(keys: Sequence[Key], words: Sequence[str], named: Mapping[str, K
             rest = [] if is_list(key.kind) else rest[1:]
     if rest and keys:
         raise AnimegenError(f"'{rest[0]}' is one word too many: put a value with spaces into quotes.")
+    if rest and not named:
+        raise AnimegenError(f"'{rest[0]}' is one word too many: this command takes no keys.")
     if rest:
         missing = next((key.name for key in named.values() if key.required), next(iter(named), "key"))
         raise AnimegenError(
@@ -270,7 +272,11 @@ def help_text(options: type[Options], more: str = "") -> str:
     keys = keys_of(options)
     usage = [f"animegen {options.command}", *(_usage(key) for key in keys if key.declaration.positional)]
     usage += [f"{key.name}=..." for key in keys if key.required and not key.declaration.positional]
-    blocks = [" ".join([*usage, "[key=value ...]"]), textwrap.fill(" ".join(summary.split()), _WIDTH)]
+    more_keys = any(not key.declaration.positional for key in keys)
+    blocks = [
+        " ".join([*usage, *(["[key=value ...]"] if more_keys else [])]),
+        textwrap.fill(" ".join(summary.split()), _WIDTH),
+    ]
     blocks += ["\n".join(_example(f"animegen {options.command} {example}") for example in options.examples)]
     for section in dict.fromkeys(key.declaration.section for key in keys):
         lines = [_line(key) for key in keys if key.declaration.section == section]

@@ -1,32 +1,72 @@
-"""The typed top level of a training configuration: a wrong type or a mistyped key is told at once."""
+"""The keys of the commands that Hydra composes: ``train``, ``eval`` and ``bench``.
+
+Keys with :func:`~animegen.config.options.option` are explained by ``--help`` and checked; the others are configuration
+groups, which are checked when they are built. This module imports neither Hydra nor PyTorch.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
-from hydra.core.config_store import ConfigStore
+from animegen.config.common import LARGEST_SEED, CheckpointOptions, ComputeOptions, OverwriteOptions, RunsOptions
+from animegen.config.options import Options, keys_of, option
 
-from animegen.config.common import Device
+#: The largest number of steps, samples and other counts.
+LARGEST_COUNT = 1_000_000_000
 
 
 @dataclass
-class TrainSchema:
-    """Top-level keys of ``animegen train``; the groups below them are checked when they are built."""
+class SeedOptions(Options):
+    """Where random numbers begin."""
 
-    seed: int = 0
-    train_steps: int = 1000
-    val_every: int = 500
-    device: Device = Device.auto
-    output: str | None = None
-    runs: str = "runs"
-    overwrite: bool = False
-    evaluate: bool = True
-    report: bool = True
-    threads: int | None = None
-    resume: str | None = None
-    init: str | None = None
-    trust: bool = False
+    seed: int = option(0, "of all random numbers", minimum=0, maximum=LARGEST_SEED)
+
+
+@dataclass
+class TrustOptions(Options):
+    """Whether files from elsewhere may name any code."""
+
+    trust: bool = option(
+        False, "build whatever a checkpoint or a record names, which can run any code: only for your own files"
+    )
+
+
+@dataclass
+class TrainSchema(RunsOptions, ComputeOptions, OverwriteOptions, SeedOptions, TrustOptions):
+    """Train a model: one run, one run per combination of values (-m), or the grid of a study.
+
+    Any value of the configuration can be set: model.optimizers.generator.lr=1e-4 changes one, +key=value adds one,
+    ~key removes one, --cfg job prints the configuration and does nothing. Values other than paths are read by Hydra:
+    a text with spaces, commas, brackets or equals signs needs quotes within those of the shell, "key='a, b'".
+    """
+
+    command: ClassVar[str] = "train"
+    examples: ClassVar[Sequence[str]] = (
+        "experiment=animegan/quickstart",
+        "experiment=toy/quickstart size=tiny train_steps=200 output=runs/try",
+        "resume=last",
+        "resume=runs/try train_steps=500",
+        "init=runs/try train_steps=500",
+        "rerun=runs/try",
+        "-m model=animegan/v1,animegan/v2 seed=0,1,2",
+        "resume_sweep=runs/sweep/<time>",
+        "study=toy jobs=2",
+        "experiment=animegan/quickstart --cfg job",
+    )
+
+    train_steps: int = option(1000, "batches to train", minimum=1, maximum=LARGEST_COUNT)
+    val_every: int = option(500, "validate after this many batches", minimum=1, maximum=LARGEST_COUNT)
+    evaluate: bool = option(True, "score the trained model beside its baselines at the end")
+    report: bool = option(True, "write report.html into the run folder at the end")
+    output: str | None = option(None, "the run folder; null: runs/<experiment>/<ablations>/...", path=True)
+    resume: str | None = option(
+        None, "last, a run folder, or a checkpoint: continue the run exactly where it stopped", path=True
+    )
+    init: str | None = option(
+        None, "last, a run folder, or a checkpoint: start a new run with the weights of its networks", path=True
+    )
     ablations: dict[str, bool] = field(default_factory=dict)
     model: Any = None
     data: Any = None
@@ -41,52 +81,92 @@ class TrainSchema:
 
 
 @dataclass
-class EvalSchema:
-    """Keys of ``animegen eval``."""
+class EvalSchema(CheckpointOptions, ComputeOptions, OverwriteOptions, SeedOptions, TrustOptions):
+    """Score a checkpoint on its task, always beside the trivial baselines.
 
-    checkpoint: str = "???"
-    runs: str = "runs"
-    device: Device = Device.auto
-    threads: int | None = None
-    weights: str = "ema"
-    samples: int | None = None
-    batch_size: int = 8
+    data=... scores on other data than those of the training; data.<key>=... changes these. The groups benchmark and
+    features choose what is measured: benchmark.<key>=... and features.weights=<file> change them.
+    """
+
+    command: ClassVar[str] = "eval"
+    examples: ClassVar[Sequence[str]] = (
+        "checkpoint=last",
+        "checkpoint=last benchmark=clips",
+        "checkpoint=last benchmark=clips benchmark.video=video.mp4",
+        "checkpoint=last benchmark=generation",
+        "checkpoint=runs/quickstart data=unpaired/folders data.photos=photos data.anime=stills features=vgg19",
+    )
+
+    samples: int | None = option(None, "test samples; null: all", minimum=1, maximum=LARGEST_COUNT)
+    batch_size: int = option(8, "samples per batch", minimum=1, maximum=100_000)
+    output: str | None = option(None, "folder for the scores; null only prints the table", path=True)
     benchmark: Any = None
     features: Any = None
-    output: str | None = None
-    overwrite: bool = False
-    trust: bool = False
-    seed: int = 0
 
 
 @dataclass
-class BenchSchema:
-    """Keys of ``animegen bench``."""
+class BenchSchema(ComputeOptions, OverwriteOptions, SeedOptions):
+    """Measure speed and memory on this machine.
 
+    data=toonworld measures the generated world, data=video decoding and encoding, "animegen bench startup" what
+    starting the commands costs. budget and price_per_hour tell what
+    that money buys on this machine; for each stage, if the experiment is a curriculum.
+    """
+
+    command: ClassVar[str] = "bench"
+    examples: ClassVar[Sequence[str]] = (
+        "data=toonworld",
+        "data=video",
+        "model=animegan/v2 size=base",
+        "experiment=animegan/quickstart",
+        "model=ganime/gpt6 precision=bf16",
+        "model=interpolation/hybrid_vae budget=200 price_per_hour=0.8",
+    )
+
+    seconds: float = option(10.0, "how long to measure", above=0, maximum=100_000)
+    input: str | None = option(None, "with data=video: a video of your own", path=True)
+    output: str | None = option(None, "a file for the result as JSON", path=True)
+    budget: float | None = option(None, "money to spend", above=0)
+    price_per_hour: float | None = option(None, "price of this machine", above=0)
+    samples: int | None = option(None, "samples of the data, to count epochs", minimum=1, maximum=LARGEST_COUNT)
+    train_steps: int = option(1_000_000, "of learning-rate schedules and of budget", minimum=1, maximum=LARGEST_COUNT)
+    val_every: int = option(1_000_000, "as in train", minimum=1, maximum=LARGEST_COUNT)
     model: Any = None
-    device: Device = Device.auto
     precision: Any = None
     size: Any = None
     features: Any = None
-    train_steps: int = 1_000_000
-    val_every: int = 1_000_000
-    seconds: float = 10.0
-    budget: float | None = None
-    price_per_hour: float | None = None
-    samples: int | None = None
-    input: str | None = None
-    output: str | None = None
-    overwrite: bool = False
-    seed: int = 0
-    threads: int | None = None
+
+
+SCHEMAS: Mapping[str, type[Options]] = {"train": TrainSchema, "eval": EvalSchema, "bench": BenchSchema}
 
 
 def register_schemas() -> None:
-    """Make the schemas known to Hydra under ``schema/<verb>``; calling it again changes nothing."""
-    for name, schema in (("train", TrainSchema), ("eval", EvalSchema), ("bench", BenchSchema)):
+    """Make the schemas known to Hydra under ``schema/<command>``; calling it again changes nothing."""
+    from hydra.core.config_store import ConfigStore
+
+    for name, schema in SCHEMAS.items():
         ConfigStore.instance().store(group="schema", name=name, node=schema, package="_global_")
 
 
 def schema_keys(name: str) -> list[str]:
     """Return the top-level keys of the configuration ``name``: those of its registered schema."""
+    from hydra.core.config_store import ConfigStore
+
     return [str(key) for key in ConfigStore.instance().load(f"schema/{name}.yaml").node]
+
+
+def check_values(name: str, config: Mapping[str, Any]) -> None:
+    """Raise :class:`AnimegenError` for a top-level value outside of its range.
+
+    Args:
+        name: of the configuration.
+        config: key -> value.
+    """
+    for key in keys_of(SCHEMAS[name]) if name in SCHEMAS else ():
+        if key.name in config:
+            key.check(config[key.name])
+
+
+def path_keys(name: str) -> list[str]:
+    """Return the keys of a command that name files and folders."""
+    return [key.name for key in keys_of(SCHEMAS[name]) if key.declaration.path]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,11 @@ from typing import Any
 def package_folder(name: str) -> Path:
     """Return the folder of a package of animegen, such as ``losses``."""
     return Path(__file__).parents[1] / name
+
+
+def config_root() -> Path:
+    """Return the folder of the configuration files, which ships as the package ``animegen.conf``."""
+    return Path(str(resources.files("animegen.conf")))
 
 
 def exported_docs(package: Path) -> dict[str, str]:

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
-from animegen.config.compose import run_folder
+from animegen.config.compose import quoted, run_folder
 from animegen.config.mismatch import mismatch
 from animegen.config.plain import read_json
 from animegen.config.recorded import check_recorded, recorded_words
@@ -229,11 +228,6 @@ def resumed_step(checkpoint: Path, config: dict[str, Any]) -> int:
             " leave it as it was, or start a new run."
         )
     return state["train_step"]
-
-
-def quoted(value: str | Path) -> str:
-    """Return a text as Hydra's override grammar takes it literally."""
-    return QuotedString(str(value), Quote.single).with_quotes()
 
 
 def unquoted(value: str) -> str:

@@ -10,9 +10,10 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from animegen.config.studies import find_study, list_studies
 from animegen.errors import AnimegenError
 from animegen.files import exists_error
-from animegen.launch.study import RECORD, compose_study, find_study, list_studies, read_study
+from animegen.launch.study import RECORD, compose_study, read_study
 from animegen.reports.comparison import Comparison
 from animegen.reports.options import CompareOptions
 from animegen.reports.runs import RunFolder, find_runs, group_seeds, load_run

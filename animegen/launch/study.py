@@ -10,17 +10,17 @@ import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any, TypedDict
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from animegen.config.compose import CONFIG_MODULE, compose_config, list_groups, plain, register
+from animegen.config.compose import compose_config, list_groups, plain, register
 from animegen.config.mismatch import mismatch
 from animegen.config.plain import read_json, shown
 from animegen.config.schema import schema_keys
+from animegen.config.studies import find_study, study_roots
 from animegen.engine.runs import quoted, read_record
 from animegen.errors import AnimegenError, did_you_mean
 from animegen.launch import jobs
@@ -126,47 +126,6 @@ class Run:
 
 
 # --- The study file ------------------------------------------------------------------------------------------------
-
-
-def study_roots() -> list[Path]:
-    """Return the folders that may have a folder ``study``: the current folder's ``experiments``, and the clone's."""
-    conf = Path(str(resources.files(CONFIG_MODULE)))
-    return list(
-        dict.fromkeys(Path(root).resolve() for root in (Path.cwd() / "experiments", conf.parent / "experiments"))
-    )
-
-
-def list_studies() -> dict[str, Path]:
-    """Return the file of every study by name: those of the package, of the clone and of the current folder.
-
-    Raises:
-        AnimegenError: if two files have the same name.
-    """
-    conf = Path(str(resources.files(CONFIG_MODULE)))
-    found: dict[str, Path] = {}
-    for root in (conf, *study_roots()):
-        for path in sorted((root / "study").rglob("*.yaml")):
-            name = path.relative_to(root / "study").with_suffix("").as_posix()
-            if name in found:
-                raise AnimegenError(f"There are two studies '{name}', '{found[name]}' and '{path}': rename one.")
-            found[name] = path
-    return found
-
-
-def find_study(name: str) -> Path:
-    """Return the file of a study.
-
-    Raises:
-        AnimegenError: if there is none of this name, with the nearest one.
-    """
-    studies = list_studies()
-    if name not in studies:
-        there = f"there are {', '.join(studies)}" if studies else "there are none"
-        raise AnimegenError(
-            f"There is no study '{name}'; {there}.{did_you_mean(name, studies)} A study is a file"
-            f" experiments/study/{name}.yaml in the current folder."
-        )
-    return studies[name]
 
 
 def _register() -> None:

@@ -12,6 +12,7 @@ import torch
 from animegen.cli import bench
 from animegen.config.compose import compose_config
 from animegen.config.instantiate import build
+from animegen.speed import bench as body
 from animegen.speed.parts import Stopwatch, timed_networks
 from tests.support import refused, run_verb
 from tests.video_support import level, write_film
@@ -68,13 +69,13 @@ def test_a_stopwatch_adds_up_and_lets_go_of_networks() -> None:
 def test_both_loops_train_alike() -> None:
     """The bare loop is the framework's arithmetic and nothing else, or the difference would mean little."""
     config = compose_config("bench", ["model=animegan/v2_lite", *TINY, "features.backbone=squeezenet1_1"])
-    batch = bench.ready_batch(2, 32, 32, torch.device("cpu"))
+    batch = body.ready_batch(2, 32, 32, torch.device("cpu"))
     torch.manual_seed(0)
     mine = build(config.model, "model")
     torch.manual_seed(0)
-    bare = bench.BareLoop(build(config.model, "model"), torch.device("cpu"), "32-true")
+    bare = body.BareLoop(build(config.model, "model"), torch.device("cpu"), "32-true")
     bare.times(batch, 3)
-    bench._framework_times(mine, batch, config, steps=2)  # and one before the clock starts
+    body._framework_times(mine, batch, config, steps=2)  # and one before the clock starts
     for name, value in mine.state_dict().items():
         if isinstance(value, torch.Tensor):
             torch.testing.assert_close(bare.model.state_dict()[name], value, msg=name)

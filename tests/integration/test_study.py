@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from animegen.cli import compare, listing
 from animegen.cli import train as train_verb
+from animegen.launch import study
 from tests.support import refused, run_verb
 
 STUDY = """# @package _global_
@@ -112,12 +114,12 @@ def test_a_failed_run_is_reported_and_the_others_finish(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     broken = "import sys; sys.exit('animegen: no such luck.' if 'slow' in sys.argv[1] else 0)"
-    real = train_verb.run_study.__globals__["make_tasks"]
+    real = study.make_tasks
 
     def fake(runs: list, overwrite: bool, threads: int) -> list:
         tasks = real(runs, overwrite, threads)
         return [
-            type(task)(task.name, (train_verb.sys.executable, "-S", "-c", broken, task.name), task.log, task.steps)
+            type(task)(task.name, (sys.executable, "-S", "-c", broken, task.name), task.log, task.steps)
             for task in tasks
         ]
 

@@ -35,7 +35,7 @@ def test_a_crashed_job_ends_nothing_else_and_is_tried_again(tmp_path: Path) -> N
     done = command("train", "-m", *tiny(*TOY), "train_steps=0,1", "output=out", cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
-    assert re.search(r"failed: job 0: .*train_steps=0.*: train_steps must be at least 1, got 0\.", done.stderr)
+    assert re.search(r"failed: job 0: .*train_steps=0.*: train_steps=0 is not valid", done.stderr)
     assert "1 of 2 jobs failed; animegen train resume_sweep=out tries them again" in done.stderr
     first = runs(tmp_path / "out")
     assert {name: run["status"] for name, run in first.items()} == {"toy/plain/seed0-1": "finished"}

@@ -28,9 +28,9 @@ TOY = ["model=toy"]
         (["model.ema.decay=0.9"], "'model.ema' has no keys: set it as a whole, model.ema={decay: ...}."),
         (["++train_stps=5"], "There is no key 'train_stps' in this configuration. Did you mean 'train_steps'?"),
         (["+train_steps=3"], "The key 'train_steps' is there already: write it without the '+'."),
-        (["seed=abc"], "seed=abc has the wrong type: it must be a whole number."),
-        (["evaluate=maybe"], "evaluate=maybe has the wrong type: it must be true or false."),
-        (["device=gpu"], "device=gpu is not possible: use one of auto, cpu, cuda, mps."),
+        (["seed=abc"], "seed=abc is not valid: use an integer from 0 to 4294967295."),
+        (["evaluate=maybe"], "evaluate=maybe is not valid: use true or false."),
+        (["device=gpu"], "device=gpu is not valid: use one of auto, cpu, cuda, mps."),
         (["model=toi"], "There is no option 'model/toi'. Did you mean 'model/toy'"),
         (["data=nowhere"], "There is no option 'data/nowhere'. 'data' has: "),
         (

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from animegen.cli.import_weights import formats
 from animegen.engine.checkpoint import load_model
 from animegen.engine.weight_conversion import choose_conversion, convert, read_state
 from animegen.errors import AnimegenError
@@ -93,3 +94,7 @@ def test_weights_that_are_not_finite() -> None:
     state["decode_blocks.0.bias"][1] = float("nan")
     with pytest.raises(AnimegenError, match=r"not finite in decode_blocks.0.bias"):
         convert(state, conversion, shapes, Path("x.pt"))
+
+
+def test_formats_are_listed_as_the_conversions_describe_themselves() -> None:
+    assert formats() == {conversion.name: conversion.about for conversion in conversions()}

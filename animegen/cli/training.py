@@ -1,0 +1,86 @@
+"""The modes of ``animegen train``: one run, a sweep, a study, or a recorded run again."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from animegen.cli.main import quieten
+from animegen.config.compose import compose_config, explain, literal_paths, register
+from animegen.engine.runs import resumed_overrides, unwritable
+from animegen.errors import AnimegenError
+from animegen.launch.modes import Mode, choose_mode, split_options
+from animegen.launch.rerun import plan_rerun
+from animegen.launch.run import Request, train
+from animegen.launch.study import run_study
+from animegen.launch.sweep import run_sweep
+
+
+class _Failed(BaseException):
+    """Carries the error of a single run past Hydra, which would print a report of its own."""
+
+
+@hydra.main(version_base="1.3", config_path="pkg://animegen.conf", config_name="train")
+def job(config: DictConfig) -> None:
+    """One run."""
+    settings = HydraConfig.get()
+    folder = Path(settings.runtime.output_dir)
+    choices = {name: choice for name, choice in settings.runtime.choices.items() if not name.startswith("hydra/")}
+    overrides = list(settings.overrides.task)
+    # Lightning starts the other processes of a distributed run with this command line.
+    sys.argv = [sys.argv[0], "train", *sys.argv[1:]]
+    try:
+        quieten()
+        train(Request(config, folder, choices, overrides))
+    except Exception as error:
+        raise _Failed from error
+
+
+def train_command(words: list[str]) -> int:
+    """Do what the words of ``animegen train`` ask for; return the exit code."""
+    mode = choose_mode(words)
+    if mode is Mode.study:
+        return run_study(words)
+    if mode is Mode.sweep:
+        return run_sweep(literal_paths("train", words, but=("init", "resume")))
+    if mode is Mode.rerun:
+        return rerun(words)
+    register()
+    overrides, options = split_options(literal_paths("train", words))
+    if not options:
+        overrides = resumed_overrides(overrides)
+        compose_config("train", overrides)  # reports mistakes in our words before Hydra does in its own
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises errors as they are
+    before = sys.argv
+    sys.argv = [sys.argv[0], *overrides, *options]  # Hydra reads it
+    try:
+        job()
+    except _Failed as failed:
+        error = failed.__cause__ or failed
+        raise error from error.__cause__  # with its own history, which --debug shows
+    except (HydraException, OmegaConfBaseException) as error:
+        raise AnimegenError(explain(error, "train", overrides)) from error
+    except OSError as error:
+        raise unwritable(error.filename, error) from error
+    finally:
+        sys.argv = before
+    return 0
+
+
+def rerun(words: list[str]) -> int:
+    """Run ``animegen train rerun=<run folder>``: the configuration of its record, whatever the files say now."""
+    again = plan_rerun(words)
+    for line in again.notes:
+        print(line, file=sys.stderr)
+    # Further processes of distributed training start with the same words, and must find the same folder.
+    sys.argv = [sys.argv[0], "train", *again.words]
+    quieten()
+    train(Request(again.config, again.folder, again.choices, again.overrides))
+    return 0

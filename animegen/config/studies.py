@@ -1,0 +1,49 @@
+"""Find the files of studies, ``study/<name>.yaml``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from animegen.config.sources import config_root
+from animegen.errors import AnimegenError, did_you_mean
+
+
+def study_roots() -> list[Path]:
+    """Return the folders that may have a folder ``study``: the current folder's ``experiments``, and the clone's."""
+    conf = config_root()
+    return list(
+        dict.fromkeys(Path(root).resolve() for root in (Path.cwd() / "experiments", conf.parent / "experiments"))
+    )
+
+
+def list_studies() -> dict[str, Path]:
+    """Return the file of every study by name: those of the package, of the clone and of the current folder.
+
+    Raises:
+        AnimegenError: if two files have the same name.
+    """
+    conf = config_root()
+    found: dict[str, Path] = {}
+    for root in (conf, *study_roots()):
+        for path in sorted((root / "study").rglob("*.yaml")):
+            name = path.relative_to(root / "study").with_suffix("").as_posix()
+            if name in found:
+                raise AnimegenError(f"There are two studies '{name}', '{found[name]}' and '{path}': rename one.")
+            found[name] = path
+    return found
+
+
+def find_study(name: str) -> Path:
+    """Return the file of a study.
+
+    Raises:
+        AnimegenError: if there is none of this name, with the nearest one.
+    """
+    studies = list_studies()
+    if name not in studies:
+        there = f"there are {', '.join(studies)}" if studies else "there are none"
+        raise AnimegenError(
+            f"There is no study '{name}'; {there}.{did_you_mean(name, studies)} A study is a file"
+            f" experiments/study/{name}.yaml in the current folder."
+        )
+    return studies[name]

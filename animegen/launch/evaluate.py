@@ -1,0 +1,90 @@
+"""Score a checkpoint on its task, always beside the trivial baselines."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from animegen.config.compose import compose_config, literal_paths, plain
+from animegen.config.instantiate import build
+from animegen.config.recorded import REMEDY, compose_recorded, recorded_words
+from animegen.config.trust import build_from, named_in
+from animegen.data import AnimeDataModule
+from animegen.engine.checkpoint import load_model, pick_device
+from animegen.engine.module import AnimeModule
+from animegen.engine.runs import merged_overrides, resolve_checkpoint
+from animegen.errors import AnimegenError
+from animegen.launch.evaluation import SCORE_FILES, Evaluation, chosen_benchmark, evaluate_model
+from animegen.outputs import OutputFolder
+
+
+def data_of(checkpoint: Path, model: AnimeModule, words: list[str], trust: bool = False) -> AnimeDataModule:
+    """Build the data of an evaluation: the checkpoint's own, or what ``data=...`` words choose.
+
+    Args:
+        checkpoint: of the model.
+        model: as loaded.
+        words: of the command line, about data.
+        trust: build whatever the checkpoint names.
+    """
+    info, source = model.run_info, f"The checkpoint '{checkpoint}'"
+    if not words:
+        config = info["config"].get("data")
+    else:
+        recorded = info.get("overrides", [])
+        if any(word.startswith("data=") for word in words):
+            recorded = [f"size={info.get('choices', {}).get('size', 'small')}", f"seed={info['config'].get('seed', 0)}"]
+        recorded = recorded if trust else recorded_words(recorded, source)
+        config = compose_recorded(merged_overrides(recorded, words), source)["data"]
+    data = build_from(config, "data", source, REMEDY, named_in(words), trust=trust)
+    if not isinstance(data, AnimeDataModule):
+        raise AnimegenError(f"{source} has no data that can be scored: choose some with data=...")
+    return data
+
+
+def evaluate(words: list[str]) -> dict[str, Any]:
+    """Run the command; return what ``scores.json`` holds."""
+    mine = [w for w in words if w.startswith(("data=", "data.", "size=", "size."))]
+    config = compose_config("eval", literal_paths("eval", [w for w in words if w not in mine]))
+    with contextlib.ExitStack() as held:
+        folder = OutputFolder(config.output) if config.output else None
+        if folder is not None:
+            held.enter_context(folder.held())
+            folder.check(SCORE_FILES)
+            if folder.files(SCORE_FILES) and not config.overwrite:
+                raise AnimegenError(f"'{folder.path}' already holds scores: choose another output= or overwrite=true.")
+        evaluation = score(config, mine)
+        if folder is not None:
+            evaluation.write(folder)
+    evaluation.show(folder)
+    return evaluation.result
+
+
+def score(config: DictConfig, words: list[str]) -> Evaluation:
+    """Score the checkpoint that the configuration names.
+
+    Args:
+        config: of ``animegen eval``.
+        words: the overrides that choose other data.
+    """
+    checkpoint = resolve_checkpoint(config.checkpoint, config.runs)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    device = pick_device(config.device.value)
+    model = load_model(checkpoint, device, config.weights.value, trust=config.trust)
+    data = data_of(checkpoint, model, words, config.trust)
+    features = build(config.features, "features") or None
+    chosen = None
+    if config.benchmark:
+        chosen = chosen_benchmark(plain(config)["benchmark"], model, data, features, config.samples, config.batch_size)
+    evaluation = evaluate_model(model, data, features, config.samples, config.batch_size, chosen)
+    if evaluation is None:
+        raise AnimegenError(
+            f"{type(model).__name__} cannot be scored on these data: they have neither drawings of their test photos"
+            " nor held-out stills; choose data=unpaired/toonworld, or data=unpaired/folders with both folders."
+        )
+    return evaluation
