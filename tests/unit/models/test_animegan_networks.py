@@ -9,7 +9,7 @@ from animegen.models.animegan.networks import (
     AnimeGANv2LitePlain,
     OutputActivation,
 )
-from animegen.models.animegan.networks.v1 import Down, InvertedResidual
+from animegen.models.animegan.networks.v1 import DualDownsample, InvertedResidual
 from animegen.models.animegan.networks.v2 import Bottleneck
 from animegen.nn.norm import LADE, InstanceNorm, LayerNorm, shared_statistics
 
@@ -125,7 +125,7 @@ def test_bottleneck_ends_linearly():
 
 
 def test_down_sums_a_strided_and_a_resized_branch():
-    block = Down(4, 8, "instance", "bilinear")
+    block = DualDownsample(4, 8, "instance", "bilinear")
     x = torch.randn(1, 4, 8, 12)
     resized = torch.nn.functional.interpolate(x, scale_factor=0.5, mode="bilinear")
     torch.testing.assert_close(block(x), block.strided(x) + block.resized(resized), atol=1e-5, rtol=1e-5)
