@@ -227,7 +227,7 @@ def test_a_file_that_draws_something_else_is_not_kept(
     fault: float, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = load_model(checkpoint, "cpu")
-    monkeypatch.setattr(body, "load_model", lambda *_: model)
+    monkeypatch.setattr(body, "load_model", lambda *_, **__: model)
     monkeypatch.setattr(graphs, "export_program", lambda drawing: None)
     monkeypatch.setattr(graphs, "write_pt2", lambda program, path, metadata: path.write_bytes(b"newer"))
     monkeypatch.setattr(graphs, "load_exported", lambda *_: lambda photo: model.stylize(photo)[0] + fault)  # type: ignore[operator]
@@ -315,7 +315,7 @@ def test_without_the_packages_for_onnx(
 def test_a_model_without_the_protocol(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(body, "load_model", lambda *_: nn.Identity())
+    monkeypatch.setattr(body, "load_model", lambda *_, **__: nn.Identity())
     output = checkpoint.parent / "a.pt2"
     text = refused(capsys, verb.main([f"checkpoint={checkpoint}", "format=pt2", f"output={output}"]))
     assert "Identity, does not stylize images" in text

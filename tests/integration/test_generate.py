@@ -32,7 +32,7 @@ class Loaded(Fader):
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> Fader:
     made = Loaded(max_frames=8)
-    monkeypatch.setattr(application, "load_model", lambda *_: made)
+    monkeypatch.setattr(application, "load_model", lambda *_, **__: made)
     monkeypatch.setattr(application, "resolve_checkpoint", lambda name, _: name)
     return made
 
@@ -110,7 +110,7 @@ def test_an_interpolator_draws_at_even_times_but_not_by_chance(
     assert (made[0], made[3]) == (0, 80)
     assert made == sorted(made)
     capsys.readouterr()
-    monkeypatch.setattr(application, "load_model", lambda *_: Blend())
+    monkeypatch.setattr(application, "load_model", lambda *_, **__: Blend())
     code = run_verb(verb.main, *words, f"output={tmp_path / 'no'}", "temperature=0.5")
     assert "is deterministic; temperature= has no effect: leave it out" in refused(capsys, code)
 

@@ -44,7 +44,7 @@ class Model(nn.Module):
 def model(monkeypatch: pytest.MonkeyPatch) -> Model:
     torch.manual_seed(0)
     model = Model().eval().requires_grad_(False)
-    monkeypatch.setattr(application, "load_model", lambda *_: model)
+    monkeypatch.setattr(application, "load_model", lambda *_, **__: model)
     monkeypatch.setattr(application, "resolve_checkpoint", lambda path, runs: Path(path))
     return model
 
@@ -163,7 +163,7 @@ def test_on_error_fail_stops(model: Model, tmp_path: Path, capsys: pytest.Captur
 def test_existing_results_are_refused_before_the_model_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def never(*_: Any) -> None:
+    def never(*_: Any, **__: Any) -> None:
         raise AssertionError("the model was loaded")
 
     monkeypatch.setattr(application, "load_model", never)
@@ -229,7 +229,7 @@ def test_unwritable_output(model: Model, tmp_path: Path, capsys: pytest.CaptureF
 def test_a_model_without_the_protocol(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(application, "load_model", lambda *_: nn.Identity())
+    monkeypatch.setattr(application, "load_model", lambda *_, **__: nn.Identity())
     monkeypatch.setattr(application, "resolve_checkpoint", lambda path, runs: Path(path))
     photo(tmp_path / "in.png")
     message = refused(capsys, run(f"input={tmp_path / 'in.png'}", f"output={tmp_path / 'out.png'}"))

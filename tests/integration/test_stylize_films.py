@@ -62,7 +62,7 @@ class Counts(Inverts):
 @pytest.fixture(params=[Inverts])
 def model(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Inverts:
     model = request.param().eval()
-    monkeypatch.setattr(application, "load_model", lambda *_: model)
+    monkeypatch.setattr(application, "load_model", lambda *_, **__: model)
     monkeypatch.setattr(application, "resolve_checkpoint", lambda path, runs: Path(path))
     monkeypatch.setattr(body, "_shots", lambda frames: [(0, len(list(frames)))])
     return model
@@ -167,7 +167,7 @@ def test_killed_in_the_middle(model: Inverts, tmp_path: Path, monkeypatch: pytes
         "class Slow(Counts):\n"
         "    def stylize(self, frames, state, style=None):\n"
         "        time.sleep(60 if self.calls == 6 else 0); return super().stylize(frames, state)\n"
-        "application.load_model = lambda *_: Slow()\n"
+        "application.load_model = lambda *_, **__: Slow()\n"
         "application.resolve_checkpoint = lambda path, runs: Path(path)\n"
         "body._shots = lambda frames: [(0, 4), (4, 12)]\n"
         "verb.main(sys.argv[1:])"

@@ -45,7 +45,7 @@ class Inverts(nn.Module):
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> Inverts:
     model = Inverts().eval()
-    monkeypatch.setattr(application, "load_model", lambda *_: model)
+    monkeypatch.setattr(application, "load_model", lambda *_, **__: model)
     monkeypatch.setattr(application, "resolve_checkpoint", lambda path, runs: Path(path))
     monkeypatch.setattr(body, "_shots", lambda frames: [(0, CUT), (CUT, len(list(frames)))])
     monkeypatch.setattr(films, "LONGEST", 4)
@@ -97,7 +97,7 @@ def test_only_filters_are_built_from_a_checkpoint() -> None:
     assert isinstance(found, BilateralFilter)
     assert (found.radius, found.sigma_colour, node) == (2, 200.0, FILTER)
     for foreign in ({"_target_": "os.system", "command": "true"}, {**FILTER, "flow": {"_target_": "os.remove"}}):
-        with pytest.raises(AnimegenError, match=r"'some.ckpt' asks for 'os\."):
+        with pytest.raises(AnimegenError, match=r"'some.ckpt' is refused: .* asks for 'os\."):
             learnt_filter({"data": {"prefilter": foreign}}, path)
     with pytest.raises(AnimegenError, match=r"asks for 'animegen\.media\.video\.writer\.VideoWriter'"):
         learnt_filter({"data": {"prefilter": {"_target_": "animegen.media.video.writer.VideoWriter"}}}, path)

@@ -98,7 +98,7 @@ def still(path: Path, shade: int) -> Path:
 
 @pytest.fixture
 def applied(model: TemporalAnime, monkeypatch: pytest.MonkeyPatch) -> TemporalAnime:
-    monkeypatch.setattr(application, "load_model", lambda *_: model)
+    monkeypatch.setattr(application, "load_model", lambda *_, **__: model)
     monkeypatch.setattr(application, "resolve_checkpoint", lambda path, runs: Path(path))
     return model
 
