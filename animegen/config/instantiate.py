@@ -12,10 +12,14 @@ from hydra.errors import HydraException
 from hydra.utils import instantiate
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from animegen.config.arguments import check_arguments
 from animegen.errors import AnimegenError, did_you_mean
 
-#: What constructors raise for wrong settings. Anything else is a defect, whose traceback is wanted.
-MISTAKES = (TypeError, ValueError, ImportError, MisconfigurationException)
+#: What constructors and allocators raise for wrong settings. Anything else is a defect, whose traceback is wanted.
+MISTAKES = (
+    *(TypeError, ValueError, ImportError, MisconfigurationException),
+    *(ArithmeticError, MemoryError, RuntimeError),
+)
 
 
 def build(node: Any, what: str, kind: type | None = None) -> Any:
@@ -29,6 +33,7 @@ def build(node: Any, what: str, kind: type | None = None) -> Any:
     Raises:
         AnimegenError: for a wrong ``_target_``, a wrong setting, and whatever the built parts complain about.
     """
+    check_arguments(node, what, locate)
     try:
         built = instantiate(node, _convert_="all")
     except Exception as error:

@@ -145,6 +145,8 @@ def _accepts(value: Any, kind: Any, limits: Range) -> bool:
         return isinstance(value, str)
     if isinstance(kind, type) and issubclass(kind, Enum):
         return isinstance(value, kind)
+    if get_origin(kind) in (dict, collections.abc.Mapping):
+        return isinstance(value, collections.abc.Mapping)
     if _is_sequence(kind):
         return isinstance(value, list | tuple) and all(accepts(each, element(kind), limits) for each in value)
     return True
@@ -169,6 +171,8 @@ def describe(kind: Any, limits: Range = ANY) -> str:
             texts.append(names[0] if len(names) == 1 else f"one of {', '.join(names)}")
         elif isinstance(each, type) and issubclass(each, Enum):
             texts.append(f"one of {', '.join(each.__members__)}")
+        elif get_origin(each) in (dict, collections.abc.Mapping):
+            texts.append("key: value pairs {a: 1}")
         elif _is_sequence(each):
             texts.append(f"a list [a,b] in which each is {describe(element(each), limits)}")
         else:

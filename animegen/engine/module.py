@@ -230,6 +230,7 @@ class AnimeModule(ValidatedModule):
             optimizers.append(finish(make, f"model.optimizers.{name}", parameters))
             if name in self._scheduler_factories:
                 schedule = self._scheduler_factories[name]
+                check_schedule(schedule, f"model.schedulers.{name}")
                 schedulers.append(finish(schedule, f"model.schedulers.{name}", optimizers[-1]))
         return optimizers, schedulers
 
@@ -358,6 +359,25 @@ class AnimeModule(ValidatedModule):
             )
         self.train_step = int(state.get("train_step", 0))
         self._ema_state = state.get("ema")
+
+
+def check_schedule(schedule: Callable[..., Any], key: str) -> None:
+    """Step a schedule once with an optimizer of its own.
+
+    Raises:
+        AnimegenError: if it cannot be stepped, such as one that needs a metric, or a period of 0 steps.
+    """
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1, momentum=0.9)
+    tried = finish(schedule, key, optimizer)
+    optimizer.step()
+    try:
+        tried.step()
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise AnimegenError(
+            f"{key} cannot be stepped once per train step ({reason}): correct its settings, or use a schedule that"
+            " needs no metric."
+        ) from error
 
 
 def _chunks(batch: dict[str, Tensor], count: int) -> list[tuple[dict[str, Tensor], int]]:

@@ -134,6 +134,8 @@ def add_stream(
         raise AnimegenError(
             f"codec={encoding.codec} is not an encoder of this build of FFmpeg: use e.g. {', '.join(CRF)}.{near}"
         ) from error
+    if Codec(encoding.codec, "w").type != "video":
+        raise AnimegenError(f"codec={encoding.codec} encodes no video: use e.g. {', '.join(CRF)}.")
     if formats and encoding.pix_fmt not in formats:
         near = did_you_mean(encoding.pix_fmt, formats)
         raise AnimegenError(
