@@ -22,6 +22,7 @@ import animegen.models
 from animegen.cli import compare, evaluate, export, interpolate, listing, prepare, stylize
 from animegen.cli import main as cli
 from animegen.cli import train as train_verb
+from animegen.config import trust
 from animegen.config.compose import compose_config
 from animegen.config.options import Options, read
 from animegen.launch import jobs
@@ -198,6 +199,9 @@ def test_every_command_of_a_page_runs(
                     animegen.models, "__path__", [*animegen.models.__path__, str(tmp_path / "animegen" / "models")]
                 )
             else:
+                # In a clone these files lie in conf/, so that they belong to the installed configuration.
+                named = frozenset(re.findall(r"animegen\.models\.[\w.]+", text))
+                monkeypatch.setitem(trust.installed(), "model", trust.installed()["model"] | named)
                 searched = [f"hydra.searchpath=['file://{tmp_path / 'conf'}']"]
         elif language == "python":
             exec(compile(text, page, "exec"), {})
