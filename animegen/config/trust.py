@@ -110,9 +110,11 @@ def check_node(
         for key, value in part.items():
             if key == "_target_":
                 if not isinstance(value, str) or not _permitted(value, role, own, base):
+                    moved = str(value).startswith("animegen.")
+                    hint = " Another version of animegen may have had it under this name." if moved else ""
                     raise AnimegenError(
                         f"{source} is refused: {where} asks for {shown(value)}, which is not on the list of what a"
-                        f" file may build there. {remedy}"
+                        f" file may build there.{hint} {remedy}"
                     )
             elif key.startswith("_") and key.endswith("_") and value not in SPECIAL.get(key, ()):
                 raise AnimegenError(f"{source} is refused: {shown(f'{where}.{key}')} has no place in a configuration.")
