@@ -37,6 +37,7 @@ COMMANDS = {
     "bench": Command("animegen.cli.bench", "measure speed and memory"),
     "list": Command("animegen.cli.listing", "list models, experiments, ablations, data, losses"),
     "doctor": Command("animegen.cli.doctor", "report what this machine has and lacks"),
+    "completion": Command("animegen.cli.completion", "let bash or zsh complete commands, keys and options"),
 }
 
 

@@ -1,0 +1,67 @@
+"""Completion in a real bash, and what the last word of a command line can become."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from animegen.cli.completion import BASH, DECLARED, FILES, candidates
+from animegen.cli.main import COMMANDS
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["st"], ["stylize"]),
+        (["stylize", "str"], ["strength="]),
+        (["stylize", "device=c"], ["device=cpu", "device=cuda"]),
+        (["stylize", "overwrite="], ["overwrite=true", "overwrite=false"]),
+        (["stylize", "input=a"], [FILES]),
+        (["train", "experiment=toy"], ["experiment=toy/quickstart"]),
+        (["train", "precision="], ["precision=bf16", "precision=fp32"]),
+        (["train", "ablation=[animegan/no_tv,animegan/gan_h"], ["ablation=[animegan/no_tv,animegan/gan_hinge"]),
+        (["eval", "benchmark=c"], ["benchmark=clips"]),
+        (["prepare", "film=p"], ["film=photo", "film=print"]),
+        (["completion", "b"], ["bash"]),
+        (["nothing", "a"], []),
+        (["stylize", "strength="], []),
+    ],
+)
+def test_candidates(words: list[str], expected: list[str]) -> None:
+    assert candidates(words) == expected
+
+
+def test_every_command_declares_its_keys() -> None:
+    assert DECLARED.keys() == COMMANDS.keys()
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        (["animegen", "styl"], ["stylize"]),
+        (["animegen", "stylize", "preci"], ["precision="]),
+        (["animegen", "stylize", "precision", "=", "bf"], ["bf16"]),  # as bash cuts it
+        (["animegen", "train", "experiment", "=", "toy/q"], ["toy/quickstart"]),
+        (["animegen", "train", "debug", "="], ["fdr", "none", "overfit", "profiler"]),
+        (["animegen", "stylize", "input", "=", "pic"], ["picture one.png"]),
+        (["animegen", "compare", "pic"], ["picture one.png"]),
+    ],
+)
+def test_bash(typed: list[str], expected: list[str], tmp_path: Path) -> None:
+    (tmp_path / "picture one.png").touch()
+    (tmp_path / "animegen").write_text(
+        f'#!/bin/sh\nPYTHONPATH={shlex.quote(str(Path(__file__).parents[3]))} exec {sys.executable} -m animegen "$@"\n'
+    )
+    (tmp_path / "animegen").chmod(0o755)
+    array = " ".join(map(shlex.quote, typed))
+    script = f"{BASH}\nPATH={shlex.quote(str(tmp_path))}:$PATH\nCOMP_WORDS=({array})\nCOMP_CWORD={len(typed) - 1}\n"
+    script += "_animegen\nprintf '%s\\n' \"${COMPREPLY[@]}\"\ncomplete -p animegen\n"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=tmp_path, timeout=100)
+    lines = done.stdout.splitlines()
+    assert lines == [*expected, "complete -F _animegen animegen"], done.stderr
