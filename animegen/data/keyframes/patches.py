@@ -18,7 +18,7 @@ BALANCE = ("round_robin", "by_area")
 
 
 class PatchBank:
-    """Pictures of one size, resident on a device, from which square patches are cut with one gather.
+    """Images of one size, resident on a device, from which square patches are cut with one gather.
 
     The borders are reflected, so that a patch may be centred on any pixel.
 
@@ -31,18 +31,18 @@ class PatchBank:
         AnimegenError: if the images are too small to be reflected that far.
     """
 
-    def __init__(self, pictures: Tensor, patch: int, context: int = 0) -> None:
+    def __init__(self, images: Tensor, patch: int, context: int = 0) -> None:
         margin = patch // 2 + context
-        height, width = pictures.shape[-2:]
+        height, width = images.shape[-2:]
         if patch < 1 or context < 0 or margin >= min(height, width):
             raise AnimegenError(
                 f"Patches of {patch} pixels with {context} pixels of context do not fit into frames of"
                 f" {width}x{height}: set a smaller data.patch or data.context."
             )
-        if pictures.is_floating_point():
-            padded = F.pad(pictures, (margin,) * 4, mode="reflect")
+        if images.is_floating_point():
+            padded = F.pad(images, (margin,) * 4, mode="reflect")
         else:
-            padded = F.pad(pictures.float(), (margin,) * 4, mode="reflect").to(pictures.dtype)
+            padded = F.pad(images.float(), (margin,) * 4, mode="reflect").to(images.dtype)
         self.side = patch + 2 * context
         self.height, self.width = padded.shape[-2:]
         self.channels = padded.shape[1]
