@@ -15,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from animegen.cli import train as train_verb
-from animegen.config.compose import compose_config, list_options
+from animegen.config.compose import compose_config
+from animegen.config.groups import list_options
 
 #: Overrides that make any run small enough for a test.
 TINY = ("size=tiny", "device=cpu", "evaluate=false", "logger=none", "val_every=100", "threads=1", "report=false")

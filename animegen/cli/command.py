@@ -80,7 +80,7 @@ def composed_command(
 
 def _groups() -> str:
     """Return the configuration groups with their options, 80 columns wide."""
-    from animegen.config.compose import list_options
+    from animegen.config.groups import list_options
 
     found: dict[str, list[str]] = {}
     for option in list_options():

@@ -179,7 +179,7 @@ def _groups(name: str) -> dict[str, list[str]]:
     """Return group -> options of a command that Hydra composes."""
     if name not in GROUPS:
         return {}
-    from animegen.config.compose import list_options
+    from animegen.config.groups import list_options
 
     found: dict[str, list[str]] = {}
     for each in list_options():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import fnmatch
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from animegen.cli.command import command
-from animegen.config.compose import list_options
+from animegen.config.groups import list_ablations, list_options
 from animegen.config.options import Options, option
 from animegen.config.sources import config_root, exported_docs, package_folder
 from animegen.config.studies import list_studies
@@ -29,10 +30,14 @@ class ListOptions(Options):
     """
 
     command: ClassVar[str] = "list"
-    examples: ClassVar[Sequence[str]] = ("models", "experiments 'animegan/*'", "losses")
+    examples: ClassVar[Sequence[str]] = (
+        *("models", "experiments 'animegan/*'", "losses"),
+        "ablations 'animegan/no_*' words=true",
+    )
 
     kind: str | None = option(None, f"what to list: {', '.join(KINDS)}; without it, everything", positional=True)
     pattern: str = option("*", "which names", positional=True)
+    words: bool = option(False, "print the overrides of each ablation, to copy and change")
 
 
 def entries(kind: str, pattern: str = "*") -> list[tuple[str, str]]:
@@ -51,8 +56,9 @@ def entries(kind: str, pattern: str = "*") -> list[tuple[str, str]]:
 
 
 def description(option: str) -> str:
-    """Return the first sentence of the comment at the head of a configuration file."""
-    return comment(config_root() / f"{option}.yaml")
+    """Return the description of an ablation, or the first sentence of the comment that heads a configuration file."""
+    ablation = list_ablations().get(option.removeprefix("ablation/"))
+    return ablation.description if ablation else comment(config_root() / f"{option}.yaml")
 
 
 def comment(path: Path) -> str:
@@ -72,6 +78,8 @@ def main(options: ListOptions) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    if options.words and options.kind != "ablations":
+        raise AnimegenError("words=true is for ablations: animegen list ablations 'animegan/*' words=true")
     console = Console(highlight=False)
     kinds = [options.kind] if options.kind else list(KINDS)
     for kind in kinds:
@@ -79,6 +87,10 @@ def main(options: ListOptions) -> None:
         if not found and options.kind:
             names = [name for name, _ in entries(kind)]
             raise AnimegenError(f"No {kind} match '{options.pattern}'.{did_you_mean(options.pattern, names)}")
+        if options.words:
+            for name, text in found:
+                print(f"# {name}: {text}", shlex.join(list_ablations()[name].overrides), sep="\n")
+            return
         table = Table("name", "what it is", title=kind, title_justify="left", box=None, pad_edge=False)
         for name, text in found:
             table.add_row(name, text)

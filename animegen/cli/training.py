@@ -13,7 +13,9 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from animegen.cli.main import quieten
+from animegen.config.ablations import expand
 from animegen.config.compose import compose_config, explain, literal_paths, register
+from animegen.config.fitting import check_ablations
 from animegen.engine.runs import resumed_overrides, unwritable
 from animegen.errors import AnimegenError
 from animegen.launch.modes import Mode, choose_mode, split_options
@@ -27,20 +29,41 @@ class _Failed(BaseException):
     """Carries the error of a single run past Hydra, which would print a report of its own."""
 
 
-@hydra.main(version_base="1.3", config_path="pkg://animegen.conf", config_name="train")
-def job(config: DictConfig) -> None:
-    """One run."""
-    settings = HydraConfig.get()
-    folder = Path(settings.runtime.output_dir)
-    choices = {name: choice for name, choice in settings.runtime.choices.items() if not name.startswith("hydra/")}
-    overrides = list(settings.overrides.task)
-    # Lightning starts the other processes of a distributed run with this command line.
-    sys.argv = [sys.argv[0], "train", *sys.argv[1:]]
+def run_once(overrides: list[str], options: list[str]) -> None:
+    """Do one run, or what the options of Hydra ask for instead, such as ``--cfg job``.
+
+    Args:
+        overrides: words of the command line, which the run records.
+        options: of Hydra, with their values.
+    """
+
+    @hydra.main(version_base="1.3", config_path="pkg://animegen.conf", config_name="train")
+    def job(config: DictConfig) -> None:
+        settings = HydraConfig.get()
+        folder = Path(settings.runtime.output_dir)
+        choices = {name: choice for name, choice in settings.runtime.choices.items() if not name.startswith("hydra/")}
+        # Lightning starts the other processes of a distributed run with this command line.
+        sys.argv = [sys.argv[0], "train", *overrides, *options]
+        try:
+            quieten()
+            train(Request(config, folder, choices, overrides))
+        except Exception as error:
+            raise _Failed from error
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises errors as they are
+    before = sys.argv
+    sys.argv = [sys.argv[0], *expand(overrides), *options]  # Hydra reads it
     try:
-        quieten()
-        train(Request(config, folder, choices, overrides))
-    except Exception as error:
-        raise _Failed from error
+        job()
+    except _Failed as failed:
+        error = failed.__cause__ or failed
+        raise error from error.__cause__  # with its own history, which --debug shows
+    except (HydraException, OmegaConfBaseException) as error:
+        raise AnimegenError(explain(error, "train", overrides)) from error
+    except OSError as error:
+        raise unwritable(error.filename, error) from error
+    finally:
+        sys.argv = before
 
 
 def train_command(words: list[str]) -> int:
@@ -56,21 +79,9 @@ def train_command(words: list[str]) -> int:
     overrides, options = split_options(literal_paths("train", words))
     if not options:
         overrides = resumed_overrides(overrides)
+        check_ablations(overrides)
         compose_config("train", overrides)  # reports mistakes in our words before Hydra does in its own
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises errors as they are
-    before = sys.argv
-    sys.argv = [sys.argv[0], *overrides, *options]  # Hydra reads it
-    try:
-        job()
-    except _Failed as failed:
-        error = failed.__cause__ or failed
-        raise error from error.__cause__  # with its own history, which --debug shows
-    except (HydraException, OmegaConfBaseException) as error:
-        raise AnimegenError(explain(error, "train", overrides)) from error
-    except OSError as error:
-        raise unwritable(error.filename, error) from error
-    finally:
-        sys.argv = before
+    run_once(overrides, options)
     return 0
 
 

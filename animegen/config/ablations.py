@@ -1,166 +1,83 @@
-"""Whether an ablation means anything for an experiment: one that changes nothing shall not pass for a result."""
+"""Ablations on the command line: ``ablation=<name>`` stands for the overrides of a catalogue entry.
+
+They are inserted before the words of the user, which therefore win; Hydra never sees ``ablation=``.
+"""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
-from typing import Any, get_type_hints
+from collections.abc import Sequence
+from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, QuotedString
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import ListConfig
 
-from animegen.config import compose as configuration
-from animegen.config.instantiate import locate
+from animegen.config.groups import list_ablations, list_options
+from animegen.config.messages import no_option
 from animegen.errors import AnimegenError
 
-#: Settings of models and loss terms that are dicts without a ``_target_``.
-_PLAIN = ("ema", "clip", "reads")
+KEY = "ablation"
 
 
-def check_ablations(overrides: Sequence[str]) -> None:
-    """Raise for an ablation that leaves the composed configuration as it is, or sets what nothing there has.
+def expand(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides of the chosen ablations, their names in ``ablations``, and all other given overrides.
 
     Args:
-        overrides: words of the command line of ``animegen train``.
+        overrides: words of the command line; ``ablation=a`` or ``ablation=[a,b]`` chooses, the last one counts.
 
     Raises:
-        AnimegenError: it names the experiments of the ablation's family that it fits.
+        AnimegenError: for an ablation that does not exist.
     """
-    chosen = _chosen(overrides)
-    for ablation in chosen:
-        others = [name for name in chosen if name != ablation]
-        if not _fits(ablation, others, overrides):
-            experiment = next((w for w in reversed(overrides) if w.startswith(("experiment=", "model="))), "this model")
-            good = ", ".join(fitting(ablation)) or "none"
-            raise AnimegenError(
-                f"ablation={ablation} does not fit {experiment}, which lacks what it changes or has it so already: take"
-                f" another ablation, or one of the experiments that it fits: {good}."
-            )
+    chosen = [list_ablations()[name] for name in chosen_ablations(overrides)]
+    names = [f"++ablations.{name}=true" for name in recorded([ablation.name for ablation in chosen])]
+    others = [word for word in overrides if word.partition("=")[0] != KEY]
+    return [*(word for ablation in chosen for word in ablation.overrides), *names, *others]
 
 
-def fitting(ablation: str) -> list[str]:
-    """Return the experiments of an ablation's family that it fits."""
-    family = ablation.split("/")[0]
-    names = [option.removeprefix("experiment/") for option in configuration.list_options()]
-    return [name for name in names if name.startswith(f"{family}/") and fits(ablation, name)]
+def chosen_ablations(overrides: Sequence[str]) -> list[str]:
+    """Return the names of the ablations that a command line chooses for one run.
+
+    Raises:
+        AnimegenError: for an ablation that does not exist, and for several choices, which only a sweep can take.
+    """
+    choices = ablation_choices(overrides)
+    if len(choices) > 1:
+        word = next(word for word in reversed(overrides) if word.startswith(f"{KEY}="))
+        value = word.partition("=")[2]
+        raise AnimegenError(
+            f"'{word}' gives several values: add -m to run once with each, or write '{KEY}=[{value}]' to combine them."
+        )
+    return choices[0]
 
 
-def fits(ablation: str, experiment: str) -> bool:
-    """Tell whether an ablation changes an experiment, and sets only what that has."""
-    return _fits(ablation, [], [f"experiment={experiment}"])
+def ablation_choices(overrides: Sequence[str]) -> list[list[str]]:
+    """Return the names in each choice of the last ``ablation=``; there is one choice unless a sweep is asked for.
 
-
-def _chosen(overrides: Sequence[str]) -> list[str]:
-    """Return the ablations that a command line names: ``ablation=a`` or ``ablation=[a,b]``."""
-    value = next((w.partition("=")[2] for w in reversed(overrides) if w.startswith("ablation=")), "")
-    return [name for name in value.strip("[]").replace(" ", "").split(",") if name not in ("", "none", "null")]
-
-
-def _fits(ablation: str, others: Sequence[str], overrides: Sequence[str]) -> bool:
-    # Group choices alone: what a single value on the command line undoes is the user's own affair.
-    groups = [group for group in configuration.list_groups() if group != "ablation"]
-    words = [word for word in overrides if word.partition("=")[0] in groups]
-    before = _composed((*words, f"ablation=[{','.join(others)}]") if others else tuple(words))
-    after = _composed((*words, f"ablation=[{','.join([*others, ablation])}]"))
-    if before is None or after is None or after == before or list(_out_of_place(before, after)):
-        return False
-    # A model without optimizers learns nothing that could be taught otherwise.
-    return "optimizers" in before["model"] or before["model"] == after["model"]
-
-
-@lru_cache(maxsize=256)
-def _composed(words: tuple[str, ...]) -> dict[str, Any] | None:
-    """Return the resolved configuration without what is null, empty or a default, and without the ablations' names."""
+    Raises:
+        AnimegenError: for an ablation that does not exist.
+    """
+    words = [word for word in overrides if word.partition("=")[0] == KEY]
+    if not words:
+        return [[]]
     try:
-        config = configuration.compose_config("train", words, complete=False)
-        OmegaConf.set_struct(config, False)
-        for key in config.data or ():
-            if OmegaConf.is_missing(config.data, key):  # something in the place of what the user has to give
-                config.data[key] = "given"
-        values: Any = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
-    except (AnimegenError, HydraException, OmegaConfBaseException):
-        return None
-    values["ablations"] = None
-    return _pruned(values)
+        value = OverridesParser.create().parse_override(words[-1]).value()
+    except HydraException as error:
+        raise AnimegenError(f"'{words[-1]}' cannot be read: write {KEY}=<name>, or '{KEY}=[<name>,<name>]'.") from error
+    choices = [_names(choice) for choice in (value.list if isinstance(value, ChoiceSweep) else [value])]
+    for name in (name for names in choices for name in names):
+        if name not in list_ablations():
+            raise AnimegenError(no_option(f"{KEY}/{name}", list_options()))
+    return choices
 
 
-def _pruned(node: Any) -> Any:
-    if not isinstance(node, dict):
-        return node
-    kept = {key: _pruned(value) for key, value in node.items()}
-    known = _parameters(node.get("_target_"))[0]
-    return {
-        key: value
-        for key, value in kept.items()
-        if value is not None and value != {} and not (key in known and known[key].default == value)
-    }
+def recorded(value: Any) -> dict[str, bool]:
+    """Return what ``ablations`` of a run holds for a value of ``ablation=``: ``{<name without family>: True}``."""
+    return {name.rpartition("/")[2]: True for name in _names(value)}
 
 
-def _out_of_place(before: Any, after: dict[str, Any], path: str = "") -> Iterator[str]:
-    """Yield the keys that an ablation adds where nothing takes them: unknown settings, parts of what is not there."""
-    before = before if isinstance(before, dict) else {}
-    target = after.get("_target_")
-    another = target != before.get("_target_")
-    for key, value in after.items():
-        here = f"{path}.{key}" if path else str(key)
-        added = key not in before
-        asked = added or another or (isinstance(value, dict) and value != before[key])
-        if target and asked and not _takes(target, key, value):
-            yield here
-        if isinstance(value, dict):
-            part = path.split(".")[0] == "model" and key not in _PLAIN
-            # Terms alone make no objective.
-            whole = _whole(value) and not (path == "model.objectives" and "_target_" not in value)
-            if part and not isinstance(before.get(key), dict) and not whole:
-                yield here
-            yield from _out_of_place(before.get(key), value, here)
-
-
-def _whole(node: dict[str, Any]) -> bool:
-    """Tell whether a node can stand alone: it says what to build, or is a complete loss term, or holds such nodes."""
-    if "_target_" in node:
-        return True
-    if {"loss", "reads", "weight"} & set(node):
-        return "_target_" in node.get("loss", {}) and "reads" in node
-    return bool(node) and all(isinstance(value, dict) and _whole(value) for value in node.values())
-
-
-def _takes(target: str, key: str, value: Any) -> bool:
-    """Tell whether what ``_target_`` names has a setting ``key``, and of the type of ``value`` if that is an object."""
-    known, more = _parameters(target)
-    if key.startswith("_") or not (known or more):
-        return True
-    made = locate(value["_target_"]) if isinstance(value, dict) and "_target_" in value else None
-    wanted = _annotations(target).get(key)
-    if inspect.isclass(made) and inspect.isclass(wanted) and wanted is not Any and not issubclass(made, wanted):
-        return False
-    return more or key in known
-
-
-@lru_cache
-def _parameters(target: str | None) -> tuple[dict[str, inspect.Parameter], bool]:
-    """Return the settings that a class (with its bases) or function has, and whether it takes any others."""
-    called = locate(target) if target else None
-    if called is None:
-        return {}, False
-    functions = [called]
-    if inspect.isclass(called):
-        functions = [vars(base)["__init__"] for base in inspect.getmro(called)[:-1] if "__init__" in vars(base)]
-    known: dict[str, inspect.Parameter] = {}
-    for function in functions:
-        parameters = inspect.signature(function).parameters
-        known = {**parameters, **known}
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-            return known, False
-    return known, True
-
-
-@lru_cache
-def _annotations(target: str) -> dict[str, Any]:
-    """Return the types that a class declares for its attributes."""
-    try:
-        return get_type_hints(locate(target))
-    except (TypeError, NameError):  # no class, or one whose annotations are for type checkers alone
-        return {}
+def _names(value: Any) -> list[str]:
+    """Return the names in a value of ``ablation=``: one name, a list of names, ``none`` or null."""
+    values = value if isinstance(value, list | ListConfig) else [value]
+    names = [str(name.text if isinstance(name, QuotedString) else name) for name in values if name is not None]
+    return [name for name in names if name != "none"]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +16,19 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from animegen.config import messages as mistakes
+from animegen.config.ablations import KEY, expand, recorded
+from animegen.config.groups import CONFIG_MODULE, list_groups, list_options
 from animegen.config.options import keys_of
 from animegen.config.schema import SCHEMAS, check_values, path_keys, register_schemas, schema_keys
 from animegen.config.values import refusal
 from animegen.errors import AnimegenError
-
-CONFIG_MODULE = "animegen.conf"
 
 
 def register() -> None:
     """Make our schemas and resolvers known to Hydra; calling it again changes nothing."""
     register_schemas()
     OmegaConf.register_new_resolver("run_dir", _run_dir, replace=True)
+    OmegaConf.register_new_resolver("recorded_ablations", recorded, replace=True)
     OmegaConf.register_new_resolver("mul", _product, replace=True)
     OmegaConf.register_new_resolver("torchrun", _torchrun, replace=True)
     OmegaConf.register_new_resolver("share", lambda part, whole: round(part * whole), replace=True)
@@ -71,7 +70,7 @@ def run_folder(path: str | Path) -> Path:
 
 
 def compose_config(name: str, overrides: Sequence[str], complete: bool = True) -> DictConfig:
-    """Compose ``conf/<name>.yaml`` with command-line overrides.
+    """Compose ``conf/<name>.yaml`` with command-line overrides; ``ablation=`` is expanded.
 
     Args:
         name: of the configuration: ``train``, ``eval`` ...
@@ -83,8 +82,9 @@ def compose_config(name: str, overrides: Sequence[str], complete: bool = True) -
     """
     register()
     mistakes.check_words(overrides, list_options())
+    words = expand(overrides) if "ablations" in schema_keys(name) else list(overrides)
     try:
-        config = _compose(name, overrides)
+        config = _compose(name, words)
         if complete:
             check_complete(config, name)
     except (HydraException, OmegaConfBaseException) as error:
@@ -116,14 +116,27 @@ def explain(error: BaseException, name: str, overrides: Sequence[str]) -> str:
     """Turn an error of Hydra or OmegaConf into one sentence with the nearest right key or option."""
     if sentence := _wrong_value(error, name, overrides):
         return sentence
-    groups = list_groups()
+    groups = [group for group in list_groups() if group != KEY]
     try:
         # All that the group choices alone compose: the keys that the user can have meant.
         config = _compose(name, [word for word in overrides if word.split("=")[0] in groups])
         known = [key for key, _ in _dotted(OmegaConf.to_container(config, resolve=False))]
     except (HydraException, OmegaConfBaseException):  # the mistake is in a file
         known = schema_keys(name)
-    return mistakes.explain(error, overrides, list(dict.fromkeys([*known, *groups])), list_options())
+    sentence = mistakes.explain(error, overrides, list(dict.fromkeys([*known, *groups, KEY])), list_options())
+    return f"{blamed} does not fit: {sentence}" if (blamed := _blamed_ablation(name, overrides)) else sentence
+
+
+def _blamed_ablation(name: str, overrides: Sequence[str]) -> str:
+    """Return the choice of ablations without which overrides compose, or an empty string."""
+    chosen = [word for word in overrides if word.partition("=")[0] == KEY]
+    if not chosen or "ablations" not in schema_keys(name):
+        return ""
+    try:
+        _compose(name, [word for word in overrides if word not in chosen])
+    except (HydraException, OmegaConfBaseException):
+        return ""
+    return chosen[-1]
 
 
 def _wrong_value(error: BaseException, name: str, overrides: Sequence[str]) -> str | None:
@@ -165,20 +178,6 @@ def _dotted(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             if not str(key).startswith("_"):
                 yield f"{prefix}{key}", value
                 yield from _dotted(value, f"{prefix}{key}.")
-
-
-@lru_cache
-def list_options() -> list[str]:
-    """Return every option of every configuration group, e.g. ``model/animegan/v2``."""
-    root = Path(str(resources.files(CONFIG_MODULE)))
-    files = (path.relative_to(root).with_suffix("") for path in sorted(root.rglob("*.yaml")))
-    return [path.as_posix() for path in files if len(path.parts) > 1 and not path.name.startswith("_")]
-
-
-@lru_cache
-def list_groups() -> list[str]:
-    """Return the names of the configuration groups."""
-    return sorted({option.split("/")[0] for option in list_options()})
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

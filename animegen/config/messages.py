@@ -54,6 +54,7 @@ def explain(error: BaseException, words: Sequence[str], known: Sequence[str], op
     text = " ".join(f"{error} {error.__cause__ or ''}".split())
     rules: list[Callable[[], Sentence]] = [
         lambda: _option(text, options),
+        lambda: _group(text),
         lambda: _deleted(text, known),
         lambda: _key(text, words, known),
         lambda: _value(text),
@@ -87,15 +88,27 @@ def _near(word: str, words: Sequence[str]) -> list[str]:
     return difflib.get_close_matches(word, list(words), n=3, cutoff=0.6)
 
 
-def _option(text: str, options: Sequence[str]) -> Sentence:
-    found = re.search(r"Could not (?:find|load) '([^']+)'", text)
-    if found is None:
-        return None
-    wanted = found.group(1)
+def no_option(wanted: str, options: Sequence[str]) -> str:
+    """Say that a configuration group has no such option, with the nearest ones.
+
+    Args:
+        wanted: the option, as ``group/option``.
+        options: all options of the configuration groups.
+    """
     group, folder = wanted.split("/")[0], wanted.rpartition("/")[0]
     below = [o[len(folder) + 1 :] for o in options if o.startswith(f"{folder}/")]
     hint = did_you_mean(wanted, [o for o in options if o.startswith(f"{group}/")] or options)
     return f"There is no option '{wanted}'.{hint} '{folder}' has: {', '.join(below) or 'nothing'}."
+
+
+def _option(text: str, options: Sequence[str]) -> Sentence:
+    found = re.search(r"Could not (?:find|load) '([^']+)'", text)
+    return no_option(found.group(1), options) if found else None
+
+
+def _group(text: str) -> Sentence:
+    found = re.search(r"Could not override '([^']+)'\. No match in the defaults list", text)
+    return f"This command has no group '{found.group(1)}': leave out {found.group(1)}=." if found else None
 
 
 def _deleted(text: str, known: Sequence[str]) -> Sentence:

@@ -12,7 +12,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, OverrideType
 from hydra.errors import HydraException
 
-from animegen.config.compose import compose_config, list_groups, plain
+from animegen.config.compose import compose_config, plain
+from animegen.config.groups import list_groups
 from animegen.config.plain import plain_data, shown
 from animegen.config.trust import check_config, named_in
 from animegen.errors import AnimegenError

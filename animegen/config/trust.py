@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 from hydra.utils import instantiate
 
-from animegen.config.compose import CONFIG_MODULE
+from animegen.config.groups import CONFIG_MODULE
 from animegen.config.instantiate import explain_build
 from animegen.config.mismatch import check_settings
 from animegen.config.plain import plain_data, shown
@@ -206,7 +206,7 @@ def _targets(node: Any, role: str) -> Iterator[tuple[str, str]]:
             yield from _targets(value, role)
     elif isinstance(node, str) and "_target_" in node:
         key = node.partition("=")[0].lstrip("+~").split(".")[0]
-        yield from ((key, target) for target in _TARGET.findall(node))
+        yield from ((key, target) for target in _TARGET.findall(node.replace("._target_=", "={_target_: ")))
 
 
 def named_in(words: Collection[str]) -> frozenset[str]:

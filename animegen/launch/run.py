@@ -20,7 +20,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from animegen import __version__
 from animegen.benchmarks.benchmark import Benchmark
-from animegen.config.ablations import check_ablations
 from animegen.config.compose import check_complete, plain, run_folder
 from animegen.config.instantiate import build
 from animegen.engine import callbacks
@@ -151,7 +150,6 @@ def validate(request: Request) -> Plan:
     """Check a request; nothing is written."""
     config, folder, overrides = request.config, request.folder, request.overrides
     check_complete(config)
-    check_ablations(overrides)
     for key in ("train_steps", "val_every"):
         if config[key] < 1:
             raise AnimegenError(f"{key} must be at least 1, got {config[key]}.")

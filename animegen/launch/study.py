@@ -16,7 +16,9 @@ from typing import Any, TypedDict
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from animegen.config.compose import compose_config, list_groups, plain, register
+from animegen.config.compose import compose_config, plain, register
+from animegen.config.fitting import check_ablations
+from animegen.config.groups import Ablation, list_groups, read_changes
 from animegen.config.mismatch import mismatch
 from animegen.config.plain import read_json, shown
 from animegen.config.schema import schema_keys
@@ -182,7 +184,7 @@ def split_words(words: Sequence[str]) -> tuple[str, list[str], list[str]]:
 
 
 def expand(config: DictConfig, common: Sequence[str] = ()) -> list[Row]:
-    """Return the rows of a study: experiments x (ablations, variants, terms left out).
+    """Return the rows of a study: experiments x changes.
 
     Args:
         config: see ``conf/study.yaml``.
@@ -197,21 +199,15 @@ def expand(config: DictConfig, common: Sequence[str] = ()) -> list[Row]:
             raise AnimegenError(f"The study has no {key}: give at least one.")
         if len(values) != len({str(value) for value in values}):
             raise AnimegenError(f"The study names one of its {key} twice: {values}.")
-    ablations = [_as_list(value) for value in config.ablations]
-    short = _short_names([name for value in ablations for name in value])
-    changes = [("+".join(short[name] for name in value), f"ablation={_option(value)}") for value in ablations]
+    titles = _short_names(config.experiments) if len(config.experiments) > 1 else {}
     rows: list[Row] = []
-    experiments = _short_names(config.experiments)
     for experiment in config.experiments:
-        chosen = (f"experiment={experiment}",)
-        shared = (*config.overrides, *common)
-        more = [(str(name), tuple(words)) for name, words in config.variants.items()]
-        if config.leave_one_out:
-            more += leave_one_out(config.leave_one_out, [*chosen, *shared]).items()
-        title = experiments[experiment] if len(config.experiments) > 1 else ""
-        rows += [Row(_title(title, name), (*chosen, word, *shared)) for name, word in changes]
-        # What a variant says beats the study, and what the user says beats both.
-        rows += [Row(_title(title, name), (*chosen, *config.overrides, *words, *common)) for name, words in more]
+        words = [f"experiment={experiment}", *config.overrides]
+        # What a change says beats the study, and what the user says beats both.
+        rows += [
+            Row(_title(titles.get(experiment, ""), change.name), (*words, *change.overrides, *common))
+            for change in changes(config, [*words, *common])
+        ]
     names = [row.name for row in rows]
     if len(names) != len(set(names)):
         twice = next(name for name in names if names.count(name) > 1)
@@ -222,6 +218,22 @@ def expand(config: DictConfig, common: Sequence[str] = ()) -> list[Row]:
             f" It has: {', '.join(names)}."
         )
     return rows
+
+
+def changes(config: DictConfig, words: Sequence[str]) -> list[Ablation]:
+    """Return what a study changes in an experiment: ablations of the catalogues, its variants, and terms left out.
+
+    Args:
+        config: see ``conf/study.yaml``.
+        words: overrides that compose the experiment.
+    """
+    chosen = [[value] if isinstance(value, str) else list(value) for value in config.ablations]
+    short = _short_names([name for names in chosen for name in names])
+    named = [Ablation("+".join(short[name] for name in names), (f"ablation={_option(names)}",)) for names in chosen]
+    own = [*read_changes(OmegaConf.to_container(config.variants), "The study's variants").items()]  # type: ignore[arg-type]
+    if config.leave_one_out:
+        own += leave_one_out(config.leave_one_out, words).items()
+    return [*named, *(Ablation(name, overrides) for name, overrides in own)]
 
 
 def leave_one_out(objective: str, words: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -263,15 +275,12 @@ def plan_runs(rows: Sequence[Row], seeds: Sequence[int], folder: Path) -> list[R
         for row in rows:
             words = (*row.words, f"seed={seed}")
             try:
+                check_ablations(words)
                 config = json.loads(json.dumps(plain(compose_config("train", words)), default=str))
             except AnimegenError as error:
                 raise AnimegenError(f"The row '{row.name}' of the study cannot be composed: {error}") from error
             planned.append(Run(row.name, seed, folder / row.name.replace("/", "_") / f"seed{seed}", words, config))
     return planned
-
-
-def _as_list(value: Any) -> list[str]:
-    return [value] if isinstance(value, str) else list(value)
 
 
 def _option(names: Sequence[str]) -> str:

@@ -23,6 +23,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from animegen.config.ablations import KEY, ablation_choices
 from animegen.config.compose import explain, register
 from animegen.config.mismatch import mismatch
 from animegen.config.plain import read_json
@@ -45,6 +46,8 @@ LAUNCHERS = {
 }
 #: Launchers that start jobs side by side on this machine and know nothing of its GPUs.
 _SIDE_BY_SIDE = ("JoblibLauncher", "LocalLauncher")
+#: The key by which Hydra's sweeper hands the value of ``ablation=`` to a job.
+ABLATION = "swept_ablation"
 #: Keys that are about the sweep and not about one of its jobs.
 _OF_THE_SWEEP = ("output", "runs")
 _POLL_SECONDS = 0.2
@@ -102,7 +105,18 @@ class Sweep:
         mine = [word for word in self.words if word not in ("-m", "--multirun")]
         given = {_key(word) for word in mine}
         launcher = [word for word in launcher_words(_launcher(mine)) if _key(word) not in given]
-        return [*launcher, *mine, f"hydra.sweep.dir={quoted(self.folder.absolute())}", "--multirun"]
+        return [
+            *launcher,
+            *(_swept(word) for word in mine),
+            f"hydra.sweep.dir={quoted(self.folder.absolute())}",
+            "--multirun",
+        ]
+
+
+def _swept(word: str) -> str:
+    """Return a word as Hydra's sweeper takes it, which knows no ``ablation=``; the jobs get the word itself."""
+    key, _, value = word.partition("=")
+    return f"+{ABLATION}={value}" if key == KEY else word
 
 
 def _key(word: str) -> str:
@@ -125,6 +139,7 @@ def plan_sweep(words: Sequence[str]) -> Sweep:
     if "resume_sweep" in values:
         return _resumed(Path(values["resume_sweep"]), words)
     check_launcher(_launcher(words))
+    ablation_choices(words)  # raises for those that do not exist
     time_ = datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = values.get("output") or str(Path(values.get("runs", "runs")) / "sweep" / time_)
     mine = tuple(word for word in words if word.partition("=")[0] not in _OF_THE_SWEEP)
@@ -191,6 +206,7 @@ def sweep_job(config: DictConfig) -> float | None:
     settings = HydraConfig.get()
     number, folder = int(settings.job.num), Path(settings.runtime.output_dir)
     words = [word for word in settings.overrides.task if word.partition("=")[0] not in _OF_THE_SWEEP]
+    words = [f"{KEY}={word.partition('=')[2]}" if word.startswith(f"+{ABLATION}=") else word for word in words]
     said = Path(settings.sweep.dir) / "jobs" / f"{number}.json"
     told: dict[str, Any] = {"job": number, "words": words, "folder": str(folder), "status": "running"}
     _write(said, told)

@@ -12,8 +12,8 @@ import torch
 
 from animegen import load_model
 from animegen.cli import train as train_verb
-from animegen.config.ablations import fits
 from animegen.config.compose import compose_config
+from animegen.config.fitting import fits
 from animegen.config.instantiate import build
 from animegen.engine.checkpoint import read_checkpoint
 from animegen.engine.module import AnimeModule

@@ -12,7 +12,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from animegen.config.compose import CONFIG_MODULE, compose_config, plain
+from animegen.config.compose import compose_config, plain
+from animegen.config.groups import CONFIG_MODULE
 from animegen.config.plain import plain_data
 from animegen.config.recorded import check_recorded, check_sweep, recorded_words
 from animegen.config.trust import build_from, check_config, check_node, installed, named_in, permitted

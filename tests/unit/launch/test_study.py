@@ -31,13 +31,13 @@ def test_the_grid_is_experiments_times_changes() -> None:
     )
     both = "ablation=[animegan/lpips,animegan/no_discriminator]"
     assert found == {
-        "quickstart": (TOY, "ablation=none", "size=tiny", "train_steps=3"),
-        "quickstart+lpips": (TOY, "ablation=animegan/lpips", "size=tiny", "train_steps=3"),
-        "quickstart+lpips+no_discriminator": (TOY, both, "size=tiny", "train_steps=3"),
+        "quickstart": (TOY, "size=tiny", "ablation=none", "train_steps=3"),
+        "quickstart+lpips": (TOY, "size=tiny", "ablation=animegan/lpips", "train_steps=3"),
+        "quickstart+lpips+no_discriminator": (TOY, "size=tiny", both, "train_steps=3"),
         "quickstart+slow": (TOY, "size=tiny", "model.clip=1", "train_steps=3"),
-        "paired": ("experiment=animegan/paired", "ablation=none", "size=tiny", "train_steps=3"),
-        "paired+lpips": ("experiment=animegan/paired", "ablation=animegan/lpips", "size=tiny", "train_steps=3"),
-        "paired+lpips+no_discriminator": ("experiment=animegan/paired", both, "size=tiny", "train_steps=3"),
+        "paired": ("experiment=animegan/paired", "size=tiny", "ablation=none", "train_steps=3"),
+        "paired+lpips": ("experiment=animegan/paired", "size=tiny", "ablation=animegan/lpips", "train_steps=3"),
+        "paired+lpips+no_discriminator": ("experiment=animegan/paired", "size=tiny", both, "train_steps=3"),
         "paired+slow": ("experiment=animegan/paired", "size=tiny", "model.clip=1", "train_steps=3"),
     }
 

@@ -8,15 +8,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from animegen.config.ablations import check_ablations, fits
-from animegen.config.compose import compose_config, list_options, plain
+from animegen.config.compose import compose_config, plain
+from animegen.config.fitting import check_ablations, fits
+from animegen.config.groups import list_ablations
 from animegen.config.instantiate import build as build_node
 from animegen.data import write_image
 from animegen.engine import AnimegenError, Objective, Term
 from animegen.engine.checkpoint import read_checkpoint
 from animegen.engine.step_log import StepLog
 from animegen.losses import GANLoss
-from animegen.models.animegan import AnimeGAN, Autoencoder, NeuralStyle
+from animegen.models.animegan import AnimeGAN, Autoencoder
 from animegen.models.animegan.networks import OutputActivation, SeedGenerator, WhiteBoxDiscriminator
 from animegen.models.animegan.whitebox import random_gray_weights, surface, texture
 from animegen.nn.colour import gray
@@ -194,7 +195,6 @@ def test_swapped_networks_and_models() -> None:
     assert isinstance(model, Autoencoder)
     assert model.discriminator is None
     assert "restoration" in model.objectives["generator"].terms
-    assert isinstance(ablated("nst"), NeuralStyle)
     assert isinstance(ablated("seed_repro").generator, SeedGenerator)
     for name, factor in (("v3", 8), ("smol", 4)):
         assert ablated(f"generator_{name}").generator.size_divisor == factor
@@ -231,14 +231,14 @@ def test_the_message_names_the_experiments_that_fit(monkeypatch: pytest.MonkeyPa
     options = [f"experiment/animegan/{name}" for name in ("quickstart", "study", "v1")]
     words = ["experiment=animegan/quickstart", "ablation=animegan/no_style"]
     compose_config("train", words)
-    monkeypatch.setattr("animegen.config.compose.list_options", lambda: options)
+    monkeypatch.setattr("animegen.config.fitting.list_options", lambda: options)
     with pytest.raises(AnimegenError, match=r"fit experiment=animegan/quickstart.*: animegan/study, animegan/v1"):
         check_ablations(words)
 
 
 def test_the_readme_names_every_ablation() -> None:
     text = (Path(__file__).parents[3] / "animegen/models/animegan/README.md").read_text()
-    names = [option.split("/")[-1] for option in list_options() if option.startswith("ablation/animegan/")]
+    names = [name.split("/")[-1] for name in list_ablations() if name.startswith("animegan/")]
     assert [name for name in names if f"`{name}`" not in text] == []
 
 
