@@ -96,6 +96,14 @@ class _Running:
         return (now - self.first[1]) * (self.task.steps - self.step) / (self.step - self.first[0])
 
 
+def train_command(words: Sequence[str]) -> tuple[str, ...]:
+    """Return the command of a process that runs ``animegen train``.
+
+    ``-P`` keeps the current folder out of the search path of modules: a file ``random.py`` there is never imported.
+    """
+    return (sys.executable, "-P", "-m", "animegen", "train", *words)
+
+
 def share_machine(count: int, cores: int | None = None, gpus: Sequence[str] | None = None) -> list[Slot]:
     """Return ``count`` equal shares of this machine.
 

@@ -354,7 +354,7 @@ def run_study(words: Sequence[str]) -> int:
     runs = plan_runs(rows, config.seeds, folder)
     if config.dry_run:
         for task in make_tasks(runs, config.overwrite, jobs.share_machine(config.jobs)[0].threads):
-            print(shlex.join(["animegen", *task.command[3:]]))
+            print(shlex.join(["animegen", *task.command[4:]]))
         return 0
     with locked(folder) as lock:
         slots = jobs.share_machine(config.jobs)
@@ -390,7 +390,7 @@ def make_tasks(runs: Sequence[Run], overwrite: bool, threads: int) -> list[jobs.
             continue
         if not any(word.startswith("threads=") for word in words):
             words = (*words, f"threads={threads}")
-        command = (sys.executable, "-m", "animegen", "train", *words)
+        command = jobs.train_command(words)
         tasks.append(
             jobs.Task(f"{run.row}, seed {run.seed}", command, run.folder / "log.txt", run.config["train_steps"])
         )

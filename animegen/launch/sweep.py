@@ -216,7 +216,7 @@ def sweep_job(config: DictConfig) -> float | None:
             target = settings.launcher.get("_target_", "").rpartition(".")[2]
             count = int(settings.launcher.get("n_jobs", -1)) if target == "JoblibLauncher" else -1
             sweep = Path(settings.sweep.dir)
-            command = (sys.executable, "-m", "animegen", "train", *todo)
+            command = jobs.train_command(todo)
             name = f"job {number}, {folder.relative_to(sweep).as_posix()}"
             task = jobs.Task(name, command, folder / LOG, config.train_steps, Path(settings.runtime.cwd))
             with slot(sweep, count if target in _SIDE_BY_SIDE else 0) as (share, lock):

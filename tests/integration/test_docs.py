@@ -180,7 +180,7 @@ def test_every_command_of_a_page_runs(
     def run_all(tasks: Sequence[jobs.Task], *_: object) -> list[jobs.Failure]:
         """Run what would be processes here; those of a sweep when Hydra is through with it."""
         for task in tasks:
-            words = list(task.command[4:])
+            words = list(task.command[5:])
             if HydraConfig.initialized():
                 task.log.parent.mkdir(parents=True, exist_ok=True)
                 (task.log.parent / "run.json").write_text(json.dumps({"status": "running", "metrics": {}}))

@@ -76,7 +76,8 @@ class KillsFirst(pl.Callback):
 
 
 @pytest.mark.slow
-def test_a_killed_job_is_told_and_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+def test_a_killed_job_is_told_and_goes_on_from_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # the jobs use a callback of the tests
     words = (*TOY, "train_steps=4", "callbacks.checkpoints.every=1", "callbacks.checkpoints.keep=-1")
     whole = train(*words, "seed=0", output=tmp_path / "whole")
     kills = (
@@ -167,9 +168,9 @@ def test_gpus_are_shared_out_among_the_jobs_of_a_sweep(
         pytest.skip("the launcher is not installed")
     # All processes believe in these GPUs; the jobs train on the CPU.
     (tmp_path / "sitecustomize.py").write_text(
-        f"from animegen import jobs\njobs.list_gpus = lambda: {gpus.split(',')!r}\n"
+        f"from animegen.launch import jobs\njobs.list_gpus = lambda: {gpus.split(',')!r}\n"
     )
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     quickstart = tiny("experiment=animegan/quickstart", "train_steps=1", "device=cpu")
     quickstart.remove("threads=1")

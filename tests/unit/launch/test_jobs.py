@@ -127,3 +127,11 @@ def test_a_folder_is_held_by_one_command(tmp_path: Path) -> None:
     child.communicate(b"\n")
     with locked(tmp_path / "study"):
         assert os.path.exists(tmp_path / "study" / ".lock")
+
+
+def test_processes_import_nothing_from_the_current_folder(tmp_path: Path) -> None:
+    (tmp_path / "random.py").write_text("raise SystemExit('imported from the current folder')\n")
+    (tmp_path / "hydra.py").write_text("raise SystemExit('imported from the current folder')\n")
+    done = subprocess.run([*jobs.train_command(["--help"])], cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert "animegen train" in done.stdout
