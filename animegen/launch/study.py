@@ -314,6 +314,8 @@ def missing_words(run: Run, overwrite: bool = False) -> tuple[str, ...] | None:
     if overwrite or not (run.folder / "run.json").exists():
         return (*run.words, output, *(["overwrite=true"] if overwrite else []))
     record = read_record(run.folder)
+    if record.get("status") != "finished" and not can_resume(run.folder):
+        return (*run.words, output, "overwrite=true")  # it trained nothing, whatever its configuration was
     differing = differences({"there": _what(record.get("config", {})), "asked": _what(run.config)})
     if differing:
         key, values = next(iter(differing.items()))
@@ -323,9 +325,7 @@ def missing_words(run: Run, overwrite: bool = False) -> tuple[str, ...] | None:
         )
     if record.get("status") == "finished":
         return None
-    if can_resume(run.folder):
-        return (*run.words, f"resume={_path(run.folder)}")  # what they name may be built, whatever the record says
-    return (*run.words, output, "overwrite=true")
+    return (*run.words, f"resume={_path(run.folder)}")  # what they name may be built, whatever the record says
 
 
 def can_resume(folder: Path) -> bool:

@@ -143,7 +143,8 @@ def plan_sweep(words: Sequence[str]) -> Sweep:
     time_ = datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = values.get("output") or str(Path(values.get("runs", "runs")) / "sweep" / time_)
     mine = tuple(word for word in words if word.partition("=")[0] not in _OF_THE_SWEEP)
-    if (Path(folder) / RECORD).exists() and "overwrite=true" not in words:
+    trained = (Path(folder) / RECORD).exists() and any(Path(folder).rglob("checkpoints/*.ckpt"))
+    if trained and "overwrite=true" not in words:  # a first attempt that trained nothing does not occupy the folder
         raise AnimegenError(
             f"'{folder}' already holds a sweep: resume_sweep={folder} finishes it; or choose another output=, or"
             " overwrite=true."

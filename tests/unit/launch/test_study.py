@@ -162,7 +162,8 @@ def test_only_what_is_missing_is_done(tmp_path: Path) -> None:
 def test_tasks_share_out_the_threads(tmp_path: Path) -> None:
     run = Run("no_l1", 1, tmp_path / "a b" / "seed1", ("model=toy",), {"train_steps": 9})
     task = study.make_tasks([run], False, 3)[0]
-    assert task.command[1:] == ("-m", "animegen", "train", "model=toy", f"output='{tmp_path}/a b/seed1'", "threads=3")
+    words = ("train", "model=toy", f"output='{tmp_path}/a b/seed1'", "threads=3")
+    assert task.command[1:] == ("-P", "-m", "animegen", *words)
     assert (task.name, task.steps, task.log) == ("no_l1, seed 1", 9, tmp_path / "a b" / "seed1" / "log.txt")
     own = Run("no_l1", 1, tmp_path / "x", ("model=toy", "threads=5"), {"train_steps": 9})
     assert study.make_tasks([own], False, 3)[0].command[-2:] == ("threads=5", f"output={tmp_path}/x")

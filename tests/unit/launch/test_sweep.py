@@ -23,8 +23,12 @@ def test_the_folder_is_the_output_or_a_new_one(tmp_path: Path) -> None:
 def test_a_sweep_is_not_overwritten_but_gone_on_with(tmp_path: Path) -> None:
     words = ["-m", "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "overwrite=true"]
     (tmp_path / "sweep.json").write_text(json.dumps({"words": words}))
+    asked = ["-m", "seed=0,1", f"output={tmp_path}"]
+    assert plan_sweep(asked) == Sweep(tmp_path, ("-m", "seed=0,1"), False)  # nothing was trained there
+    (tmp_path / "toy" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "toy" / "checkpoints" / "last.ckpt").touch()
     with pytest.raises(AnimegenError, match="already holds a sweep: resume_sweep="):
-        plan_sweep(["-m", "seed=0,1", f"output={tmp_path}"])
+        plan_sweep(asked)
     with pytest.raises(AnimegenError, match="leave out seed=3"):
         plan_sweep([f"resume_sweep={tmp_path}", "seed=3"])
     # Another launcher does not get the settings of the first.
