@@ -58,6 +58,7 @@ def explain(error: BaseException, words: Sequence[str], known: Sequence[str], op
         lambda: _deleted(text, known),
         lambda: _key(text, words, known),
         lambda: _value(text),
+        lambda: _no_list(text),
         lambda: _list(text),
         lambda: _exists(text),
         lambda: _interpolation(text, known),
@@ -146,6 +147,11 @@ def _value(text: str) -> Sentence:
         near = did_you_mean(choice.group(1), choice.group(2).split(", "))
         return f"{name}={choice.group(1)} is not possible: use one of {choice.group(2)}.{near}"
     return None
+
+
+def _no_list(text: str) -> Sentence:
+    found = re.search(r"Error merging override (\w+)=(\S+) Invalid value assigned: \w+ is not a ListConfig", text)
+    return f"{found.group(1)} is a list: write {found.group(1)}=[{found.group(2)}]." if found else None
 
 
 def _list(text: str) -> Sentence:

@@ -167,3 +167,8 @@ def test_tasks_share_out_the_threads(tmp_path: Path) -> None:
     assert (task.name, task.steps, task.log) == ("no_l1, seed 1", 9, tmp_path / "a b" / "seed1" / "log.txt")
     own = Run("no_l1", 1, tmp_path / "x", ("model=toy", "threads=5"), {"train_steps": 9})
     assert study.make_tasks([own], False, 3)[0].command[-2:] == ("threads=5", f"output={tmp_path}/x")
+
+
+def test_a_single_value_in_place_of_a_list_is_explained() -> None:
+    with pytest.raises(AnimegenError, match=r"^seeds is a list: write seeds=\[0\]\.$"):
+        compose_study("toy", ["seeds=0"])
