@@ -50,7 +50,7 @@ def measure(model: Any, seconds: float, precision: str, device: torch.device) ->
     for name in STRATEGIES:
         other = network
         if name != network.strategy_name:
-            other = CodeTransformer(network.codes, network.grid, network.max_frames, *size, layout=name).to(device)
+            other = CodeTransformer(network.codes, network.grid, network.max_frames, *size, decoding=name).to(device)
             beside[f"s per clip, {name}"] = taken = drawing(other, 1)
             beside[f"{name} over {network.strategy_name}, times as fast"] = one / taken
         beside[f"passes one after the other, {name}"] = other.strategy.passes(frames, height * width)

@@ -26,7 +26,7 @@ def test_every_layout_learns_over_one_tokenizer_and_its_codes(tmp_path: Path) ->
         kept = [word for word in words if not word.startswith(_OTHERS)]
         run = train(*kept, *shared, *small, "train_steps=1", output=tmp_path / name)
         content = read_checkpoint(run)
-        made[name] = content["animegen"]["config"]["model"]["transformer"]["layout"]
+        made[name] = content["animegen"]["config"]["model"]["transformer"]["decoding"]
         moved = [k for k, v in content["state_dict"].items() if k in fixed and k.startswith("tokenizer.decoder")]
         assert moved
         assert not (run / "codes").exists()

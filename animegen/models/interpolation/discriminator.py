@@ -15,7 +15,7 @@ class InterpolationDiscriminator(nn.Module):
     """Discriminator of interpolated frames.
 
     ==========  ==========================================================================================
-    ``shows``   input of the network
+    ``inputs``  input of the network
     ==========  ==========================================================================================
     ``frame``   the frame alone
     ``pair``    the frame, conditioned on both neighbours and the time. The network needs a condition of 7
@@ -26,32 +26,32 @@ class InterpolationDiscriminator(nn.Module):
 
     Args:
         network: any discriminator of :mod:`animegen.nn.discriminators`.
-        shows: input of the network, see above.
+        inputs: input of the network, see above.
 
     Raises:
         AnimegenError: if there is no such input, or the network does not accept it.
     """
 
-    def __init__(self, network: nn.Module, shows: str = "frame") -> None:
+    def __init__(self, network: nn.Module, inputs: str = "frame") -> None:
         super().__init__()
-        if shows not in INPUTS:
+        if inputs not in INPUTS:
             raise AnimegenError(
-                f"The discriminator has no input shows={shows}: use one of {', '.join(INPUTS)}."
-                + did_you_mean(shows, INPUTS)
+                f"The discriminator has no input inputs={inputs}: use one of {', '.join(INPUTS)}."
+                + did_you_mean(inputs, INPUTS)
             )
-        wanted = 7 if shows == "pair" else 0
+        wanted = 7 if inputs == "pair" else 0
         if getattr(network, "condition", 0) != wanted:
             raise AnimegenError(
-                f"A discriminator with shows={shows} needs a network with condition={wanted}, but"
+                f"A discriminator with inputs={inputs} needs a network with condition={wanted}, but"
                 f" {type(network).__name__} has another one here: use SNResNetPatch with condition={wanted}."
             )
-        self.network, self.shows = network, shows
+        self.network, self.inputs = network, inputs
         self.size_divisor = getattr(network, "size_divisor", 1)
 
     def forward(self, frames: Tensor, first: Tensor, last: Tensor, t: Tensor) -> Tensor:
         """Return logits for frames (B,3,H,W) at times t (B,) between first and last (B,3,H,W); higher = more real."""
-        if self.shows == "frame":
+        if self.inputs == "frame":
             return self.network(frames)
-        if self.shows == "pair":
+        if self.inputs == "pair":
             return self.network(frames, torch.cat([first, last, time_map(t, frames)], 1))
         return self.network(torch.cat([frames - first, last - frames]) / 2)

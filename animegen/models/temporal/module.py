@@ -18,7 +18,7 @@ from animegen.models.temporal.networks.generator import TemporalGenerator
 from animegen.models.temporal.networks.state import Style, TemporalState
 from animegen.models.temporal.windows import (
     Disturbance,
-    Stage,
+    TrainingStage,
     apply_stage,
     as_windows,
     estimated_flow,
@@ -92,7 +92,7 @@ class TemporalAnime(TemporalStyliser):
         refiner: makes degraded drawings more similar to photos before they are restored, see
             :class:`~animegen.nn.refiner.Refiner`.
         disturbance: random cuts and resets within windows.
-        stages: stages of the training by name, see :class:`~animegen.models.temporal.windows.Stage`.
+        stages: stages of the training by name, see :class:`~animegen.models.temporal.windows.TrainingStage`.
         looks: number of looks of the data (``data.styles``), each with a colour transfer of its own.
         default_share: fraction of the samples that are stylised in the default style, which is trained this way.
         state_noise: standard deviation of noise on the carried hidden maps.
@@ -119,7 +119,7 @@ class TemporalAnime(TemporalStyliser):
         degradation: PhotoDegradation | None = None,
         refiner: nn.Module | None = None,
         disturbance: Disturbance | None = None,
-        stages: Mapping[str, Stage | None] | None = None,
+        stages: Mapping[str, TrainingStage | None] | None = None,
         looks: int = 1,
         default_share: float = 0.5,
         state_noise: float = 0.0,

@@ -13,7 +13,7 @@ from animegen.errors import AnimegenError, did_you_mean
 MOTION = {"flow": 2, "valid": 1, "flow_first": 2, "valid_first": 1}
 
 
-class Stage(nn.Module):
+class TrainingStage(nn.Module):
     """A stage of the training.
 
     Args:
@@ -42,26 +42,27 @@ class Stage(nn.Module):
         self.start, self.frames, self.size, self.samples, self.only = start, frames, size, samples, only
 
 
-def sorted_stages(stages: Mapping[str, Stage | None] | None) -> list[Stage]:
+def sorted_stages(stages: Mapping[str, TrainingStage | None] | None) -> list[TrainingStage]:
     """Return the stages of a configuration by start; of two with the same start the later one in the file wins.
 
     Raises:
         AnimegenError: if an entry is not a stage.
     """
     for name, stage in (stages or {}).items():
-        if stage is not None and not isinstance(stage, Stage):
+        if stage is not None and not isinstance(stage, TrainingStage):
             raise AnimegenError(
-                f"model.stages.{name} must be a stage: {{_target_: {Stage.__module__}.Stage, start: ...}}."
+                f"model.stages.{name} must be a stage: "
+                f"{{_target_: {TrainingStage.__module__}.TrainingStage, start: ...}}."
             )
     return sorted((stage for stage in (stages or {}).values() if stage is not None), key=lambda stage: stage.start)
 
 
-def stage_at(stages: list[Stage], step: int) -> Stage | None:
+def stage_at(stages: list[TrainingStage], step: int) -> TrainingStage | None:
     """Return the stage at a train step, if any."""
     return next((stage for stage in reversed(stages) if stage.start <= step), None)
 
 
-def set_trainable_part(generator: nn.Module, stage: Stage | None) -> None:
+def set_trainable_part(generator: nn.Module, stage: TrainingStage | None) -> None:
     """Make the part of the generator trainable that the stage names, and freeze the rest.
 
     Raises:
@@ -81,7 +82,7 @@ def set_trainable_part(generator: nn.Module, stage: Stage | None) -> None:
         parameter.requires_grad_(id(parameter) in trainable)
 
 
-def apply_stage(batch: dict[str, Tensor], stage: Stage | None) -> dict[str, Tensor]:
+def apply_stage(batch: dict[str, Tensor], stage: TrainingStage | None) -> dict[str, Tensor]:
     """Truncate a batch to the first frames, samples, rows and columns of a stage.
 
     A single frame is taken from a random position in the window.

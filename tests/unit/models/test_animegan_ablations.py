@@ -18,7 +18,7 @@ from animegen.engine.checkpoint import read_checkpoint
 from animegen.engine.step_log import StepLog
 from animegen.losses import GANLoss
 from animegen.models.animegan import AnimeGAN, Autoencoder
-from animegen.models.animegan.networks import OutputActivation, SeedGenerator, WhiteBoxDiscriminator
+from animegen.models.animegan.networks import AnimeGANv1Wide, OutputActivation, WhiteBoxDiscriminator
 from animegen.models.animegan.whitebox import random_gray_weights, surface, texture
 from animegen.nn.colour import gray
 from animegen.nn.discriminators import PatchGAN, SNResNetPatch
@@ -154,12 +154,12 @@ def test_sigmoid_that_is_not_stretched() -> None:
 )
 def test_parameters_of_the_student_project(settings: dict, count: int) -> None:
     with torch.device("meta"):
-        network = SeedGenerator(**settings)
+        network = AnimeGANv1Wide(**settings)
     assert sum(parameter.numel() for parameter in network.parameters()) == count
 
 
 def test_student_projects_generator_draws_pictures() -> None:
-    network = SeedGenerator(width=0.125).eval()
+    network = AnimeGANv1Wide(width=0.125).eval()
     assert network(batch(32)["photo"]).shape == (2, 3, 32, 32)
 
 
@@ -195,7 +195,7 @@ def test_swapped_networks_and_models() -> None:
     assert isinstance(model, Autoencoder)
     assert model.discriminator is None
     assert "restoration" in model.objectives["generator"].terms
-    assert isinstance(ablated("seed_repro").generator, SeedGenerator)
+    assert isinstance(ablated("animegeneration").generator, AnimeGANv1Wide)
     for name, factor in (("v3", 8), ("smol", 4)):
         assert ablated(f"generator_{name}").generator.size_divisor == factor
 

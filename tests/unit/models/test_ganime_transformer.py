@@ -25,7 +25,7 @@ CACHING = ("prefix_ar", "clip_mask", "frame_block_mask")
 def network(layout: str, **settings: Any) -> CodeTransformer:
     torch.manual_seed(0)
     size: dict[str, Any] = {"codes": CODES, "grid": (3, 4), "max_frames": 6, "layers": 2, "heads": 2, "dim": 24}
-    made = CodeTransformer(layout=layout, **size | settings)
+    made = CodeTransformer(decoding=layout, **size | settings)
     # Weights of a size at which everything matters, as after training.
     for parameter in made.parameters():
         if parameter.ndim > 1:
@@ -332,7 +332,7 @@ def test_whoever_never_saw_key_frames_draws_stretch_by_stretch() -> None:
 
 
 def test_options_that_a_layout_does_not_have_are_refused() -> None:
-    with pytest.raises(AnimegenError, match="layout=prefix_ar has no option steps=3"):
+    with pytest.raises(AnimegenError, match="decoding=prefix_ar has no option steps=3"):
         network("prefix_ar", steps=3)
     with pytest.raises(AnimegenError, match="Did you mean 'clip_mask'"):
         network("clip_masks")
@@ -396,7 +396,7 @@ def test_overfits_four_clips(layout: str) -> None:
     codes = torch.randint(32, (4, 1, 4, 4)).repeat(1, 4, 1, 1)
     for t in range(1, 4):  # a piece of other codes moves over each clip
         codes[:, t, :, t % 4] = torch.randint(32, (4, 4))
-    made = CodeTransformer(32, (4, 4), 4, 4, 4, 128, layout=layout)
+    made = CodeTransformer(32, (4, 4), 4, 4, 4, 128, decoding=layout)
     optimizer = torch.optim.AdamW(made.parameters(), 1e-3, betas=(0.9, 0.95))
     for step in range(80 if layout == "prefix_ar" else 120):
         optimizer.param_groups[0]["lr"] = 1e-3 * min(1, (step + 1) / 20)

@@ -18,7 +18,7 @@ from animegen.models.temporal import TemporalAnime
 from animegen.models.temporal.looks import check_looks
 from animegen.models.temporal.windows import (
     Disturbance,
-    Stage,
+    TrainingStage,
     apply_stage,
     as_windows,
     estimated_flow,
@@ -246,7 +246,9 @@ def test_the_cycle_trains_the_way_back() -> None:
         model.reverse(batch()["photo"], batch()["style"])
 
 
-@pytest.mark.parametrize("ablation", ["smooth", "noise", "state_align_flow", "tbptt_1", "seed_faithful", "style_gram"])
+@pytest.mark.parametrize(
+    "ablation", ["smooth", "noise", "state_align_flow", "tbptt_1", "original_proposal", "style_gram"]
+)
 def test_options_train(ablation: str) -> None:
     terms = step(module(f"ablation=temporal/{ablation}"), batch())
     assert all(torch.tensor(list(values.values())).isfinite().all() for values in terms.values())
@@ -280,7 +282,9 @@ def test_networks_and_objectives_must_belong_together() -> None:
 
 
 def test_stages_cut_frames_samples_and_sides() -> None:
-    stages = sorted_stages({"late": Stage(5, samples=1), "early": Stage(1, frames=2, size=16), "off": None})
+    stages = sorted_stages(
+        {"late": TrainingStage(5, samples=1), "early": TrainingStage(1, frames=2, size=16), "off": None}
+    )
     assert [stage.start for stage in stages] == [1, 5]
     given = batch()
     assert apply_stage(given, stage_at(stages, 0)) is given
@@ -290,14 +294,14 @@ def test_stages_cut_frames_samples_and_sides() -> None:
     assert early["style"].shape == (2, 3, 32, 32)
     late = apply_stage(given, stage_at(stages, 100))
     assert late["photo"].shape == (1, 4, 3, 32, 32)
-    single = apply_stage(given, Stage(0, 1))
+    single = apply_stage(given, TrainingStage(0, 1))
     assert single["photo"].shape[1] == 1
     assert "flow" not in single
     with pytest.raises(AnimegenError, match="at least 1"):
-        Stage(frames=0)
+        TrainingStage(frames=0)
     with pytest.raises(AnimegenError, match=r"model\.stages\.a must be a stage"):
         sorted_stages({"a": {"start": 3}})  # type: ignore[dict-item]
-    both = sorted_stages({"a": Stage(frames=3), "b": Stage(frames=2)})
+    both = sorted_stages({"a": TrainingStage(frames=3), "b": TrainingStage(frames=2)})
     assert apply_stage(given, stage_at(both, 0))["photo"].shape[1] == 2  # the one named later counts
 
 

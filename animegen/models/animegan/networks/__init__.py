@@ -2,8 +2,8 @@
 
 from animegen.models.animegan.networks.autoencoder import VGGAutoencoder
 from animegen.models.animegan.networks.cartoongan import CartoonGAN
-from animegen.models.animegan.networks.seed import SeedGenerator
 from animegen.models.animegan.networks.v1 import AnimeGANv1
+from animegen.models.animegan.networks.v1_wide import AnimeGANv1Wide
 from animegen.models.animegan.networks.v2 import AnimeGANv2, AnimeGANv2Lite, AnimeGANv2LitePlain
 from animegen.models.animegan.networks.v3 import AnimeGANv3, AnimeGANv3Discriminator, AnimeGANv3DoubleTail
 from animegen.models.animegan.networks.whitebox import WhiteBoxDiscriminator, WhiteBoxUNet
@@ -13,6 +13,7 @@ from animegen.nn.refiner import Refiner
 
 __all__ = [
     "AnimeGANv1",
+    "AnimeGANv1Wide",
     "AnimeGANv2",
     "AnimeGANv2Lite",
     "AnimeGANv2LitePlain",
@@ -23,7 +24,6 @@ __all__ = [
     "CompactUNet",
     "OutputActivation",
     "Refiner",
-    "SeedGenerator",
     "VGGAutoencoder",
     "WhiteBoxDiscriminator",
     "WhiteBoxUNet",

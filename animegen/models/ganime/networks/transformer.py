@@ -38,7 +38,7 @@ class CodeTransformer(nn.Module):
         layers: number of transformer blocks.
         heads: attention heads per block.
         dim: width.
-        layout: decoding strategy, see :mod:`animegen.models.ganime.networks.decoding`.
+        decoding: decoding strategy, see :mod:`animegen.models.ganime.networks.decoding`.
         position: ``learned`` (one embedding each for frames, rows and columns), ``learned1d`` (one embedding for the
             index in the sequence, GPT-2), or ``rope3d`` (rotary positions by frame, row and column).
         dropout: dropout probability of the embeddings and in the blocks.
@@ -67,7 +67,7 @@ class CodeTransformer(nn.Module):
         layers: int = 4,
         heads: int = 4,
         dim: int = 128,
-        layout: str = "prefix_ar",
+        decoding: str = "prefix_ar",
         position: Literal["learned", "learned1d", "rope3d"] = "learned",
         dropout: float = 0.0,
         tied: bool = False,
@@ -82,12 +82,12 @@ class CodeTransformer(nn.Module):
     ) -> None:
         super().__init__()
         self.codes, self.grid, self.max_frames = codes, (int(grid[0]), int(grid[1])), max_frames
-        self.strategy = make_strategy(layout, strategy_options)
-        self.strategy_name, self.position = layout, position
+        self.strategy = make_strategy(decoding, strategy_options)
+        self.strategy_name, self.position = decoding, position
         if scheduled and not self.strategy.reads_generated:
-            raise AnimegenError(f"layout={layout} never reads generated codes: leave scheduled= at 0.")
+            raise AnimegenError(f"decoding={decoding} never reads generated codes: leave scheduled= at 0.")
         if key_frames and not self.strategy.supports_keys:
-            raise AnimegenError(f"layout={layout} does not read key frames in advance: leave key_frames= at 0.")
+            raise AnimegenError(f"decoding={decoding} does not read key frames in advance: leave key_frames= at 0.")
         self.p_keep, self.frame_dropout, self.end_dropout = p_keep, frame_dropout, end_dropout
         self.key_frames, self.scheduled, self.scheduled_steps = key_frames, scheduled, scheduled_steps
         self.code_embedding = nn.Embedding(codes, dim)

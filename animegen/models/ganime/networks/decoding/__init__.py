@@ -52,13 +52,13 @@ def make_strategy(name: str, options: Mapping[str, Any]) -> DecodingStrategy:
         AnimegenError: for an unknown name, and for an option that the strategy does not have.
     """
     if name not in STRATEGIES:
-        raise AnimegenError(f"layout={name} is unknown: use {', '.join(STRATEGIES)}.{did_you_mean(name, STRATEGIES)}")
+        raise AnimegenError(f"decoding={name} is unknown: use {', '.join(STRATEGIES)}.{did_you_mean(name, STRATEGIES)}")
     given = {key: value for key, value in options.items() if value is not None}
     known = [key for key in inspect.signature(STRATEGIES[name]).parameters if key not in ("args", "kwargs")]
     for key, value in given.items():
         if key not in known:
             raise AnimegenError(
-                f"layout={name} has no option {key}={value}; it has: {', '.join(known) or 'none'}."
+                f"decoding={name} has no option {key}={value}; it has: {', '.join(known) or 'none'}."
                 + did_you_mean(key, known)
             )
     return STRATEGIES[name](**given)

@@ -66,7 +66,7 @@ class WideResidual(nn.Module):
         return x + self.norm(self.project(self.separable(self.expand(x))))
 
 
-class SeedGenerator(nn.Module):
+class AnimeGANv1Wide(nn.Module):
     """AnimeGAN v1 with wide separable convolutions: 5,409,283 parameters.
 
     The project reduced the number of residual blocks to save memory. Since each depthwise convolution has four filters
