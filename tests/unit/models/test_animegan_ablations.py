@@ -196,7 +196,7 @@ def test_swapped_networks_and_models() -> None:
     assert model.discriminator is None
     assert "restoration" in model.objectives["generator"].terms
     assert isinstance(ablated("animegeneration").generator, AnimeGANv1Wide)
-    for name, factor in (("v3", 8), ("smol", 4)):
+    for name, factor in (("v3", 8), ("v1_wide_small", 4)):
         assert ablated(f"generator_{name}").generator.size_divisor == factor
 
 
