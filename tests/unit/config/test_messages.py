@@ -72,7 +72,7 @@ class Base(nn.Module):
         if depth < 1:
             raise AnimegenError("depth must be at least 1: give more.")
         if depth > 99:
-            raise RuntimeError("a defect")
+            raise KeyError("a defect")
 
 
 class Child(Base):
@@ -97,7 +97,7 @@ def node(**settings: object) -> dict:
         ({"_target_": "no.such.place"}, "it: there is no 'no.such.place' that _target_ names."),
         (node(depth=0), "depth must be at least 1: give more."),
         ({"_target_": f"{__name__}.Child", "width": node(depth=0)}, "depth must be at least 1: give more."),
-        ({"_target_": "torch.nn.Linear", "in_features": "x", "out_features": 1}, "it cannot be built"),
+        ({"_target_": "torch.nn.Linear", "in_features": "x", "out_features": 1}, "it.in_features=x is not valid"),
     ],
 )
 def test_building(config: dict, sentence: str) -> None:
