@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from animegen.cli.main import run
+from animegen.config.messages import refuse_empty
 from animegen.config.options import Options, help_text, read
 
 #: Options of a group that ``--help`` lists at most.
@@ -69,6 +70,7 @@ def composed_command(
                 if wants_help(words) and not (own_help and own_help(words)):
                     print(help_text(schema, _groups() if groups else ""))
                     return 0
+                refuse_empty(words)
                 return body(words)
 
             return run(job)

@@ -157,9 +157,18 @@ def literal_paths(name: str, words: Sequence[str], but: Sequence[str] = ()) -> l
         name: of the configuration.
         words: of the command line.
         but: keys that are left as they are.
+
+    Raises:
+        AnimegenError: for a path with ``${``. OmegaConf would resolve it, and no file of a run may hold it.
     """
     keys = [key for key in path_keys(name) if key not in but]
     pairs = [(word, *word.partition("=")[::2]) for word in words]
+    for word, key, value in pairs:
+        if key in path_keys(name) and "${" in value:
+            raise AnimegenError(
+                f"{word} holds '${{', as a variable of the shell does that is not replaced in single quotes: write the"
+                " path out, or rename the folder."
+            )
     return [
         f"{key}={quoted(value)}" if key in keys and value and value[0] not in "'\"" and value != "null" else word
         for word, key, value in pairs

@@ -21,11 +21,10 @@ def check_words(words: Sequence[str], options: Sequence[str]) -> None:
         words: overrides: ``key=value``, ``+key=value``, ``~key``.
         options: all options of the configuration groups, as ``group/option``.
     """
+    refuse_empty(words)
     for word in words:
         key, equals, value = word.partition("=")
-        if equals and not value and not word.startswith("~"):
-            raise AnimegenError(f"{key}= has no value: give one, or leave {key}= out.")
-        _refuse_null(key, value, options)
+        _refuse_no_option(key, value, options)
         if word.startswith("~") or (key.strip("+") and equals):
             continue
         meant = ["=".join(option.split("/", 1)) for option in options if option.endswith(f"/{word}")]
@@ -33,13 +32,31 @@ def check_words(words: Sequence[str], options: Sequence[str]) -> None:
         raise AnimegenError(f"'{word}' is not of the form key=value.{hint}")
 
 
-def _refuse_null(group: str, value: str, options: Sequence[str]) -> None:
-    """Raise if a configuration group is set to null, which Hydra does not accept."""
+def refuse_empty(words: Sequence[str]) -> None:
+    """Raise for an empty word, and for a key without a value.
+
+    Args:
+        words: of a command line.
+    """
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not word.strip():
+            raise AnimegenError("One of the words is empty: leave it out, or set the variable of the shell in it.")
+        if equals and not value.strip() and not word.startswith("~"):
+            raise AnimegenError(
+                f"{key}= has no value: give one, or leave {key}= out (perhaps a variable of the shell is not set)."
+            )
+
+
+def _refuse_no_option(group: str, value: str, options: Sequence[str]) -> None:
+    """Raise if a configuration group is set to null, a number or a truth value, which Hydra does not accept."""
     names = [option.removeprefix(f"{group}/") for option in options if option.startswith(f"{group}/")]
-    if value != "null" or not names:
+    if not names or not re.fullmatch(r"null|true|false|[-+]?[0-9.]+", value.strip(), re.IGNORECASE):
         return
     remedy = f"use {group}=none" if "none" in names else f"use one of {', '.join(names[:8])}"
-    raise AnimegenError(f"{group}=null is not valid, since {group} is a group of options: {remedy}, or leave it out.")
+    raise AnimegenError(
+        f"{group}={value} is not valid, since {group} is a group of options: {remedy}, or leave it out."
+    )
 
 
 def explain(error: BaseException, words: Sequence[str], known: Sequence[str], options: Sequence[str]) -> str:
@@ -58,7 +75,7 @@ def explain(error: BaseException, words: Sequence[str], known: Sequence[str], op
         lambda: _deleted(text, known),
         lambda: _key(text, words, known),
         lambda: _value(text),
-        lambda: _no_list(text),
+        lambda: _kind(text, words),
         lambda: _list(text),
         lambda: _exists(text),
         lambda: _interpolation(text, known),
@@ -149,9 +166,18 @@ def _value(text: str) -> Sentence:
     return None
 
 
-def _no_list(text: str) -> Sentence:
-    found = re.search(r"Error merging override (\w+)=(\S+) Invalid value assigned: \w+ is not a ListConfig", text)
-    return f"{found.group(1)} is a list: write {found.group(1)}=[{found.group(2)}]." if found else None
+def _kind(text: str, words: Sequence[str]) -> Sentence:
+    """Explain a value in the place of a list or a mapping, and null where there must be a value."""
+    found = re.search(r"full_key: (\S+)", text)
+    key = found.group(1) if found else "a value"
+    value = next((word.partition("=")[2] for word in reversed(words) if word.startswith(f"{key}=")), "...")
+    if "is not a ListConfig, list or tuple" in text:
+        return f"{key} is a list: write {key}=[{value}]."
+    if "is not Optional" in text:
+        return f"{key}=null is not possible: give {key} a value, or leave it out."
+    if re.search(r"Cannot (assign|convert) \S+ to Dict|is not a DictConfig", text):
+        return f"{key}={value} must be a mapping: {key}={{name: value}}."
+    return None
 
 
 def _list(text: str) -> Sentence:

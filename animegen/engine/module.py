@@ -95,6 +95,10 @@ class AnimeModule(ValidatedModule):
             raise AnimegenError(f"model.accumulate must be at least 1, got {accumulate}.")
         if gradient_norms < 0:
             raise AnimegenError(f"model.gradient_norms={gradient_norms} must be a number of steps, or 0 for never.")
+        for name, limit in clip.items() if isinstance(clip, Mapping) else [("", clip)]:
+            if limit is not None and not limit > 0:
+                key = f"model.clip.{name}" if name else "model.clip"
+                raise AnimegenError(f"{key}={limit} is no gradient norm: give a number above 0, or null for no limit.")
         self._accumulate = accumulate
         self._gradient_norms = gradient_norms
         self._clip = clip

@@ -103,13 +103,19 @@ class RunRecord(TypedDict, total=False):
     evaluation: Evaluation | None
 
 
+def has_record(folder: Path) -> bool:
+    """Tell whether a folder holds the record of a run, after undoing or finishing what a killed command has left."""
+    OutputFolder(folder).recover()
+    return (folder / RECORD).is_file()
+
+
 def is_run(folder: Path) -> bool:
     """Tell whether a folder holds a run: one with a checkpoint, or with an end. An attempt without either is none."""
-    if (folder / LAST).exists():
-        return True
-    if not (folder / RECORD).exists():
-        return False
-    return read_record(folder).get("status") in ("trained", "finished")
+    try:
+        ended = has_record(folder) and read_record(folder).get("status") in ("trained", "finished")
+    except AnimegenError:  # not a record, or damaged
+        ended = False
+    return ended or (folder / LAST).exists()
 
 
 def unwritable(folder: Path | str, error: OSError) -> AnimegenError:
@@ -151,7 +157,7 @@ def resolve_checkpoint(path: str, runs: str = "runs", what: str | None = None) -
 
 def files_of_runs(below: Path, name: str) -> list[Path]:
     """Return the files called ``name`` (such as ``run.json``) of all runs in a folder, but of none that is replaced."""
-    for path in below.rglob(f"{REPLACED}*"):
+    for path in list(below.rglob(f"{REPLACED}*")):
         OutputFolder(path.parent).recover()
     return [path for path in below.rglob(name) if not any(part.startswith(REPLACED) for part in path.parts)]
 

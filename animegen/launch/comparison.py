@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from animegen.config.studies import find_study, list_studies
+from animegen.engine.runs import has_record
 from animegen.errors import AnimegenError
 from animegen.files import exists_error
 from animegen.launch.study import RECORD, compose_study, read_study
@@ -62,7 +63,7 @@ def _of_study(options: CompareOptions) -> Comparison:
     rows: dict[str, list[RunFolder]] = {}
     for entry in record["runs"]:
         where = folder / entry["folder"]
-        there = (where / "run.json").is_file()
+        there = has_record(where)
         missing = {"status": "not run", "config": {"seed": entry["seed"]}}
         rows.setdefault(entry["row"], []).append(load_run(where) if there else RunFolder(where, missing))
     if options.record == "none" or not (study or options.record):

@@ -23,7 +23,7 @@ from animegen.config.mismatch import mismatch
 from animegen.config.plain import read_json, shown
 from animegen.config.schema import schema_keys
 from animegen.config.studies import find_study, study_roots
-from animegen.engine.runs import quoted, read_record
+from animegen.engine.runs import has_record, quoted, read_record
 from animegen.errors import AnimegenError, did_you_mean
 from animegen.launch import jobs
 from animegen.locks import locked
@@ -311,7 +311,7 @@ def missing_words(run: Run, overwrite: bool = False) -> tuple[str, ...] | None:
         AnimegenError: if its folder holds a run of another configuration, which nobody asked to replace.
     """
     output = f"output={_path(run.folder)}"
-    if overwrite or not (run.folder / "run.json").exists():
+    if overwrite or not has_record(run.folder):
         return (*run.words, output, *(["overwrite=true"] if overwrite else []))
     record = read_record(run.folder)
     if record.get("status") != "finished" and not can_resume(run.folder):

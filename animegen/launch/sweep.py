@@ -28,7 +28,7 @@ from animegen.config.compose import explain, register
 from animegen.config.mismatch import mismatch
 from animegen.config.plain import read_json
 from animegen.config.recorded import check_sweep
-from animegen.engine.runs import quoted, read_record, unquoted, unwritable
+from animegen.engine.runs import has_record, quoted, read_record, unquoted, unwritable
 from animegen.errors import AnimegenError, did_you_mean
 from animegen.launch import jobs
 from animegen.launch.study import can_resume
@@ -234,7 +234,7 @@ def sweep_job(config: DictConfig) -> float | None:
 def _missing(folder: Path, words: list[str]) -> list[str] | None:
     """Return the words of the run that finishes a job, or ``None`` if it has finished."""
     output = [*words, f"output={quoted(folder)}"]
-    if not (folder / "run.json").exists() or "overwrite=true" in words:
+    if not has_record(folder) or "overwrite=true" in words:
         return output
     record = read_record(folder)
     if record.get("status") == "finished":

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from animegen.errors import AnimegenError, did_you_mean
 from animegen.files import completed, existing_folder, io_error_message, read_bytes
+from animegen.outputs import STATE, OutputFolder
 
 #: Suffixes that :func:`list_images` looks for, all read by Pillow without further packages.
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jp2", ".avif")
@@ -205,7 +206,11 @@ def _upright(exif: bytes) -> bytes:
 
 
 def visible_files(folder: Path, recursive: bool = True) -> list[Path]:
-    """Return all visible files below a folder; a link that leads back to where we are is not followed again."""
+    """Return all visible files below a folder.
+
+    Folders inside that hold a run or an evaluation of animegen are left out, and so are the files that such a command
+    recorded as its own in ``folder`` itself. A link that leads back to a folder above is not followed again.
+    """
     files: list[Path] = []
     seen: set[str] = set()
 
@@ -218,10 +223,14 @@ def visible_files(folder: Path, recursive: bool = True) -> list[Path]:
             folders.clear()
             continue
         seen.add(real)
+        if folder != Path(place) and (STATE in names or "run.json" in names):
+            folders.clear()
+            continue
         # Sorted, so that of two links to one folder always the same one counts.
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX"))) if recursive else []
         files += [Path(place, name) for name in names if not name.startswith(".")]
-    return files
+    written = set(OutputFolder(folder).files())
+    return [file for file in files if file.relative_to(folder).as_posix() not in written] if written else files
 
 
 def _reason(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from animegen.engine.runs import read_record
+from animegen.engine.runs import RECORD, files_of_runs, has_record, read_record
 from animegen.errors import AnimegenError
 from animegen.files import existing_folder, real_path, user_path
 from animegen.reports.differences import CIRCUMSTANCES, differences
@@ -113,9 +113,9 @@ def find_runs(words: Sequence[str]) -> list[RunFolder]:
         else:
             paths = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
         folders = sorted(
-            file.parent
+            folder
             for start in paths
-            for file in ([start / "run.json"] if (start / "run.json").is_file() else start.rglob("run.json"))
+            for folder in ([start] if has_record(start) else [file.parent for file in files_of_runs(start, RECORD)])
         )
         if not folders:
             existing_folder(path)

@@ -81,6 +81,11 @@ class FilmWindows:
             )
         self._shots = self._side(shots)
 
+    @property
+    def files(self) -> list[Path]:
+        """The films."""
+        return self._films()
+
     def _films(self) -> list[Path]:
         if self.folder.is_file():
             return [self.folder]

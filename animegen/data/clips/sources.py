@@ -243,6 +243,11 @@ class TripletFolders:
         return self._clips
 
     @property
+    def files(self) -> list[Path]:
+        """The files of all clips."""
+        return [file for _, files in self.clips for file in files]
+
+    @property
     def skipped(self) -> int:
         """Number of broken files met so far (in this process)."""
         return len(self._broken)

@@ -137,6 +137,7 @@ class _Inspection:
         self.root, self.settings, self.report = root, settings, report
         self.resize = bool(settings.get("resize", False))
         self.size: tuple[int, int] | None = None
+        self.files: list[Path] = []
 
     def problem(self, text: str) -> None:
         self.report.problems.append(text)
@@ -166,7 +167,9 @@ class _Inspection:
         if self.report.problems:
             return None
         good = {n: drawing for n, drawing in drawings.items() if drawing is not None}
-        return KeyframeProject(photo, good, areas, guides, names=names, held=held)
+        project = KeyframeProject(photo, good, areas, guides, names=names, held=held)
+        project.files = self.files
+        return project
 
     def _clip(self) -> tuple[Any, list[str]]:
         """Return the frames and their names."""
@@ -192,9 +195,11 @@ class _Inspection:
                 self.problem(f"several frames are called '{name}': keep one.")
             first, last = self._range(len(files))
             files, names = files[first:last], names[first:last]
+            self.files += files
             for file in files:
                 self._look(file, "frame")
             return FrameFiles(files), names
+        self.files.append(place)
         frames = self._film(place)
         first, last = self._range(len(frames))
         self.size = (int(frames.shape[-2]), int(frames.shape[-1]))
@@ -273,6 +278,7 @@ class _Inspection:
                 self.problem(f"'{found[number].name}' and '{file.name}' are both the {what} of one frame: keep one.")
             else:
                 found[number] = file
+        self.files += found.values()
         return found
 
     def _drawing(self, file: Path, name: str) -> Tensor | None:

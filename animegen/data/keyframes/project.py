@@ -77,6 +77,8 @@ class KeyframeProject:
         self.photo, self.drawings, self.masks, self.guides = photo, dict(keys), dict(masks or {}), dict(guides or {})
         self.truth = truth
         self.names = list(names or (f"{n:06d}" for n in range(len(photo))))
+        #: The files that it was read from.
+        self.files: list[Path] = []
         #: The scene of the generated world that the clip shows, if it does: it knows the true motion.
         self.scene: Scene | None = None
         outside = [n for n in [*keys, *held] if not 0 <= n < len(photo)]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from torch import nn
 
+from animegen.cli import bench, evaluate, train
 from animegen.config.compose import compose_config
 from animegen.config.instantiate import build, finish
 from animegen.config.messages import no_key
@@ -44,6 +47,12 @@ TOY = ["model=toy"]
         (["=3"], "'=3' is not of the form key=value."),
         (["model={a:1"], "The command line cannot be read"),
         (["size.width=${nope}", "model=animegan/v2"], "model.discriminator.width refers to 'nope'"),
+        (["ablations=3"], "ablations=3 must be a mapping: ablations={name: value}."),
+        (["trainer=null"], "trainer=null is not valid, since trainer is a group of options: use one of cpu,"),
+        (
+            ["callbacks=1"],
+            "callbacks=1 is not valid, since callbacks is a group of options: use callbacks=none",
+        ),
         (["data=paired/folders"], "Missing on the command line: data.photos=... data.anime=..."),
     ],
 )
@@ -52,6 +61,28 @@ def test_composing(words: list[str], sentence: str) -> None:
         compose_config("train", words if any(w.startswith("model") for w in words) else [*TOY, *words])
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("command", [train.main, evaluate.main, bench.main])
+@pytest.mark.parametrize("word", ["output=", "resume=", "+model.clip= ", "study=", ""])
+def test_a_word_without_a_value_is_refused(
+    command: Callable[[list[str]], int], word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(["model=toy", word]) == 2
+    assert ("has no value" if word else "is empty") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("jobs=null", "jobs=null is not possible: give jobs a value"),
+        ("seeds=0", "seeds is a list: write seeds=[0]."),
+        ("variants=x", "must be a mapping: variants={name: value}."),
+    ],
+)
+def test_values_of_a_study(word: str, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train.main(["study=toy", "dry_run=true", word]) == 2
+    assert sentence in capsys.readouterr().err
 
 
 def test_siblings_come_before_what_is_written_alike() -> None:

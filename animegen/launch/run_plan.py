@@ -1,0 +1,140 @@
+"""What a training run is asked for, and what it is made of."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig
+
+from animegen.benchmarks.benchmark import Benchmark
+from animegen.config.compose import check_complete, plain, run_folder
+from animegen.engine import callbacks
+from animegen.engine.checkpoint import pick_device, read_checkpoint
+from animegen.engine.runs import RUN_FILES, quoted, read_record, resolve_checkpoint, resumed_step
+from animegen.errors import AnimegenError
+from animegen.launch.evaluation import SCORE_FILES
+from animegen.launch.trainer import check_length
+from animegen.outputs import OutputFolder
+from animegen.reports.sections import REPORT
+
+
+@dataclass(frozen=True)
+class Request:
+    """A run as it is asked for.
+
+    Attributes:
+        config: the composed configuration.
+        folder: of the run.
+        choices: the option of each configuration group.
+        overrides: words of the command line.
+    """
+
+    config: DictConfig
+    folder: Path
+    choices: dict[str, Any]
+    overrides: list[str]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request that was checked.
+
+    Attributes:
+        config: the configuration.
+        output: the folder of the run.
+        facts: what checkpoints and ``run.json`` say about the run: ``config``, ``choices``, ``overrides``.
+        checkpoint: the checkpoint to resume, if any.
+        in_place: the checkpoint lies in the folder of the run.
+        only_score: the run is trained, and only its evaluation is missing.
+        step: the train step of the checkpoint, else 0.
+    """
+
+    config: DictConfig
+    output: OutputFolder
+    facts: dict[str, Any]
+    checkpoint: Path | None
+    in_place: bool
+    only_score: bool
+    step: int
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the run."""
+        return self.output.path
+
+    def writes(self) -> list[str]:
+        """Return the patterns of the files that the commands of a run write, without those of its parts."""
+        files = [*RUN_FILES]
+        if self.config.evaluate:
+            files += SCORE_FILES
+        return [*files, REPORT] if self.config.report else files
+
+
+@dataclass
+class Parts:
+    """What a run is built of.
+
+    Attributes:
+        trainer: the trainer.
+        model: the model.
+        data: the data module.
+        record: the callback that writes ``run.json``.
+        benchmark: the benchmark that the configuration names, if any.
+        files: path -> size of the files that are trained on.
+    """
+
+    trainer: pl.Trainer
+    model: Any
+    data: Any
+    record: callbacks.RunRecord
+    benchmark: Benchmark | None
+    files: Mapping[str, int]
+
+    @property
+    def callbacks(self) -> list[pl.Callback]:
+        """The callbacks in the order in which they are called; more may be inserted."""
+        return self.trainer.callbacks  # type: ignore[attr-defined]
+
+    def writes(self) -> list[str]:
+        """Return the patterns of the files that the parts write into the run folder."""
+        parts = [*self.callbacks, *self.trainer.loggers, self.model]
+        files = [pattern for part in parts for pattern in getattr(part, "writes", ())]
+        profile = getattr(getattr(self.trainer, "profiler", None), "filename", None)
+        return [*files, f"fit-{profile}*"] if profile else files
+
+
+def validate(request: Request) -> Plan:
+    """Check a request; nothing is written."""
+    config, folder, overrides = request.config, request.folder, request.overrides
+    check_complete(config)
+    for key in ("train_steps", "val_every"):
+        if config[key] < 1:
+            raise AnimegenError(f"{key} must be at least 1, got {config[key]}.")
+    check_length(config)
+    if "TORCHELASTIC_RUN_ID" in os.environ and not (config.output or config.resume):
+        raise AnimegenError("torchrun starts several processes, which need one folder: set output=<shared folder>.")
+    pick_device(config.device.value)  # raises for a device that is missing
+    if config.init and not config.resume:  # 'last' will be another run tomorrow
+        config.init = str(resolve_checkpoint(config.init, config.runs))
+        overrides = [f"init={quoted(config.init)}" if word.startswith("init=") else word for word in overrides]
+    facts: dict[str, Any] = {"config": plain(config), "choices": request.choices, "overrides": overrides}
+    checkpoint = Path(config.resume) if config.resume else None
+    in_place = checkpoint is not None and run_folder(checkpoint).resolve() == folder.resolve()
+    only_score = checkpoint is not None and in_place and only_unscored(checkpoint, facts["config"])
+    step = resumed_step(checkpoint, facts["config"]) if checkpoint and not only_score else 0
+    return Plan(config, OutputFolder(folder), facts, checkpoint, in_place, only_score, step)
+
+
+def only_unscored(checkpoint: Path, config: dict[str, Any]) -> bool:
+    """Tell whether a run has trained all its steps, and was stopped before it was evaluated and marked as finished."""
+    last = run_folder(checkpoint) / "checkpoints" / "last.ckpt"
+    return (
+        read_record(run_folder(checkpoint), newest=True).get("status") != "finished"
+        and checkpoint.absolute() == last.absolute()
+        and read_checkpoint(checkpoint)["animegen"]["train_step"] == config["train_steps"]
+    )
