@@ -12,8 +12,8 @@ from torch import Tensor
 
 from animegen.errors import AnimegenError
 from animegen.media.images import scaled, to_float, to_uint8
+from animegen.nn.precision import inference
 from animegen.tasks.protocols import ClipGenerator, Sampling
-from animegen.tiling.receptive_field import inference
 
 
 class ClipDrawer:

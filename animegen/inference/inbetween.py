@@ -27,8 +27,8 @@ from animegen.media.video.frames import DEFAULT_RATE, RGB, Colour, FrameReader, 
 from animegen.media.video.opening import WRITTEN_SUFFIXES, create_video
 from animegen.media.video.sequences import SequenceReader
 from animegen.media.video.writer import VideoWriter
+from animegen.nn.precision import inference
 from animegen.tasks.protocols import Interpolator
-from animegen.tiling.receptive_field import inference
 
 #: Largest side that is computed in one piece with ``tile=auto``.
 AUTO_TILE = 1536

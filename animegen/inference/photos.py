@@ -40,11 +40,11 @@ def stylize_photos(
         try:
             photo = read_photo(job.source)
             photo = shrink(photo, max_side) if max_side else photo
-            drawing = replace(photo, pixels=stylist(photo.pixels))
+            photo = replace(photo, pixels=stylist(photo.pixels))  # the input is freed before the result is encoded
         except AnimegenError as error:
             summary.skipped.append(reason_for(job, error, skip_broken, "pictures"))
         else:
-            write_photo(job.target, drawing, overwrite)
+            write_photo(job.target, photo, overwrite)
             summary.done += 1
             summary.frames += 1
         progress()

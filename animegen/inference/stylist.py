@@ -1,31 +1,37 @@
-"""A model applied to one frame of any size, within the memory that there is."""
+"""A model applied to single images of any size, within the available memory."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from animegen.errors import AnimegenError
 from animegen.media.images import to_float, to_uint8
+from animegen.nn.precision import inference
 from animegen.tasks.protocols import Stylizer
-from animegen.tasks.stylize import pad_and_crop
-from animegen.tiling.receptive_field import inference
-from animegen.tiling.recorder import TilingError
-from animegen.tiling.tiles import tileable, tiled
+from animegen.tasks.stylize import padding
+from animegen.tiling.graph import TilingError
+from animegen.tiling.grid import Box, Grid
+from animegen.tiling.memory import available_memory, peak_memory
+from animegen.tiling.tiles import halo_of, run_tiles
 
 #: Largest side computed in one piece with ``tile=auto``. On a CPU small tiles are also the fastest: their maps
 #: stay in the cache, and the allocator hands out the same memory again instead of asking the system.
 AUTO_TILE = {"cpu": 256}
 AUTO_TILE_ELSEWHERE = 1024
 SMALLEST_TILE = 64
+#: Images of fewer pixels are computed in one piece without an estimate of the memory that it takes.
+ESTIMATED = 2**20
 
 
 class NoMemoryError(AnimegenError):
-    """A frame is too large for the memory of the device."""
+    """An image is too large for the memory of the device."""
 
 
 class _Network:
@@ -41,16 +47,18 @@ class _Network:
 
 
 class Stylist:
-    """Applies a model to photos, and to the frames of films one after the other.
+    """Applies a model to photos, and to the frames of videos one after the other.
+
+    In tiles, the memory that a photo takes beside its pixels does not grow with its size.
 
     Args:
         model: in eval mode, on ``device``.
         device: where to compute.
-        tile: largest side computed in one piece, 0 for any, ``None`` for the model's attribute ``tile``, or the
-            usual of the device. Models that remember earlier frames always compute in one piece.
+        tile: largest side computed in one piece, 0 for any, ``None`` for the model's attribute ``tile``, or the default
+            of the device. Models that remember earlier frames always compute in one piece.
         dtype: autocast type, ``None`` for full precision.
-        strength: 0 returns the photo, 1 the drawing, between them their linear blend.
-        note: is told in a sentence what else the user should know.
+        strength: 0 returns the photo, 1 the drawing, values between them their linear blend.
+        note: called with sentences for the user.
         style: what the model makes of the stills of a look (:class:`~animegen.tasks.protocols.Styled`); ``None`` is the
             model's own choice.
     """
@@ -83,11 +91,25 @@ class Stylist:
         Raises:
             NoMemoryError: if the memory does not suffice.
         """
-        photo = self._photo(pixels)
-        return self._pixels(photo, self._draw(photo))
+        while True:
+            canvas = _Canvas(pixels, self.model.size_divisor, self.device, self._order, self.strength)
+            tile = self._usable_tile(canvas)
+            if tile == 0:
+                self._check_memory(canvas)
+            try:
+                self._draw(canvas, tile)
+                return canvas.drawn
+            except (MemoryError, RuntimeError) as error:
+                if not _out_of_memory(error):
+                    raise
+                reason = " ".join(str(error).split())[:120]
+            # Only now, without the exception, are the tensors of the failed attempt gone.
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            self._take_smaller_tiles(tile or canvas.side, reason)
 
     def follow(self, pixels: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Stylise the next frame of a film, uint8 ``(3,H,W)`` to the same shape and type.
+        """Stylise the next frame of a video, uint8 ``(3,H,W)`` to the same shape and type.
 
         Args:
             pixels: the frame.
@@ -101,59 +123,74 @@ class Stylist:
         """
         if not self.remembers:
             return self(pixels), None
-        photo = self._photo(pixels)
-        after: list[Any] = []
-
-        def network(images: Tensor) -> Tensor:
-            drawn, new_state = self.model.stylize(images, state, self.style)
-            after.append(new_state)
-            return drawn
-
+        canvas = _Canvas(pixels, self.model.size_divisor, self.device, self._order, self.strength)
+        if state is None:
+            self._check_memory(canvas)
         try:
             with inference(self.device, self.dtype):
-                drawing = pad_and_crop(network, photo, self.model.size_divisor).to(photo.dtype)
+                drawing, state = self.model.stylize(canvas.read(canvas.box), state, self.style)
+            canvas.write(canvas.box, drawing)
         except (MemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
                 raise
             raise self._no_memory(" ".join(str(error).split())[:120]) from error
-        return self._pixels(photo, drawing), after[-1]
+        return canvas.drawn, state
 
     @cached_property
     def remembers(self) -> bool:
-        """Whether the model remembers earlier frames, found out by giving it a grey one."""
-        factor = self.model.size_divisor
-        side = -(-max(64, 2 * factor) // factor) * factor
+        """Whether the model remembers earlier frames, found out with a grey image."""
+        divisor = self.model.size_divisor
+        side = -(-max(64, 2 * divisor) // divisor) * divisor
         with inference(self.device, self.dtype):
             return self.model.stylize(torch.zeros(1, 3, side, side, device=self.device), None)[1] is not None
 
-    def _photo(self, pixels: Tensor) -> Tensor:
-        return to_float(pixels)[None].to(self.device).contiguous(memory_format=self._order)
+    def _draw(self, canvas: _Canvas, tile: int) -> None:
+        if tile == 0:
+            with inference(self.device, self.dtype):
+                canvas.write(canvas.box, self._network(canvas.read(canvas.box)))
+            return
+        halo = halo_of(self._network, 3, self.device, self.dtype)
+        grid = Grid(canvas.box.bottom, canvas.box.right, tile, halo, self._network.size_divisor)
+        run_tiles(self._network, grid, canvas.read, canvas.write, self.device, self.dtype)
 
-    def _pixels(self, photo: Tensor, drawing: Tensor) -> Tensor:
-        return to_uint8(torch.lerp(photo, drawing, self.strength)[0]).cpu().contiguous()
-
-    def _draw(self, photo: Tensor) -> Tensor:
-        """Run the model; when the memory does not suffice, again in smaller tiles."""
-        while True:
-            tile = self._usable_tile(photo)
-            try:
-                network = partial(tiled, self._network, tile=tile, dtype=self.dtype)
-                return pad_and_crop(network, photo, self._network.size_divisor)
-            except (MemoryError, RuntimeError) as error:
-                if not _out_of_memory(error):
-                    raise
-                reason = " ".join(str(error).split())[:120]
-            # Only now, without the exception, are the tensors of the failed attempt gone.
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
-            self._take_smaller_tiles(tile or max(photo.shape[-2:]), reason)
+    def _usable_tile(self, canvas: _Canvas) -> int:
+        """Return the side of the tiles, or 0 if the image is computed in one piece."""
+        if self.tile == 0 or canvas.side <= self.tile or self._whole_only:
+            return 0
+        try:
+            halo_of(self._network, 3, self.device, self.dtype)
+        except TilingError as reason:
+            self._whole_only = True
+            self.note(f"This model cannot be run in tiles, since {reason}; large images take more memory.")
+            return 0
+        return self.tile
 
     def _take_smaller_tiles(self, tile: int, reason: str) -> None:
         smaller = tile // 2
         if self._whole_only or smaller < SMALLEST_TILE:
             raise self._no_memory(reason)
         self.tile = smaller
-        self.note(f"The memory of {self.device} did not suffice; going on in tiles of {smaller} pixels.")
+        self.note(f"The memory of {self.device} did not suffice; continuing in tiles of {smaller} pixels.")
+
+    def _check_memory(self, canvas: _Canvas) -> None:
+        """Check that the main memory suffices for an image in one piece; systems end a process that takes too much.
+
+        Raises:
+            NoMemoryError: if it does not.
+        """
+        height, width = canvas.box.bottom, canvas.box.right
+        if self.device.type != "cpu" or height * width < ESTIMATED:
+            return
+        needed = peak_memory(self._network, (1, 3, height, width), self.device, self.dtype)
+        available = available_memory()
+        if needed is None or available is None or needed <= available:
+            return
+        side = math.floor(math.sqrt(0.7 * available / needed) * canvas.side / 100) * 100
+        tiles = "" if self._whole_only or self._network.tileable is False else " or a tile="
+        raise NoMemoryError(
+            f"{width}x{height} pixels in one piece need {needed / 1e9:.1f} GB of memory, and {available / 1e9:.1f} GB"
+            f" are available: set max_side={max(side, 100)} or smaller{tiles}"
+        )
 
     def _no_memory(self, reason: str) -> NoMemoryError:
         return NoMemoryError(
@@ -161,16 +198,57 @@ class Stylist:
             " or choose another device="
         )
 
-    def _usable_tile(self, photo: Tensor) -> int:
-        if self.tile == 0 or max(photo.shape[-2:]) <= self.tile or self._whole_only:
-            return 0
-        try:
-            tileable(self._network, photo.shape[1], self.device, self.dtype)
-        except TilingError as reason:
-            self._whole_only = True
-            self.note(f"This model cannot be run in tiles, since {reason}; large pictures take more memory.")
-            return 0
-        return self.tile
+
+class _Canvas:
+    """An image that is read and drawn in boxes; only its pixels, uint8, exist as a whole.
+
+    Boxes lie in the padded image, see :func:`~animegen.tasks.stylize.padding`.
+
+    Args:
+        pixels: uint8 ``(3,H,W)``.
+        divisor: by which the sides of the padded image are divisible.
+        device: of what is read.
+        order: memory format of what is read.
+        strength: share of the drawing; the rest is the photo.
+    """
+
+    def __init__(
+        self, pixels: Tensor, divisor: int, device: torch.device, order: torch.memory_format, strength: float
+    ) -> None:
+        self.pixels, self.device, self.order, self.strength = pixels, device, order, strength
+        height, width = pixels.shape[-2:]
+        right, bottom, mode = padding(height, width, divisor)
+        self.rows, self.columns = _padded(height, bottom, mode), _padded(width, right, mode)
+        self.box = Box(0, height + bottom, 0, width + right)
+        #: The result so far, uint8 ``(3,H,W)``.
+        self.drawn = torch.empty(height, width, 3, dtype=torch.uint8).permute(2, 0, 1)
+
+    @property
+    def side(self) -> int:
+        """The longer side of the padded image."""
+        return max(self.box.bottom, self.box.right)
+
+    def read(self, box: Box) -> Tensor:
+        """Return a part of the photo, (1,3,h,w) in [-1,1]."""
+        rows, columns = self.rows[box.top : box.bottom], self.columns[box.left : box.right]
+        top, left = int(rows.min()), int(columns.min())
+        pixels = self.pixels[:, top : int(rows.max()) + 1, left : int(columns.max()) + 1]
+        if pixels.shape[1:] != (len(rows), len(columns)):  # at a padded border
+            pixels = pixels[:, (rows - top)[:, None], columns - left]
+        return to_float(pixels[None].to(self.device)).contiguous(memory_format=self.order)
+
+    def write(self, box: Box, drawing: Tensor) -> None:
+        """Draw (1,3,h,w) in [-1,1], blended with the photo."""
+        if self.strength < 1:
+            drawing = torch.lerp(self.read(box), drawing.float(), self.strength)
+        target = self.drawn[:, box.top : box.bottom, box.left : box.right]
+        target.copy_(to_uint8(drawing[0, :, : target.shape[1], : target.shape[2]]))
+
+
+def _padded(length: int, pad: int, mode: str) -> Tensor:
+    """Return the positions in a side whose values the padded side has."""
+    positions = torch.arange(length, dtype=torch.float64)[None, None]
+    return F.pad(positions, (0, pad), mode=mode)[0, 0].long()
 
 
 def _out_of_memory(error: BaseException) -> bool:

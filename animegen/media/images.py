@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,9 @@ from animegen.outputs import STATE, OutputFolder
 #: Suffixes that :func:`list_images` looks for, all read by Pillow without further packages.
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jp2", ".avif")
 
+#: Pixels that are converted at once.
+STRIP_PIXELS = 2**20
+
 # Colour is kept at full resolution in JPEG: subsampling smears the saturated edges of drawings.
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = {"JPEG": {"subsampling": 0}, "WEBP": {"method": 4}}
 _LOSSY = ("JPEG", "WEBP", "AVIF")
@@ -29,39 +34,83 @@ _WITH_EXIF = ("JPEG", "WEBP", "AVIF", "PNG", "TIFF")
 
 
 def read_image(path: str | Path) -> Tensor:
-    """Read any picture that Pillow reads, as it is meant to be seen.
+    """Read any image that Pillow reads, upright.
 
-    EXIF rotation is applied; transparency is composited on white; 16-bit grey is scaled to 8 bit;
-    floating-point grey is taken as [0, 1]; of an animation the first frame is read. Colour
-    profiles are not applied: the numbers are taken as sRGB.
+    EXIF rotation is applied; transparency is composited on white; 16-bit grey is scaled to 8 bit; floating-point grey
+    is taken as [0, 1]; of an animation the first frame is read. Colour profiles are not applied: the numbers are taken
+    as sRGB.
 
     Returns:
         uint8 tensor ``(3, H, W)``, RGB.
 
     Raises:
-        AnimegenError: names a file that is missing, broken, truncated, no picture, or so big that
-            it looks like a decompression bomb (Pillow's limit, about 179 megapixels).
+        AnimegenError: names a file that is missing, broken, truncated, no image, or so large that it may be a
+            decompression bomb (Pillow's limit, about 179 megapixels).
     """
-    picture = open_image(path)
+    return load_image(path, convert=to_rgb).values.contiguous()
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The content of an image file.
+
+    Attributes:
+        values: uint8 ``(C, H, W)``, upright; a view of ``(H, W, C)``.
+        exif: EXIF block as stored, for :func:`write_image`; ``None`` if there is none.
+        profile: ICC profile.
+    """
+
+    values: Tensor
+    exif: bytes | None
+    profile: bytes | None
+
+
+def load_image(path: str | Path, convert: Callable[[Image.Image], Image.Image]) -> Loaded:
+    """Read an image file.
+
+    Peak memory is that of Pillow's image, at most 4 bytes per pixel, and that of the result.
+
+    Args:
+        path: of the file.
+        convert: applied to strips of the upright image; returns mode RGB or RGBA.
+
+    Raises:
+        AnimegenError: see :func:`read_image`.
+    """
+    image = open_image(path)
+    exif = _exif(image)
     try:
-        picture.load()
-        rgb = _to_rgb(ImageOps.exif_transpose(picture))
+        image.load()
+        profile = image.info.get("icc_profile")
+        ImageOps.exif_transpose(image, in_place=True)
+        width, height = image.size
+        rows = max(1, STRIP_PIXELS // width)
+        values: np.ndarray | None = None
+        for top in range(0, height, rows):
+            strip = np.asarray(convert(image.crop((0, top, width, min(top + rows, height)))))
+            if values is None:
+                values = np.empty((height, *strip.shape[1:]), np.uint8)
+            values[top : top + rows] = strip
     except AnimegenError:
         raise
     except Exception as error:  # Pillow's decoders raise nearly every kind of exception
         raise AnimegenError(
-            f"The picture '{path}' is broken or cut off ({_reason(error)}): replace or remove it."
+            f"The image '{path}' is broken or cut off ({_reason(error)}): replace or remove it."
         ) from error
-    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1).contiguous()
+    assert values is not None
+    return Loaded(torch.from_numpy(values).permute(2, 0, 1), exif, profile)
 
 
 def read_exif(path: str | Path) -> bytes | None:
-    """Return the EXIF block of a picture file for :func:`write_image`, or ``None`` if it has none."""
-    picture = open_image(path)
+    """Return the EXIF block of an image file for :func:`write_image`, or ``None`` if it has none."""
+    return _exif(open_image(path))
+
+
+def _exif(image: Image.Image) -> bytes | None:
     try:
-        exif = picture.getexif()
+        exif = image.getexif()
         return exif.tobytes() if len(exif) else None
-    except Exception:  # a broken EXIF block is no reason not to use the picture
+    except Exception:  # a broken EXIF block is no reason not to use the image
         return None
 
 
@@ -161,14 +210,14 @@ def open_image(path: str | Path) -> Image.Image:
         return Image.open(io.BytesIO(data), formats=image_formats())
     except Image.DecompressionBombError as error:
         raise AnimegenError(
-            f"The picture '{path}' claims so many pixels that it may be a decompression bomb ({error}): scale it down."
+            f"The image '{path}' claims so many pixels that it may be a decompression bomb ({error}): scale it down."
         ) from error
     except Exception as error:  # Pillow's plug-ins raise nearly every kind of exception
-        kind = "empty" if not data else "not a picture, whatever its name says, or broken at its very beginning"
+        kind = "empty" if not data else "not an image, whatever its name says, or broken at its very beginning"
         raise AnimegenError(f"The file '{path}' is {kind}: replace or remove it.") from error
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
+def to_rgb(picture: Image.Image) -> Image.Image:
     """Convert any mode of Pillow to RGB without clipping."""
     if picture.mode.startswith("I") or picture.mode == "F":
         return Image.fromarray(_deep_grey(np.asarray(picture))).convert("RGB")

@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 from torch import Tensor
 
 from animegen.errors import AnimegenError
 from animegen.files import completed, translate_io_errors
-from animegen.media.images import read_exif, read_image
+from animegen.media.images import load_image, to_rgb
 
 #: Suffixes that keep their format when a photo is written again; others become ``.png``.
 KEPT_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".avif")
@@ -44,11 +43,11 @@ _STORAGE_TAGS = (
 
 @dataclass(frozen=True)
 class Photo:
-    """A picture as it is meant to be seen, and what its file says about it.
+    """An upright image, and the metadata of its file.
 
     Attributes:
         pixels: uint8 ``(3,H,W)``, RGB, upright; white where ``alpha`` is 0.
-        alpha: uint8 ``(H,W)``, 0 is transparent; ``None`` for a picture without transparency.
+        alpha: uint8 ``(H,W)``, 0 is transparent; ``None`` for an image without transparency.
         exif: EXIF block as :func:`~animegen.media.images.read_exif` gives it.
         profile: ICC profile for RGB.
     """
@@ -63,22 +62,28 @@ def read_photo(path: str | Path) -> Photo:
     """Read a photo.
 
     Raises:
-        AnimegenError: names a file that is missing, broken, or no picture.
+        AnimegenError: names a file that is missing, broken, or no image.
     """
-    pixels = read_image(path)
-    with Image.open(path) as picture:
-        profile = picture.info.get("icc_profile")
-        alpha = None
-        if picture.has_transparency_data:
-            values = np.array(ImageOps.exif_transpose(picture).convert("RGBA"))
-            if values[..., 3].min() < 255:
-                straight = torch.from_numpy(values).permute(2, 0, 1)
-                alpha = straight[3].contiguous()
-                # The colours themselves, not mixed with a background; what nobody sees may hold anything.
-                pixels = torch.where(alpha > 0, straight[:3], 255).contiguous()
-    # A profile of grey or CMYK does not fit the RGB values that we have made of them.
-    keep = isinstance(profile, bytes) and profile[16:20] == b"RGB "
-    return Photo(pixels, alpha, read_exif(path), profile if keep else None)
+    loaded = load_image(path, _straight)
+    pixels, alpha = loaded.values, None
+    if len(pixels) == 4:
+        pixels, alpha = pixels[:3], pixels[3] if pixels[3].min() < 255 else None
+    # A profile of grey or CMYK does not fit the RGB values.
+    keep = isinstance(loaded.profile, bytes) and loaded.profile[16:20] == b"RGB "
+    return Photo(pixels, alpha, loaded.exif, loaded.profile if keep else None)
+
+
+def _straight(image: Image.Image) -> Image.Image:
+    """Convert any mode of Pillow to RGB, or to RGBA whose colours are not mixed with a background.
+
+    Invisible pixels, which may hold any colour, become white.
+    """
+    if not image.has_transparency_data:
+        return to_rgb(image)
+    image = image.convert("RGBA")
+    visible = image.getchannel("A").point(lambda value: 255 if value else 0)
+    white = Image.new("RGBA", image.size, (255, 255, 255, 0))
+    return Image.composite(image, white, visible)
 
 
 def write_photo(path: str | Path, photo: Photo, overwrite: bool = True) -> None:
@@ -110,7 +115,9 @@ def write_photo(path: str | Path, photo: Photo, overwrite: bool = True) -> None:
         if format_name in _WITH_ALPHA:
             picture.putalpha(alpha)
         else:
-            picture = Image.composite(picture, Image.new("RGB", picture.size, "white"), alpha)
+            opaque = Image.new("RGB", picture.size, "white")
+            opaque.paste(picture, mask=alpha)
+            picture = opaque
     # Pillow raises ValueError for sizes and modes that a format does not have.
     with (
         completed(path, overwrite=overwrite) as hidden,
@@ -137,12 +144,15 @@ def shrink(photo: Photo, max_side: int) -> Photo:
 
 
 def resize(pixels: Tensor, height: int, width: int) -> Tensor:
-    """Scale uint8 ``(C,H,W)`` to ``height`` and ``width``, bicubic and smoothed where it gets smaller."""
+    """Scale uint8 ``(C,H,W)`` to ``height`` and ``width``, bicubic and anti-aliased."""
     if tuple(pixels.shape[-2:]) == (height, width):
         return pixels
-    size = [height, width]
-    scaled = F.interpolate(pixels[None].float(), size=size, mode="bicubic", antialias=True, align_corners=False)
-    return scaled[0].round_().clamp_(0, 255).to(torch.uint8)
+    # Band by band: Pillow holds an RGB image in four bytes per pixel.
+    resized = torch.empty(len(pixels), height, width, dtype=torch.uint8)
+    for band, target in zip(pixels, resized, strict=True):
+        image = Image.fromarray(band.contiguous().numpy()).resize((width, height), Image.Resampling.BICUBIC)
+        target.copy_(torch.from_numpy(np.array(image)))
+    return resized
 
 
 def _upright(exif: bytes) -> bytes:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from animegen.nn.conv import SLOPE
-from animegen.nn.norm import InstanceNorm, statistics
+from animegen.nn.norm import InstanceNorm
 from animegen.nn.precision import at_least_float32
 
 _LARGEST_EXPONENT = 60.0
@@ -95,9 +95,7 @@ class ExternalAttention(nn.Module):
             products = at_least_float32(products)
             # Any constant per entry cancels; around the mean the exponentials stay within range, and if a wild network
             # leaves it nevertheless, the limit keeps them finite.
-            mean, _ = statistics(self.memory, products, (2, 3))
-            weights = torch.exp((products - mean).clamp_max(_LARGEST_EXPONENT))
-            average, _ = statistics(self.after, weights, (2, 3))
+            weights = torch.exp((products - products.mean((2, 3), keepdim=True)).clamp_max(_LARGEST_EXPONENT))
             # The sum over places is their number times the mean: that number cancels, too.
-            weights = weights / (average + 1e-9)
+            weights = weights / (weights.mean((2, 3), keepdim=True) + 1e-9)
             return weights / (weights.sum(1, keepdim=True) + 1e-9)

@@ -174,7 +174,7 @@ def bench_pairs(model: Any, config: DictConfig, device: torch.device) -> dict[st
     """Return ms for a pair of frames of 256x448, for each further frame between, and for the half-warp by DIS flow."""
     from animegen.benchmarks.inbetween import half_warp
     from animegen.media.video.flow import DISFlow
-    from animegen.tiling.receptive_field import inference
+    from animegen.nn.precision import inference
 
     frames = torch.rand(2, 1, 3, 256, 448, device=device) * 2 - 1
     t = torch.tensor([0.5], device=device)
@@ -197,7 +197,7 @@ def bench_pairs(model: Any, config: DictConfig, device: torch.device) -> dict[st
 
 def bench_streams(model: Any, config: DictConfig, device: torch.device) -> dict[str, float]:
     """Return by frame size how many frames per second of one film a model with a memory draws, and MiB of its state."""
-    from animegen.tiling.receptive_field import inference
+    from animegen.nn.precision import inference
 
     rows = {}
     model = model.to(device).eval()

@@ -91,17 +91,23 @@ class StyliseModule(AnimeModule):
             }
 
 
-def pad_and_crop(network: Callable[[Tensor], Tensor], images: Tensor, divisor: int) -> Tensor:
-    """Run a network on images of any size: pad them to multiples of ``divisor``, and crop the output.
+def padding(height: int, width: int, divisor: int) -> tuple[int, int, str]:
+    """Return how to pad an image for a network that needs sides divisible by ``divisor``, and at least twice it.
 
-    The right and bottom edges are padded by reflection (by replication if the images are too small), so that nothing
-    is scaled. Both sides become at least twice ``divisor``.
+    Returns:
+        pixels on the right, pixels at the bottom, and the mode of ``F.pad``: ``reflect``, or ``replicate`` for images
+        that are too small to reflect.
     """
-    height, width = images.shape[-2:]
     right, bottom = (max(-side % divisor, 2 * divisor - side) if divisor > 1 else 0 for side in (width, height))
+    return right, bottom, "reflect" if right < width and bottom < height else "replicate"
+
+
+def pad_and_crop(network: Callable[[Tensor], Tensor], images: Tensor, divisor: int) -> Tensor:
+    """Run a network on images of any size: pad them (:func:`padding`), and crop the output. Nothing is scaled."""
+    height, width = images.shape[-2:]
+    right, bottom, mode = padding(height, width, divisor)
     if right == 0 and bottom == 0:
         return network(images)
-    mode = "reflect" if right < width and bottom < height else "replicate"
     return network(F.pad(images, (0, right, 0, bottom), mode=mode))[..., :height, :width]
 
 

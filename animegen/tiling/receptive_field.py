@@ -1,169 +1,141 @@
-"""Measure how far the layers of a network look."""
+"""Measure the receptive field of a network."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from animegen.tiling.recorder import Tape, TilingError, record
+from animegen.nn.precision import inference
+from animegen.tiling.graph import Segment, TilingError, trace
 
 
-@dataclass(frozen=True)
-class Reach:
-    """How far a network looks, and what it does.
-
-    Attributes:
-        radius: largest distance in pixels of the input between a value and what it depends on,
-            counted from the last normalisation over the whole picture, or from the input.
-        tape: the network's steps, if they are the same for all picture sizes, else ``None``.
-        normalisations: number of normalisations over the whole picture in one forward pass.
-    """
-
-    radius: int
-    tape: Tape | None
-    normalisations: int
-
-
-def measure_reach(
+def receptive_field(
     network: Callable[[Tensor], Tensor],
     channels: int = 3,
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
-) -> Reach:
-    """Measure how far a network looks, by following not-a-numbers through it.
+) -> int:
+    """Return the largest distance in pixels between a value and what it depends on within one segment.
 
-    A block of NaN in the middle of a narrow strip spreads to everything that depends on it,
-    whatever the weights are. At each normalisation over the whole picture the spread is measured
-    and set back to the block, as tiled inference sets the halos right there. If a network does
-    not let that happen (it normalises a copy), the spread goes on and the result is larger.
+    A block of NaN in the middle of an image spreads to everything that depends on it, whatever the weights are.
+    Where a segment ends (:func:`~animegen.tiling.graph.trace`) the spread is measured and the feature maps are reset to
+    the block, as tiled inference replaces the halos there.
 
     Args:
-        network: maps ``(B,C,H,W)`` to the same H and W. Attribute ``size_divisor`` (default 1): H and W
-            must be multiples of it. Attribute ``tileable = False``: it looks at the whole picture.
+        network: maps ``(B,C,H,W)`` to the same H and W, which are multiples of its attribute ``size_divisor`` (default
+            1). Its attribute ``tileable`` is ``False`` if an output pixel depends on the whole image.
         channels: number of channels of its input.
         device: where the network is.
-        dtype: autocast type; the network may take other steps under autocast.
+        dtype: autocast type; the graph may differ under autocast.
 
     Raises:
-        TilingError: if the network looks at the whole picture, changes the size, or computes
-            with something that cannot be followed.
+        TilingError: if the network depends on the whole image otherwise than by means and variances, changes the size,
+            or cannot be traced.
     """
     if not getattr(network, "tileable", True):
-        raise TilingError("the network looks at the whole picture at once")
-    factor = getattr(network, "size_divisor", 1)
-    # Wide enough for the padding of layers at 1/factor of the resolution.
-    thickness = max(8 * factor, 32)
-    for length in (128, 512, 1024):
-        # Of different sizes, so that steps that depend on the size show.
-        strips = [
-            _Strip(factor, max(length // factor, 16) * factor, thickness, axis=2, batch=1),
-            _Strip(factor, (max(length // factor, 16) + 2) * factor, thickness + factor, axis=3, batch=2),
-        ]
-        tapes = [strip.follow(network, channels, torch.device(device), dtype) for strip in strips]
-        if all(strip.inside for strip in strips):
-            tape = tapes[0] if tapes[0] == tapes[1] else None
-            return Reach(max(strip.radius for strip in strips), tape, tapes[0].normalisations)
-    raise TilingError(f"the network looks further than {strips[0].length // 2} pixels, perhaps at the whole picture")
+        raise TilingError("an output pixel depends on the whole image")
+    divisor = getattr(network, "size_divisor", 1)
+    device = torch.device(device)
+    for length in (128, 384, 1024):
+        probe = _Probe(divisor, max(length // divisor, 16) * divisor)
+        probe.run(network, channels, device, dtype)
+        if probe.contained:
+            return probe.radius
+    raise TilingError(f"its receptive field exceeds {probe.length // 2} pixels or is the whole image")
 
 
-class _Strip:
-    """Measures the spread of NaN along one axis of a strip, from a block of ``factor`` pixels."""
+class _Probe:
+    """Measures the spread of NaN in a square image, from a block of ``size_divisor`` pixels in its middle."""
 
-    def __init__(self, factor: int, length: int, thickness: int, axis: int, batch: int) -> None:
-        self.factor, self.length, self.thickness, self.axis, self.batch = factor, length, thickness, axis, batch
-        self.start = length // 2 // factor * factor
+    def __init__(self, divisor: int, length: int) -> None:
+        self.divisor, self.length = divisor, length
+        self.start = length // 2 // divisor * divisor
         self.radius = 0
-        #: Whether the spread ended before the ends of the strip.
-        self.inside = True
+        #: Whether the spread ended before the borders of the image.
+        self.contained = True
 
-    def follow(
-        self,
-        network: Callable[[Tensor], Tensor],
-        channels: int,
-        device: torch.device,
-        dtype: torch.dtype | None,
-    ) -> Tape:
-        """Run the network on the strip."""
-        size = [self.batch, channels, self.thickness, self.thickness]
-        size[self.axis] = self.length
-        images = torch.zeros(size, device=device)
-        self.reset(images)
-        with inference(device, dtype), plain_convolutions():
-            tape, output = record(network, images, self.statistics)
-        if output.shape[-2:] != images.shape[-2:]:
-            raise TilingError(f"the network makes {tuple(output.shape)} of {tuple(images.shape)}")
-        if not output.isnan().any():
-            raise TilingError("how far the network looks cannot be measured")
-        self.measure(output)
-        return tape
+    def run(
+        self, network: Callable[[Tensor], Tensor], channels: int, device: torch.device, dtype: torch.dtype | None
+    ) -> None:
+        """Run the network on the image."""
+        images = torch.zeros(1, channels, self.length, self.length, device=device)
+        with inference(device, dtype):
+            segments = trace(network, images)
+        values: dict[Any, Any] = {segments[0].reads[0]: self.reset(images)}
+        with torch.no_grad(), _direct_convolutions():
+            for segment in segments:
+                self.step(segment, values)
+        result = values[segments[-1].result]
+        if result.shape[-2:] != images.shape[-2:]:
+            raise TilingError(f"it makes {tuple(result.shape)} of {tuple(images.shape)}")
+        if not result.isnan().any():
+            raise TilingError("its receptive field cannot be measured")
 
-    def statistics(self, x: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """Stand in for the statistics of a normalisation layer."""
-        self.measure(x)
-        # Any statistics do that one can divide by and that keep deep networks from overflowing: both make NaN, too.
-        variance = x.float().nan_to_num(0.0, 0.0, 0.0).square().mean(dims, keepdim=True).clamp_min(1.0)
-        self.reset(x)
-        return torch.ones_like(variance), variance
+    def step(self, segment: Segment, values: dict[Any, Any]) -> None:
+        """Run a segment; measure what it computes, and reset what later segments read."""
+        segment.prepare(values)
+        written, result = segment.run([values[node].clone() for node in segment.reads], values)
+        for x in (*written, result):
+            self.measure(x)
+        values.update(zip(segment.writes, map(self.reset, written), strict=True))
+        if segment.reduction is None:
+            values[segment.result] = result
+        else:
+            # Statistics of an image that keeps all values outside the spread finite; its own would be NaN.
+            clean = torch.ones_like(result)
+            if segment.reduction.groups is not None:
+                clean[..., ::2] = -1
+            total = segment.reduction.total()
+            total.add(segment.reduction.moments(clean))
+            values[segment.reduced] = total.result(result.dtype)
 
     def measure(self, x: Tensor) -> None:
-        """Take note of how far NaN has come in the map ``x``."""
-        stride = map_stride(self.length, x.shape[self.axis], self.factor)
-        others = [dim for dim in range(x.ndim) if dim != self.axis]
-        where = x.isnan().sum(others).nonzero().flatten()
-        if not len(where):
-            return
-        first, last = int(where[0]), int(where[-1])
-        if first == 0 or last == x.shape[self.axis] - 1:
-            self.inside = False
-        before = self.start - first * stride
-        after = (last + 1) * stride - (self.start + self.factor)
-        self.radius = max(self.radius, before, after)
+        """Update the radius by the extent of NaN in the map ``x``."""
+        for axis in (-2, -1):
+            stride = map_stride(self.length, x.shape[axis], self.divisor)
+            where = x.isnan().movedim(axis, 0).flatten(1).any(1).nonzero().flatten()
+            if not len(where):
+                return
+            first, last = int(where[0]), int(where[-1])
+            if first == 0 or last == x.shape[axis] - 1:
+                self.contained = False
+            before = self.start - first * stride
+            after = (last + 1) * stride - (self.start + self.divisor)
+            self.radius = max(self.radius, before, after)
 
-    def reset(self, x: Tensor) -> None:
-        """Set the map to zero, except for the block of NaN in the middle."""
-        stride = map_stride(self.length, x.shape[self.axis], self.factor)
-        x.zero_()
-        x.narrow(self.axis, self.start // stride, self.factor // stride).fill_(math.nan)
+    def reset(self, x: Tensor) -> Tensor:
+        """Return a map of zeros with the block of NaN in the middle."""
+        x = torch.zeros_like(x)
+        block = x
+        for axis in (-2, -1):
+            stride = map_stride(self.length, x.shape[axis], self.divisor)
+            block = block.narrow(axis, self.start // stride, self.divisor // stride)
+        block.fill_(math.nan)
+        return x
 
 
-def map_stride(pixels: int, length: int, factor: int) -> int:
-    """Return how many pixels one position of a map stands for, given its length for a side of so many pixels.
+def map_stride(pixels: int, length: int, divisor: int) -> int:
+    """Return the stride of a feature map: the pixels per position, given its length for a side of ``pixels``.
 
     Raises:
-        TilingError: if tiles would not fit together in the map.
+        TilingError: if the stride does not divide ``size_divisor``, so that tiles would not fit together in the map.
     """
     stride = max(pixels // length, 1)
-    if factor % stride or length * stride != pixels:
+    if divisor % stride or length * stride != pixels:
         raise TilingError(
-            f"the network normalises a map of {length} positions for {pixels} pixels, which is not that size divided by"
-            f" a divisor of its factor {factor}"
+            f"it has a map of {length} positions for {pixels} pixels, which is not that size divided by a divisor of"
+            f" its size_divisor {divisor}"
         )
     return stride
 
 
 @contextmanager
-def inference(device: torch.device, dtype: torch.dtype | None) -> Iterator[None]:
-    """Compute without gradients, and under autocast to ``dtype`` unless that is ``None``."""
-    with torch.no_grad(), torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+def _direct_convolutions() -> Iterator[None]:
+    """Disable cuDNN, whose convolutions may compute in blocks (Winograd, FFT): NaN would fill the blocks."""
+    with torch.backends.cudnn.flags(enabled=False):
         yield
-
-
-@contextmanager
-def plain_convolutions() -> Iterator[None]:
-    """Switch off libraries whose convolutions compute in blocks (Winograd, FFT): NaN would fill the blocks."""
-    # Any: to type checkers they are modules, whose switches they do not see.
-    libraries: list[Any] = [torch.backends.mkldnn, torch.backends.cudnn]
-    before = [library.enabled for library in libraries]
-    for library in libraries:
-        library.enabled = False
-    try:
-        yield
-    finally:
-        for library, enabled in zip(libraries, before, strict=True):
-            library.enabled = enabled

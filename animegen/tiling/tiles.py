@@ -1,43 +1,47 @@
-"""Run a convolutional network tile by tile with the result of the whole picture.
+"""Run a convolutional network tile by tile with the result of the whole image.
 
-Cutting a large picture into tiles saves memory, but normalisation layers that look at the whole
-picture (instance norm, layer norm) then see other statistics in every tile, and the tiles differ
-in tone. Here they do not: the network is recorded once as a list of steps, and all tiles walk
-through the list together. At each normalisation they
+Tiles save memory, but normalisation layers with statistics of the whole image (instance norm, layer norm) would see
+other statistics in every tile, and the tiles would differ in tone. Here the network is traced once and cut into
+segments at its means and variances over the whole image. One segment after the other is computed for all tiles:
 
-1. combine the sums over their core regions to the mean and variance of the whole picture, and
-2. copy what their neighbours computed into their halos, the margins around the cores.
+1. Each tile reads its windows of the feature maps, the core and a halo around it, and computes the segment.
+2. It stores the core of what later segments read, and the moments of what is reduced next.
+3. The moments of all tiles give the statistics of the whole image.
 
-Between two normalisations one tile computes after the other (on a CPU, one per core at a time), so
-the workspace (padded copies, wide intermediate maps) is that of few tiles. What waits is exactly
-what later steps need, and because of 2. the halo only has to cover the reach of the layers between
-two normalisations, some pixels, not the receptive field of the network.
+So the halo covers the receptive field of one segment, some pixels, not that of the network. Between segments only the
+feature maps that later segments read exist, in memory up to a limit and in a temporary file beyond it: the memory that
+a network takes does not grow with the image.
 
-At the borders of the picture the windows end exactly at the border, so the network's own padding
-happens where it does without tiles. At inner borders padding is wrong, and stays in the halo.
+Windows end at the borders of the image, where the network pads as it does without tiles. At other borders of a window
+padding is wrong, and stays within the halo.
 """
 
 from __future__ import annotations
 
 import math
+import shutil
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
-from animegen.nn.norm import mean_and_variance
-from animegen.tiling.receptive_field import Reach, inference, map_stride, measure_reach
-from animegen.tiling.recorder import Call, Slot, Statistics, Tape, TilingError, record
+from animegen.errors import AnimegenError
+from animegen.nn.precision import inference
+from animegen.tiling.graph import Segment, TilingError, trace
+from animegen.tiling.grid import Box, Grid
+from animegen.tiling.receptive_field import map_stride, receptive_field
+from animegen.tiling.storage import Budget, FeatureMap, explained, temporary_folder
 
 Network = Callable[[Tensor], Tensor]
 
+#: Bytes of feature maps kept in memory.
+MEMORY = 2**29
 #: Largest difference between tiled and untiled output on noise, for a network that is not chaotic.
 TOLERANCE = 1e-3
 
@@ -52,10 +56,10 @@ def tiled(
     """Return ``network(images)``, computed in tiles: the same up to rounding, in less memory.
 
     Args:
-        network: maps ``(B,C,H,W)`` to the same shape, in eval mode. Its attribute ``size_divisor``
-            (default 1) divides H and W. With ``tileable = False`` it always runs on whole pictures.
+        network: maps ``(B,C,H,W)`` to the same shape, in eval mode. Its attribute ``size_divisor`` (default 1) divides
+            H and W. With ``tileable = False`` it always runs on whole images.
         images: ``(B,C,H,W)``, on the network's device.
-        tile: largest side of a tile's core in pixels; 0, or at least the picture's size: no tiles.
+        tile: largest side of a tile's core in pixels; 0, or at least the image's size: no tiles.
         halo: margin around each core in pixels; ``None`` takes what the network needs.
         dtype: run under autocast to this type, e.g. ``torch.bfloat16``; ``None`` runs as it is.
 
@@ -63,264 +67,253 @@ def tiled(
         ``(B,C,H,W)`` of the type of ``images``, without gradient.
 
     Raises:
-        ValueError: if H or W is no multiple of ``factor``, or the network is in training mode.
+        ValueError: if H or W is not a multiple of ``size_divisor``, or the network is in training mode.
 
     Warns:
-        UserWarning: if the network cannot be tiled; then it ran on the whole picture.
+        UserWarning: if the network cannot be tiled; then it ran on the whole image.
     """
-    factor = getattr(network, "size_divisor", 1)
+    divisor = getattr(network, "size_divisor", 1)
     height, width = images.shape[-2:]
-    if height % factor or width % factor:
-        raise ValueError(f"the picture is {width}x{height} pixels, but the network needs multiples of {factor}")
+    if height % divisor or width % divisor:
+        raise ValueError(f"the image is {width}x{height} pixels, but the network needs multiples of {divisor}")
     if getattr(network, "training", False):
         raise ValueError("the network is in training mode; call eval() before running it in tiles")
     if tile > 0 and max(height, width) > tile:
         try:
-            reach = tileable(network, images.shape[1], images.device, dtype)
+            radius = halo_of(network, images.shape[1], images.device, dtype)
         except TilingError as reason:
-            warnings.warn(f"The picture is not cut into tiles: {reason}.", stacklevel=2)
+            warnings.warn(f"The image is not split into tiles: {reason}.", stacklevel=2)
         else:
-            margin = reach.radius if halo is None else halo
-            grid = _Grid.cut(height, width, tile, math.ceil(margin / factor) * factor, factor)
-            return _play(network, reach.tape, images, grid, dtype)
+            output = torch.empty_like(images)
+            grid = Grid(height, width, tile, radius if halo is None else halo, divisor)
+            run_tiles(network, grid, *_views(images, output, grid), images.device, dtype)
+            return output
     with inference(images.device, dtype):
         return network(images).to(images.dtype)
 
 
-def tileable(
+def _views(images: Tensor, output: Tensor, grid: Grid) -> tuple[Callable[[Box], Tensor], Callable[[Box, Tensor], None]]:
+    """Return functions that read windows of ``images`` and write cores to ``output``."""
+
+    def read(box: Box) -> Tensor:
+        return box.of(images, grid.image).clone()
+
+    def write(box: Box, x: Tensor) -> None:
+        box.of(output, grid.image).copy_(x)
+
+    return read, write
+
+
+def halo_of(
     network: Network,
     channels: int = 3,
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
-) -> Reach:
-    """Return how far a network looks, after a proof on a small picture that tiles give its result.
+) -> int:
+    """Return the halo that a network needs in pixels, after a test on a small image that tiles give its result.
 
-    The answer is remembered for as long as the network object lives; its weights may change in
-    place, but not be exchanged for others. Arguments as for :func:`~animegen.tiling.receptive_field.measure_reach`.
+    The answer is cached for the lifetime of the network object; its weights may change in place, but not be replaced.
+    Arguments as for :func:`~animegen.tiling.receptive_field.receptive_field`.
 
     Raises:
         TilingError: if it cannot run in tiles.
     """
     device = torch.device(device)
-    known = _known.setdefault(network, {})
+    known = _halos.setdefault(network, {})
     key = (channels, device.type, dtype)
     if key not in known:
         try:
-            known[key] = measure_reach(network, channels, device, dtype)
-            _prove(network, channels, device)
+            radius = receptive_field(network, channels, device, dtype)
+            if dtype is None:
+                _verify(network, radius, channels, device)
+            else:  # in full precision, where differences are not those of rounding
+                halo_of(network, channels, device)
+            known[key] = radius
         except TilingError as reason:
             known[key] = str(reason)
         except RuntimeError as error:
-            known[key] = f"the network fails on small pictures ({' '.join(str(error).split())[:120]})"
+            known[key] = f"it fails on small images ({' '.join(str(error).split())[:120]})"
     found = known[key]
     if isinstance(found, str):
         raise TilingError(found)
     return found
 
 
-_known: weakref.WeakKeyDictionary[Network, dict[tuple, Reach | str]] = weakref.WeakKeyDictionary()
+_halos: weakref.WeakKeyDictionary[Network, dict[tuple, int | str]] = weakref.WeakKeyDictionary()
 
 
-def _prove(network: Network, channels: int, device: torch.device) -> None:
-    """Compare both ways on noise; it tells on networks for which a pixel depends on its position.
+def _verify(network: Network, radius: int, channels: int, device: torch.device) -> None:
+    """Compare tiled and untiled output on noise; they differ if an output depends on its position in the image.
 
-    Some networks multiply the smallest difference. They are recognised by what a small change of
-    the input does to them.
+    Chaotic networks amplify the smallest difference; what a small change of the input does to them is the yardstick.
     """
-    reach = measure_reach(network, channels, device)
-    factor = getattr(network, "size_divisor", 1)
-    halo = math.ceil(reach.radius / factor) * factor
-    tile = max(16 * factor, 2 * halo, 64)
-    tile = math.ceil(tile / factor) * factor
+    divisor = getattr(network, "size_divisor", 1)
+    halo = math.ceil(radius / divisor) * divisor
+    tile = math.ceil(max(16 * divisor, 2 * halo, 64) / divisor) * divisor
     generator = torch.Generator().manual_seed(0)
-    size = (1, channels, max(math.ceil(64 / factor), 8) * factor, 2 * tile)
+    size = (1, channels, max(math.ceil(64 / divisor), 8) * divisor, 2 * tile)
     images = torch.rand(size, generator=generator) * 2 - 1
-    nearly = (images + 1e-5 * torch.randn(size, generator=generator)).to(device)
+    changed = (images + 1e-5 * torch.randn(size, generator=generator)).to(device)
     images = images.to(device)
-    grid = _Grid.cut(size[2], size[3], tile, halo, factor)
     with inference(device, None):
         whole = network(images)
-        sensitivity = float((network(nearly) - whole).abs().max())
-    difference = float((_play(network, reach.tape, images, grid, None) - whole).abs().max())
+        sensitivity = float((network(changed) - whole).abs().max())
+    grid, output = Grid(size[2], size[3], tile, halo, divisor), torch.empty_like(whole)
+    run_tiles(network, grid, *_views(images, output, grid), device)
+    difference = float((output - whole).abs().max())
     if not difference <= max(TOLERANCE, 10 * sensitivity):
         raise TilingError(
-            f"a pixel depends on its position or on the picture's size (tiles differ by {difference:.2g})"
+            f"an output pixel depends on its position or on the image's size (tiles differ by {difference:.2g})"
         )
 
 
-# --- geometry ----------------------------------------------------------------------------------------
+def run_tiles(
+    network: Network,
+    grid: Grid,
+    read: Callable[[Box], Tensor],
+    write: Callable[[Box, Tensor], None],
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Run a network in the tiles of a grid.
 
+    Args:
+        network: see :func:`tiled`; its halo (:func:`halo_of`) fits into that of the grid.
+        grid: the tiles.
+        read: returns a window of the image ``(B,C,h,w)`` that the caller does not use; called from several threads.
+        write: receives the network's output for a core ``(B,C,h,w)``; called from several threads.
+        device: where to compute.
+        dtype: autocast type, ``None`` for full precision.
 
-@dataclass(frozen=True)
-class _Box:
-    """A rectangle in pixels of the picture; ``bottom`` and ``right`` are exclusive."""
-
-    top: int
-    bottom: int
-    left: int
-    right: int
-
-    def __and__(self, other: _Box) -> _Box | None:
-        top, bottom = max(self.top, other.top), min(self.bottom, other.bottom)
-        left, right = max(self.left, other.left), min(self.right, other.right)
-        return _Box(top, bottom, left, right) if top < bottom and left < right else None
-
-    def of(self, x: Tensor, outer: _Box, stride: int = 1) -> Tensor:
-        """Return the part of ``x`` that this box covers; ``x`` covers ``outer`` at 1/stride of the resolution."""
-        rows = slice((self.top - outer.top) // stride, (self.bottom - outer.top) // stride)
-        columns = slice((self.left - outer.left) // stride, (self.right - outer.left) // stride)
-        return x[..., rows, columns]
-
-
-@dataclass(frozen=True)
-class _Grid:
-    """Cores, which partition the picture, and windows of one size around them; all borders divide by ``factor``."""
-
-    picture: _Box
-    cores: list[_Box]
-    windows: list[_Box]
-    factor: int
-    borrowed: list[tuple[int, int, _Box]]
-    """(tile, neighbour, box): the part of the tile's halo that lies in the neighbour's core."""
-
-    @classmethod
-    def cut(cls, height: int, width: int, tile: int, halo: int, factor: int) -> _Grid:
-        rows, columns = _cut(height, tile, halo, factor), _cut(width, tile, halo, factor)
-        cores = [_Box(*row, *column) for row, _ in rows for column, _ in columns]
-        windows = [_Box(*row, *column) for _, row in rows for _, column in columns]
-        borrowed = [
-            (i, j, box)
-            for i, window in enumerate(windows)
-            for j, core in enumerate(cores)
-            if i != j and (box := window & core) is not None
-        ]
-        return cls(_Box(0, height, 0, width), cores, windows, factor, borrowed)
-
-    def stride(self, x: Tensor) -> int:
-        """Return how many pixels one position of the map ``x`` of a window stands for."""
-        window = self.windows[0]
-        stride = map_stride(window.bottom - window.top, x.shape[-2], self.factor)
-        if stride != map_stride(window.right - window.left, x.shape[-1], self.factor):
-            raise TilingError("the network scales height and width differently")
-        return stride
-
-
-def _cut(length: int, tile: int, halo: int, factor: int) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-    """Cut a side into near-equal cores of at most ``tile`` pixels; return (core, window) for each.
-
-    All windows have one size, those at the ends reach further inside: tensors of one size are
-    easier on the memory allocator, and one recording fits them all.
+    Raises:
+        AnimegenError: if the feature maps need more space for temporary files than there is.
     """
-    units, largest = length // factor, max(tile // factor, 2)
-    count = math.ceil(units / largest)
-    cores = list(pairwise(units * i // count * factor for i in range(count + 1)))
-    size = min(max(end - start for start, end in cores) + 2 * halo, length)
-    starts = [min(max(start - halo, 0), length - size) for start, _ in cores]
-    return [(core, (start, start + size)) for core, start in zip(cores, starts, strict=True)]
+    segments = _segments(network, read(grid.windows[0]), device, dtype)
+    limit = _memory(device)
+    _require_space(segments, grid, limit)
+    budget = Budget(limit)
+    values: dict[fx.Node, Any] = {segments[0].reads[0]: _Image(grid, read)}
+    with _workers(device, len(grid.windows)) as for_all:
+        for number, segment in enumerate(segments):
+            segment.prepare(values)
+            values.update({node: FeatureMap(grid, *_layout(node, grid), budget) for node in segment.writes})
+            job = partial(_run_tile, segment, values, grid, write)
+            total = None if segment.reduction is None else segment.reduction.total()
+            for moments in for_all(job):
+                if total is not None:
+                    total.add(moments)
+            if total is not None and segment.reduced is not None:
+                values[segment.reduced] = total.result(segment.result.meta["val"].dtype)
+            for node in segment.reads:
+                if not _read_later(node, segments[number + 1 :]):
+                    values.pop(node).close()
 
 
-# --- all tiles walk through the steps together -----------------------------------------------------------
+def _run_tile(
+    segment: Segment, values: dict[fx.Node, Any], grid: Grid, write: Callable[[Box, Tensor], None], tile: int
+) -> Any:
+    """Compute a segment for one tile; return the moments of what is reduced next."""
+    written, result = segment.run((values[node].window(tile) for node in segment.reads), values)
+    for node, x in zip(segment.writes, written, strict=True):
+        values[node].write(tile, x)
+    core, window = grid.cores[tile], grid.windows[tile]
+    if segment.reduction is None:
+        return write(core, core.of(result, window))
+    return segment.reduction.moments(core.of(result, window, _layout(segment.result, grid)[1]))
 
-_Moments = tuple[int, Tensor, Tensor]
-"""Number of values, their mean, and the sum of their squared deviations from it."""
+
+class _Image:
+    """The network's input in place of a feature map: its windows are read from the caller again."""
+
+    def __init__(self, grid: Grid, read: Callable[[Box], Tensor]) -> None:
+        self.grid, self.read = grid, read
+
+    def window(self, tile: int) -> Tensor:
+        return self.read(self.grid.windows[tile])
+
+    def close(self) -> None:
+        """Do nothing; the caller owns the image."""
 
 
-def _play(network: Network, tape: Tape | None, images: Tensor, grid: _Grid, dtype: torch.dtype | None) -> Tensor:
-    output = torch.empty_like(images)
-    windows = [window.of(images, grid.picture) for window in grid.windows]
-    with inference(images.device, dtype), _crew(images.device, dtype, len(windows)) as for_all:
-        if tape is None:
-            # Its steps depend on the size: record them for the size of our windows.
-            tape, _ = record(network, windows[0], mean_and_variance)
-        steps = tape.steps
-        waiting: list[dict[Slot, Tensor]] = [{tape.input: window} for window in windows]
-        begin = 0
-        for end, step in enumerate(steps):
-            if isinstance(step, Statistics):
-                _meet(step, waiting, for_all(partial(_arrive, steps[begin:end], step, waiting, grid)), grid)
-                begin = end + 1
-        for_all(partial(_finish, steps[begin:], tape.output, waiting, grid, output))
-    return output
+def _segments(network: Network, images: Tensor, device: torch.device, dtype: torch.dtype | None) -> list[Segment]:
+    """Trace a network, or return the cached trace for images of this size."""
+    known = _traces.setdefault(network, {})
+    key = (images.shape, images.stride(), images.dtype, device, dtype)
+    if key not in known:
+        if len(known) == _TRACES:
+            known.clear()
+        with inference(device, dtype):
+            known[key] = trace(network, images)
+    return known[key]
+
+
+_traces: weakref.WeakKeyDictionary[Network, dict[tuple, list[Segment]]] = weakref.WeakKeyDictionary()
+#: Sizes of windows whose traces are kept; photos of a folder may differ in size, frames of a video do not.
+_TRACES = 8
+
+
+def _layout(node: fx.Node, grid: Grid) -> tuple[Tensor, int]:
+    """Return a window of a feature map without data, and the stride of the map in pixels."""
+    like, window = node.meta["val"], grid.windows[0]
+    stride = map_stride(window.bottom - window.top, like.shape[-2], grid.divisor)
+    if stride != map_stride(window.right - window.left, like.shape[-1], grid.divisor):
+        raise TilingError("it scales height and width differently")
+    return like, stride
+
+
+def _read_later(node: fx.Node, segments: list[Segment]) -> bool:
+    return any(node in segment.reads for segment in segments)
 
 
 @contextmanager
-def _crew(device: torch.device, dtype: torch.dtype | None, count: int) -> Iterator[Callable[[Callable], list]]:
-    """Give a function that calls ``job(i)`` for all ``count`` tiles and returns the results in order.
+def _workers(device: torch.device, count: int) -> Iterator[Callable[[Callable[[int], Any]], Iterator[Any]]]:
+    """Yield a function that calls ``job(i)`` for all ``count`` tiles and yields the results in order.
 
-    On a CPU every core takes one tile at a time. Sharing the single operations of a tile among
-    the cores, as torch does by itself, would make them wait for each other after each of the many
-    small operations. While the crew works, torch's number of threads is 1; afterwards as before.
+    On a CPU every core takes one tile at a time. Sharing the single operations of a tile among the cores, as torch
+    does, would synchronise them after each of the many small operations. Meanwhile torch's number of threads is 1.
     """
     threads = torch.get_num_threads()
     if device.type != "cpu" or threads == 1 or count == 1:
-        yield lambda job: [job(i) for i in range(count)]
+        with torch.no_grad():
+            yield lambda job: map(job, range(count))
         return
 
-    def alone(job: Callable[[int], object], i: int) -> object:
-        with inference(device, dtype):  # holds for the thread that enters it
-            return job(i)
+    def alone(job: Callable[[int], Any], tile: int) -> Any:
+        with torch.no_grad():  # holds for the thread that enters it
+            return job(tile)
 
     try:
         with ThreadPoolExecutor(min(threads, count), "tile", initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            yield lambda job: list(pool.map(partial(alone, job), range(count)))
+            yield lambda job: pool.map(partial(alone, job), range(count))
     finally:
         torch.set_num_threads(threads)
 
 
-def _arrive(
-    steps: list[Call | Statistics], step: Statistics, waiting: list[dict[Slot, Tensor]], grid: _Grid, i: int
-) -> _Moments:
-    """Bring tile ``i`` to a normalisation; return the moments of its core."""
-    _advance(steps, waiting[i])
-    x = waiting[i][step.x]
-    return _moments(grid.cores[i].of(x, grid.windows[i], grid.stride(x)), step.dims)
+def _memory(device: torch.device) -> int:
+    """Return how many bytes of feature maps stay in the memory of a device: :data:`MEMORY`, or half of what is free."""
+    return torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else MEMORY
 
 
-def _finish(
-    steps: list[Call | Statistics], result: Slot, waiting: list[dict[Slot, Tensor]], grid: _Grid, output: Tensor, i: int
-) -> None:
-    """Bring tile ``i`` to the end, and its core to its place in the output."""
-    _advance(steps, waiting[i])
-    core, window = grid.cores[i], grid.windows[i]
-    core.of(output, grid.picture).copy_(core.of(waiting[i][result], window))
-    waiting[i].clear()
+def _require_space(segments: list[Segment], grid: Grid, limit: int) -> None:
+    """Check that the feature maps beyond the limit fit into the folder for temporary files.
 
-
-def _advance(steps: list[Call | Statistics], values: dict[Slot, Tensor]) -> None:
-    for step in steps:
-        assert isinstance(step, Call)
-        step.run(values)
-
-
-def _meet(step: Statistics, waiting: list[dict[Slot, Tensor]], parts: list[_Moments], grid: _Grid) -> None:
-    """Give all tiles the statistics of the whole picture, and their halos what the neighbours computed."""
-    mean, variance = _combined(parts)
-    maps = [values[step.x] for values in waiting]
-    stride = grid.stride(maps[0])
-    for i, j, box in grid.borrowed:
-        box.of(maps[i], grid.windows[i], stride).copy_(box.of(maps[j], grid.windows[j], stride))
-    for values in waiting:
-        values[step.mean], values[step.variance] = mean, variance
-        for slot in step.frees:
-            values.pop(slot, None)
-
-
-def _moments(x: Tensor, dims: tuple[int, ...]) -> _Moments:
-    # Two passes: the difference of the mean square and the squared mean would cancel.
-    x = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-    mean = x.mean(dims, keepdim=True)
-    return x.numel() // mean.numel(), mean, (x - mean).square_().sum(dims, keepdim=True)
-
-
-def _combined(parts: list[_Moments]) -> tuple[Tensor, Tensor]:
-    """Return mean and biased variance of the union of the parts (Chan, Golub, LeVeque 1979), added up in float64."""
-    device, dtype = parts[0][1].device, parts[0][1].dtype
-    # MPS has no float64; the numbers are few, so the CPU can do it.
-    home = torch.device("cpu") if device.type == "mps" else device
-    total = sum(count for count, _, _ in parts)
-    share = torch.tensor([count / total for count, _, _ in parts], dtype=torch.float64, device=home)
-    means = torch.stack([mean for _, mean, _ in parts], -1).to(home).double()
-    inside = torch.stack([squares for _, _, squares in parts], -1).to(home).double().sum(-1) / total
-    mean = (share * means).sum(-1)
-    between = (share * (means - mean[..., None]).square()).sum(-1)
-    return mean.to(dtype).to(device), (inside + between).to(dtype).to(device)
+    Raises:
+        AnimegenError: if they do not.
+    """
+    window = grid.windows[0]
+    windows = (grid.image.bottom * grid.image.right) / ((window.bottom - window.top) * (window.right - window.left))
+    live: set[fx.Node] = set()
+    largest = 0.0
+    for number, segment in enumerate(segments):
+        live.update(segment.writes)
+        largest = max(largest, windows * sum(node.meta["val"].nbytes for node in live))
+        live = {node for node in live if _read_later(node, segments[number + 1 :])}
+    folder = temporary_folder()
+    with explained():
+        free = shutil.disk_usage(folder).free
+    if largest - limit > free:
+        raise AnimegenError(
+            f"{grid.image.right}x{grid.image.bottom} pixels need {(largest - limit) / 1e9:.1f} GB of temporary files,"
+            f" and '{folder}' has {free / 1e9:.1f} GB left: set max_side= to scale the image down, or the environment"
+            " variable TMPDIR to a folder with more space"
+        )

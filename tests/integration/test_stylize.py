@@ -148,7 +148,7 @@ def test_a_broken_photo_is_skipped_named_and_counted(
     text = capsys.readouterr().out
     assert "1 done, 1 skipped" in text
     assert text.count("broken.png") == 1
-    assert "skipped: The picture" in text
+    assert "skipped: The image" in text
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.png"]
 
 
@@ -242,7 +242,7 @@ def test_want_of_memory_leads_to_smaller_tiles(
     values = photo(tmp_path / "in.png", 200, 300)
     model.largest = 200 * 200
     assert run(f"input={tmp_path / 'in.png'}", f"output={tmp_path / 'out.png'}", "tile=0") == 0
-    assert "did not suffice; going on in tiles of 150 pixels" in capsys.readouterr().err
+    assert "did not suffice; continuing in tiles of 150 pixels" in capsys.readouterr().err
     assert (read_image(tmp_path / "out.png").int() - expected(model, values).int()).abs().max() <= 1
 
 

@@ -320,5 +320,5 @@ def test_a_fatal_file_is_one_sentence_with_workers_too(tmp_path: Path, num_worke
     view = StillView(ImageFolder(tmp_path, on_error="fail"), size=24)
     with pytest.raises(AnimegenError) as caught:
         next(iter(AnimeDataModule(view, num_workers=num_workers, batch_size=2).train_dataloader()))
-    assert str(caught.value).startswith(f"The file '{tmp_path}/2.png' is not a picture")
+    assert str(caught.value).startswith(f"The file '{tmp_path}/2.png' is not an image")
     assert "\n" not in str(caught.value)

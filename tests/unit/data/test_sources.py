@@ -98,7 +98,7 @@ def test_broken_files_are_replaced_named_once_and_counted(tmp_path: Path, caplog
 def test_broken_files_are_fatal_on_request(tmp_path: Path) -> None:
     source = ImageFolder(fill(tmp_path, 3, broken=(1,)), on_error="fail")
     assert int(source.image(0)[0, 0, 0]) == 0
-    with pytest.raises(AnimegenError, match=r"1\.png' is not a picture"):
+    with pytest.raises(AnimegenError, match=r"1\.png' is not an image"):
         source.image(1)
 
 

@@ -165,7 +165,7 @@ def test_broken_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         with pytest.raises(AnimegenError, match=rf"cut\.{suffix}.*replace or remove it"):
             read_image(tmp_path / f"cut.{suffix}")
     (tmp_path / "text.jpg").write_text("not a picture")
-    with pytest.raises(AnimegenError, match=r"text\.jpg' is not a picture"):
+    with pytest.raises(AnimegenError, match=r"text\.jpg' is not an image"):
         read_image(tmp_path / "text.jpg")
     (tmp_path / "empty.png").touch()
     with pytest.raises(AnimegenError, match=r"empty\.png' is empty"):

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from animegen.nn.attention import ExternalAttention, SelfAttention
-from animegen.nn.norm import shared_statistics
+from animegen.tiling.tiles import tiled
 
 
 def parameters(network):
@@ -93,16 +93,11 @@ def test_shares_are_full_precision_under_autocast(dtype):
     torch.testing.assert_close(shares.sum(1), torch.ones(1, 4, 4))
 
 
-def test_external_attention_asks_for_all_that_is_global():
-    layer, asked = ExternalAttention(8), []
-
-    def provider(module, x, dims):
-        asked.append(module)
-        return x.mean(dims, keepdim=True), x.var(dims, correction=0, keepdim=True)
-
-    x = torch.randn(1, 8, 4, 4)
+def test_external_attention_in_tiles():
+    layer = ExternalAttention(8).eval()
+    x = torch.randn(1, 8, 40, 72, generator=torch.Generator().manual_seed(0)) * torch.linspace(0.1, 1, 72)
     with torch.no_grad():
-        expected = layer(x)
-        with shared_statistics(provider):
-            torch.testing.assert_close(layer(x), expected)
-    assert asked == [layer.memory, layer.after, layer.norm]
+        whole = layer(x)
+        parts = torch.cat([layer(part) for part in x.split(36, -1)], -1)
+    torch.testing.assert_close(tiled(layer, x, 32), whole, atol=1e-5, rtol=1e-4)
+    assert (parts - whole).abs().max() > 0.1

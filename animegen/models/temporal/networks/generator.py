@@ -51,8 +51,6 @@ class TemporalGenerator(nn.Module):
     """
 
     size_divisor = 8
-    #: The memory holds whole frames.
-    tileable = False
     #: Exported files stylise single images in the default style.
     exported = (
         *("encoder", "memory", "adain", "attention", "fusion", "decoder"),
@@ -100,6 +98,11 @@ class TemporalGenerator(nn.Module):
         for block in self.modules():
             if isinstance(block, AdaptiveResBlock):
                 nn.init.zeros_(block.second.weight)
+
+    @property
+    def tileable(self) -> bool:
+        """Whether an image without a past may be computed in tiles; self-attention reads the whole image."""
+        return self.attention is None
 
     @property
     def needs_flow(self) -> bool:

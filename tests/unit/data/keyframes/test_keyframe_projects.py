@@ -125,7 +125,7 @@ def test_a_picture_that_claims_to_be_huge_is_told(tmp_path: Path, capsys: pytest
     data[18:26] = (100_000).to_bytes(4, "little") * 2  # width and height
     (tmp_path / "some_train" / "input" / "1.bmp").write_bytes(data)
     assert run_verb(prepare.main, f"import={tmp_path / 'some_train'}", f"output={tmp_path / 'project'}") == 1
-    assert "the frame '1.bmp' cannot be read: The picture" in capsys.readouterr().out
+    assert "the frame '1.bmp' cannot be read: The image" in capsys.readouterr().out
 
 
 def test_pictures_are_measured_as_they_are_seen(tmp_path: Path) -> None:

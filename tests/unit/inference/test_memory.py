@@ -1,0 +1,121 @@
+"""Peak memory grows by the pixels of an image, uint8, and by nothing else."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from animegen.inference import stylist as stylist_module
+from animegen.inference.stylist import NoMemoryError, Stylist
+from animegen.tiling import tiles
+from animegen.tiling.memory import peak_memory
+
+_SCRIPT = """
+import json, resource, sys
+from pathlib import Path
+import torch
+from PIL import ExifTags, Image
+from torch import nn
+from animegen.inference.photos import stylize_photos
+from animegen.inference.stylist import Stylist
+from animegen.inference.summary import Summary
+from animegen.inference.targets import Job
+from animegen.nn.norm import InstanceNorm
+from animegen.tiling import tiles
+
+class Model(nn.Sequential):
+    size_divisor = 4
+    def stylize(self, frames, state=None, style=None):
+        return self(frames), state
+
+tiles.MEMORY = 2**24
+torch.set_num_threads(1)
+folder = Path(sys.argv[1])
+model = Model(nn.Conv2d(3, 8, 3, padding=1), InstanceNorm(8), nn.Conv2d(8, 3, 3, padding=1)).eval()
+stylist = Stylist(model.requires_grad_(False), tile=128)
+
+def draw(width, height):
+    image = Image.linear_gradient("L").resize((width, height)).convert("RGB")
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    image.save(folder / "turned.jpg", exif=exif)
+    image.putalpha(Image.linear_gradient("L").resize((width, height)))
+    image.save(folder / "clear.png", compress_level=1)
+    for name, max_side in (("turned.jpg", None), ("clear.png", None), ("turned.jpg", 500)):
+        summary = Summary()
+        stylize_photos([Job(folder / name, folder / ("out_" + name))], stylist, summary, max_side, overwrite=True)
+        assert summary.done == 1
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+print(json.dumps([draw(1201, 1003), draw(3601, 2503)]))
+"""
+
+
+def test_memory_grows_by_the_pixels_of_a_photo(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _SCRIPT, str(tmp_path)], capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    small, large = json.loads(done.stdout.splitlines()[-1])
+    pixels = 3601 * 2503 - 1201 * 1003
+    # Input and output have 3 or 4 bytes per pixel each, and so has Pillow's copy; the feature map has 32.
+    assert large - small < 16 * pixels + 50e6
+
+
+class Whole(nn.Module):
+    """A model that depends on the whole image."""
+
+    size_divisor = 4
+    tileable = False
+
+    def stylize(self, frames: Tensor, state: object = None, style: object = None) -> tuple[Tensor, object]:
+        wide = frames.repeat(1, 8, 1, 1)
+        return wide.cumsum(-1)[:, :3].clamp(-1, 1), state
+
+
+def test_peak_memory_by_hand() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(8, 4, 1), nn.ReLU())
+    with torch.no_grad():
+        needed = peak_memory(network, (1, 3, 100, 200), torch.device("cpu"))
+    # Input and first map exist beside the second one.
+    assert needed == 4 * 100 * 200 * (3 + 8 + 4)
+    assert peak_memory(lambda x: x * x.max().item(), (1, 3, 8, 8), torch.device("cpu")) is None
+
+
+def test_an_image_that_does_not_fit_is_refused_before_anything_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stylist_module, "ESTIMATED", 2**10)
+    monkeypatch.setattr(stylist_module, "available_memory", lambda: 10**7)
+    notes: list[str] = []
+    stylist = Stylist(Whole().eval(), note=notes.append)
+    pixels = torch.zeros(3, 300, 400, dtype=torch.uint8)
+    with pytest.raises(
+        NoMemoryError, match=r"400x300 pixels in one piece need \d+\.\d GB of memory, and .*max_side=[12]00 or smaller$"
+    ):
+        stylist(pixels)
+    assert stylist(pixels[:, :100, :100]).shape == (3, 100, 100)
+    monkeypatch.setattr(stylist_module, "available_memory", lambda: 10**8)
+    assert stylist(pixels).shape == pixels.shape
+
+
+def test_temporary_files_that_do_not_fit_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Model(nn.Sequential):
+        size_divisor = 1
+
+        def stylize(self, frames: Tensor, state: object = None, style: object = None) -> tuple[Tensor, object]:
+            return self(frames), state
+
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tiles, "MEMORY", 0)
+    monkeypatch.setattr(tiles.shutil, "disk_usage", lambda folder: SimpleNamespace(free=10**6))
+    stylist = Stylist(Model(nn.Conv2d(3, 8, 3, padding=1), nn.GroupNorm(1, 8), nn.Conv2d(8, 3, 1)).eval(), tile=64)
+    with pytest.raises(tiles.AnimegenError, match=r"400x300 pixels need 0\.0 GB of temporary files.*max_side=.*TMPDIR"):
+        stylist(torch.zeros(3, 300, 400, dtype=torch.uint8))
+    assert stylist(torch.zeros(3, 100, 100, dtype=torch.uint8)).shape == (3, 100, 100)
+    assert list(tmp_path.iterdir()) == []
