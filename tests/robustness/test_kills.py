@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from animegen.engine.checkpoint import read_checkpoint
+from animegen.engine.runs import read_record
 from animegen.media.images import write_image
 from animegen.media.video.reader import VideoReader
+from animegen.outputs import OutputFolder
 from animegen.toonworld import Scene
 from tests.robustness.support import kill_again_and_again
 from tests.support import assert_same_state, tiny, train
@@ -50,6 +52,41 @@ def test_training(kills: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
         shutil.rmtree(folder)
 
     told = kill_again_and_again("animegen.cli.train", words, kills, tmp_path / "log", killed, finished)
+    with capsys.disabled():
+        print(f"\n{told}")
+
+
+@pytest.mark.parametrize("kills", KILLS)
+def test_overwriting(kills: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    steps = ("experiment=toy/quickstart", "train_steps=6", "callbacks.checkpoints.every=2", "logger=csv")
+    folder = tmp_path / "run"
+    expected = {seed: read_checkpoint(train(*steps, f"seed={seed}", output=tmp_path / f"{seed}")) for seed in (1, 2)}
+    train(*steps, "seed=1", output=folder)
+    wanted = 2
+
+    def killed() -> None:
+        OutputFolder(folder).recover()
+        state = read_checkpoint(folder / "checkpoints" / "last.ckpt")
+        seed = state["animegen"]["config"]["seed"]
+        assert read_record(folder)["config"]["seed"] == seed  # all of the old run, or the new one with a checkpoint
+        assert (folder / "metrics.csv").is_file()
+        if seed != wanted:
+            assert read_record(folder)["status"] == "finished"
+            assert_same_state(expected[seed], state)
+
+    def finished() -> None:
+        nonlocal wanted
+        assert_same_state(expected[wanted], read_checkpoint(folder))
+        wanted = 3 - wanted
+
+    told = kill_again_and_again(
+        "animegen.cli.train",
+        lambda: [*tiny(*steps, f"seed={wanted}"), f"output={folder}", "overwrite=true"],
+        kills,
+        tmp_path / "log",
+        killed,
+        finished,
+    )
     with capsys.disabled():
         print(f"\n{told}")
 
