@@ -100,4 +100,4 @@ def test_two_machines_train_as_one(tmp_path: Path) -> None:
 def test_torchrun_needs_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
     done = command("train", *tiny(*TOY), cwd=tmp_path)
-    assert "name it, output=<shared folder>" in sentence(done.stderr, done.returncode)
+    assert "set output=<shared folder>" in sentence(done.stderr, done.returncode)
