@@ -270,7 +270,7 @@ def test_an_image_starts_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *words: started.append(words))
     text = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n(a) print\n%%EOF\n"
     (tmp_path / "a.png").write_text(text)
-    with pytest.raises(AnimegenError, match="not a picture"):
+    with pytest.raises(AnimegenError, match="not an image"):
         read_image(tmp_path / "a.png")
     assert started == []
 
