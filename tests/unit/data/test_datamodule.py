@@ -217,7 +217,8 @@ def test_processes_share_out_the_global_batch(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.start_processes(_rank, (str(tmp_path), port), nprocs=2, start_method="fork")
+    # Spawned: a process that is forked after autograd has run cannot use it.
+    mp.start_processes(_rank, (str(tmp_path), port), nprocs=2, start_method="spawn")
     ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     alone = fit(make(batch_size=4), 3, start=1)
     assert [a + b for a, b in zip(ranks[0][0], ranks[1][0], strict=True)] == alone.seen
