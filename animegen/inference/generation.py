@@ -62,11 +62,14 @@ class ClipDrawer:
         self.notes, self._calls = [], 0
         height, width = keys[0].shape[1:]
         small = self._fitting(height, width)
-        given = [to_float(key.to(self.device)).expand(self.samples, -1, -1, -1) for key in keys]
+        result = torch.empty(self.samples, (len(keys) - 1) * (frames - 1) + 1, 3, height, width, dtype=torch.uint8)
         try:
             with inference(self.device, self.dtype):
-                clip = self._chain([scaled(key, small) for key in given], frames - 1)
-                clip = scaled(clip.flatten(0, 1), (height, width)).unflatten(0, clip.shape[:2])
+                given = [scaled(to_float(key[None].to(self.device)), small) for key in keys]
+                clip = self._chain([key.expand(self.samples, -1, -1, -1) for key in given], frames - 1)
+                # One frame at a time: the float values of a whole clip in its full size are four times as large.
+                for target, frame in zip(result.flatten(0, 1), clip.flatten(0, 1), strict=True):
+                    target.copy_(to_uint8(scaled(frame[None], (height, width))[0]))
         except torch.OutOfMemoryError as error:
             raise AnimegenError(
                 f"The memory of the device is too small for {self.samples} clips of {width}x{height}: use fewer"
@@ -74,7 +77,6 @@ class ClipDrawer:
             ) from error
         if not clip.isfinite().all():
             raise AnimegenError("The model draws no picture (NaN): use another checkpoint, or precision=fp32.")
-        result = to_uint8(clip.float().clamp(-1, 1)).cpu()
         for number, key in enumerate(keys):
             result[:, number * (frames - 1)] = key.cpu()
         return result

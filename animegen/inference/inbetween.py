@@ -20,7 +20,7 @@ from animegen.inference.pair_tiles import TiledPair
 from animegen.inference.partial import Finished, Partial, begun
 from animegen.inference.timegrid import Between, Grid, between_frames
 from animegen.inference.videos import assemble, identity
-from animegen.media.images import read_image, to_float, to_uint8
+from animegen.media.images import read_image, to_uint8
 from animegen.media.video.cadence import rhythm, same_drawing
 from animegen.media.video.encoding import CONTAINERS, LOSSLESS, Encoding
 from animegen.media.video.frames import DEFAULT_RATE, RGB, Colour, FrameReader, FrameWriter, Original, VideoInfo
@@ -126,27 +126,18 @@ class Inbetweener:
             torch.cuda.empty_cache()
         if image is None:
             self.held += 1
-            return None
-        if not image.isfinite().all():
-            raise AnimegenError("The model draws no picture (NaN): use another checkpoint, or precision=fp32.")
-        self.drawn += 1
-        return (to_uint8(image[0]) if first.refine is None else image[0].float()).cpu()
+        else:
+            self.drawn += 1
+        return image
 
     def _draw(self, first: Original, last: Original, t: float) -> Tensor | None:
         with inference(self.device, self.dtype):
             if self._pair is None or self._pair[0] is not first or self._pair[1] is not last:
                 self._encoded = None  # before the next pair takes its place in memory
                 if self._match is None or self._match(first.pixels, last.pixels) >= self.least:
-                    frames = [self._values(frame) for frame in (first, last)]
-                    self._encoded = TiledPair(self.model, frames[0], frames[1], self.tile)
+                    self._encoded = TiledPair(self.model, first, last, self.tile, self.device)
                 self._pair = first, last
             return None if self._encoded is None else self._encoded.at(t)
-
-    def _values(self, frame: Original) -> Tensor:
-        """Return a frame for the model, (1,3,H,W); those of eight bits travel to the device as such."""
-        if frame.refine is None:
-            return to_float(frame.pixels[None].to(self.device))
-        return frame.values[None].to(self.device)
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,12 @@ class StylizeOptions(CheckpointOptions, ComputeOptions, PrecisionOptions, Encodi
     )
     style_weights: list[float] | None = option(None, "weight of each style image; null: equal", minimum=0)
     tile: int | Literal["auto"] = option(
-        "auto", "largest side that is computed in one piece; 0: no tiles", minimum=64, maximum=LARGEST_SIDE, also=(0,)
+        "auto",
+        "largest side computed in one piece; 0: no tiles. In tiles, the memory beside the image itself (8 bits per"
+        " colour, read and written) does not grow with its size. Not for models that need the whole image",
+        minimum=64,
+        maximum=LARGEST_SIDE,
+        also=(0,),
     )
     max_side: int | None = option(None, "scale larger images down to this side", minimum=1, maximum=LARGEST_SIDE)
     format: ImageFormat = option(ImageFormat.keep, "of images")
@@ -140,7 +145,12 @@ class InterpolateOptions(CheckpointOptions, ComputeOptions, PrecisionOptions, En
         0.0, "pairs of which a smaller share matches are not interpolated, such as 0.5", minimum=0, maximum=1
     )
     tile: int | Literal["auto"] = option(
-        "auto", "largest side that is computed in one piece; 0: no tiles", minimum=128, maximum=LARGEST_SIDE, also=(0,)
+        "auto",
+        "largest side computed in one piece; 0: no tiles. In tiles, the memory beside the frames themselves grows with"
+        " one row of tiles only",
+        minimum=128,
+        maximum=LARGEST_SIDE,
+        also=(0,),
     )
     selfcheck: bool = option(False, "leave out every other drawing, draw it, and compare; writes nothing")
     samples: int = option(24, "drawings that selfcheck compares at most", minimum=1, maximum=100_000)

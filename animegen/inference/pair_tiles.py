@@ -1,4 +1,4 @@
-"""Pairs of frames in overlapping tiles, for frames that are too large for the memory in one piece."""
+"""Pairs of frames in overlapping tiles, for frames that do not fit into memory in one piece."""
 
 from __future__ import annotations
 
@@ -8,66 +8,89 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from animegen.errors import AnimegenError
+from animegen.media.images import to_float, to_uint8
+from animegen.media.video.frames import Original
 from animegen.tasks.protocols import Interpolator
 
-#: Part of a tile that it shares with its neighbour. Things may move by about this far from frame to frame: what leaves
-#: a tile is not seen by it.
+#: Share of a tile that overlaps each neighbour. A motion within a tile can be about that long.
 OVERLAP = 0.25
+#: Encoded tiles kept for further frames of the same pair. The others are encoded again for each frame.
+KEPT = 8
 
 
 class TiledPair:
-    """A pair of frames, encoded tile by tile; the frames between are blended of the tiles by raised cosines.
+    """A pair of frames, interpolated tile by tile and blended with raised cosines.
+
+    Beside the frames, the memory for :data:`KEPT` encoded tiles and for one row of tiles is needed.
 
     Args:
-        model: draws each tile.
-        first: (1,3,H,W) in [-1,1].
-        last: the same.
+        model: interpolates each tile.
+        first: the frame at t = 0.
+        last: the frame at t = 1, of the same size.
         tile: side of the tiles in pixels; 0: one piece.
+        device: of the model.
     """
 
-    def __init__(self, model: Interpolator, first: Tensor, last: Tensor, tile: int) -> None:
-        self.model, self.shape, self.like = model, first.shape, first
-        height, width = first.shape[-2:]
-        rows = _places(height, tile)
-        columns = _places(width, tile)
-        self.boxes = [(top, bottom, left, right) for top, bottom in rows for left, right in columns]
-        self.encoded: list[Any] = [
-            model.encode_pair(*(frame[..., top:bottom, left:right].contiguous() for frame in (first, last)))
-            for top, bottom, left, right in self.boxes
-        ]
+    def __init__(self, model: Interpolator, first: Original, last: Original, tile: int, device: torch.device) -> None:
+        self.model, self.pair, self.device = model, (first, last), device
+        self.deep = first.refine is not None
+        self.height, self.width = first.pixels.shape[1:]
+        self.rows, self.columns = (_tiles(side, tile, device) for side in (self.height, self.width))
+        self._kept: dict[tuple[int, int], Any] = {}
 
     def at(self, t: float) -> Tensor:
-        """Return the frame at time t, (1,3,H,W)."""
-        time = torch.tensor([t], device=self.like.device)
-        if len(self.boxes) == 1:
-            return self.model.synthesize(self.encoded[0], time)
-        total = torch.zeros(self.shape, device=self.like.device)
-        weights = torch.zeros(1, 1, *self.shape[-2:], device=self.like.device)
-        for (top, bottom, left, right), encoded in zip(self.boxes, self.encoded, strict=True):
-            weight = _window(bottom - top, top > 0, bottom < self.shape[-2], self.like.device)[:, None] * _window(
-                right - left, left > 0, right < self.shape[-1], self.like.device
-            )
-            total[..., top:bottom, left:right] += weight * self.model.synthesize(encoded, time).float()
-            weights[..., top:bottom, left:right] += weight
-        return total / weights
+        """Return the frame at time t on the CPU, ``(3,H,W)``: uint8, or float in [-1,1] for more than eight bits.
+
+        Raises:
+            AnimegenError: if the model returns values that are not finite.
+        """
+        frame = torch.empty(3, self.height, self.width, dtype=torch.float32 if self.deep else torch.uint8)
+        tile_height = self.rows[0][1]
+        band = torch.zeros(3, tile_height, self.width, device=self.device)
+        for number, (top, bottom, falloff) in enumerate(self.rows):
+            for left, right, weights in self.columns:
+                tile = self._tile(top, bottom, left, right, t)
+                band[..., left:right] += tile * (falloff[:, None] * weights)
+            # The rows above the next tiles are complete.
+            done = (self.rows[number + 1][0] if number + 1 < len(self.rows) else self.height) - top
+            frame[:, top : top + done] = band[:, :done] if self.deep else to_uint8(band[:, :done])
+            band = band.roll(-done, 1)
+            band[:, tile_height - done :] = 0
+        return frame
+
+    def _tile(self, top: int, bottom: int, left: int, right: int, t: float) -> Tensor:
+        encoded = self._kept.get((top, left))
+        if encoded is None:
+            encoded = self.model.encode_pair(*(self._crop(frame, top, bottom, left, right) for frame in self.pair))
+            if len(self._kept) < KEPT:
+                self._kept[top, left] = encoded
+        tile = self.model.synthesize(encoded, torch.tensor([t], device=self.device))[0].float()
+        if not tile.isfinite().all():
+            raise AnimegenError("The model returns NaN or infinity: use another checkpoint, or precision=fp32.")
+        return tile
+
+    def _crop(self, frame: Original, top: int, bottom: int, left: int, right: int) -> Tensor:
+        """Return a part of a frame for the model; eight bits per colour travel to the device as such."""
+        values = (frame.values if self.deep else frame.pixels)[None, :, top:bottom, left:right].to(self.device)
+        return (values if self.deep else to_float(values)).contiguous()
 
 
-def _places(length: int, tile: int) -> list[tuple[int, int]]:
-    """Return where tiles begin and end, evenly spread, each sharing at least `OVERLAP` of it with the next."""
+def _tiles(length: int, tile: int, device: torch.device) -> list[tuple[int, int, Tensor]]:
+    """Return start, end and blend weights of the tiles along a side; the weights of each position sum to 1.
+
+    The tiles are evenly spread; each shares at least `OVERLAP` of it with the next.
+    """
     if tile == 0 or length <= tile:
-        return [(0, length)]
+        return [(0, length, torch.ones(length, device=device))]
     count = 1 + math.ceil((length - tile) / (tile * (1 - OVERLAP)))
     starts = [round((length - tile) * n / (count - 1)) for n in range(count)]
-    return [(start, start + tile) for start in starts]
-
-
-def _window(length: int, rises: bool, falls: bool, device: torch.device) -> Tensor:
-    """Return the weights of a tile along one side: from nearly 0 at an edge with a neighbour to 1."""
-    ramp = max(1, round(length * OVERLAP))
-    slope = 0.5 - 0.5 * torch.cos(math.pi * (torch.arange(ramp, device=device) + 0.5) / ramp)
-    window = torch.ones(length, device=device)
-    if rises:
-        window[:ramp] = slope
-    if falls:
-        window[length - ramp :] = torch.minimum(window[length - ramp :], slope.flip(0))
-    return window
+    ramp = max(1, round(tile * OVERLAP))
+    rise = torch.ones(tile)
+    rise[:ramp] = 0.5 - 0.5 * torch.cos(math.pi * (torch.arange(ramp) + 0.5) / ramp)
+    windows, total = torch.ones(count, tile), torch.zeros(length)
+    windows[1:] *= rise
+    windows[:-1] *= rise.flip(0)
+    for start, window in zip(starts, windows, strict=True):
+        total[start : start + tile] += window
+    return [(s, s + tile, (w / total[s : s + tile]).to(device)) for s, w in zip(starts, windows, strict=True)]

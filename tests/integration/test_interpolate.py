@@ -15,7 +15,7 @@ from animegen.cli import interpolate as verb
 from animegen.inference import inbetween
 from animegen.inference.confidence import Confidence
 from animegen.inference.inbetween import same_drawing
-from animegen.inference.pair_tiles import TiledPair
+from animegen.inference.pair_tiles import KEPT, TiledPair
 from animegen.inference.selfcheck import SelfCheckBenchmark, left_out
 from animegen.inference.timegrid import Grid
 from animegen.media.images import read_image, write_image
@@ -258,8 +258,25 @@ def test_tiles_give_the_same_frame_as_one_piece(size: tuple[int, int]) -> None:
     gap = (whole.int() - tiled.int()).abs()
     assert gap.float().mean() < 0.02
     assert gap.max() <= 2
-    pair = TiledPair(Local(), torch.ones(1, 3, *size), torch.ones(1, 3, *size), 128)
-    assert torch.allclose(pair.at(0.5), torch.ones(1, 3, *size), atol=1e-6)
+    white = Original(torch.empty(3, *size, dtype=torch.uint8), refine=lambda: torch.ones(3, *size))
+    pair = TiledPair(Local(), white, white, 128, torch.device("cpu"))
+    assert torch.allclose(pair.at(0.5), torch.ones(3, *size), atol=1e-6)
+
+
+def test_only_a_few_encoded_tiles_are_kept() -> None:
+    class Counts(Local):
+        calls = 0
+
+        def encode_pair(self, first: torch.Tensor, last: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            self.calls += 1
+            return first, last
+
+    model, first, last = Counts(), Original(noise(1, 300, 500)), Original(noise(2, 300, 500))
+    pair = TiledPair(model, first, last, 128, torch.device("cpu"))
+    tiles = len(pair.rows) * len(pair.columns)
+    frames = [pair.at(0.5) for _ in range(3)]
+    assert model.calls == tiles + 2 * (tiles - KEPT) > 2 * KEPT
+    assert torch.equal(frames[0], frames[2])
 
 
 def test_selfcheck_scores_the_drawings_that_it_leaves_out(

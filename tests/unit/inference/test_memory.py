@@ -17,10 +17,7 @@ from animegen.inference.stylist import NoMemoryError, Stylist
 from animegen.tiling import tiles
 from animegen.tiling.memory import peak_memory
 
-_SCRIPT = """
-import json, resource, sys
-from pathlib import Path
-import torch
+_PHOTOS = """
 from PIL import ExifTags, Image
 from torch import nn
 from animegen.inference.photos import stylize_photos
@@ -36,8 +33,6 @@ class Model(nn.Sequential):
         return self(frames), state
 
 tiles.MEMORY = 2**24
-torch.set_num_threads(1)
-folder = Path(sys.argv[1])
 model = Model(nn.Conv2d(3, 8, 3, padding=1), InstanceNorm(8), nn.Conv2d(8, 3, 3, padding=1)).eval()
 stylist = Stylist(model.requires_grad_(False), tile=128)
 
@@ -52,20 +47,48 @@ def draw(width, height):
         summary = Summary()
         stylize_photos([Job(folder / name, folder / ("out_" + name))], stylist, summary, max_side, overwrite=True)
         assert summary.done == 1
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+"""
+_PAIRS = """
+from animegen.inference.inbetween import Inbetweener
+from animegen.media.video.frames import Original
 
-print(json.dumps([draw(1201, 1003), draw(3601, 2503)]))
+class Model:
+    def encode_pair(self, first, last):
+        return torch.cat([first, last, first, last], 1)
+    def synthesize(self, encoded, t):
+        return encoded[:, :3] * t + encoded[:, 3:6] * (1 - t)
+
+interpolate = Inbetweener(Model(), tile=128)
+
+def draw(width, height):
+    first, last = (Original(torch.randint(256, (3, height, width), dtype=torch.uint8)) for _ in range(2))
+    for t in (0.3, 0.6):
+        assert interpolate(first, last, t).shape == first.pixels.shape
+"""
+_SCRIPT = """
+import json, resource, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+folder = Path(sys.argv[1])
+{draw}
+peaks = []
+for size in ((1201, 1003), (3601, 2503)):
+    draw(*size)
+    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+print(json.dumps(peaks))
 """
 
 
-def test_memory_grows_by_the_pixels_of_a_photo(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", _SCRIPT, str(tmp_path)], capture_output=True, text=True, check=False, timeout=300
-    )
+# Photos: input and output have 3 or 4 bytes per pixel each, and so has Pillow's copy; the feature map has 32.
+# Pairs: three images of 3 bytes per pixel, and the inputs of the call before; the encoded pair has 48.
+@pytest.mark.parametrize("draw", [_PHOTOS, _PAIRS], ids=["photos", "pairs"])
+def test_memory_grows_by_the_pixels_of_an_image(draw: str, tmp_path: Path) -> None:
+    script = [sys.executable, "-c", _SCRIPT.format(draw=draw), str(tmp_path)]
+    done = subprocess.run(script, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     small, large = json.loads(done.stdout.splitlines()[-1])
     pixels = 3601 * 2503 - 1201 * 1003
-    # Input and output have 3 or 4 bytes per pixel each, and so has Pillow's copy; the feature map has 32.
     assert large - small < 16 * pixels + 50e6
 
 
