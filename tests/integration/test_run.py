@@ -56,7 +56,9 @@ def record(folder: Path) -> dict[str, Any]:
 
 
 def test_a_run_folder_tells_everything(tmp_path: Path) -> None:
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     folder = train(*TOY, "train_steps=4", "val_every=2", "evaluate=true", "logger=csv", output=tmp_path / "run")
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
     assert {name for name in visible(folder) if not name.startswith("events")} == {
         *("run.json", "config", "checkpoints", "previews", "metrics.csv", "hparams.yaml"),
         *("scores.json", "table.md", "strip.png", "samples"),

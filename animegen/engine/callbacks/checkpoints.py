@@ -148,14 +148,14 @@ class StopOnSignal(pl.Callback):
             callback.save(trainer, module)
         raise KeyboardInterrupt
 
-    def teardown(self, trainer: pl.Trainer, module: AnimeModule, stage: str) -> None:
-        """Stop listening."""
+    def on_train_end(self, trainer: pl.Trainer, module: AnimeModule) -> None:
+        """Restore the handlers of Lightning, before it restores those of the process."""
         while self._before:
             signal.signal(*self._before.popitem())
 
     def on_exception(self, trainer: pl.Trainer, module: AnimeModule, exception: BaseException) -> None:
-        """Stop listening."""
-        self.teardown(trainer, module, "fit")
+        """Restore the handlers of Lightning, before it restores those of the process."""
+        self.on_train_end(trainer, module)
 
 
 def validation_follows(trainer: pl.Trainer, module: AnimeModule) -> bool:
