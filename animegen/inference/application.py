@@ -60,15 +60,12 @@ def load_applied(options: Applies, protocols: tuple[type, ...], ability: str) ->
     return Applied(model, checkpoint, device, dtype)
 
 
-def choose_encoding(
-    options: EncodingOptions, targets: Iterable[Path], segments: bool = True, deep: bool = False
-) -> Encoding:
+def choose_encoding(options: EncodingOptions, targets: Iterable[Path], deep: bool = False) -> Encoding:
     """Return how to encode videos, after the encoder was tried on each kind of file that will be written.
 
     Args:
         options: of the command.
         targets: of the command; only videos count.
-        segments: whether the parts of a video are stored as files of their own first.
         deep: whether the source has more than eight bits per colour.
 
     Raises:
@@ -78,6 +75,4 @@ def choose_encoding(
     encoding = Encoding(options.codec, options.crf, options.preset, pix_fmt)
     for suffix in {target.suffix.lower() for target in targets} & set(CONTAINERS):
         check_encoding(encoding, Path(f"x{suffix}"))
-        if segments:
-            check_encoding(encoding, Path("x.mp4"))
     return encoding

@@ -22,7 +22,8 @@ from animegen.inference.timegrid import Between, Grid, between_frames
 from animegen.inference.videos import assemble, identity
 from animegen.media.images import read_image, to_uint8
 from animegen.media.video.cadence import rhythm, same_drawing
-from animegen.media.video.encoding import CONTAINERS, LOSSLESS, Encoding
+from animegen.media.video.copies import Copies
+from animegen.media.video.encoding import CONTAINERS, LOSSLESS, Encoding, segment_suffix
 from animegen.media.video.frames import DEFAULT_RATE, RGB, Colour, FrameReader, FrameWriter, Original, VideoInfo
 from animegen.media.video.opening import WRITTEN_SUFFIXES, create_video
 from animegen.media.video.sequences import SequenceReader
@@ -153,6 +154,7 @@ class VideoPlan:
         suffix: format of the frames of a film that is written as a folder of pictures.
         identity: what else the result depends on: which model with which options. Compared when a run is resumed.
         overwrite: replace files, also those made meanwhile.
+        copies: what a video file takes over from its source.
     """
 
     grid: Grid
@@ -162,6 +164,7 @@ class VideoPlan:
     suffix: str = ".png"
     identity: dict[str, Any] = field(default_factory=dict)
     overwrite: bool = False
+    copies: Copies | None = None
 
 
 def interpolate_video(
@@ -191,12 +194,13 @@ def interpolate_video(
             writer.close(reader.end)
         return
     with begun(target, _facts(reader, plan), note) as partial:
+        reader.problems.extend(partial.problems)
         if partial.shots is None:
             partial.shots, partial.smooth, partial.flashes = look_at(reader, plan)
             partial.save()
         encoding = plan.encoding if target.suffix.lower() in CONTAINERS else LOSSLESS
         yield from _segments(reader, partial, draw, plan, info, encoding, is_film, note)
-        for sentence in assemble(reader, partial, target, plan.suffix, info, plan.overwrite):
+        for sentence in assemble(partial, target, plan.suffix, info, plan.copies, plan.overwrite):
             note(sentence)
         partial.remove()
 
@@ -306,6 +310,7 @@ def _segments(
             yield original, time
 
     origin = partial.finished[0].start if partial.finished else None
+    suffix = segment_suffix(encoding.codec)
     writer: VideoWriter | None = None
     start = last = Fraction(0)
 
@@ -325,7 +330,7 @@ def _segments(
                 writer = None
             if writer is None:
                 start = frame.time
-                writer = VideoWriter(partial.next_file(), info, encoding, piece=True)
+                writer = VideoWriter(partial.next_file(suffix), info, encoding, piece=True)
                 for sentence in writer.notes if not partial.finished else ():
                     note(sentence)
             _write(writer, frame, draw, frame.time - start)

@@ -18,14 +18,13 @@ from animegen.inference.options import InterpolateOptions
 from animegen.inference.planning import check_video_output
 from animegen.inference.selfcheck import selfcheck
 from animegen.inference.timegrid import Grid
-from animegen.inference.videos import identity
+from animegen.inference.videos import copies_for, identity
 from animegen.media.images import EXTENSIONS
 from animegen.media.video.deep import is_deep
 from animegen.media.video.encoding import CONTAINERS
 from animegen.media.video.frames import FrameReader
 from animegen.media.video.opening import open_video
 from animegen.media.video.reader import VideoReader
-from animegen.media.video.remux import check_streams
 from animegen.media.video.sequences import frames_of_gif, is_pattern
 from animegen.media.video.slowed import Slowed
 from animegen.tasks.protocols import Interpolator
@@ -61,19 +60,21 @@ def interpolate(options: InterpolateOptions) -> Interpolated:
     target = Path(options.output or "")
     check_video_output([reader.path, *getattr(reader, "files", [])], target, options.overwrite)
     encoding = choose_encoding(options, [target], deep=is_deep(reader.info.pix_fmt))
-    if isinstance(reader, VideoReader) and options.slowmo is None and target.suffix.lower() in CONTAINERS:
-        check_streams(reader.path, target)
+    grid = _grid(options)
+    rate = grid.fps or reader.info.fps * (grid.factor or 1)
+    copies = copies_for(reader, target, encoding, rate)
     applied = load_applied(options, (Interpolator,), "draw frames between frames")
     tile = None if options.tile == "auto" else options.tile
     draw = Inbetweener(applied.model, applied.device, applied.dtype, tile, options.confidence)
     plan = VideoPlan(
-        grid=_grid(options),
+        grid=grid,
         holds=options.holds.value,
         cuts=options.cuts,
         encoding=encoding,
         suffix=".png" if options.format is ImageFormat.keep else f".{options.format.value}",
         identity=_identity(options, applied),
         overwrite=options.overwrite,
+        copies=copies,
     )
     began = time.perf_counter()
     frames = _write(reader, target, draw, plan, list(_notes(options, reader, target, encoding.pix_fmt)))

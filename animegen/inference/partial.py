@@ -20,7 +20,7 @@ from animegen.media.video.remux import Segment
 
 MANIFEST = "animegen.json"
 #: Names of the files in the folder besides the manifest and the lock: segments, and files that are not complete.
-_OWN = re.compile(r"[0-9]{5,}\.mp4|\.[0-9a-f]{32}(\.[a-z0-9]+)?")
+_OWN = re.compile(r"[0-9]{5,}\.(mp4|nut|mov)|\.[0-9a-f]{32}(\.[a-z0-9]+)?")
 #: Bytes that are read at a time.
 _BLOCK = 2**22
 _KEYS = {"settings", "shots", "smooth", "flashes", "problems", "finished"}
@@ -138,9 +138,9 @@ class Partial:
         """The finished segments for :func:`~animegen.media.video.remux.join`."""
         return [Segment(self.folder / segment.file, segment.start, segment.end) for segment in self.finished]
 
-    def next_file(self) -> Path:
+    def next_file(self, suffix: str) -> Path:
         """Return where to write the next segment."""
-        return self.folder / f"{len(self.finished) + 1:05}.mp4"
+        return self.folder / f"{len(self.finished) + 1:05}{suffix}"
 
     def add(self, segment: Finished, problems: list[str]) -> None:
         """Note that a segment is finished, and what could not be read up to its end."""

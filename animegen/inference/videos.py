@@ -22,11 +22,12 @@ from animegen.inference.stylist import NoMemoryError
 from animegen.inference.summary import Summary
 from animegen.inference.targets import Job
 from animegen.media.photos import Photo, shrink
-from animegen.media.video.encoding import CONTAINERS, LOSSLESS, Encoding
+from animegen.media.video.copies import Copies, plan_copies
+from animegen.media.video.encoding import CONTAINERS, LOSSLESS, Encoding, container_of, segment_suffix
 from animegen.media.video.frames import FrameReader, VideoInfo
 from animegen.media.video.opening import create_video, open_video
 from animegen.media.video.reader import VideoReader
-from animegen.media.video.remux import check_streams, join
+from animegen.media.video.remux import join
 from animegen.media.video.writer import VideoWriter
 
 #: Frames after which a segment ends within a shot, if the model remembers nothing that would be lost.
@@ -86,14 +87,13 @@ def stylize_videos(
     for job in jobs:
         try:
             reader = open_video(job.source, settings.fps)
-            if isinstance(reader, VideoReader) and job.target.suffix.lower() in CONTAINERS:
-                check_streams(job.source, job.target)
+            copies = copies_for(reader, job.target, settings.encoding, reader.info.fps)
         except AnimegenError as error:
             summary.skipped.append(reason_for(job, error, skip_broken, "films"))
             display.progress()
             continue
         try:
-            problems = _stylize_video(reader, job.target, follow, settings, summary, display)
+            problems = _stylize_video(reader, job.target, follow, settings, copies, summary, display)
         except NoMemoryError as error:
             summary.skipped.append(reason_for(job, error, skip_broken, "films"))
         else:
@@ -104,10 +104,17 @@ def stylize_videos(
 
 
 def _stylize_video(
-    reader: FrameReader, target: Path, follow: Follow, settings: VideoSettings, summary: Summary, display: Display
+    reader: FrameReader,
+    target: Path,
+    follow: Follow,
+    settings: VideoSettings,
+    copies: Copies | None,
+    summary: Summary,
+    display: Display,
 ) -> list[str]:
     """Make one video; return what could not be read."""
     with begun(target, _facts(reader, settings), display.note) as partial:
+        reader.problems += partial.problems
         if partial.shots is None and settings.shots is not None:
             partial.shots = settings.shots(pixels for pixels, _ in reader)
             partial.save()
@@ -122,10 +129,10 @@ def _stylize_video(
             raise
         finally:
             shown.end()
-        for note in assemble(reader, partial, target, settings.suffix, info, settings.overwrite):
+        for note in assemble(partial, target, settings.suffix, info, copies, settings.overwrite):
             display.note(note)
         partial.remove()
-    return list(dict.fromkeys([*partial.problems, *reader.problems]))
+    return list(dict.fromkeys(reader.problems))
 
 
 def _segments(
@@ -140,6 +147,7 @@ def _segments(
     """Write what is missing of the video, a segment per shot; yield after every frame."""
     is_film = target.suffix.lower() in CONTAINERS
     encoding = settings.encoding if is_film else LOSSLESS
+    suffix = segment_suffix(encoding.codec)
     cuts = {first for first, _ in partial.shots or []}
     number = partial.frames
     writer: VideoWriter | None = None
@@ -155,7 +163,7 @@ def _segments(
                 state = None
             if writer is None:
                 start = time
-                writer = VideoWriter(partial.next_file(), info, encoding, piece=True)
+                writer = VideoWriter(partial.next_file(suffix), info, encoding, piece=True)
                 if number == 0:
                     for sentence in writer.notes:
                         note(sentence)
@@ -199,8 +207,19 @@ def _after(frames: Iterable[tuple[Tensor, Fraction]], finished: Finished | None)
             yield pixels, time
 
 
+def copies_for(reader: FrameReader, target: Path, encoding: Encoding, rate: Fraction) -> Copies | None:
+    """Decide what a result takes over from its source; ``None``: nothing, since one of them is no video file.
+
+    Raises:
+        AnimegenError: see :func:`~animegen.media.video.copies.plan_copies`.
+    """
+    if not isinstance(reader, VideoReader) or target.suffix.lower() not in CONTAINERS:
+        return None
+    return plan_copies(reader.path, container_of(target), encoding, rate, reader.origin)
+
+
 def assemble(
-    reader: FrameReader, partial: Partial, target: Path, suffix: str, info: VideoInfo, overwrite: bool = False
+    partial: Partial, target: Path, suffix: str, info: VideoInfo, copies: Copies | None, overwrite: bool = False
 ) -> list[str]:
     """Make the video of its segments; return what the user should know.
 
@@ -208,10 +227,9 @@ def assemble(
         AnimegenError: if it cannot be written, or something has its name and ``overwrite`` is false.
     """
     if target.suffix.lower() in CONTAINERS:
-        source = reader.path if isinstance(reader, VideoReader) else None
         # A kill now leaves nothing beside the video: the next run removes the folder of the shots.
         with completed(target, partial.folder, overwrite=overwrite) as hidden:
-            return join(partial.segments, hidden, source, target)
+            return join(partial.segments, hidden, info.fps, copies, target)
     with create_video(target, info, suffix=suffix, overwrite=overwrite) as writer:
         for segment in partial.segments:
             for pixels, time in VideoReader(segment.path):

@@ -26,7 +26,7 @@ from animegen.media.photos import resize
 from animegen.media.video.opening import open_video
 
 #: Version of the format; older caches are not read.
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)

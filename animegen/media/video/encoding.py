@@ -19,7 +19,10 @@ from av.video.stream import VideoStream
 from animegen.errors import AnimegenError, did_you_mean
 
 #: Suffix of a video that can be written -> FFmpeg's name of its container.
-CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
+CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
+#: Containers of segments, by FFmpeg's names, which are their suffixes: the first that takes the codec. Their time
+#: stamps are exact, those of Matroska are not.
+SEGMENTS = ("mp4", "nut", "mov")
 #: Codecs whose quality is set by ``crf``, with a visually lossless value. Lower is better and larger.
 CRF = {"libx264": 17, "libx265": 20, "libsvtav1": 24, "libvpx-vp9": 24, "libx264rgb": 17}
 #: Pixel formats: the one that plays everywhere, and its counterpart with ten bits.
@@ -92,6 +95,15 @@ def container_of(path: Path) -> str:
             f"'{path}' has no suffix of a video that can be written: use {', '.join(CONTAINERS)} or .gif.{near}"
         )
     return name
+
+
+def segment_suffix(codec: str) -> str:
+    """Return the suffix of files that hold segments of a video of this codec."""
+    for name in SEGMENTS:
+        with av.open(io.BytesIO(), "w", format=name) as container:
+            if codec in container.supported_codecs:
+                return f".{name}"
+    return f".{SEGMENTS[-1]}"
 
 
 def check_encoding(encoding: Encoding, path: Path) -> None:

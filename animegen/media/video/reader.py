@@ -16,13 +16,13 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.sidedata.sidedata import SideData
 from av.sidedata.sidedata import Type as SideDataType
-from av.stream import Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from torch import Tensor
 
 from animegen.errors import AnimegenError
 from animegen.files import regular_file
+from animegen.media.video.clock import MILLISECOND, Continuous, base_of, clock_of, stamp_of
 from animegen.media.video.deep import FromDeep, is_deep
 from animegen.media.video.frames import DEFAULT_RATE, FrameReader, Original, VideoInfo
 from animegen.media.video.pixels import FromFrames, colour_of
@@ -31,8 +31,12 @@ from animegen.media.video.pixels import FromFrames, colour_of
 PATIENCE = 20
 #: A file that ends this many seconds before its declared end is reported as cut off.
 MISSING = Fraction(1, 2)
+#: What is reported of a video whose clock is set again within the file.
+JUMPS = "its clock was set again, as in joined recordings: the parts follow each other"
 #: Side data of videos in HDR10.
 _HDR = (SideDataType.MASTERING_DISPLAY_METADATA, SideDataType.CONTENT_LIGHT_LEVEL)
+#: Packets of a video whose time stamps are looked at when it is opened.
+SURVEYED = 250
 #: Highest plausible frame rate; a higher one, or one below 1, is treated as an error in the header.
 FASTEST = 480
 #: Containers, by FFmpeg's names, whose duration is a length. Others store the time at which the last frame ends.
@@ -41,6 +45,9 @@ _LENGTHS = {"mov", "mpegts", "flv"}
 
 class VideoReader(FrameReader):
     """A video in any container and codec that FFmpeg knows; animated GIFs too.
+
+    Times count from the start of image or sound, whichever is first. A constant rate that the file rounds to
+    milliseconds is restored.
 
     The object holds no open file: every reading opens its own, so that it can be copied to other processes, and be read
     several times at once. Decoding runs in threads, ahead of what is asked for by as many frames as there are cores.
@@ -57,16 +64,21 @@ class VideoReader(FrameReader):
         self.problems: list[str] = []
         self.end = Fraction(0)
         with self._open() as (container, stream):
-            first = next(_decoded(container, stream, lambda problem: None), None)
+            frames = _decoded(container, stream, lambda problem: None)
+            first = next(frames, None)
             if first is None:
                 raise AnimegenError(f"'{self.path}' holds no frame that can be read: replace or remove it.")
-            self.first = _time(first, stream) or Fraction(0)
             self._turn, rotation, self._turned = orientation(first)
             self._size = first.width, first.height
             info = _info(container, stream, first, rotation)
-        if not 1 <= info.fps <= FASTEST:
-            info = replace(info, fps=self._measured_rate() or DEFAULT_RATE)
-        self.info = info
+            plausible = 1 <= info.fps <= FASTEST
+            stamps = [] if plausible and info.time_base != MILLISECOND else self._stamps()
+            if not plausible:
+                measured = len(stamps) > 1 and (len(stamps) - 1) / (stamps[-1] - stamps[0])
+                info = replace(info, fps=measured or DEFAULT_RATE)
+            self._clock = clock_of(container, chain([first], frames), base_of(stream), info.fps, stamps)
+        self.origin = self._clock.origin
+        self.info = replace(info, fps=1 / self._clock.usual, time_base=self._clock.time_base)
 
     @contextmanager
     def _open(self) -> Iterator[tuple[InputContainer, VideoStream]]:
@@ -77,12 +89,11 @@ class VideoReader(FrameReader):
             stream.thread_type = "AUTO"
             yield container, stream
 
-    def _measured_rate(self) -> Fraction | None:
-        """Return the mean rate of the first frames, for files whose header gives none or the clock's."""
+    def _stamps(self) -> list[Fraction]:
+        """Return the first time stamps of the video, in seconds, in increasing order."""
         with self._open() as (container, stream):
             pieces = (p for p in packets(container, lambda problem: None) if p.stream_index == stream.index)
-            times = sorted(p.pts * p.time_base for p in islice(pieces, 250) if p.pts is not None)
-        return (len(times) - 1) / (times[-1] - times[0]) if len(set(times)) > 1 else None
+            return sorted({p.pts * p.time_base for p in islice(pieces, SURVEYED) if p.pts is not None})
 
     def frames(
         self, start: Fraction | float | None = None, stop: Fraction | float | None = None
@@ -116,7 +127,6 @@ class VideoReader(FrameReader):
 
     def _timed(self, start: Fraction | None) -> Iterator[tuple[VideoFrame, Fraction]]:
         """Yield decoded frames with increasing times, from a frame at or before ``start``."""
-        usual = 1 / self.info.fps
         back = Fraction(0)
         while True:
             with self._open() as (container, stream):
@@ -125,14 +135,11 @@ class VideoReader(FrameReader):
                     # No key frame before the wanted time was found: look for an earlier one.
                     back = 2 * back or Fraction(1)
                     continue
-                last: Fraction | None = None
-                for frame in frames:
-                    time = _time(frame, stream)
-                    if time is None or (last is not None and time <= last):
-                        self.report("some frames had no time, or not a later one than the frame before: they follow it")
-                        time = Fraction(0) if last is None else last + usual
-                    last = time
-                    self.end = time + (frame.duration * base_of(stream) if frame.duration else usual)
+                continuous = Continuous(container)
+                for frame, time, end in self._clock.times(frames, continuous, self.report):
+                    if continuous.jumps:
+                        self.report(JUMPS)
+                    self.end = end
                     yield self._scaled(frame), time
                 return
 
@@ -147,8 +154,10 @@ class VideoReader(FrameReader):
         self, container: InputContainer, stream: VideoStream, start: Fraction | None
     ) -> Iterator[VideoFrame] | None:
         """Return decoded frames from a key frame at or before ``start``, or ``None`` if seeking did not find one."""
-        if start is None or start <= self.first:
+        # Where the clock was set again, times say nothing about places.
+        if start is None or JUMPS in self.problems or start + self.origin <= max(self._clock.first, Fraction(0)):
             return _decoded(container, stream, self.report)
+        start += self.origin
         try:
             container.seek(int(start / base_of(stream)), stream=stream)
         except av.error.FFmpegError:
@@ -156,7 +165,7 @@ class VideoReader(FrameReader):
         frames = _decoded(container, stream, self.report, from_key=True)
         # Containers seek by decoding time, which is earlier than the time of showing.
         key = next(frames, None)
-        time = None if key is None else _time(key, stream)
+        time = None if key is None else stamp_of(key, base_of(stream))
         if key is None or time is None or time > start:
             return None
         return chain([key], frames)
@@ -249,15 +258,6 @@ def _decoded(
         report(f"{failures} of its packets cannot be decoded")
     if damaged:
         report(f"{damaged} of its frames are damaged")
-
-
-def _time(frame: VideoFrame, stream: VideoStream) -> Fraction | None:
-    return None if frame.pts is None else frame.pts * Fraction(frame.time_base or base_of(stream))
-
-
-def base_of(stream: Stream) -> Fraction:
-    """Return the unit of a stream's time stamps, in seconds."""
-    return Fraction(stream.time_base or Fraction(1, av.time_base))
 
 
 def _info(container: InputContainer, stream: VideoStream, first: VideoFrame, rotation: int) -> VideoInfo:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-import io
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,24 +12,19 @@ from pathlib import Path
 
 import av
 import av.error
-from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.stream import Stream
 
 from animegen.errors import AnimegenError
 from animegen.files import translate_io_errors
+from animegen.media.video.clock import base_of
+from animegen.media.video.copies import Copies, copied
 from animegen.media.video.encoding import container_of
-from animegen.media.video.reader import base_of, open_container, packets
-
-#: Tags that describe how a file is stored; they would be wrong in a copy.
-_STORAGE_TAGS = {"major_brand", "minor_version", "compatible_brands", "encoder", "creation_time", "duration"}
-
+from animegen.media.video.reader import PATIENCE, open_container
 
 #: Frames that H.264 and H.265 may hold back (ITU-T H.264, A.3.1; H.265, A.4.2). Encoders hold back fewer, but not
 #: all say how many.
 MOST_REORDERED = 16
-#: The packet between two subtitles of MP4. The muxer adds them.
-MOV_TEXT_GAP = bytes(2)
 
 
 @dataclass(frozen=True)
@@ -85,7 +80,11 @@ class DecodingOrder:
 
 
 def join(
-    segments: Sequence[Segment], target: Path, source: Path | None = None, container: Path | None = None
+    segments: Sequence[Segment],
+    target: Path,
+    rate: Fraction,
+    copies: Copies | None = None,
+    container: Path | None = None,
 ) -> list[str]:
     """Join segments of the same encoding into one video, with the sound and subtitles of another video.
 
@@ -96,91 +95,80 @@ def join(
     Args:
         segments: in their order.
         target: where to write; not hidden and not atomic, see :class:`~animegen.media.video.writer.VideoWriter`.
-        source: video whose audio, subtitle and attachment streams, chapters and tags are copied.
+        rate: mean frames per second.
+        copies: what is taken over from another video. What the file refuses after all is left out.
         container: the name by whose suffix the container is chosen, if it is not ``target``.
 
     Returns:
-        A sentence for each stream that was left out.
+        A sentence for each thing that was converted or left out.
 
     Raises:
-        AnimegenError: if the pieces do not fit together, a sound track does not fit the container, or the disk is full.
+        AnimegenError: if the pieces do not fit together, or the disk is full.
     """
-    notes: list[str] = []
-    name = container_of(container or target)
-    with ExitStack() as stack:
-        first = stack.enter_context(open_container(segments[0].path))
-        template = first.streams.video[0]
-        # Sound may begin before the images, with samples that are not heard; nothing is shifted for it.
-        options = {"avoid_negative_ts": "disabled"}
-        if name in ("mp4", "mov"):
-            # When the video begins late, the delay is written in the movie's time scale, of 1 ms unless it is set.
-            options |= {"movie_timescale": str(base_of(template).denominator), "movflags": "+faststart"}
-        stack.enter_context(translate_io_errors(container or target, "written", also=(av.error.FFmpegError,)))
-        output = stack.enter_context(av.open(str(target), "w", format=name, container_options=options))
-        stream = output.add_stream_from_template(template, opaque=True)
-        stream.time_base = base_of(template)
-        queues = [_video(segments, stream, template.codec_context.extradata)]
-        if source is not None:
-            original = stack.enter_context(open_container(source))
-            copied = _add_streams(original, output, source, notes)
-            output.metadata.update({k: v for k, v in original.metadata.items() if k.lower() not in _STORAGE_TAGS})
-            output.set_chapters(original.chapters())
-            queues.append(_copied(original, copied))
-        for packet in heapq.merge(*queues, key=_moment):
-            output.mux(packet)
-    return notes
-
-
-def check_streams(source: Path, target: Path) -> None:
-    """Check before any work that the sound of ``source`` can be stored in a video of the name ``target``.
-
-    Raises:
-        AnimegenError: if not.
-    """
-    with open_container(source) as original, av.open(io.BytesIO(), "w", format=container_of(target)) as output:
-        _add_streams(original, output, source, [])
-
-
-def _add_streams(
-    original: InputContainer, output: OutputContainer, source: Path, notes: list[str]
-) -> dict[int, Stream]:
-    """Add the streams that are copied; return them by their number in the source."""
-    added: dict[int, Stream] = {}
-    for stream in original.streams:
-        if stream.type not in ("audio", "subtitle", "attachment"):
-            continue
-        codec = stream.codec_context.name if stream.codec_context else "none"
+    place = container or target
+    while True:
         try:
-            copy = output.add_stream_from_template(stream)
-        except (ValueError, av.error.FFmpegError) as error:
-            if stream.type == "audio":
-                raise AnimegenError(
-                    f"The sound of '{source}' ({codec}) cannot be stored in {output.format.name}: write an .mkv file."
-                ) from error
-            notes.append(
-                f"The {stream.type} stream {stream.index} ({codec}) of '{source}' does not fit"
-                f" {output.format.name} and was left out; .mkv keeps it."
-            )
-            continue
-        copy.metadata.update(stream.metadata)
-        if stream.type != "attachment":
-            copy.disposition = stream.disposition
-            added[stream.index] = copy
-    return added
+            with translate_io_errors(place, "written", also=(av.error.FFmpegError,)):
+                notes = _write(segments, target, container_of(place), rate, copies)
+            return [*(copies.notes if copies is not None else ()), *notes]
+        except _RefusedError as error:
+            assert copies is not None
+            copies = copies.without(error.stream)
+
+
+class _RefusedError(Exception):
+    """The file does not take a stream of the source; ``None``: it is not known which."""
+
+    def __init__(self, stream: int | None) -> None:
+        super().__init__()
+        self.stream = stream
+
+
+def _write(segments: Sequence[Segment], target: Path, name: str, rate: Fraction, copies: Copies | None) -> list[str]:
+    refused: Counter[int] = Counter()
+    try:
+        with ExitStack() as stack:
+            template = stack.enter_context(open_container(segments[0].path)).streams.video[0]
+            # Sound may begin before the images, with samples that are not heard; nothing is shifted for it.
+            options = {"avoid_negative_ts": "disabled"}
+            if name in ("mp4", "mov"):
+                # A delay at the start is written in the movie's time scale, of 1 ms unless it is set.
+                options |= {"movie_timescale": str(base_of(template).denominator), "movflags": "+faststart"}
+            output = stack.enter_context(av.open(str(target), "w", format=name, container_options=options))
+            stream = output.add_stream_from_template(template, opaque=True)
+            stream.time_base = base_of(template)
+            stream.codec_context.framerate = rate.limit_denominator(100_000)
+            if template.codec_context.name == "hevc" and name in ("mp4", "mov"):
+                stream.codec_context.codec_tag = "hvc1"  # players of Apple know no other
+            queues = [_video(segments, stream, template.codec_context.extradata)]
+            if copies is not None:
+                original = stack.enter_context(open_container(copies.source))
+                queues.append(copied(original, output, copies, stream))
+            output.start_encoding()
+            for packet in heapq.merge(*queues, key=_moment):
+                try:
+                    output.mux(packet)
+                except ValueError as error:  # FFmpeg's for what does not fit; a full disk is an OSError
+                    place = packet.stream_index - 1
+                    if copies is None or place < 0:
+                        raise
+                    refused[place] += 1
+                    if refused[place] > PATIENCE:
+                        raise _RefusedError(list(copies.streams)[place]) from error
+    except ValueError as error:
+        if copies is None or copies.empty:
+            raise
+        raise _RefusedError(None) from error
+    return [
+        f"{count} damaged packets of stream {list(copies.streams)[place]} of '{copies.source}' were left out."
+        for place, count in refused.items()
+        if copies is not None
+    ]
 
 
 def _moment(packet: Packet) -> float:
     assert packet.dts is not None
     return float(packet.dts * packet.time_base)
-
-
-def _copied(original: InputContainer, streams: dict[int, Stream]) -> Iterator[Packet]:
-    # Damage is reported by the reader of the frames.
-    for packet in packets(original, lambda problem: None):
-        if packet.stream_index in streams and packet.dts is not None:
-            packet.stream = streams[packet.stream_index]
-            if packet.stream.type != "subtitle" or bytes(packet) != MOV_TEXT_GAP:
-                yield packet
 
 
 def _video(segments: Sequence[Segment], stream: Stream, extradata: bytes | None) -> Iterator[Packet]:
@@ -216,7 +204,8 @@ def _times(segment: Segment) -> list[Fraction]:
     """Return when the frames of a segment appear in the video, in order of decoding."""
     with open_container(segment.path) as container:
         base = base_of(container.streams.video[0])
-        return [segment.start + packet.pts * base for packet in container.demux(video=0) if packet.pts is not None]
+        times = [packet.pts * base for packet in container.demux(video=0) if packet.pts is not None]
+    return [segment.start + time - min(times) for time in times]
 
 
 def _survey(segments: Sequence[Segment]) -> tuple[int, Fraction]:

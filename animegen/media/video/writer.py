@@ -14,8 +14,9 @@ from torch import Tensor
 
 from animegen.errors import AnimegenError
 from animegen.files import completed, hidden_name, publish, translate_io_errors
+from animegen.media.video.copies import plan_copies
 from animegen.media.video.deep import ToDeep, is_deep
-from animegen.media.video.encoding import Encoding, add_stream, container_of, even_sides
+from animegen.media.video.encoding import Encoding, add_stream, container_of, even_sides, segment_suffix
 from animegen.media.video.frames import RGB, FrameWriter, Original, VideoInfo
 from animegen.media.video.pixels import ToFrames, plain_name, same_values, tag, usual_colour
 from animegen.media.video.remux import MOST_REORDERED, DecodingOrder, Segment, join
@@ -29,11 +30,13 @@ class VideoWriter(FrameWriter):
     repeated once.
 
     Args:
-        path: ``.mp4``, ``.m4v``, ``.mov`` or ``.mkv``; the file appears when it is complete.
+        path: ``.mp4``, ``.m4v``, ``.mov``, ``.mkv`` or ``.webm``; the file appears when it is complete.
         info: size, rate, time base and colour; facts of another video may be used as they are.
         encoding: codec and its options.
-        copy_from: a video of which sound, subtitles, attachments, chapters and tags are copied, packet by packet.
-        piece: the video is only a piece of another, to be joined: MP4, its first frame at 0.
+        copy_from: a video of which sound, subtitles, attachments, chapters and tags are copied, packet by packet, where
+            the file can hold them.
+        piece: the video is only a piece of another, to be joined; its name has the suffix of
+            :func:`~animegen.media.video.encoding.segment_suffix`.
         overwrite: replace a file of that name.
 
     Raises:
@@ -55,8 +58,11 @@ class VideoWriter(FrameWriter):
         self.count = 0
         self.copy_from = None if copy_from is None else Path(copy_from)
         encoding = encoding or Encoding()
-        # Matroska's milliseconds would be rounded twice when the video begins late: exact until it is published.
-        name = "mp4" if container_of(self.path) == "matroska" else container_of(self.path)
+        self.encoding = encoding
+        # In a container with exact times until it is published.
+        name = segment_suffix(encoding.codec)[1:]
+        if not piece:
+            container_of(self.path)
         columns, rows = even_sides(encoding.pix_fmt)
         self._pad = -info.width % columns, -info.height % rows
         width, height = info.width + self._pad[0], info.height + self._pad[1]
@@ -152,8 +158,13 @@ class VideoWriter(FrameWriter):
         if self.piece:  # joined later
             publish(self._hidden, self.path, self.overwrite)
             return
+        copies = None
+        if self.copy_from is not None:
+            name = container_of(self.path)
+            copies = plan_copies(self.copy_from, name, self.encoding, self.info.fps, Fraction(0))
         with completed(self.path, overwrite=self.overwrite) as joined:
-            self.notes += join([Segment(self._hidden, self._start, end)], joined, self.copy_from, self.path)
+            segment = Segment(self._hidden, self._start, end)
+            self.notes += join([segment], joined, self.info.fps, copies, self.path)
 
     def abort(self) -> None:
         """Remove what was written; see :meth:`FrameWriter.abort`."""

@@ -13,7 +13,7 @@ from animegen.errors import AnimegenError
 from animegen.media.video.encoding import Encoding, check_encoding
 from animegen.media.video.frames import VideoInfo
 from animegen.media.video.reader import VideoReader
-from animegen.media.video.remux import Segment, check_streams, join
+from animegen.media.video.remux import Segment, join
 from animegen.media.video.writer import VideoWriter
 from tests.video_support import EXACT, FAST, level, noise, other_packets, with_sound, write_film
 
@@ -61,29 +61,6 @@ def test_subtitles_are_copied(suffix: str, codec: str, tmp_path: Path) -> None:
     assert other_packets(path, "subtitle") == before
 
 
-def test_subtitles_that_do_not_fit_are_told(tmp_path: Path) -> None:
-    source = _film_with_subtitles(tmp_path / "source.mkv", "subrip")
-    writer = VideoWriter(tmp_path / "film.mp4", VideoInfo(24, 16), FAST, source)
-    writer.write(noise(0), Fraction(0))
-    writer.close()
-    assert len(writer.notes) == 1
-    assert "The subtitle stream 1 (srt)" in writer.notes[0]
-    assert ".mkv keeps it" in writer.notes[0]
-
-
-def test_sound_that_does_not_fit_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "sound.avi"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("adpcm_ms", rate=8000, layout="mono")
-        frame = av.AudioFrame(format="s16", layout="mono", samples=1012)
-        frame.sample_rate, frame.pts = 8000, 0
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    with pytest.raises(AnimegenError, match=r"\(adpcm_ms\) cannot be stored in mp4: write an .mkv file"):
-        check_streams(path, tmp_path / "film.mp4")
-    check_streams(with_sound(tmp_path / "sound.mp4"), tmp_path / "film.mov")
-
-
 def test_pieces_are_joined_with_exact_times(tmp_path: Path) -> None:
     """Pieces of 1, 7 and 40 frames with frames that are decoded late; one film, written whole, is the standard."""
     film = [noise(0, 32, 32).roll(n, 2) for n in range(48)]  # motion, so that frames are decoded late
@@ -99,7 +76,7 @@ def test_pieces_are_joined_with_exact_times(tmp_path: Path) -> None:
         segments.append(Segment(path, times[first], times[first] + end))
     for suffix in (".mp4", ".mkv"):
         target = tmp_path / f"film{suffix}"
-        assert join(segments, target) == []
+        assert join(segments, target, Fraction(24)) == []
         reader = VideoReader(target)
         read = list(reader)
         tolerance = 0 if suffix == ".mp4" else Fraction(1, 2000)
@@ -118,7 +95,11 @@ def test_pieces_that_do_not_fit_together(tmp_path: Path) -> None:
     one = write_film(tmp_path / "1.mp4", [noise(0)])
     two = write_film(tmp_path / "2.mp4", [noise(0, 32, 32)])
     with pytest.raises(AnimegenError, match="was encoded otherwise"):
-        join([Segment(one, Fraction(0), Fraction(1)), Segment(two, Fraction(1), Fraction(2))], tmp_path / "film.mp4")
+        join(
+            [Segment(one, Fraction(0), Fraction(1)), Segment(two, Fraction(1), Fraction(2))],
+            tmp_path / "film.mp4",
+            Fraction(24),
+        )
 
 
 @pytest.mark.parametrize("codec", ["libx264", "libx265", "libsvtav1"])
