@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from animegen.errors import AnimegenError
+
 
 class NonFinite(NamedTuple):
     """The first recorded value that is NaN or infinite.
@@ -60,6 +62,22 @@ class StepLog:
         means = torch.stack([torch.stack(column).float().mean() for column in columns.values()])
         return dict(zip(columns, means.tolist(), strict=True))
 
+    def finite_means(self, step: int) -> dict[str, float]:
+        """Return :meth:`means`.
+
+        Args:
+            step: train step of the newest values, for messages.
+
+        Raises:
+            AnimegenError: if a value is NaN or infinite; it names the first one.
+        """
+        row = self.means()
+        if not all(map(math.isfinite, row.values())) and (found := self.nonfinite()) is not None:
+            network, _, term = found.tag.removeprefix("train/").rpartition("/")
+            what = f"The term '{term}' of '{network}'" if network else f"'{term}'"
+            raise not_finite(what, found.value, step - found.steps_ago)
+        return row
+
     def nonfinite(self) -> NonFinite | None:
         """Return the first value that is NaN or infinite; later ones are its consequences."""
         for position, step in enumerate(self._steps):
@@ -71,3 +89,11 @@ class StepLog:
     def clear(self) -> None:
         """Discard all steps."""
         self._steps = []
+
+
+def not_finite(what: str, value: float, step: int) -> AnimegenError:
+    """Return the error for a value that is NaN or infinite."""
+    return AnimegenError(
+        f"{what} became {value} in train step {step}; training stopped and the last checkpoint is intact. Try a smaller"
+        " learning rate, model.clip=1, precision=fp32, or a smaller weight of that term."
+    )

@@ -167,7 +167,7 @@ def evaluate(plan: Plan, parts: Parts) -> Evaluation | None:
 
 def finish(plan: Plan, parts: Parts, evaluation: Evaluation | None) -> None:
     """Mark the run as finished, write its report, and only then print the scores."""
-    parts.record.finish(parts.trainer, parts.model, evaluation.result if evaluation else None)
+    parts.record.finish(parts.trainer, parts.model.train_step, evaluation.result if evaluation else None)
     if not parts.trainer.is_global_zero:
         return
     # Scores and report of an earlier end are those of another model.
@@ -202,7 +202,7 @@ def recorded_failures(plan: Plan, parts: Parts) -> Iterator[None]:
         if trainer.world_size > 1 and trainer.strategy.launcher is not None:
             # The processes that this one started would wait for it.
             trainer.strategy.launcher.kill(getattr(signal, "SIGKILL", signal.SIGTERM))
-        parts.record.on_exception(trainer, parts.model, error)
+        parts.record.fail(trainer, error)
         resumable = trainer.is_global_zero and (plan.folder / "checkpoints" / "last.ckpt").exists()
         if isinstance(error, KeyboardInterrupt) and resumable:
             step = parts.model.train_step

@@ -14,6 +14,8 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from animegen.config.compose import plain
 from animegen.config.instantiate import build, finish
 from animegen.engine import callbacks
+from animegen.engine.lightning import LightningAdapter
+from animegen.engine.module import AnimeModule
 from animegen.errors import AnimegenError
 from animegen.media.images import read_image
 from animegen.nn.weight_files import first_line
@@ -86,7 +88,7 @@ def build_trainer(config: DictConfig, folder: Path, record: callbacks.RunRecord,
     return trainer
 
 
-def fit(trainer: pl.Trainer, model: pl.LightningModule, data: pl.LightningDataModule, checkpoint: Path | None) -> None:
+def fit(trainer: pl.Trainer, model: AnimeModule, data: pl.LightningDataModule, checkpoint: Path | None) -> None:
     """Train, from a checkpoint if one is given.
 
     Raises:
@@ -94,7 +96,7 @@ def fit(trainer: pl.Trainer, model: pl.LightningModule, data: pl.LightningDataMo
         KeyboardInterrupt: after Ctrl+C or SIGTERM.
     """
     try:
-        trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        trainer.fit(LightningAdapter(model), datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except SystemExit as stop:  # what Lightning makes of Ctrl+C and SIGTERM
         raise KeyboardInterrupt from stop
     except MisconfigurationException as error:

@@ -28,6 +28,7 @@ from animegen.config.schema import BenchSchema
 from animegen.engine.callbacks import LogEvery, StopAfter
 from animegen.engine.callbacks.run_record import machine, versions
 from animegen.engine.checkpoint import pick_device
+from animegen.engine.lightning import LightningAdapter
 from animegen.engine.module import AnimeModule
 from animegen.errors import AnimegenError
 from animegen.files import check_output, completed, user_path
@@ -136,7 +137,7 @@ def bench_budget(config: DictConfig, experiment: DictConfig | None) -> dict[str,
     model: AnimeModule = build(source.model, "model")
     stages, timed = parts_of(source, config.size), []
     for stage in stages:
-        model._accumulate = stage.accumulate
+        model.settings.accumulate = stage.accumulate
         batch = batch_for(model, stage.batch_size, *stage.size, device)
         probe = _framework_times(model, batch, config, steps=1)
         steps = max(1, min(20, int(config.seconds / len(stages) / max(probe, 1e-6))))
@@ -265,7 +266,7 @@ def _framework_times(model: AnimeModule, batch: dict[str, Tensor], config: DictC
         enable_checkpointing=False,
         callbacks=[LogEvery(10), StopAfter(steps + 1), clock],
     )
-    trainer.fit(model, DataLoader(_Same(batch), batch_size=None))
+    trainer.fit(LightningAdapter(model), DataLoader(_Same(batch), batch_size=None))
     return (clock.ends[-1] - clock.ends[0]) / steps
 
 
@@ -274,10 +275,11 @@ class BareLoop:
 
     def __init__(self, model: AnimeModule, device: torch.device, precision: str) -> None:
         self.model = model.to(device).train()
-        self.model.setup("validate")  # memory format only
+        if model.settings.channels_last:
+            self.model.to(memory_format=torch.channels_last)
         self.optimizers = {}
-        for name, make in model._optimizer_factories.items():
-            self.optimizers[name] = make(list(model._network(model.trains.get(name, name)).parameters()))
+        for name, make in model.settings.optimizers.items():
+            self.optimizers[name] = make(list(model.network(model.trains.get(name, name)).parameters()))
         self.networks = {name: list(network.parameters()) for name, network in model.networks().items()}
         self.autocast = precision == "bf16-mixed"
 

@@ -14,7 +14,7 @@ import torch
 
 from animegen.engine import AnimegenError
 from animegen.engine.checkpoint import read_checkpoint
-from animegen.engine.module import AnimeModule
+from animegen.engine.lightning import LightningAdapter
 from tests.support import assert_same_state, command, sentence, tiny, train
 
 ROOT = Path(__file__).parents[2]
@@ -30,10 +30,12 @@ class Witness(pl.Callback):
     def __init__(self) -> None:
         self.samples: list[int] = []
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: AnimeModule, outputs: Any, batch: Any, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: LightningAdapter, outputs: Any, batch: Any, *_: Any
+    ) -> None:
         self.samples += batch["sample"].tolist()
 
-    def on_train_end(self, trainer: pl.Trainer, module: AnimeModule) -> None:
+    def on_train_end(self, trainer: pl.Trainer, module: LightningAdapter) -> None:
         weights = b"".join(value.detach().numpy().tobytes() for value in module.parameters())
         said = {"weights": hashlib.sha256(weights).hexdigest(), "samples": self.samples}
         Path(trainer.default_root_dir, f"rank{trainer.global_rank}.json").write_text(json.dumps(said))
@@ -93,7 +95,7 @@ def test_adversarial_training_keeps_ranks_equal_and_resumes_to_the_bit(tmp_path:
 class Mistaken(pl.Callback):
     """Fails in the first process only; the other one would wait for it for half an hour."""
 
-    def on_train_batch_start(self, trainer: pl.Trainer, module: AnimeModule, *_: Any) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, module: LightningAdapter, *_: Any) -> None:
         if trainer.is_global_zero and module.train_step == 1:
             raise AnimegenError("this is wrong: do that.")
 

@@ -22,8 +22,9 @@ from animegen import load_model
 from animegen.cli import evaluate
 from animegen.cli import train as train_verb
 from animegen.config.compose import register
-from animegen.engine import AnimegenError, AnimeModule
+from animegen.engine import AnimegenError
 from animegen.engine.checkpoint import read_checkpoint
+from animegen.engine.lightning import LightningAdapter
 from animegen.launch import run
 from tests.support import assert_same_state, refused, run_verb, tiny, train
 
@@ -35,7 +36,7 @@ class AtStep(pl.Callback):
 
     do: Callable[[], None] = staticmethod(lambda: None)
 
-    def on_train_batch_start(self, trainer: pl.Trainer, module: AnimeModule, *_: Any) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, module: LightningAdapter, *_: Any) -> None:
         if module.train_step == 2:
             type(self).do()
 

@@ -17,9 +17,10 @@ import torch
 
 from animegen.cli import evaluate
 from animegen.cli import train as train_verb
-from animegen.engine import AnimegenError, AnimeModule
+from animegen.engine import AnimegenError
 from animegen.engine.callbacks.checkpoints import Checkpoints
 from animegen.engine.checkpoint import read_checkpoint
+from animegen.engine.lightning import LightningAdapter
 from animegen.media.images import write_image
 from animegen.outputs import STATE
 from tests.support import assert_same_state, refused, run_verb, tiny, train
@@ -33,7 +34,7 @@ class FailAt(pl.Callback):
 
     step = -1
 
-    def on_train_batch_start(self, trainer: pl.Trainer, module: AnimeModule, *_: Any) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, module: LightningAdapter, *_: Any) -> None:
         if module.train_step + 1 == self.step:
             raise RuntimeError("failed on purpose")
 
@@ -41,7 +42,7 @@ class FailAt(pl.Callback):
 class StopAt(pl.Callback):
     """Ends the training before its last step, as early stopping does."""
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: AnimeModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, module: LightningAdapter, *_: Any) -> None:
         trainer.should_stop = module.train_step == 2
 
 
@@ -329,7 +330,7 @@ def test_the_best_checkpoint_survives_a_kill_between_it_and_the_last(
     assert read_checkpoint(whole / "checkpoints" / "best.ckpt")["animegen"]["train_step"] == best
     real = Checkpoints.save
 
-    def killed(self: Checkpoints, trainer: pl.Trainer, module: AnimeModule) -> None:
+    def killed(self: Checkpoints, trainer: pl.Trainer, module: LightningAdapter) -> None:
         if module.train_step == best:
             raise RuntimeError("killed")
         real(self, trainer, module)

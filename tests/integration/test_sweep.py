@@ -17,7 +17,7 @@ import pytest
 import pytorch_lightning as pl
 
 from animegen.engine.checkpoint import read_checkpoint
-from animegen.engine.module import AnimeModule
+from animegen.engine.lightning import LightningAdapter
 from animegen.launch import jobs, sweep
 from tests.support import assert_same_state, command, sentence, tiny, train
 
@@ -69,7 +69,7 @@ class KillsFirst(pl.Callback):
     def __init__(self, witness: str, step: int) -> None:
         self.witness, self.step = Path(witness), step
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: AnimeModule, *_: object) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, module: LightningAdapter, *_: object) -> None:
         if module.train_step == self.step and not self.witness.exists():
             self.witness.touch()
             os.kill(os.getpid(), signal.SIGKILL)
@@ -143,10 +143,10 @@ def test_two_sweeps_into_the_same_folder(tmp_path: Path) -> None:
 class Share(pl.Callback):
     """Writes down which share of the machine a job was given, and when it held it."""
 
-    def on_fit_start(self, trainer: pl.Trainer, module: AnimeModule) -> None:
+    def on_fit_start(self, trainer: pl.Trainer, module: LightningAdapter) -> None:
         self.began = time.time()
 
-    def on_train_end(self, trainer: pl.Trainer, module: AnimeModule) -> None:
+    def on_train_end(self, trainer: pl.Trainer, module: LightningAdapter) -> None:
         mine = {key: os.environ.get(key) for key in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")}
         said = {**mine, "began": self.began, "ended": time.time()}
         Path(trainer.default_root_dir, "share.json").write_text(json.dumps(said))

@@ -14,7 +14,7 @@ import pytorch_lightning as pl
 import torch
 
 from animegen.engine.gradient_norms import gradient_norms
-from animegen.engine.module import AnimeModule
+from animegen.engine.lightning import LightningAdapter
 from animegen.errors import AnimegenError, did_you_mean
 
 
@@ -48,12 +48,13 @@ class InfluenceCalibration(pl.Callback):
         self._sums: dict[str, float] = {}
         self._count = 0
 
-    def on_fit_start(self, trainer: pl.Trainer, module: AnimeModule) -> None:
+    def on_fit_start(self, trainer: pl.Trainer, module: LightningAdapter) -> None:
         """Check the names of update and terms."""
-        if self.update not in module.objectives:
-            names = ", ".join(module.objectives)
+        objectives = module.model.objectives
+        if self.update not in objectives:
+            names = ", ".join(objectives)
             raise AnimegenError(f"callbacks.calibration.update={self.update}: the model has the objectives {names}.")
-        terms = list(module.objectives[self.update].terms)
+        terms = list(objectives[self.update].terms)
         for name in self.ratios:
             if name not in terms:
                 raise AnimegenError(
@@ -61,7 +62,7 @@ class InfluenceCalibration(pl.Callback):
                     f" ({', '.join(terms)}).{did_you_mean(name, terms)}"
                 )
 
-    def on_train_batch_start(self, trainer: pl.Trainer, module: AnimeModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, module: LightningAdapter, batch: Any, batch_idx: int) -> None:
         """Measure on the next batch; set the factors after the last one."""
         if not self.at <= module.train_step < self.at + self.batches:
             return
@@ -77,13 +78,14 @@ class InfluenceCalibration(pl.Callback):
         if module.train_step == self.at + self.batches - 1:
             self._set(module)
 
-    def _measure(self, module: AnimeModule, batch: Any) -> dict[str, float]:
-        for each in module.objectives.values():
-            each.step = module.train_step
-        network = module.networks()[module.trains.get(self.update, self.update)]
+    def _measure(self, module: LightningAdapter, batch: Any) -> dict[str, float]:
+        model = module.model
+        for each in model.objectives.values():
+            each.step = model.train_step
+        network = model.networks()[model.trains.get(self.update, self.update)]
         parameters = list(network.parameters())
         with module.trainer.precision_plugin.forward_context():
-            evaluation = next((e for name, e in module.updates(batch) if name == self.update), None)
+            evaluation = next((e for name, e in model.updates(batch) if name == self.update), None)
             if evaluation is None:
                 raise AnimegenError(
                     f"callbacks.calibration.at={self.at}: the model does not train '{self.update}' at that step;"
@@ -100,8 +102,8 @@ class InfluenceCalibration(pl.Callback):
         # With several processes, each one measures on its part of the batch.
         return {name: float(module.trainer.strategy.reduce(norm, reduce_op="mean")) for name, norm in norms.items()}
 
-    def _set(self, module: AnimeModule) -> None:
-        objective = module.objectives[self.update]
+    def _set(self, module: LightningAdapter) -> None:
+        objective = module.model.objectives[self.update]
         influence = {name: self._sums[name] / self._count for name in self.ratios}
         for name, value in influence.items():
             if not 0 < value < math.inf:

@@ -14,7 +14,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from animegen.engine.checkpoint import read_checkpoint
-from animegen.engine.module import AnimeModule
+from animegen.engine.lightning import LightningAdapter
 from animegen.errors import AnimegenError
 
 
@@ -44,16 +44,16 @@ class Checkpoints(pl.Callback):
         self.best: float | None = None
         self._saved_at = -1
 
-    def on_train_start(self, trainer: pl.Trainer, module: AnimeModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, module: LightningAdapter) -> None:
         """Read the best value so far."""
         self.best = _value_in(folder(trainer) / "best.ckpt", self.monitor) if self.monitor else None
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: AnimeModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, module: LightningAdapter, *_: Any) -> None:
         """Save when the step is due."""
         if module.train_step % self.every == 0 and not validation_follows(trainer, module):
             self.save(trainer, module)
 
-    def on_validation_end(self, trainer: pl.Trainer, module: AnimeModule) -> None:
+    def on_validation_end(self, trainer: pl.Trainer, module: LightningAdapter) -> None:
         """Save when the step is due, and the best so far."""
         # The best first: a run that is killed between the two repeats these steps, and saves the best again.
         if self._is_better(trainer):
@@ -77,11 +77,11 @@ class Checkpoints(pl.Callback):
         self.best = score
         return True
 
-    def on_train_end(self, trainer: pl.Trainer, module: AnimeModule) -> None:
+    def on_train_end(self, trainer: pl.Trainer, module: LightningAdapter) -> None:
         """Save the last state."""
         self.save(trainer, module)
 
-    def save(self, trainer: pl.Trainer, module: AnimeModule) -> None:
+    def save(self, trainer: pl.Trainer, module: LightningAdapter) -> None:
         """Write the checkpoint of the present step, unless that was done."""
         if module.train_step == self._saved_at:
             return
@@ -101,7 +101,7 @@ class StopAfter(pl.Callback):
     def __init__(self, train_steps: int) -> None:
         self.train_steps = train_steps
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: AnimeModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, module: LightningAdapter, *_: Any) -> None:
         """Ask Lightning to stop."""
         if module.train_step >= self.train_steps:
             trainer.should_stop = True
@@ -122,7 +122,7 @@ class StopOnSignal(pl.Callback):
         self._asked = False
         self._before: dict[int, Any] = {}
 
-    def on_train_start(self, trainer: pl.Trainer, module: AnimeModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, module: LightningAdapter) -> None:
         """Begin to listen."""
         if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -133,32 +133,32 @@ class StopOnSignal(pl.Callback):
             raise KeyboardInterrupt
         self._asked = True
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: AnimeModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, module: LightningAdapter, *_: Any) -> None:
         """Leave, unless the validation of this step is still to come."""
         if self._asked and not validation_follows(trainer, module):
             self._leave(trainer, module)
 
-    def on_validation_end(self, trainer: pl.Trainer, module: AnimeModule) -> None:
+    def on_validation_end(self, trainer: pl.Trainer, module: LightningAdapter) -> None:
         """Leave after the validation."""
         if self._asked:
             self._leave(trainer, module)
 
-    def _leave(self, trainer: pl.Trainer, module: AnimeModule) -> None:
+    def _leave(self, trainer: pl.Trainer, module: LightningAdapter) -> None:
         for callback in self._checkpoints:
             callback.save(trainer, module)
         raise KeyboardInterrupt
 
-    def on_train_end(self, trainer: pl.Trainer, module: AnimeModule) -> None:
+    def on_train_end(self, trainer: pl.Trainer, module: LightningAdapter) -> None:
         """Restore the handlers of Lightning, before it restores those of the process."""
         while self._before:
             signal.signal(*self._before.popitem())
 
-    def on_exception(self, trainer: pl.Trainer, module: AnimeModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: pl.Trainer, module: LightningAdapter, exception: BaseException) -> None:
         """Restore the handlers of Lightning, before it restores those of the process."""
         self.on_train_end(trainer, module)
 
 
-def validation_follows(trainer: pl.Trainer, module: AnimeModule) -> bool:
+def validation_follows(trainer: pl.Trainer, module: LightningAdapter) -> bool:
     """Tell at the end of a batch whether Lightning validates before the next one."""
     due = trainer.should_stop or module.train_step % (trainer.val_check_batch or math.inf) == 0
     return due and trainer.enable_validation and sum(trainer.num_val_batches) > 0
@@ -169,7 +169,7 @@ def folder(trainer: pl.Trainer) -> Path:
     return Path(trainer.default_root_dir) / "checkpoints"
 
 
-def save_checkpoint(trainer: pl.Trainer, module: AnimeModule, path: Path) -> None:
+def save_checkpoint(trainer: pl.Trainer, module: LightningAdapter, path: Path) -> None:
     """Write a checkpoint that appears under its name only when it is complete.
 
     Raises:

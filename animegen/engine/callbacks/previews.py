@@ -13,7 +13,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from animegen.engine.module import AnimeModule
+from animegen.engine.lightning import LightningAdapter
 from animegen.engine.sharded import ShardedStrategy
 from animegen.errors import AnimegenError
 from animegen.files import completed
@@ -50,12 +50,12 @@ class Previews(pl.Callback):
         digits = str(step)
         return step < self.every and digits[0] in "125" and set(digits[1:]) <= {"0"}
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: AnimeModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, module: LightningAdapter, *_: Any) -> None:
         """Save a preview if it is due."""
         if self.due(module.train_step) and self._participates(trainer):
             self.save(trainer, module)
 
-    def on_train_end(self, trainer: pl.Trainer, module: AnimeModule) -> None:
+    def on_train_end(self, trainer: pl.Trainer, module: LightningAdapter) -> None:
         """Save the last preview."""
         if not self.due(module.train_step) and self._participates(trainer):
             self.save(trainer, module)
@@ -65,13 +65,13 @@ class Previews(pl.Callback):
         # With sharded weights, all processes take part in forward passes.
         return trainer.is_global_zero or isinstance(trainer.strategy, ShardedStrategy)
 
-    def save(self, trainer: pl.Trainer, module: AnimeModule) -> None:
+    def save(self, trainer: pl.Trainer, module: LightningAdapter) -> None:
         """Save the preview of the current step."""
         if self._batch is None:
             self._batch = trainer.datamodule.preview_batch(self.samples)  # type: ignore[attr-defined]
         batch = {name: value.to(module.device) for name, value in self._batch.items()}
-        with module.applied(), trainer.precision_plugin.forward_context():
-            images = {name: value.float().cpu() for name, value in module.preview(batch).items()}
+        with module.model.applied(), trainer.precision_plugin.forward_context():
+            images = {name: value.float().cpu() for name, value in module.model.preview(batch).items()}
         if not trainer.is_global_zero:
             return
         folder = Path(trainer.default_root_dir) / "previews"

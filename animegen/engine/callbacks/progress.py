@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
-from animegen.engine.module import AnimeModule
+from animegen.engine.lightning import LightningAdapter
 from animegen.errors import AnimegenError
 
 
@@ -27,9 +27,9 @@ class LogEvery(pl.Callback):
             raise AnimegenError(f"callbacks.log.steps must be at least 1, got {steps}.")
         self.steps = steps
 
-    def on_fit_start(self, trainer: pl.Trainer, module: AnimeModule) -> None:
+    def on_fit_start(self, trainer: pl.Trainer, module: LightningAdapter) -> None:
         """Set the interval of the module."""
-        module.log_every = self.steps
+        module.model.log_every = self.steps
 
 
 class Progress(pl.Callback):
@@ -48,7 +48,7 @@ class Progress(pl.Callback):
         self.every, self.train_steps = every, train_steps
         self._bar: RichProgress | None = None
 
-    def on_train_start(self, trainer: pl.Trainer, module: AnimeModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, module: LightningAdapter) -> None:
         """Start the bar."""
         self._since, self._at = time.perf_counter(), module.train_step
         if trainer.is_global_zero and sys.stderr.isatty():
@@ -63,7 +63,9 @@ class Progress(pl.Callback):
             self._bar.start()
             self._task = self._bar.add_task("train", total=self.train_steps, completed=module.train_step, values="")
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: AnimeModule, outputs: Any, batch: Any, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: LightningAdapter, outputs: Any, batch: Any, *_: Any
+    ) -> None:
         """Update the display at the interval."""
         if module.train_step % self.every:
             return
@@ -81,7 +83,7 @@ class Progress(pl.Callback):
             of = f"/{self.train_steps}" if self.train_steps else ""
             print(f"step {module.train_step}{of}  {values}", file=sys.stderr, flush=True)
 
-    def _values(self, module: AnimeModule, rate: float) -> str:
+    def _values(self, module: LightningAdapter, rate: float) -> str:
         totals = {name.split("/")[1]: value for name, value in module.shown.items() if name.endswith("/total")}
         parts = [f"{name} {value:.4g}" for name, value in totals.items()]
         return "  ".join([*parts, f"{rate:.1f} steps/s"])

@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 
-from animegen.engine.module import AnimeModule
+from animegen.engine.lightning import LightningAdapter
 from animegen.errors import AnimegenError
 
 
@@ -28,7 +28,7 @@ class ExactResume(pl.Callback):
         #: Whether training has begun, and the state of a checkpoint is restored.
         self.begun = False
 
-    def on_train_start(self, trainer: pl.Trainer, module: AnimeModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, module: LightningAdapter) -> None:
         """Use different seeds in all processes; the first one has that of a single process."""
         self.begun = True
         if trainer.global_rank > 0:

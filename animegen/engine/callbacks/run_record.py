@@ -19,7 +19,7 @@ import pytorch_lightning as pl
 import torch
 
 import animegen
-from animegen.engine.module import AnimeModule
+from animegen.engine.lightning import LightningAdapter
 from animegen.engine.runs import RECORD, RESUMED, read_record
 from animegen.errors import AnimegenError
 from animegen.files import completed
@@ -65,55 +65,59 @@ class RunRecord(pl.Callback):
         self._held_back = False
         self._write(True)
 
-    def on_fit_start(self, trainer: pl.Trainer, module: AnimeModule) -> None:
+    def on_fit_start(self, trainer: pl.Trainer, module: LightningAdapter) -> None:
         """Write the record before anything can go wrong."""
         self.record["parameters"] = {
-            name: sum(p.numel() for p in network.parameters()) for name, network in module.networks().items()
+            name: sum(p.numel() for p in network.parameters()) for name, network in module.model.networks().items()
         }
-        if module.features is not None:
-            self.record["features"] = getattr(module.features, "name", type(module.features).__name__)
+        if (features := module.model.features) is not None:
+            self.record["features"] = getattr(features, "name", type(features).__name__)
         self.record["resumed_at"] = module.train_step or None
         self._write(trainer.is_global_zero)
 
-    def on_train_start(self, trainer: pl.Trainer, module: AnimeModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, module: LightningAdapter) -> None:
         """Note how long preparing took."""
         self.record["seconds"]["prepare"] = round(time.monotonic() - self._began, 2)
         self._train_began = time.monotonic()
 
-    def on_validation_end(self, trainer: pl.Trainer, module: AnimeModule) -> None:
+    def on_validation_end(self, trainer: pl.Trainer, module: LightningAdapter) -> None:
         """Keep the newest metrics."""
         self.update(module)
         self._write(trainer.is_global_zero)
 
-    def on_train_end(self, trainer: pl.Trainer, module: AnimeModule) -> None:
+    def on_train_end(self, trainer: pl.Trainer, module: LightningAdapter) -> None:
         """Note the end of training."""
         self.record["seconds"]["train"] = round(time.monotonic() - self._train_began, 2)
         self.record["status"] = "trained"
         self.update(module)
         self._write(trainer.is_global_zero)
 
-    def on_exception(self, trainer: pl.Trainer, module: AnimeModule, exception: BaseException) -> None:
-        """Note how the run failed; called by Lightning during training and by the verb after it."""
+    def on_exception(self, trainer: pl.Trainer, module: LightningAdapter, exception: BaseException) -> None:
+        """Note how the training failed."""
+        self.update(module)
+        self.fail(trainer, exception)
+
+    def fail(self, trainer: pl.Trainer, exception: BaseException) -> None:
+        """Note how the run failed."""
         # Lightning turns Ctrl+C and SIGTERM into SystemExit.
         interrupted = isinstance(exception, (KeyboardInterrupt, SystemExit))
         self.record["status"] = "interrupted" if interrupted else "crashed"
         if not interrupted:
             self.record["error"] = f"{type(exception).__name__}: {exception}"
-        self.update(module)
         with contextlib.suppress(AnimegenError):  # a full disk may be what it failed from
             self._write(trainer.is_global_zero)
 
-    def update(self, module: AnimeModule) -> None:
+    def update(self, module: LightningAdapter) -> None:
         """Take over the newest values of the module."""
         self.record["train_step"] = module.train_step
         self.record["metrics"].update(module.shown)
         factors = {
             name: {term: round(factor, 6) for term, factor in objective.factors.items() if factor != 1.0}
-            for name, objective in module.objectives.items()
+            for name, objective in module.model.objectives.items()
         }
         self.record["calibration"] = {name: terms for name, terms in factors.items() if terms}
 
-    def finish(self, trainer: pl.Trainer, module: AnimeModule, evaluation: dict[str, Any] | None) -> None:
+    def finish(self, trainer: pl.Trainer, train_step: int, evaluation: dict[str, Any] | None) -> None:
         """Add the evaluation, mark the run as finished, and write the hparams with final metrics."""
         if evaluation is not None:
             self.record["evaluation"] = evaluation
@@ -124,7 +128,7 @@ class RunRecord(pl.Callback):
         if trainer.is_global_zero:
             if self.path != self.final:
                 os.replace(self.path, self.final)
-            self._hparams(trainer, module.train_step)
+            self._hparams(trainer, train_step)
 
     def _hparams(self, trainer: pl.Trainer, step: int) -> None:
         config, choices = self.record.get("config", {}), self.record.get("choices", {})

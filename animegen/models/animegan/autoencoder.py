@@ -14,8 +14,6 @@ class Autoencoder(AnimeGAN):
 
     generator: VGGAutoencoder
 
-    def setup(self, stage: str) -> None:
-        """Load the pretrained weights; a resumed run replaces them by those of its checkpoint."""
-        if stage == "fit":
-            self.generator.load_pretrained(self.features)
-        super().setup(stage)
+    def load_pretrained(self) -> None:
+        """Load the weights of the feature network."""
+        self.generator.load_pretrained(self.features)

@@ -163,11 +163,9 @@ class NeuralStyle(StyliseModule):
         super().__init__(**settings)
         self.generator = generator
 
-    def setup(self, stage: str) -> None:
-        """Load the pretrained weights; a resumed run replaces them by those of its checkpoint."""
-        if stage == "fit":
-            self.generator.encoder.load_pretrained(self.features)
-        super().setup(stage)
+    def load_pretrained(self) -> None:
+        """Load the weights of the feature network."""
+        self.generator.encoder.load_pretrained(self.features)
 
     def updates(self, batch: dict[str, Tensor]) -> Updates:
         """Set the style in the first step. There is nothing to train."""

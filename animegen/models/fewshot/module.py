@@ -154,7 +154,7 @@ class FewShot(StyliseModule):
 
     def _report_errors(self, batch: dict[str, Tensor], fake: Tensor) -> None:
         """Pass the error of each patch to the data module, for hard example mining."""
-        observe = getattr(getattr(self._trainer, "datamodule", None), "observe", None)
+        observe = getattr(self.environment.data, "observe", None)
         if observe is not None and "place" in batch:
             error = (fake.detach().float() - batch["anime"].float()).abs().mean((1, 2, 3))
             observe(batch["place"], error)

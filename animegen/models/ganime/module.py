@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from animegen.data.clips import ClipsView
 from animegen.engine.checkpoint import load_model
+from animegen.engine.environment import Environment
 from animegen.engine.module import Updates
 from animegen.errors import AnimegenError
 from animegen.models.ganime.adaptive import AdaptiveEvaluation
@@ -110,7 +111,7 @@ class Ganime(GanimeGenerator):
             self.tokenizer.eval()
         return self
 
-    def on_fit_start(self) -> None:
+    def start_training(self, environment: Environment) -> None:
         """Load pretrained parts, and check that the data fit the model."""
         if self.tokenizer_checkpoint and self.train_step == 0:
             self._load_tokenizer(self.tokenizer_checkpoint)
@@ -121,12 +122,12 @@ class Ganime(GanimeGenerator):
                 "The transformer needs a trained tokenizer: set model.tokenizer_steps, or"
                 " model.tokenizer_checkpoint=<run folder>."
             )
-        self._check_data(getattr(self.trainer, "datamodule", None))
-        super().on_fit_start()
+        self._check_data(environment.data, environment.processes)
+        super().start_training(environment)
         if self.tokenizer_frozen:
             self._freeze_tokenizer()
 
-    def _check_data(self, data: Any) -> None:
+    def _check_data(self, data: Any, processes: int) -> None:
         """Check the data, and set until when they return frames. Nothing to check without a data module."""
         if data is None:
             return
@@ -145,7 +146,7 @@ class Ganime(GanimeGenerator):
                     " change one of them."
                 )
             steps = self.transformer_start if self.tokenizer_frozen else self.tokenizer_steps
-            view.frames_until = steps * data.batch_size * self.trainer.world_size
+            view.frames_until = steps * data.batch_size * processes
         view.with_ends = self.has_renderer
 
     def _load_tokenizer(self, path: str) -> None:
@@ -166,20 +167,19 @@ class Ganime(GanimeGenerator):
                 " that it was trained with (see the config folder of its run)."
             ) from error
 
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int = 0) -> None:
-        """Run all updates of one batch, after the transition between the stages where it is due."""
+    def start_step(self) -> None:
+        """Start the second stage where it is due."""
         if self.transformer is not None and not self.tokenizer_frozen and self.train_step >= self.tokenizer_steps:
             self._start_transformer_stage()
-        super().training_step(batch, batch_idx)
 
     def _start_transformer_stage(self) -> None:
         """Freeze the tokenizer with its averaged weights, and restart the average of the transformer."""
-        if self._ema is not None:
+        if self.ema is not None:
             with self.ema_scope():
                 averaged = {name: value.clone() for name, value in self.tokenizer.state_dict().items()}
             # From here on weights and averages of the tokenizer are equal, so its averages stay constant.
             self.tokenizer.load_state_dict(averaged)
-            self._ema.updates = 0
+            self.ema.updates = 0
         self.transformer_start = self.train_step
         self._freeze_tokenizer()
 
@@ -192,11 +192,11 @@ class Ganime(GanimeGenerator):
     def _codes(self) -> CodeTable:
         """Return the codes of the training clips; the first process computes them if they are missing."""
         if self.table is None:
-            view = self.trainer.datamodule.train  # type: ignore[attr-defined]
-            folder = Path(self.codes_folder or Path(self.trainer.default_root_dir) / "codes")
-            first = self.trainer.is_global_zero
-            table = code_table(folder, self.tokenizer, view) if first else None
-            self.trainer.strategy.barrier()
+            training = self.environment
+            view = training.data.train
+            folder = Path(self.codes_folder or training.folder / "codes")
+            table = code_table(folder, self.tokenizer, view) if training.first else None
+            training.barrier()
             self.table = (table or code_table(folder, self.tokenizer, view, build=False)).to(self.device)
         return self.table
 
@@ -238,7 +238,7 @@ class Ganime(GanimeGenerator):
             assert self.adaptive_cap is not None
             log: Callable[[Tensor], None] = lambda scale: self.record("tokenizer/adaptive_weight", scale)  # noqa: E731
             last = self.tokenizer.last_layer
-            bound = AdaptiveEvaluation(bound, fake, image, last, self.adaptive_cap, log, self._mean)
+            bound = AdaptiveEvaluation(bound, fake, image, last, self.adaptive_cap, log, self.environment.mean)
         yield "tokenizer", bound
 
     def _transformer_updates(self, clips: Tensor) -> Updates:
@@ -273,11 +273,6 @@ class Ganime(GanimeGenerator):
         if getattr(self.discriminator, "condition", 0):
             return self.discriminator(images, real)
         return self.discriminator(images)
-
-    def _mean(self, value: Tensor) -> Tensor:
-        """Return the mean over all processes."""
-        several = self._trainer is not None and self._trainer.world_size > 1
-        return self.trainer.strategy.reduce(value, reduce_op="mean") if several else value
 
     @torch.no_grad()
     def _record_codebook(self, tokenized: Tokenized) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from animegen.data.edge_smoothing import edge_smooth
+from animegen.engine.environment import Environment
 from animegen.engine.module import Updates
 from animegen.errors import AnimegenError, did_you_mean
 from animegen.models.temporal.application import TemporalStyliser
@@ -160,10 +161,10 @@ class TemporalAnime(TemporalStyliser):
                     f" ~model.optimizers.{name}."
                 )
 
-    def on_fit_start(self) -> None:
+    def start_training(self, environment: Environment) -> None:
         """Check that model and data have the same number of looks."""
-        check_looks(getattr(self.trainer, "datamodule", None), 1 + len(self.more_colours))
-        super().on_fit_start()
+        check_looks(environment.data, 1 + len(self.more_colours))
+        super().start_training(environment)
 
     # --- training --------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ import torch
 
 from animegen.config.compose import compose_config
 from animegen.config.instantiate import build
-from animegen.engine.module import check_schedule
+from animegen.engine.settings import check_schedule
 from animegen.errors import AnimegenError
 from animegen.media.video.encoding import Encoding, check_encoding
 

@@ -1,4 +1,4 @@
-"""One step of the base module: who gets gradients, what accumulates, what is logged, what stops it."""
+"""One train step: who gets gradients, what accumulates, what is logged, what stops it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from torch.utils.data import DataLoader
 
 from animegen.engine import AnimegenError, AnimeModule, Objective, Term
 from animegen.engine.callbacks import LogEvery, StopAfter
+from animegen.engine.environment import Environment
+from animegen.engine.lightning import LightningAdapter
 
 
 class Mean(nn.Module):
@@ -79,7 +81,7 @@ def fit(model: AnimeModule, batches: list[dict[str, Tensor]], log_every: int = 1
         enable_checkpointing=False,
         callbacks=[LogEvery(log_every), StopAfter(len(batches))],
     )
-    trainer.fit(model, DataLoader(batches, batch_size=None))
+    trainer.fit(LightningAdapter(model), DataLoader(batches, batch_size=None))
     return logger
 
 
@@ -142,7 +144,7 @@ def test_schedules_step_with_their_optimizer() -> None:
 def test_ema_counts_train_steps_not_optimizer_steps() -> None:
     model = adversaries(ema={"networks": ["generator"], "decay": 0.9})
     fit(model, [{"x": torch.ones(1, 1)}] * 5)
-    assert model._ema.updates == 5
+    assert model.ema.updates == 5
     raw = model.generator.weight.item()
     with model.ema_scope():
         assert model.generator.weight.item() != raw
@@ -163,14 +165,14 @@ def test_the_first_bad_term_is_named_before_it_spoils_the_weights() -> None:
 
 def test_unknown_update_is_explained() -> None:
     model = adversaries()
-    model._optimizer_factories = {"critic": sgd(0.1)}
+    model.settings.optimizers = {"critic": sgd(0.1)}
     with pytest.raises(AnimegenError, match=r"yields the update 'generator'.*model\.optimizers\.generator"):
         fit(model, [{"x": torch.ones(1, 1)}])
 
 
 def test_unknown_network_is_explained() -> None:
     model = adversaries()
-    model._optimizer_factories["generatr"] = sgd(0.1)
+    model.settings.optimizers["generatr"] = sgd(0.1)
     with pytest.raises(AnimegenError, match=r"no network 'generatr'.*Did you mean 'generator'"):
         fit(model, [{"x": torch.ones(1, 1)}])
 
@@ -202,7 +204,7 @@ def test_wrong_settings_are_explained(settings: dict, words: str) -> None:
 
 def test_wrong_settings_of_an_optimizer_are_explained() -> None:
     model = adversaries()
-    model._optimizer_factories["critic"] = partial(torch.optim.SGD, lrr=1)
+    model.settings.optimizers["critic"] = partial(torch.optim.SGD, lrr=1)
     with pytest.raises(AnimegenError, match=r"model\.optimizers\.critic: SGD has no setting 'lrr'\. Did you mean 'lr'"):
         fit(model, [{"x": torch.ones(1, 1)}])
 
@@ -228,12 +230,13 @@ def test_where_asking_is_dear_the_guard_looks_later_but_names_the_step() -> None
     model = adversaries()
     model.train_step = 10
     for loss in (1.0, 2.0, float("inf"), float("nan")):
-        model._log.begin()
-        model._log.add("train/critic/loss", torch.tensor(loss))
+        model.scalars.begin()
+        model.scalars.add("train/critic/loss", torch.tensor(loss))
+    adapter = LightningAdapter(model)
     with pytest.raises(AnimegenError, match="term 'loss' of 'critic' became inf in train step 9"):
-        model.flush_log()
+        adapter.flush_log()
     with pytest.raises(AnimegenError, match="in train step 9"):
-        model.check_finite()
+        adapter.check_finite()
 
 
 def test_applied_restores_every_mode() -> None:
@@ -245,3 +248,31 @@ def test_applied_restores_every_mode() -> None:
         assert torch.is_inference_mode_enabled()
     assert model.generator.training
     assert not model.critic.training
+
+
+def test_state_dicts_of_the_adapter_are_those_of_the_model() -> None:
+    model, other = adversaries(), adversaries()
+    model.critic.weight.data.fill_(5.0)
+    state = LightningAdapter(model).state_dict()
+    assert state.keys() == model.state_dict().keys() >= {"generator.weight", "critic.weight"}
+    LightningAdapter(other).load_state_dict(state)
+    assert other.critic.weight.item() == 5.0
+
+
+def test_hooks_of_a_model_are_called_in_order() -> None:
+    called: list[object] = []
+
+    class Hooked(Adversaries):
+        def load_pretrained(self) -> None:
+            called.append("load_pretrained")
+
+        def start_training(self, environment: Environment) -> None:
+            super().start_training(environment)
+            called.append((environment.processes, environment.first, environment.data))
+
+        def start_step(self) -> None:
+            called.append(self.train_step)
+
+    model = Hooked(optimizers={"critic": sgd(0.1), "generator": sgd(0.1)}, objectives=adversaries().objectives)
+    fit(model, [{"x": torch.ones(1, 1)}] * 2)
+    assert called == ["load_pretrained", (1, True, None), 0, 1]

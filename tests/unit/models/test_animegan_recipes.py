@@ -114,11 +114,11 @@ def test_autoencoder_adopts_the_features_when_training_begins():
     assert isinstance(model, Autoencoder)
     with torch.no_grad():
         model.features.network.features[0].weight.mul_(3)
-    model.setup("fit")
+    model.load_pretrained()
     assert torch.equal(model.generator.encoder.network.features[0].weight, model.features.network.features[0].weight)
     updates = dict(model.updates(batch()))
     assert list(updates) == ["generator"]
     with pytest.raises(AnimegenError, match="features=vgg19"):
-        build("model=animegan/autoencoder").setup("fit")
+        build("model=animegan/autoencoder").load_pretrained()
     trained = build("model=animegan/autoencoder", "features=random", "model.generator.train_encoder=true")
     assert all(parameter.requires_grad for parameter in trained.generator.parameters())

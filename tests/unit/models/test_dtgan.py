@@ -5,6 +5,7 @@ import torch
 
 from animegen.config.compose import compose_config, plain
 from animegen.config.instantiate import build as build_node
+from animegen.engine.updater import trained_alone
 from animegen.errors import AnimegenError
 from animegen.models.animegan import DTGAN
 from animegen.nn.colour import gray
@@ -18,10 +19,7 @@ NO_FEATURES += [f"~model.objectives.generator.{term}" for term in ("style", "sty
 
 def build(*overrides: str) -> DTGAN:
     config = compose_config("train", ["model=animegan/v3", "size=tiny", *NO_FEATURES, *overrides])
-    model = build_node(plain(config)["model"], "model")
-    # What Lightning prepares; here the updates are walked through by hand.
-    model._network_parameters = {name: list(network.parameters()) for name, network in model.networks().items()}
-    return model
+    return build_node(plain(config)["model"], "model")
 
 
 def batch(size: int = 32) -> dict[str, torch.Tensor]:
@@ -43,9 +41,10 @@ def test_a_step_updates_generator_and_both_discriminators_with_one_pass_each():
     support = self_guided(unfiltered)
     target = l0_smooth(self_guided(unfiltered, eps=1e-3), 0.005)
     names, values = [], {}
+    parameters = {name: list(network.parameters()) for name, network in model.networks().items()}
     for name, evaluation in model.updates(data):
         names.append(name)
-        with model._only(name):
+        with trained_alone(parameters, name):
             total, values[name] = evaluation.compute()
             total.backward()
         trained = {

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from animegen.engine import Objective
 from animegen.engine.callbacks import StopAfter
+from animegen.engine.lightning import LightningAdapter
 from animegen.errors import AnimegenError
 from animegen.losses import L1
 from animegen.models.ganime import Ganime
@@ -115,7 +116,7 @@ def trained(transformer: CodeTransformer, state: dict[str, Tensor] | None = None
         enable_checkpointing=False,
         callbacks=[StopAfter(1)],
     )
-    trainer.fit(model, DataLoader(Frames(), batch_size=None))
+    trainer.fit(LightningAdapter(model), DataLoader(Frames(), batch_size=None))
     return model
 
 

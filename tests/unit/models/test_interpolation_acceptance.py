@@ -167,8 +167,8 @@ def test_a_flow_network_overfits_a_shift() -> None:
 def test_every_parameter_is_trained_by_exactly_one_optimizer(experiment: str) -> None:
     module = build(compose_config("train", tiny(f"experiment={experiment}")).model, "model")
     owners: dict[int, list[str]] = {}
-    for name, make in module._optimizer_factories.items():
-        network = module._network(module.trains.get(name, name))
+    for name, make in module.settings.optimizers.items():
+        network = module.network(module.trains.get(name, name))
         for group in make(list(network.parameters())).param_groups:
             for parameter in group["params"]:
                 owners.setdefault(id(parameter), []).append(name)

@@ -121,8 +121,8 @@ def test_pretrained_weights_come_from_the_features():
     with torch.no_grad():
         features.network.features[0].weight.mul_(2)
     model = NeuralStyle(PixelOptimiser(style_size=16), features=features)
-    model.setup("fit")
+    model.load_pretrained()
     images = pictures(1)
     torch.testing.assert_close(model.generator.encoder(images, ["relu1_1"]), features(images, ["relu1_1"]))
     with pytest.raises(AnimegenError, match="features=vgg19"):
-        NeuralStyle(PixelOptimiser(style_size=16)).setup("fit")
+        NeuralStyle(PixelOptimiser(style_size=16)).load_pretrained()

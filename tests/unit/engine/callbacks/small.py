@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from animegen.engine import AnimeModule, Objective, Term
 from animegen.engine.callbacks import LogEvery, StopAfter
+from animegen.engine.lightning import LightningAdapter
 
 
 class Scaled(nn.Module):
@@ -79,5 +80,5 @@ def fit(model: Small, folder: Path, *callbacks: pl.Callback, steps: int = 6, val
         enable_checkpointing=False,
         callbacks=[LogEvery(1), StopAfter(steps), *callbacks],
     )
-    trainer.fit(model, Data(validates=bool(model.scores)), **more)
+    trainer.fit(LightningAdapter(model), Data(validates=bool(model.scores)), **more)
     return trainer

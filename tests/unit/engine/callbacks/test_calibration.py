@@ -11,6 +11,7 @@ import torch
 
 from animegen.engine import AnimegenError
 from animegen.engine.callbacks import Checkpoints, InfluenceCalibration, RunRecord
+from animegen.engine.lightning import LightningAdapter
 from tests.unit.engine.callbacks.small import Small, fit
 
 SCALES = {"one": 1.0, "four": 4.0}  # gradients of norm 1 and 4 on the only weight
@@ -39,8 +40,8 @@ def test_factors_count_from_the_step_after_the_last_measured(tmp_path: Path) -> 
     weights = []
 
     class Look(pl.Callback):
-        def on_train_batch_end(self, trainer: pl.Trainer, module: Small, *_: object) -> None:
-            weights.append(module.generator.weight.item())
+        def on_train_batch_end(self, trainer: pl.Trainer, module: LightningAdapter, *_: object) -> None:
+            weights.append(module.model.generator.weight.item())
 
     calibration = InfluenceCalibration({"one": 3, "four": 1}, at=1, batches=2)
     fit(Small(SCALES), tmp_path, Look(), calibration, steps=4)

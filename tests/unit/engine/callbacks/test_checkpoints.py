@@ -11,6 +11,7 @@ import torch
 
 from animegen.engine import AnimegenError
 from animegen.engine.callbacks import Checkpoints
+from animegen.engine.lightning import LightningAdapter
 from tests.unit.engine.callbacks.small import Small, fit
 
 
@@ -26,7 +27,7 @@ def test_last_at_every_due_step_and_at_the_end(tmp_path: Path) -> None:
     seen = []
 
     class Look(pl.Callback):
-        def on_train_batch_start(self, trainer: pl.Trainer, module: Small, *_: object) -> None:
+        def on_train_batch_start(self, trainer: pl.Trainer, module: LightningAdapter, *_: object) -> None:
             last = tmp_path / "checkpoints" / "last.ckpt"
             seen.append(step_of(last) if last.exists() else 0)
 
@@ -90,9 +91,9 @@ def test_a_failing_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest
 
 def test_spoilt_weights_are_never_saved(tmp_path: Path) -> None:
     class Spoil(pl.Callback):
-        def on_train_batch_end(self, trainer: pl.Trainer, module: Small, *_: object) -> None:
+        def on_train_batch_end(self, trainer: pl.Trainer, module: LightningAdapter, *_: object) -> None:
             if module.train_step == 4:
-                module.generator.weight.data.fill_(float("nan"))
+                module.model.generator.weight.data.fill_(float("nan"))
 
     with pytest.raises(AnimegenError, match="weights of 'generator' became nan in train step 4"):
         fit(Small(), tmp_path, Spoil(), Checkpoints(every=2), steps=6)

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from animegen.engine import AnimegenError
 from animegen.engine.callbacks import Previews, TensorBoardLogger
+from animegen.engine.environment import Environment
+from animegen.engine.lightning import LightningAdapter
 from tests.unit.engine.callbacks.small import Small
 
 
@@ -42,7 +44,7 @@ def take(model: Shows, folder: Path, samples: int = 2) -> EventAccumulator:
         precision_plugin=Precision(),
         is_global_zero=True,
     )
-    Previews(every=500, samples=samples).save(trainer, model)
+    Previews(every=500, samples=samples).save(trainer, LightningAdapter(model))
     logger.finalize("success")
     return EventAccumulator(str(folder)).Reload()
 
@@ -84,7 +86,7 @@ def test_a_clip_becomes_a_gif_of_all_its_frames(tmp_path: Path) -> None:
 
 def test_previews_show_the_averaged_weights_and_leave_the_model_as_it_was(tmp_path: Path) -> None:
     model = Shows({"photo": torch.zeros(1, 3, 4, 4)}, ema={"networks": ["generator"], "decay": 0.5})
-    model._ema = model._make_ema(["generator"], 0.5)
+    model.start_training(Environment())
     model.generator.weight.data.fill_(9.0)
     model.train()
     model.objectives.eval()

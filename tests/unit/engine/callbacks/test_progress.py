@@ -18,14 +18,14 @@ from tests.unit.engine.callbacks.small import Small, fit
 
 
 def test_a_plain_line_where_there_is_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model = Small()
-    fit(model, tmp_path, Progress(every=2, train_steps=5), steps=5)
+    trainer = fit(Small(), tmp_path, Progress(every=2, train_steps=5), steps=5)
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("step ")]
     assert [re.sub(r"  [\d.]+ steps/s", "", line) for line in lines] == [
         "step 2/5  generator 0.9",
         "step 4/5  generator 0.7",
     ]
-    assert model.shown["perf/samples_per_s"] == model.shown["perf/steps_per_s"] > 0
+    shown = trainer.lightning_module.shown
+    assert shown["perf/samples_per_s"] == shown["perf/steps_per_s"] > 0
 
 
 def test_a_bar_on_a_terminal(

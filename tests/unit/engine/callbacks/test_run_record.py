@@ -11,6 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import plugin_data_pb2
 
 from animegen.engine.callbacks import RunRecord, TensorBoardLogger
+from animegen.engine.lightning import LightningAdapter
 from tests.unit.engine.callbacks.small import Small, fit
 
 FACTS = {
@@ -29,7 +30,7 @@ def test_a_finished_run(tmp_path: Path) -> None:
     trainer = fit(model, tmp_path, record, logger=TensorBoardLogger(str(tmp_path)), steps=4, val_every=2)
     assert read(tmp_path)["status"] == "trained"
     evaluation = {"methods": {"model": {"psnr": {"mean": 12.5}, "ssim": {"mean": None}}}}
-    record.finish(trainer, model, evaluation)
+    record.finish(trainer, model.train_step, evaluation)
     told = read(tmp_path)
     assert told["status"] == "finished"
     assert told["train_step"] == 4
@@ -63,7 +64,7 @@ class Raise(pl.Callback):
     def __init__(self, error: BaseException) -> None:
         self.error = error
 
-    def on_train_batch_start(self, trainer: pl.Trainer, module: Small, *_: object) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, module: LightningAdapter, *_: object) -> None:
         if module.train_step == 2:
             raise self.error
 
