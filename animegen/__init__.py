@@ -4,7 +4,7 @@ from typing import Any
 
 __version__ = "0.2.0"
 
-__all__ = ["AnimegenError", "__version__", "load_model"]
+__all__ = ["AnimegenError", "LightningAdapter", "__version__", "load_model"]
 
 
 def __getattr__(name: str) -> Any:
@@ -13,6 +13,10 @@ def __getattr__(name: str) -> Any:
         from animegen.engine.checkpoint import load_model
 
         return load_model
+    if name == "LightningAdapter":
+        from animegen.engine.lightning import LightningAdapter
+
+        return LightningAdapter
     if name == "AnimegenError":
         from animegen.errors import AnimegenError
 

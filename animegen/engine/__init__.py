@@ -1,4 +1,4 @@
-"""Training: the base module of all models, objectives, checkpoints, runs and callbacks."""
+"""Training: base module of all models, Lightning adapter, objectives, checkpoints, runs and callbacks."""
 
 from animegen.engine.module import AnimeModule
 from animegen.engine.objective import Context, Evaluation, Objective, Term

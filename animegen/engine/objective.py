@@ -4,8 +4,8 @@ A model binds the tensors of one step to an objective::
 
     yield "generator", self.objectives["generator"](fake=fake, photo=batch["photo"], ...)
 
-This call computes nothing. The base module evaluates the bound objective while only the trained network has gradients
-enabled.
+This call computes nothing. :class:`~animegen.engine.updater.Updater` evaluates the bound objective while only the
+trained network has gradients enabled.
 """
 
 from __future__ import annotations
