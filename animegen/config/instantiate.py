@@ -10,16 +10,14 @@ from typing import Any
 
 from hydra.errors import HydraException
 from hydra.utils import instantiate
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from animegen.config.arguments import check_arguments
 from animegen.errors import AnimegenError, did_you_mean
 
 #: What constructors and allocators raise for wrong settings. Anything else is a defect, whose traceback is wanted.
-MISTAKES = (
-    *(TypeError, ValueError, ImportError, MisconfigurationException),
-    *(ArithmeticError, MemoryError, RuntimeError),
-)
+MISTAKES = (TypeError, ValueError, ImportError, ArithmeticError, MemoryError, RuntimeError, HydraException)
+#: Likewise, in libraries that are imported only where they are needed.
+NAMED_MISTAKES = ("MisconfigurationException",)
 
 
 def build(node: Any, what: str, kind: type | None = None) -> Any:
@@ -82,7 +80,7 @@ def explain_build(error: BaseException, what: str, called: Any = None) -> str | 
             return f"{key}: '{module}' cannot be imported: {problem}"
         return f"{key}: there is no '{lost.group(1)}' that _target_ names.{did_you_mean(name, _names_in(module))}"
     cause = next((inner for inner in chain if not isinstance(inner, HydraException)), error)
-    if not isinstance(cause, (*MISTAKES, HydraException)):
+    if not isinstance(cause, MISTAKES) and type(cause).__name__ not in NAMED_MISTAKES:
         return None
     text = " ".join(str(cause).split())
     targets = re.findall(r"Error in call to target '([^']+)'", hydra)

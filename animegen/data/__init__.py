@@ -4,8 +4,9 @@
 the seed and of sample numbers (:mod:`animegen.data.sampler`).
 """
 
+from typing import TYPE_CHECKING, Any
+
 from animegen.data.augment import Augment
-from animegen.data.datamodule import AnimeDataModule
 from animegen.data.edge_smoothing import edge_smooth
 from animegen.data.memory import InMemory
 from animegen.data.regions import regions_source
@@ -49,3 +50,16 @@ __all__ = [
     "to_uint8",
     "write_image",
 ]
+
+
+if TYPE_CHECKING:
+    from animegen.data.datamodule import AnimeDataModule
+
+
+def __getattr__(name: str) -> Any:
+    """Import the data module, and Lightning with it, on first use: models import this package for application, too."""
+    if name == "AnimeDataModule":
+        from animegen.data.datamodule import AnimeDataModule
+
+        return AnimeDataModule
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

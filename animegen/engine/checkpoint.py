@@ -12,6 +12,7 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
+from torch.overrides import TorchFunctionMode
 
 from animegen import __version__
 from animegen.config.mismatch import mismatch
@@ -167,7 +168,7 @@ def _rebuilt(
     )
     if not (trust or own):
         # Without memory for its weights: a file cannot claim more than it holds.
-        with torch.device("meta"), _limited_modules(1000 + 50 * len(trained), source):
+        with torch.device("meta"), _Uninitialized(), _limited_modules(1000 + 50 * len(trained), source):
             outline = build_from(config, "model", source, REMEDY, base=nn.Module)
         if isinstance(outline, AnimeModule) and (fault := _difference(outline.state_dict(), trained)):
             raise AnimegenError(misfit.format(fault))
@@ -195,6 +196,15 @@ def checkpoint_file(path: str | os.PathLike) -> Path:
     """Return the file that is meant by the path of a checkpoint or of a run folder."""
     path = Path(path)
     return path / "checkpoints" / "last.ckpt" if path.is_dir() else path
+
+
+class _Uninitialized(TorchFunctionMode):
+    """Skip the initialization of weights: on the meta device it has no effect, but imports torch's compiler."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", None) == nn.init.__name__:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 @contextlib.contextmanager

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 from animegen.errors import AnimegenError
 from animegen.media.images import to_uint8
@@ -61,6 +60,8 @@ def ssim(output: Tensor, truth: Tensor) -> Tensor:
     _check_pair(output, truth)
     if min(output.shape[-2:]) < 11:
         raise AnimegenError(f"SSIM needs images of at least 11x11 pixels, not {_size(output)}: evaluate larger images.")
+    from torchmetrics.functional.image import structural_similarity_index_measure  # imports Lightning's dependencies
+
     value = structural_similarity_index_measure(
         to_unit(output.float()), to_unit(truth.float()), sigma=1.5, kernel_size=11, data_range=1.0, reduction="none"
     )

@@ -11,21 +11,13 @@ from typing import Any
 from urllib.parse import urlparse
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from animegen.errors import AnimegenError, did_you_mean
 from animegen.files import shown
 from animegen.nn.weight_files import checked_state, load_data
 
-_MODELS = torchvision.models
-_BACKBONES: dict[str, tuple[Callable[..., Any], str]] = {
-    "vgg19": (_MODELS.vgg19, _MODELS.VGG19_Weights.IMAGENET1K_V1.url),
-    "vgg16": (_MODELS.vgg16, _MODELS.VGG16_Weights.IMAGENET1K_V1.url),
-    "squeezenet1_1": (_MODELS.squeezenet1_1, _MODELS.SqueezeNet1_1_Weights.IMAGENET1K_V1.url),
-    "alexnet": (_MODELS.alexnet, _MODELS.AlexNet_Weights.IMAGENET1K_V1.url),
-}
-BACKBONES = tuple(_BACKBONES)
+BACKBONES = ("vgg19", "vgg16", "squeezenet1_1", "alexnet")
 
 # AnimeGAN reads content and style off the same layer: VGG19's conv4_4, before the ReLU, at 1/8 of the picture's size.
 # For the other backbones these are the last layers of that scale (AlexNet: the first that is past texture, at 1/16).
@@ -91,7 +83,7 @@ class FeatureExtractor(Frozen):
     """
 
     def __init__(self, backbone: str = "vgg19", weights: str = "torchvision", standardise: bool = True) -> None:
-        if backbone not in _BACKBONES:
+        if backbone not in BACKBONES:
             raise AnimegenError(
                 f"There is no feature backbone '{backbone}': choose one of {', '.join(BACKBONES)}."
                 + did_you_mean(backbone, BACKBONES)
@@ -139,9 +131,11 @@ class _Backbone(nn.Module):
 
     def __init__(self, backbone: str, weights: str, standardise: bool = True) -> None:
         super().__init__()
+        from torchvision.models import get_model  # slow to import, and not needed to apply most models
+
         # No memory and no random numbers for weights that are replaced, nor for the classifier, which is dropped.
         with torch.device("meta"):
-            self.features: nn.Sequential = _BACKBONES[backbone][0](weights=None).features
+            self.features: nn.Sequential = get_model(backbone, weights=None).features
         self.names = {name: index for index, name in enumerate(_layer_names(backbone, self.features)) if name}
         shapes = {key: value.shape for key, value in self.features.state_dict().items()}
         if weights == "random":
@@ -205,7 +199,9 @@ def _random_state(features: nn.Sequential) -> dict[str, Tensor]:
 
 def _torchvision_file(backbone: str) -> Path:
     """Return the file of torchvision's weights, downloading it if it is not in the cache."""
-    url = _BACKBONES[backbone][1]
+    from torchvision.models import get_model_weights
+
+    url = get_model_weights(backbone)["IMAGENET1K_V1"].url
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
     if path.is_file():
         return path

@@ -12,7 +12,6 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from animegen.nn.colour import luma
@@ -62,6 +61,8 @@ def distance(lines: Tensor) -> Tensor:
     Args:
         lines: bool (B,1,H,W).
     """
+    from scipy.ndimage import distance_transform_edt  # slow to import, and not needed to apply a model
+
     height, width = lines.shape[-2:]
     out = []
     for mask in lines[:, 0].cpu().numpy():

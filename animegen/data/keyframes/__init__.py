@@ -3,7 +3,8 @@
 ``project -> clip (filtered, with guides) -> patches cut on the device``.
 """
 
-from animegen.data.keyframes.datamodule import KeyframeData
+from typing import TYPE_CHECKING, Any
+
 from animegen.data.keyframes.filters import filtered_project
 from animegen.data.keyframes.folder import folder_project
 from animegen.data.keyframes.guides import CoordinateGuide, EdgeGuide, FileGuide, GaussGuide, Guide, Guides
@@ -24,3 +25,16 @@ __all__ = [
     "folder_project",
     "toonworld_project",
 ]
+
+
+if TYPE_CHECKING:
+    from animegen.data.keyframes.datamodule import KeyframeData
+
+
+def __getattr__(name: str) -> Any:
+    """Import the data module, and Lightning with it, on first use: models import this package for application, too."""
+    if name == "KeyframeData":
+        from animegen.data.keyframes.datamodule import KeyframeData
+
+        return KeyframeData
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
