@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -275,20 +275,48 @@ def publish_folder(hidden: Path, folder: Path) -> None:
         raise
 
 
-def check_output(path: Path, overwrite: bool) -> None:
-    """Check before any work that a file may get this name; :func:`publish` checks it again.
+def check_outputs(paths: Collection[Path], overwrite: bool, folders: bool = False) -> None:
+    """Check before any work that outputs can be written where they belong; :func:`publish` checks the names again.
+
+    Args:
+        paths: the files that will be written.
+        overwrite: they may replace files.
+        folders: they may be folders that exist, whose files are replaced.
 
     Raises:
-        AnimegenError: if something has the name, and is no regular file or must not be replaced.
+        AnimegenError: if some exist and must not be replaced or are no files, or a folder cannot be written.
     """
-    try:
+    existing = [path for path in paths if os.path.lexists(path)]
+    if existing and not overwrite:
+        if len(existing) == 1:
+            raise exists_error(existing[0])
+        raise AnimegenError(
+            f"'{shown(existing[0])}' and {len(existing) - 1} more of {len(paths)} exist: choose another output= or set"
+            " overwrite=true."
+        )
+    allowed = (stat.S_IFREG, stat.S_IFLNK, *((stat.S_IFDIR,) if folders else ()))
+    for path in existing:
         facts = path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    if not overwrite:
-        raise exists_error(path)
-    if not (stat.S_ISREG(facts.st_mode) or stat.S_ISLNK(facts.st_mode) or stat.S_ISDIR(facts.st_mode)):
-        raise AnimegenError(f"'{shown(path)}' is {_kind(facts)}, not a file: choose another output=.")
+        if stat.S_IFMT(facts.st_mode) not in allowed:
+            raise AnimegenError(f"'{shown(path)}' is {_kind(facts)}, not a file: choose another output=.")
+    for folder in {path.parent for path in paths}:
+        place = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+            what = "cannot be written to" if place.is_dir() else "is not a folder"
+            raise AnimegenError(
+                f"'{shown(folder)}' cannot take the results, since '{shown(place)}' {what}: choose another output=."
+            )
+
+
+def check_new_folder(folder: Path) -> None:
+    """Check before any work that a folder can be created; :func:`publish_folder` checks the name again.
+
+    Raises:
+        AnimegenError: if something of that name exists, or the folder cannot be written.
+    """
+    if os.path.lexists(folder):
+        raise AnimegenError(f"'{shown(folder)}' exists: choose another output=.")
+    check_outputs([folder], overwrite=False)
 
 
 def exists_error(path: Path) -> AnimegenError:

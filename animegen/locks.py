@@ -23,13 +23,14 @@ _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 @contextmanager
-def locked(folder: Path, tidy: bool = False) -> Iterator[int | None]:
+def locked(folder: Path, tidy: bool = False, shared: bool = False) -> Iterator[int | None]:
     """Hold a folder for one command; yield the descriptor that child processes must inherit to hold it as well.
 
     Args:
         folder: created if missing. It is held as long as a process has locked the file ``.lock`` in it.
         tidy: remove that file at the end, and the folder if it was created here and is empty. Not for commands whose
             child processes may outlive them.
+        shared: hold it together with other commands that share it. Waits while a command holds it alone.
 
     Yields:
         The descriptor; ``None`` where the system or the file system has no locks.
@@ -41,7 +42,7 @@ def locked(folder: Path, tidy: bool = False) -> Iterator[int | None]:
         created = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
     try:
-        with _held(folder / LOCK, folder, tidy) as descriptor:
+        with _held(folder / LOCK, folder, tidy, shared) as descriptor:
             yield descriptor
     finally:
         if tidy and created:
@@ -68,7 +69,7 @@ def locked_file(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _held(file: Path, what: Path, tidy: bool) -> Iterator[int | None]:
+def _held(file: Path, what: Path, tidy: bool, shared: bool = False) -> Iterator[int | None]:
     try:
         import fcntl
     except ImportError:  # Windows
@@ -78,7 +79,7 @@ def _held(file: Path, what: Path, tidy: bool) -> Iterator[int | None]:
         with translate_io_errors(what, "written"):
             descriptor = os.open(file, os.O_RDWR | os.O_CREAT)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             os.close(descriptor)
             raise AnimegenError(
@@ -98,6 +99,8 @@ def _held(file: Path, what: Path, tidy: bool) -> Iterator[int | None]:
     finally:
         if tidy:
             with suppress(OSError):
+                if shared:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while others share it
                 file.unlink(missing_ok=True)
         os.close(descriptor)
 

@@ -15,7 +15,7 @@ def check_words(words: Sequence[str], options: Sequence[str]) -> None:
     """Raise for a word that is no override, and for a key without a value.
 
     An empty value is nearly always an unset variable of the shell, and would stand for the default or the current
-    folder. The empty text is written ``key="''"``.
+    folder, also in quotes.
 
     Args:
         words: overrides: ``key=value``, ``+key=value``, ``~key``.
@@ -33,7 +33,7 @@ def check_words(words: Sequence[str], options: Sequence[str]) -> None:
 
 
 def refuse_empty(words: Sequence[str]) -> None:
-    """Raise for an empty word, and for a key without a value.
+    """Raise for an empty word, and for a key whose value is empty or a pair of quotes.
 
     Args:
         words: of a command line.
@@ -42,7 +42,7 @@ def refuse_empty(words: Sequence[str]) -> None:
         key, equals, value = word.partition("=")
         if not word.strip():
             raise AnimegenError("One of the words is empty: leave it out, or set the variable of the shell in it.")
-        if equals and not value.strip() and not word.startswith("~"):
+        if equals and not value.strip(" \t\r\n'\"") and not word.startswith("~"):
             raise AnimegenError(
                 f"{key}= has no value: give one, or leave {key}= out (perhaps a variable of the shell is not set)."
             )

@@ -32,6 +32,7 @@ from dataclasses import MISSING, dataclass
 from fractions import Fraction
 from typing import Any, ClassVar, TypeVar, get_type_hints
 
+from animegen.config.messages import refuse_empty
 from animegen.config.values import (
     ANY,
     Range,
@@ -171,8 +172,7 @@ def read(options: type[T], words: Iterable[str]) -> T:
         if equals and _KEY.fullmatch(name):
             if name not in named:
                 raise unknown_key(name, named, options.command)
-            if not text:
-                raise AnimegenError(f"{name}= has no value: give one, or leave {name}= out.")
+            refuse_empty([word])
             given.setdefault(name, []).append(text)
         elif word.startswith("-"):
             raise _unknown_option(word, named, options.command)

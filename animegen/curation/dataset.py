@@ -7,6 +7,7 @@ import multiprocessing
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from animegen.data.clips.sources import LISTS
 from animegen.data.sampler import counter_hash
 from animegen.errors import AnimegenError
 from animegen.files import completed, user_path
+from animegen.locks import LOCK, locked
 
 SETTINGS = "settings.json"
 
@@ -62,7 +64,18 @@ def curate(
     """
     films = find_videos(source)
     place = user_path("output", output)
-    begin(place, curation, overwrite)
+    with _begun(place, curation, overwrite):
+        return _curate_shard(films, place, curation, jobs, shard, tell)
+
+
+def _curate_shard(
+    films: Mapping[str, Path],
+    place: Path,
+    curation: Curation,
+    jobs: int,
+    shard: tuple[int, int],
+    tell: Callable[[str], None],
+) -> Outcome:
     mine = [item for n, item in enumerate(films.items()) if n % shard[1] == shard[0]]
     todo = [(name, path) for name, path in mine if not _is_done(record_of(place, name), path)]
     outcome = Outcome(films=len(films))
@@ -81,35 +94,57 @@ def curate(
     return outcome
 
 
-def begin(place: Path, curation: Curation, overwrite: bool) -> None:
-    """Create the folder of the data set, or check that it was made with the same settings.
+@contextmanager
+def _begun(place: Path, curation: Curation, overwrite: bool) -> Iterator[None]:
+    """Create the folder of a data set, or check that it was made with the same settings; share it with other shards.
 
     Raises:
-        AnimegenError: if not.
+        AnimegenError: if it holds something else, or other shards are at work with other settings.
     """
     settings = json.loads(json.dumps(asdict(curation) | {"version": __version__}))
     file = place / RECORDS / SETTINGS
     if not file.exists():
-        if place.exists() and (not place.is_dir() or any(not p.name.startswith("shards") for p in place.iterdir())):
+        known = (LOCK, RECORDS, "shards")
+        if place.exists() and (not place.is_dir() or any(path.name not in known for path in place.iterdir())):
             raise AnimegenError(f"'{place}' exists and is not a data set of animegen: choose another output=.")
-    elif _settings_of(file) != settings and overwrite:
-        for record in file.parent.glob("[!.]*.json"):  # no name may lead out of the folder
+    busy: AnimegenError | None = None
+    if overwrite and file.exists() and _settings_of(file) != settings:
+        try:
+            with locked(place, tidy=True):
+                if _settings_of(file) != settings:  # no other shard has started again meanwhile
+                    _start_again(place, settings)
+        except AnimegenError as error:
+            busy = error
+    with locked(place, tidy=True, shared=True):
+        try:
+            # Not replaced: several shards begin at the same time, and must agree.
+            with completed(file, overwrite=False) as hidden:
+                hidden.write_text(json.dumps(settings, indent=1) + "\n")
+        except AnimegenError:
+            if not file.exists():
+                raise
+        before = _settings_of(file)
+        if before != settings:
+            changed = [key for key in settings if before.get(key) != settings[key]]
+            raise busy or AnimegenError(
+                f"'{place}' was made with other settings ({', '.join(changed)}): choose another output=, or"
+                " overwrite=true to make it again."
+            )
+        yield
+
+
+def _start_again(place: Path, settings: dict[str, Any]) -> None:
+    """Remove what was made with other settings. A kill leaves a data set with the old settings and fewer videos."""
+    records = place / RECORDS
+    for name in LISTS.values():
+        (place / name).unlink(missing_ok=True)
+    for record in records.glob("[!.]*.json"):  # no name may lead out of the folder
+        if record.name != SETTINGS:
+            record.unlink()
             shutil.rmtree(place / record.stem, ignore_errors=True)
-        shutil.rmtree(file.parent)
-    try:
-        # Not replaced: several shards begin at the same time, and must agree.
-        with completed(file, overwrite=False) as hidden:
-            hidden.write_text(json.dumps(settings, indent=1) + "\n")
-    except AnimegenError:
-        if not file.exists():
-            raise
-    before = _settings_of(file)
-    if before != settings:
-        changed = [key for key in settings if before.get(key) != settings[key]]
-        raise AnimegenError(
-            f"'{place}' was made with other settings ({', '.join(changed)}): choose another output=, or"
-            " overwrite=true to make it again."
-        )
+            shutil.rmtree(records / record.stem, ignore_errors=True)
+    with completed(records / SETTINGS) as hidden:
+        hidden.write_text(json.dumps(settings, indent=1) + "\n")
 
 
 def _settings_of(file: Path) -> dict[str, Any]:

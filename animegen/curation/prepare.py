@@ -15,8 +15,7 @@ from animegen.data.keyframes.folder import Report, folder_project, inspect
 from animegen.data.keyframes.layouts import import_layout
 from animegen.data.keyframes.prefilter import BilateralFilter
 from animegen.data.keyframes.suggest import suggest_keys
-from animegen.errors import AnimegenError
-from animegen.files import check_output, hidden_name, publish_folder, translate_io_errors, user_path
+from animegen.files import check_new_folder, check_outputs, hidden_name, publish_folder, translate_io_errors, user_path
 from animegen.media.images import write_image
 from animegen.media.video.generated import write_generated_video
 from animegen.toonworld.film import Film
@@ -69,7 +68,7 @@ def curate_videos(options: PrepareOptions, show: Console) -> int:
 def draw_video(options: PrepareOptions, show: Console) -> int:
     """Write a video of the generated world."""
     place = Path(str(options.output))
-    check_output(place, options.overwrite)
+    check_outputs([place], options.overwrite)
     film = Film(
         shots=options.shots,
         look=str(options.film),
@@ -118,8 +117,7 @@ def write_filtered(folder: str, output: str, radius: int, settings: dict[str, An
         AnimegenError: if the folder for the result exists or cannot be written.
     """
     place = user_path("output", output)
-    if os.path.lexists(place):
-        raise AnimegenError(f"'{place}' exists: choose another output= for the frames.")
+    check_new_folder(place)
     project = folder_project(folder, **settings)
     clip = BilateralFilter(radius=radius)(project.photo)
     partial = hidden_name(Path(os.path.abspath(place)))

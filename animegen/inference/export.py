@@ -18,11 +18,10 @@ from animegen.engine.checkpoint import load_model, pick_device
 from animegen.engine.module import AnimeModule
 from animegen.engine.runs import resolve_checkpoint
 from animegen.errors import AnimegenError
-from animegen.files import completed
+from animegen.files import check_outputs, completed
 from animegen.inference import export_graph as graphs
 from animegen.inference.export_graph import ExportWrapper
 from animegen.inference.options import ExportOptions, FileFormat
-from animegen.inference.targets import Job, check_targets
 from animegen.tasks.protocols import Stylizer
 
 _LEVELS_PER_UNIT = 127.5
@@ -188,7 +187,7 @@ def export(options: ExportOptions) -> None:
     if options.format is FileFormat.onnx:
         graphs.require_onnx(options.opset)
     checkpoint = resolve_checkpoint(options.checkpoint, options.runs)
-    check_targets([Job(checkpoint, path)], options.overwrite)
+    check_outputs([path], options.overwrite)
     # An ONNX file knows no device, and is compared on the CPU.
     device = pick_device(options.device.value if options.format is FileFormat.pt2 else "cpu")
     model = load_model(checkpoint, device, options.weights.value, trust=options.trust)

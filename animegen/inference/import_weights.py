@@ -22,8 +22,7 @@ from animegen.engine.module import AnimeModule
 from animegen.engine.runs import merged_overrides
 from animegen.engine.weight_conversion import WeightConversion, choose_conversion, convert, read_state
 from animegen.errors import AnimegenError
-from animegen.files import completed
-from animegen.inference.targets import Job, check_targets
+from animegen.files import check_outputs, completed
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def import_weights(
     """
     if output.suffix != ".ckpt":
         raise AnimegenError(f"output='{output}' is no name of a checkpoint: let it end in .ckpt.")
-    check_targets([Job(source, output)], overwrite)
+    check_outputs([output], overwrite)
     state = read_state(source)
     conversion = choose_conversion(state, conversions(), format_, source)
     overrides = merged_overrides(conversion.overrides(state), words)

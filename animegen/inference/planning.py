@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from animegen.errors import AnimegenError
-from animegen.files import is_inside, real_path, regular_file, user_path
-from animegen.inference.targets import Format, Job, check_distinct, check_targets, plan_jobs
+from animegen.files import check_outputs, is_inside, real_path, regular_file, user_path
+from animegen.inference.targets import Format, Job, check_distinct, plan_jobs
 from animegen.locks import locked, locked_file
 from animegen.media.images import EXTENSIONS, list_images
 from animegen.media.photos import format_of
@@ -81,8 +81,7 @@ def plan(source: str, target: str, format_: Format, recursive: bool, overwrite: 
         regular_file(begin)
         made = _plan_file(begin, end, source, target, format_, is_video_name)
     check_distinct([*made.photos, *made.videos])
-    videos = [Job(video.source, place) for video in made.videos for place in places_of(video.target)]
-    check_targets([*made.photos, *videos], overwrite)
+    _check_targets([photo.target for photo in made.photos], [video.target for video in made.videos], overwrite)
     return made
 
 
@@ -170,15 +169,19 @@ def check_video_output(sources: Sequence[Path], target: Path, overwrite: bool) -
         )
     if real_path(target) in map(real_path, sources):
         raise AnimegenError(f"The result would replace the input '{target}': choose another output=.")
-    check_targets([Job(sources[0], place) for place in places_of(target)], overwrite)
+    _check_targets([], [target], overwrite)
 
 
-def places_of(target: Path) -> list[Path]:
-    """Return what must not exist before a video gets this name: itself, or the images of an earlier one."""
+def _check_targets(photos: Sequence[Path], videos: Sequence[Path], overwrite: bool) -> None:
+    files = [video for video in videos if video.suffix.lower() in WRITTEN_SUFFIXES and not is_pattern(video)]
+    check_outputs([*photos, *files], overwrite)
+    check_outputs([_first_place(video) for video in videos if video not in files], overwrite, folders=True)
+
+
+def _first_place(target: Path) -> Path:
+    """Return what must not exist before a video becomes images: the first image, or the folder if it holds any file."""
     if is_pattern(target):
-        return numbered(target, must_exist=False)[:1] or [target]
-    if not is_sequence(target):
-        return [target]
+        return next(iter(numbered(target, must_exist=False)), target)
     if target.is_dir() and any(not path.name.startswith(".") for path in target.iterdir()):
-        return [target]
-    return [target / "000001.png"]
+        return target
+    return target / "000001.png"

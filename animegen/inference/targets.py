@@ -9,7 +9,7 @@ from pathlib import Path
 
 from animegen.config.common import ImageFormat as Format
 from animegen.errors import AnimegenError
-from animegen.files import check_output, exists_error, is_inside, real_path, regular_file, user_path
+from animegen.files import is_inside, real_path, regular_file, user_path
 from animegen.media.images import EXTENSIONS, list_images
 from animegen.media.photos import KEPT_SUFFIXES, format_of
 
@@ -95,28 +95,3 @@ def _renamed(name: Path, format_: Format) -> Path:
         return name.with_suffix(f".{format_.value}")
     kept = name.suffix.lower() in KEPT_SUFFIXES and format_of(name) is not None
     return name if kept else name.with_suffix(".png")
-
-
-def check_targets(jobs: Sequence[Job], overwrite: bool) -> None:
-    """Check before any work that the results can be written where they belong.
-
-    Names are checked again when the results get them, see :func:`animegen.files.publish`.
-
-    Raises:
-        AnimegenError: if some exist and may not be replaced, or a folder cannot be written.
-    """
-    existing = [job.target for job in jobs if os.path.lexists(job.target)]
-    if existing and not overwrite:
-        if len(existing) == 1:
-            raise exists_error(existing[0])
-        raise AnimegenError(
-            f"'{existing[0]}' and {len(existing) - 1} more of {len(jobs)} exist: choose another output= or set"
-            " overwrite=true."
-        )
-    for path in existing:
-        check_output(path, overwrite)
-    for folder in {job.target.parent for job in jobs}:
-        place = next(parent for parent in (folder, *folder.parents) if parent.exists())
-        if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-            what = "cannot be written to" if place.is_dir() else "is not a folder"
-            raise AnimegenError(f"'{folder}' cannot take the results, since '{place}' {what}: choose another output=.")

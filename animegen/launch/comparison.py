@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from animegen.config.studies import find_study, list_studies
 from animegen.engine.runs import has_record
 from animegen.errors import AnimegenError
-from animegen.files import exists_error
+from animegen.files import check_outputs
 from animegen.launch.study import RECORD, compose_study, read_study
 from animegen.reports.comparison import Comparison
 from animegen.reports.options import CompareOptions
@@ -26,14 +26,13 @@ def find_comparison(options: CompareOptions) -> Comparison:
     Raises:
         AnimegenError: if there are no such runs, or the folder of the report holds something already.
     """
+    report = None if options.output is None else Path(options.output)
+    if report is not None:
+        replaces = options.overwrite or (report.is_dir() and not any(report.iterdir()))
+        check_outputs([report], replaces, folders=True)
     of_study = options.study is not None or _is_study(options.folders)
     comparison = _of_study(options) if of_study else _of_runs(options)
-    if options.output is None:
-        return comparison
-    report = Path(options.output)
-    if report.exists() and (not report.is_dir() or any(report.iterdir())) and not options.overwrite:
-        raise exists_error(report)
-    return replace(comparison, report=report, own_folder=False)
+    return comparison if report is None else replace(comparison, report=report, own_folder=False)
 
 
 def _is_study(paths: Sequence[str]) -> bool:

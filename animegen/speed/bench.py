@@ -31,7 +31,7 @@ from animegen.engine.checkpoint import pick_device
 from animegen.engine.lightning import LightningAdapter
 from animegen.engine.module import AnimeModule
 from animegen.errors import AnimegenError
-from animegen.files import check_output, completed, user_path
+from animegen.files import check_outputs, completed, user_path
 from animegen.speed.parts import Stopwatch, data_wait, step_parts
 from animegen.tasks.protocols import Interpolator
 
@@ -347,7 +347,7 @@ def run_bench(words: Sequence[str]) -> None:
             config.train_steps = experiment.train_steps
     output = None if config.output is None else user_path("output", config.output)
     if output is not None:
-        check_output(output, config.overwrite)
+        check_outputs([output], config.overwrite)
     result = bench(config, data[-1] if data else None, experiment)
     show(result)
     if output is not None:

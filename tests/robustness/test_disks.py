@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from animegen.cli import compare, evaluate, export, generate, interpolate, prepare, stylize
+from animegen.cli import interpolate, prepare, stylize
 from animegen.cli import train as train_verb
 from animegen.engine.checkpoint import read_checkpoint
+from animegen.media.images import write_image
 from tests.robustness.support import assert_calm, finish, run, start
 from tests.robustness.test_kills import film, pixels
 from tests.support import refused, run_verb, sentence, tiny, train
@@ -141,26 +143,54 @@ def test_a_film_on_a_full_disk(toy: Path, tmp_path: Path) -> None:
     assert run_verb(stylize.main, *words) == 0
 
 
-@pytest.mark.parametrize("verb", [train_verb, stylize, interpolate, evaluate, compare, prepare, generate, export])
-def test_an_output_that_cannot_be_written(
-    verb: object, toy: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "file").write_text("in the way")
-    source = film(tmp_path / "film.mkv", shots=1, frames=2)
-    words = {
-        train_verb: tiny(*TOY, "train_steps=1"),
-        stylize: [f"checkpoint={toy}", f"input={source}", "device=cpu"],
-        interpolate: [f"checkpoint={toy}", f"input={source}", "device=cpu"],
-        evaluate: [f"checkpoint={toy}", "device=cpu", "samples=1"],
-        compare: [str(toy)],
-        prepare: [f"input={source}"],
-        generate: [f"checkpoint={toy}", f"keys=[{source},{source}]", "device=cpu"],
-        export: [f"checkpoint={toy}", "format=pt2"],
-    }[verb]
-    target = tmp_path / "file" / ("out.pt2" if verb is export else "out")
-    code = run_verb(verb.main, *words, f"output={target}")  # type: ignore[attr-defined]
-    refused(capfd, code)
-    assert (tmp_path / "file").read_text() == "in the way"
+#: Command, words, and an output that exists. Models, videos and projects are broken, so that any work ends otherwise.
+OUTPUTS = {
+    "stylize": ("stylize", ["checkpoint={broken}.ckpt", "input={image}"], "there.png"),
+    "stylize a folder": ("stylize", ["checkpoint={broken}.ckpt", "input={folder}"], "there/image.png"),
+    "stylize a video": ("stylize", ["checkpoint={broken}.ckpt", "input={broken}.mp4"], "there.mp4"),
+    "stylize to frames": ("stylize", ["checkpoint={broken}.ckpt", "input={broken}.mp4"], "there/000007.png"),
+    "interpolate": ("interpolate", ["checkpoint={broken}.ckpt", "input=[{image},{image}]"], "there.mp4"),
+    "interpolate to frames": ("interpolate", ["checkpoint={broken}.ckpt", "input={folder}"], "there/000001.png"),
+    "generate": ("generate", ["checkpoint={broken}.ckpt", "keys=[{image},{image}]"], "there.gif"),
+    "export": ("export", ["checkpoint={broken}.ckpt", "format=pt2"], "there.pt2"),
+    "import": ("import_weights", ["source={broken}.pt"], "there.ckpt"),
+    "prepare": ("prepare", ["input={broken}.mp4"], "there/any"),
+    "prepare film": ("prepare", ["film=photo", "shots=[3]", "side=32"], "there.mp4"),
+    "prepare filter": ("prepare", ["filter={broken}.mp4"], "there/any"),
+    "prepare import": ("prepare", ["import={broken}.mp4"], "there/any"),
+    "bench": ("bench", ["data=video", "input={broken}.mp4"], "there.json"),
+    "eval": ("evaluate", ["checkpoint={broken}.ckpt"], "there/scores.json"),
+    "compare": ("compare", ["{broken}.mp4"], "there/any"),
+    "train": ("train", tiny(*TOY, "data=paired/folders", "data.photos=no", "data.anime=no"), "there/run.json"),
+}
+
+
+@pytest.mark.parametrize("case", OUTPUTS)
+def test_an_output_is_checked_before_any_work(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command, words, target = OUTPUTS[case]
+    for suffix in (".ckpt", ".mp4", ".pt"):
+        (tmp_path / f"broken{suffix}").write_text("broken")
+    write_image(tmp_path / "in" / "image.png", torch.zeros(3, 32, 32, dtype=torch.uint8))
+    names = {"broken": tmp_path / "broken", "folder": tmp_path / "in", "image": tmp_path / "in" / "image.png"}
+    mine = [word.format(**names) for word in words]
+    verb = import_module(f"animegen.cli.{command}")
+
+    def said(output: Path, *more: str) -> str:
+        return refused(capsys, run_verb(verb.main, *mine, f"output={output}", *more))
+
+    there, name = tmp_path / target, Path(target).parts[0]
+    there.parent.mkdir(exist_ok=True)
+    there.write_text("theirs")
+    assert f"{tmp_path / name}" in (message := said(tmp_path / name))
+    assert "exist" in message or "already holds" in message
+    assert there.read_text() == "theirs"
+    below = tmp_path / "broken.pt" / target
+    assert "broken.pt" in (message := said(below.parent if "/" in target else below))
+    assert "broken.pt.pt" not in message
+    if "/" not in target and case != "stylize":  # an image may go into any folder
+        there.unlink()
+        there.mkdir()
+        assert f"'{there}' is a folder, not a file: choose another output=" in said(there, "overwrite=true")
 
 
 def test_two_commands_train_into_the_same_folder(tmp_path: Path) -> None:

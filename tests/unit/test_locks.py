@@ -27,6 +27,16 @@ def test_a_folder_belongs_to_one_command(tmp_path: Path) -> None:
     assert sorted(os.listdir(folder)) == [LOCK, "result"]
 
 
+def test_a_folder_is_shared(tmp_path: Path) -> None:
+    with locked(tmp_path, tidy=True, shared=True):
+        with locked(tmp_path, tidy=True, shared=True):
+            pass
+        assert os.listdir(tmp_path) == [LOCK]
+        with pytest.raises(AnimegenError, match="Another command is at work"), locked(tmp_path):
+            pass
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_folder_that_stays_empty_goes_again(tmp_path: Path) -> None:
     with locked(tmp_path / "new", tidy=True):
         pass

@@ -8,7 +8,15 @@ from pathlib import Path
 
 from animegen.data.keyframes.folder import FORMATS, MANIFEST
 from animegen.errors import AnimegenError
-from animegen.files import existing_folder, hidden_name, publish_folder, regular_file, translate_io_errors, user_path
+from animegen.files import (
+    check_new_folder,
+    existing_folder,
+    hidden_name,
+    publish_folder,
+    regular_file,
+    translate_io_errors,
+    user_path,
+)
 from animegen.media.images import EXTENSIONS, natural_key, open_image
 
 INPUTS = ("input_filtered", "input")
@@ -40,10 +48,9 @@ def import_layout(source: str | Path, target: str | Path, resize: bool = False) 
     Raises:
         AnimegenError: if the source is no such project, or the target exists.
     """
-    train, gen = _find(user_path("import", source))
     place = user_path("output", target)
-    if os.path.lexists(place):
-        raise AnimegenError(f"'{place}' exists: choose another output= for the project.")
+    check_new_folder(place)
+    train, gen = _find(user_path("import", source))
     inputs = _pictures(next(train / name for name in INPUTS if (train / name).is_dir()))
     drawings = _pictures(train / "output")
     clip = dict(inputs)

@@ -7,12 +7,13 @@ from collections.abc import Callable
 import pytest
 from torch import nn
 
-from animegen.cli import bench, evaluate, train
+from animegen.cli import bench, compare, evaluate, prepare, train
 from animegen.config.compose import compose_config
 from animegen.config.instantiate import build, finish
 from animegen.config.messages import no_key
 from animegen.engine import AnimegenError
 from animegen.errors import did_you_mean
+from tests.support import refused
 
 TOY = ["model=toy"]
 
@@ -63,13 +64,27 @@ def test_composing(words: list[str], sentence: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("command", [train.main, evaluate.main, bench.main])
-@pytest.mark.parametrize("word", ["output=", "resume=", "+model.clip= ", "study=", ""])
-def test_a_word_without_a_value_is_refused(
-    command: Callable[[list[str]], int], word: str, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("command", "keys"),
+    [
+        (train.main, ["output", "resume", "init", "data.photos", "+model.clip", "study"]),
+        (evaluate.main, ["checkpoint", "output", "data.photos"]),
+        (bench.main, ["output", "input"]),
+        (compare.main, ["output", "study"]),
+        (prepare.main, ["input", "output"]),
+    ],
+)
+@pytest.mark.parametrize("value", ["", " ", "''", '""', "' '"])
+def test_a_key_without_a_value_is_refused(
+    command: Callable[[list[str]], int], keys: list[str], value: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command(["model=toy", word]) == 2
-    assert ("has no value" if word else "is empty") in capsys.readouterr().err
+    for key in keys:
+        assert f"{key}= has no value" in refused(capsys, command([f"{key}={value}"]))
+
+
+@pytest.mark.parametrize("command", [train.main, evaluate.main, bench.main])
+def test_an_empty_word_is_refused(command: Callable[[list[str]], int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert "is empty" in refused(capsys, command(["model=toy", ""]))
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from animegen.curation.rules import choose
 from animegen.curation.videos import movies_of
 from animegen.data.clips import EpisodeFolders, TripletFolders
 from animegen.errors import AnimegenError
+from animegen.locks import LOCK, locked
 from tests.support import refused, run_verb
 from tests.video_support import EXACT, level, write_film
 
@@ -233,6 +234,23 @@ def test_films_become_lists_of_clips_that_the_sources_read(
     told = refused(capsys, run(films, output, "dark=20"))
     assert "was made with other settings (dark)" in told
     assert json.loads((output / "report.json").read_text()) == report
+
+
+def test_a_data_set_is_made_again_unless_other_shards_are_at_work(
+    films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, film = tmp_path / "set", films / "film1.mkv"
+    assert run(film, output) == 0
+    (output / "notes.txt").write_text("mine")
+    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    with locked(output, tidy=True, shared=True):  # as another shard does
+        assert "Another command is at work" in refused(capsys, run(film, output, "length=[3,4]", "overwrite=true"))
+        assert run(film, output, "overwrite=true") == 0  # of the same settings: nothing to do
+    assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
+    assert run(film, output, "length=[3,4]", "overwrite=true") == 0
+    assert {len(list(clip.iterdir())) for clip in (output / "film1").iterdir()} == {3, 4}
+    assert (output / "notes.txt").read_text() == "mine"
+    assert not (output / LOCK).exists()
 
 
 def test_films_of_one_folder_stay_together(films: Path, tmp_path: Path) -> None:

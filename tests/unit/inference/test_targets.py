@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from animegen.errors import AnimegenError
-from animegen.inference.targets import Format, check_targets, plan_jobs
+from animegen.files import check_outputs
+from animegen.inference.targets import Format, plan_jobs
 
 
 @pytest.fixture
@@ -83,17 +84,17 @@ def test_two_photos_of_one_result(photos: Path) -> None:
 
 def test_existing_results_are_counted(photos: Path) -> None:
     out = photos.parent / "out"
-    jobs = plan_jobs(str(photos), str(out))
-    check_targets(jobs, overwrite=False)
+    targets = [job.target for job in plan_jobs(str(photos), str(out))]
+    check_outputs(targets, overwrite=False)
     out.mkdir()
-    for job in jobs[:2]:
-        job.target.write_bytes(b"x")
+    for target in targets[:2]:
+        target.write_bytes(b"x")
     with pytest.raises(AnimegenError, match=r"a\.jpg' and 1 more of 4 exist:.*overwrite=true"):
-        check_targets(jobs, overwrite=False)
-    check_targets(jobs, overwrite=True)
+        check_outputs(targets, overwrite=False)
+    check_outputs(targets, overwrite=True)
 
 
 def test_a_file_in_the_way_of_the_folder(photos: Path) -> None:
     jobs = plan_jobs(str(photos), str(photos / "notes.txt" / "out"))
     with pytest.raises(AnimegenError, match=r"notes\.txt' is not a folder"):
-        check_targets(jobs, overwrite=True)
+        check_outputs([job.target for job in jobs], overwrite=True)
