@@ -17,7 +17,7 @@ from animegen.media.images import write_image
 from animegen.media.video.reader import VideoReader
 from animegen.outputs import OutputFolder
 from animegen.toonworld import Scene
-from tests.robustness.support import kill_again_and_again
+from tests.robustness.support import kill_again_and_again, run
 from tests.support import assert_same_state, tiny, train
 from tests.video_support import EXACT, write_film
 
@@ -147,30 +147,87 @@ def test_films(
 
 
 @pytest.mark.parametrize("kills", KILLS)
-def test_prepare(kills: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_prepare(overwrite: bool, kills: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "films").mkdir()
     for number in range(2):
         film(tmp_path / "films" / f"{number}.mkv", shots=2 + number)
     target = tmp_path / "clips"
-    words = [
-        f"input={tmp_path / 'films'}",
-        f"output={target}",
-        "still=0",
-        "uneven=100",
-        "format=png",
-        "short_side=null",
-    ]
-    expected: dict[str, bytes] = {}
+    base = [f"input={tmp_path / 'films'}", f"output={target}", "uneven=100", "format=png", "short_side=null"]
+    settings = [["still=0"], ["still=0", "length=[3,4]"]]  # in turns, each in the place of the other
+    expected: dict[int, dict[str, bytes]] = {}
+    turn = 0
+
+    def words() -> list[str]:
+        return [*base, *settings[turn], *(["overwrite=true"] if overwrite else [])]
 
     def finished() -> None:
+        nonlocal turn
         made = {path.relative_to(target).as_posix(): path.read_bytes() for path in target.rglob("*.png")}
-        expected.update(made if not expected else {})
         assert made
-        assert made == expected
-        shutil.rmtree(target)
+        assert expected.setdefault(turn, made) == made
+        if overwrite:
+            turn = 1 - turn
+        else:
+            shutil.rmtree(target)
 
     nothing: Callable[[], None] = lambda: None  # noqa: E731 - whatever is there, the next attempt has to finish it
-    told = kill_again_and_again("animegen.cli.prepare", lambda: words, kills, tmp_path / "log", nothing, finished)
+    told = kill_again_and_again("animegen.cli.prepare", words, kills, tmp_path / "log", nothing, finished)
+    assert not overwrite or expected[0] != expected[1]
+    with capsys.disabled():
+        print(f"\n{told}")
+
+
+#: Module, two words whose results replace each other, further words, and the output.
+RESULTS = {
+    "eval": ("evaluate", ["samples=1", "samples=2"], ["checkpoint={stylize}", "features=none", "device=cpu"], "out"),
+    "compare": ("compare", ["{stylize}", "{interpolate}"], [], "out"),
+    "clip": (
+        "generate",
+        ["frames=4", "frames=6"],
+        ["checkpoint={interpolate}", "keys={pair}", "device=cpu"],
+        "out.gif",
+    ),
+}
+
+
+@pytest.mark.parametrize("kills", KILLS)
+@pytest.mark.parametrize("case", RESULTS)
+def test_results_that_are_replaced(
+    case: str, kills: int, checkpoints: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module, variants, words, name = RESULTS[case]
+    scene, target = Scene(seed=0, split="test", index=0, size=64), tmp_path / name
+    for number in range(2):
+        write_image(tmp_path / f"{number}.png", tensor(scene.photo(number)))
+    places = {**checkpoints, "pair": f"[{tmp_path}/0.png,{tmp_path}/1.png]"}
+    log, wanted = tmp_path / "log", 0
+
+    def given(turn: int) -> list[str]:
+        return [word.format(**places) for word in (variants[turn], *words)] + [f"output={target}", "overwrite=true"]
+
+    def made() -> dict[str, bytes]:
+        """Return what was made, but for measured times."""
+        files = [target] if target.is_file() else target.rglob("*")
+        return {path.name: path.read_bytes() for path in files if path.suffix in (".md", ".png", ".gif", ".html")}
+
+    expected = []
+    for turn in (0, 1):
+        assert run(f"animegen.cli.{module}", [given(turn)], log).code == 0
+        expected.append(made())
+
+    def killed() -> None:
+        if target.is_dir():
+            OutputFolder(target).recover()
+        assert made() in expected
+
+    def finished() -> None:
+        nonlocal wanted
+        assert made() == expected[wanted]
+        wanted = 1 - wanted
+
+    told = kill_again_and_again(f"animegen.cli.{module}", lambda: given(wanted), kills, log, killed, finished)
+    assert expected[0] != expected[1]
     with capsys.disabled():
         print(f"\n{told}")
 
