@@ -58,7 +58,7 @@ FAMILIES           := temporal ganime animegan interpolation fewshot
 
 demo: install  ## all five families: train, score, apply; ten minutes and one page to look at
 	$(MAKE) --no-print-directory -j2 $(FAMILIES:%=demo-%)
-	$(BIN)/animegen prepare film=photo output=$(RUNS)/demo/film.mp4 overwrite=true
+	$(BIN)/animegen prepare toonworld=photo output=$(RUNS)/demo/film.mp4 overwrite=true
 	$(BIN)/animegen stylize checkpoint=$(RUNS)/demo/temporal input=$(RUNS)/demo/film.mp4 output=$(RUNS)/demo/anime.mp4 overwrite=true
 	$(BIN)/animegen interpolate checkpoint=$(RUNS)/demo/interpolation input=$(RUNS)/demo/anime.mp4 output=$(RUNS)/demo/smooth.mp4 factor=2 overwrite=true
 	$(BIN)/animegen generate checkpoint=$(RUNS)/demo/ganime first=$(RUNS)/demo/ganime/samples/first/0.png last=$(RUNS)/demo/ganime/samples/last/0.png frames=9 output=$(RUNS)/demo/generated.gif overwrite=true

@@ -31,7 +31,7 @@ SETTINGS = "settings.json"
 class Outcome:
     """Result of a curation run."""
 
-    films: int = 0
+    videos: int = 0
     done: int = 0
     missing: int = 0
     failed: list[str] = field(default_factory=list)
@@ -62,35 +62,35 @@ def curate(
     Raises:
         AnimegenError: if there are no videos, or the folder holds something else.
     """
-    films = find_videos(source)
+    videos = find_videos(source)
     place = user_path("output", output)
     with _begun(place, curation, overwrite):
-        return _curate_shard(films, place, curation, jobs, shard, tell)
+        return _curate_shard(videos, place, curation, jobs, shard, tell)
 
 
 def _curate_shard(
-    films: Mapping[str, Path],
+    videos: Mapping[str, Path],
     place: Path,
     curation: Curation,
     jobs: int,
     shard: tuple[int, int],
     tell: Callable[[str], None],
 ) -> Outcome:
-    mine = [item for n, item in enumerate(films.items()) if n % shard[1] == shard[0]]
+    mine = [item for n, item in enumerate(videos.items()) if n % shard[1] == shard[0]]
     todo = [(name, path) for name, path in mine if not _is_done(record_of(place, name), path)]
-    outcome = Outcome(films=len(films))
+    outcome = Outcome(videos=len(videos))
     if len(mine) > len(todo):
         tell(f"{len(mine) - len(todo)} videos are finished already")
     for record in _work(todo, place, curation, jobs):
         outcome.done += 1
         told = record.get("failed") or f"{len(record['clips'])} clips of {record['fates']['kept']} frames"
-        tell(f"{outcome.done}/{len(todo)} {record['film']}: {told}")
-    records = {name: record_of(place, name) for name in films}
+        tell(f"{outcome.done}/{len(todo)} {record['video']}: {told}")
+    records = {name: record_of(place, name) for name in videos}
     outcome.missing = sum(record is None for record in records.values())
     present = [record for record in records.values() if record is not None]
-    outcome.failed = [f"{r['film']}: {r['failed']}" for r in present if "failed" in r]
+    outcome.failed = [f"{r['video']}: {r['failed']}" for r in present if "failed" in r]
     if not outcome.missing:
-        outcome.clips = bring_together(place, present, curation, movies_of(films))
+        outcome.clips = bring_together(place, present, curation, movies_of(videos))
     return outcome
 
 
@@ -181,7 +181,9 @@ def bring_together(
     """Remove repeats, split the clips, write lists and report; return the number of clips per list."""
     good = [record for record in records if "failed" not in record]
     clips = [
-        clip | {"film": record["film"], "movie": movies[record["film"]]} for record in good for clip in record["clips"]
+        clip | {"video": record["video"], "movie": movies[record["video"]]}
+        for record in good
+        for clip in record["clips"]
     ]
     repeats = find_repeats(clips, curation.repeat)
     kept = [clip for clip in clips if clip["name"] not in repeats]
@@ -205,7 +207,7 @@ def find_repeats(clips: Sequence[dict[str, Any]], limit: int | None) -> dict[str
     if limit is None:
         return repeats
     for clip in clips:
-        mine, shot = [int(look, 16) for look in clip["looks"]], (clip["film"], clip["shot"])
+        mine, shot = [int(look, 16) for look in clip["looks"]], (clip["video"], clip["shot"])
         for name, place, other in looks:
             most = limit if place != shot else 0
             if all(unlike(a, b) <= most for a, b in zip(mine, other, strict=True)):
@@ -232,9 +234,9 @@ def divide(clips: Sequence[dict[str, Any]], holdout: float) -> tuple[dict[str, l
         return sides, True
     for movie in movies:
         mine = [clip for clip in clips if clip["movie"] == movie]
-        shots = sorted({(clip["film"], clip["shot"]) for clip in mine})
+        shots = sorted({(clip["video"], clip["shot"]) for clip in mine})
         # One shot, or two, cannot be divided among three: then moments of the same shot are.
-        by_shot = [[c for c in mine if (c["film"], c["shot"]) == shot] for shot in shots]
+        by_shot = [[c for c in mine if (c["video"], c["shot"]) == shot] for shot in shots]
         parts = by_shot if len(shots) > 2 else [[c] for c in mine]
         for side in ("test", "val"):
             wanted = max(1, round(holdout * len(mine)))

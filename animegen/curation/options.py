@@ -99,8 +99,8 @@ class PrepareOptions(Curation, OverwriteOptions):
     examples: ClassVar[Sequence[str]] = (
         "input=videos/ output=dataset",
         "input=videos/ output=scenes every=2 length=[15,25]",
-        "film=photo output=video.mp4",
-        "film=meadow output=twos.mkv shots=[48,48] side=256 hold=2",
+        "toonworld=photo output=video.mp4",
+        "toonworld=meadow output=twos.mkv shots=[48,48] side=256 hold=2",
         "check=my_clip",
         "suggest_keys=my_clip count=3",
         "filter=my_clip output=clean_frames",
@@ -108,8 +108,8 @@ class PrepareOptions(Curation, OverwriteOptions):
     )
 
     input: str | None = option(None, "a video, or a folder of videos: make clips in output", path=True)
-    film: Literal["photo", "meadow", "dusk", "print"] | None = option(
-        None, "look of a video of the generated world, with sound, to draw in output"
+    toonworld: Literal["photo", "meadow", "dusk", "print"] | None = option(
+        None, "look of a ToonWorld video with sound, to write to output"
     )
     check: str | None = option(None, "a key-frame project: report what is wrong with it", path=True)
     suggest_keys: str | None = option(None, "a project: suggest which frames to draw next", path=True)
@@ -139,7 +139,8 @@ class PrepareOptions(Curation, OverwriteOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        tasks = {"input": True, "film": True, "check": False, "suggest_keys": False, "filter": True, "import": True}
+        tasks = dict.fromkeys(("input", "toonworld", "check", "suggest_keys", "filter", "import"), True)
+        tasks |= {"check": False, "suggest_keys": False}
         given = [task for task in tasks if getattr(self, "imported" if task == "import" else task) is not None]
         if len(given) != 1:
             asked = " and ".join(given) or "none"

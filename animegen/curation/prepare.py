@@ -30,7 +30,7 @@ def prepare(options: PrepareOptions, show: Console) -> int:
     settings = {"clip": options.clip, "resize": options.resize or None}
     if options.input is not None:
         return curate_videos(options, show)
-    if options.film is not None:
+    if options.toonworld is not None:
         return draw_video(options, show)
     if options.check is not None:
         return check(options.check, settings, show)
@@ -57,7 +57,7 @@ def curate_videos(options: PrepareOptions, show: Console) -> int:
         show.print(f"- {problem}", markup=False)
     if outcome.missing:
         show.print(
-            f"{outcome.missing} of {outcome.films} videos are left to other shards; the last one writes the report."
+            f"{outcome.missing} of {outcome.videos} videos are left to other shards; the last one writes the report."
         )
     else:
         clips = ", ".join(f"{side} {count}" for side, count in outcome.clips.items())
@@ -71,7 +71,7 @@ def draw_video(options: PrepareOptions, show: Console) -> int:
     check_outputs([place], options.overwrite)
     film = Film(
         shots=options.shots,
-        look=str(options.film),
+        look=str(options.toonworld),
         size=options.side,
         seed=options.world_seed,
         split="test",

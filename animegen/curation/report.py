@@ -57,16 +57,16 @@ def write_report(
     sheets = _sheets(place, good, repeats)
     report = {
         "settings": settings,
-        "films": len(records),
+        "videos": len(records),
         "frames": sum(record["frames"] for record in good),
         "fates": {**fates, "kept": fates["kept"] - repeated, "repeat": repeated},
         "clips": {side: len(names) for side, names in sides.items()},
         "clip_frames": {side: sum(frames[name] for name in names) for side, names in sides.items()},
         "divided": "by movie" if by_movie else "by moment",
-        "movies": len({movies[record["film"]] for record in records}),
+        "movies": len({movies[record["video"]] for record in records}),
         "repeats": dict(repeats),
-        "by_film": {record["film"]: record.get("fates") or {"failed": record["failed"]} for record in records},
-        "problems": {record["film"]: record["problems"] for record in good if record["problems"]},
+        "by_video": {record["video"]: record.get("fates") or {"failed": record["failed"]} for record in records},
+        "problems": {record["video"]: record["problems"] for record in good if record["problems"]},
         "sheets": sheets,
     }
     with completed(place / "report.json") as hidden:
@@ -81,12 +81,12 @@ def _page(report: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> st
     lines = [
         "# Curation report",
         "",
-        f"{report['films']} videos, {report['frames']} frames; clips for "
+        f"{report['videos']} videos, {report['frames']} frames; clips for "
         + ", ".join(f"{side}: {n} ({report['clip_frames'][side]} frames)" for side, n in report["clips"].items())
         + ".",
         "",
     ]
-    if report["movies"] < report["films"]:
+    if report["movies"] < report["videos"]:
         lines += [
             f"They belong to {report['movies']} movies: videos in one folder, and numbered parts, count as one.",
             "",
@@ -111,7 +111,7 @@ def _page(report: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> st
     lines += ["|---|---:|---|---:|" + "---:|" * len(shown)]
     for record in records:
         if "failed" in record:
-            lines.append(f"| {record['film']} | not read: {record['failed']} |")
+            lines.append(f"| {record['video']} | not read: {record['failed']} |")
             continue
         top, bottom, left, right = record["box"]
         width, height = record["size"]
@@ -121,9 +121,9 @@ def _page(report: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> st
             else f"{width}x{height} to {right - left}x{bottom - top}"
         )
         counts = " | ".join(str(record["fates"][fate]) for fate in shown)
-        lines.append(f"| {record['film']} | {len(record['shots'])} | {bars} | {len(record['clips'])} | {counts} |")
-    for film, problems in report["problems"].items():
-        lines += ["", f"{film}: {'; '.join(problems)}"]
+        lines.append(f"| {record['video']} | {len(record['shots'])} | {bars} | {len(record['clips'])} | {counts} |")
+    for video, problems in report["problems"].items():
+        lines += ["", f"{video}: {'; '.join(problems)}"]
     lines += ["", "## Close decisions", "", "Above: just accepted. Below: just rejected."]
     for rule in report["sheets"]:
         lines += ["", f"![{_TITLE[rule]}](sheets/{rule}.jpg)"]
@@ -143,8 +143,8 @@ def _sheets(place: Path, records: Sequence[Mapping[str, Any]], repeats: Mapping[
         for record in records:
             for case in record["cases"]:
                 if case["rule"] == rule:
-                    pair = [place / RECORDS / record["film"] / thumb_name(case[key]) for key in ("other", "number")]
-                    told = f"{record['film'][:22]} {case['number']}: {case['value']:.4g} ({case['limit']:g})"
+                    pair = [place / RECORDS / record["video"] / thumb_name(case[key]) for key in ("other", "number")]
+                    told = f"{record['video'][:22]} {case['number']}: {case['value']:.4g} ({case['limit']:g})"
                     sides[0 if case["passed"] else 1].append((pair[0], pair[1], told))
         passed, refused = (side[:PER_SIDE] for side in (_turns(sides[0]), _turns(sides[1])))
         # A rule that refused nothing, and came nowhere near to it, has nothing to show but what is usual.
@@ -157,11 +157,11 @@ def _sheets(place: Path, records: Sequence[Mapping[str, Any]], repeats: Mapping[
 
 def _turns(cases: list[tuple[Path, Path, str]]) -> list[tuple[Path, Path, str]]:
     """Return the cases in an order that alternates between videos."""
-    by_film: dict[str, list[tuple[Path, Path, str]]] = {}
+    by_video: dict[str, list[tuple[Path, Path, str]]] = {}
     for case in cases:
-        by_film.setdefault(case[2].split(" ")[0], []).append(case)
-    longest = max((len(group) for group in by_film.values()), default=0)
-    return [group[n] for n in range(longest) for group in by_film.values() if n < len(group)]
+        by_video.setdefault(case[2].split(" ")[0], []).append(case)
+    longest = max((len(group) for group in by_video.values()), default=0)
+    return [group[n] for n in range(longest) for group in by_video.values() if n < len(group)]
 
 
 def _sheet(

@@ -56,29 +56,29 @@ def find_videos(source: str | Path) -> dict[str, Path]:
         files = [p for p in files if p.suffix.lower() in VIDEO_SUFFIXES or frames_of_gif(p) > 1]
     if not files:
         raise AnimegenError(f"There are no videos in '{place}': they end with {', '.join(VIDEO_SUFFIXES)}, or .gif.")
-    films: dict[str, Path] = {}
+    videos: dict[str, Path] = {}
     for file in files:
         name = _plain(file.stem)
         number = 2
-        while name in films:
+        while name in videos:
             name, number = f"{_plain(file.stem)}-{number}", number + 1
-        films[name] = file
-    return films
+        videos[name] = file
+    return videos
 
 
-def movies_of(films: Mapping[str, Path]) -> dict[str, str]:
+def movies_of(videos: Mapping[str, Path]) -> dict[str, str]:
     """Return the movie of each video: videos in one folder, and numbered parts, belong together.
 
     Below the folder that holds all videos the uppermost folder is the movie (a season, a disc, the parts of a video).
     Beside others a video is a movie by itself, but for the end of its name that counts parts: ``show_e01_part2``.
 
     Args:
-        films: as :func:`find_videos` returns them.
+        videos: as :func:`find_videos` returns them.
     """
-    places = {name: Path(real_path(path)).parent for name, path in films.items()}
+    places = {name: Path(real_path(path)).parent for name, path in videos.items()}
     top = Path(os.path.commonpath(places.values()))
     movies = {}
-    for name, path in films.items():
+    for name, path in videos.items():
         folders = places[name].relative_to(top).parts
         movies[name] = f"{folders[0]}/" if folders else _PART.sub("", path.stem) or path.stem
     return movies
@@ -94,10 +94,10 @@ def identity(path: Path) -> list[Any]:
     return [path.name, facts.st_size, facts.st_mtime_ns]
 
 
-class FailedFilm(TypedDict):
+class FailedVideo(TypedDict):
     """The record of a video that could not be read."""
 
-    film: str
+    video: str
     source: list[Any]
     failed: str
 
@@ -112,10 +112,10 @@ class CuratedClip(TypedDict):
     looks: list[str]
 
 
-class CuratedFilm(TypedDict):
+class CuratedVideo(TypedDict):
     """The record of a video."""
 
-    film: str
+    video: str
     source: list[Any]
     seconds: float
     frames: int
@@ -133,7 +133,7 @@ def record_of(output: Path, name: str) -> dict[str, Any] | None:
     except AnimegenError:
         return None
     fits = (
-        mismatch(record, FailedFilm if isinstance(record, dict) and "failed" in record else CuratedFilm, "it") is None
+        mismatch(record, FailedVideo if isinstance(record, dict) and "failed" in record else CuratedVideo, "it") is None
     )
     return record if fits else None
 
@@ -146,7 +146,7 @@ def curate_video(name: str, path: Path, output: Path, how: Curation) -> dict[str
     """
     torch.set_num_threads(1)  # videos run side by side
     cv2.setNumThreads(1)
-    record: dict[str, Any] = {"film": name}
+    record: dict[str, Any] = {"video": name}
     try:
         record["source"] = identity(path)
         record |= _curated(name, path, output, how)
@@ -253,4 +253,4 @@ def _clip_name(number: int) -> str:
 def _plain(stem: str) -> str:
     """Return a name that is valid as a folder and as a line of a list."""
     kept = "".join(c if c.isalnum() or c in "-_." else "_" for c in stem).strip("._")
-    return kept or "film"
+    return kept or "video"

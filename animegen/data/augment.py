@@ -26,7 +26,7 @@ class Augment:
         flip: mirror half of the samples.
         jitter: colour jitter of the entries in ``jitter_keys``, 0 (none) to 1: brightness and saturation are
             each multiplied by a factor from [1 - jitter, 1 + jitter].
-        jitter_keys: batch keys that are jittered. Do not jitter the anime, whose colours are the target.
+        jitter_keys: batch keys to jitter. Do not include anime, whose colours are the target.
         seed: seed of the random numbers.
     """
 
@@ -105,7 +105,7 @@ class Augment:
 
 
 def is_image(value: Tensor) -> bool:
-    """Tell whether an entry of a batch is uint8 images ``(B, 3, H, W)`` or clips ``(B, T, 3, H, W)``."""
+    """Return whether an entry of a batch is uint8 images ``(B, 3, H, W)`` or clips ``(B, T, 3, H, W)``."""
     return isinstance(value, Tensor) and value.dtype == torch.uint8 and value.ndim >= 4
 
 

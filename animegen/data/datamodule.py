@@ -129,7 +129,7 @@ class AnimeDataModule(pl.LightningDataModule):
         trainer = self.trainer
         training = trainer is not None and trainer.training
         batch = self.finish_training(batch) if training else self.finish(batch)
-        # Lightning converted the floats of the batch to the precision of the run when there were none yet.
+        # Lightning converts the precision before this hook, when the batch has no floats yet.
         return batch if trainer is None else trainer.precision_plugin.convert_input(batch)
 
     def finish_training(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -151,7 +151,7 @@ class AnimeDataModule(pl.LightningDataModule):
         if view is None:
             return []
         sampler = ShardedBatchSampler(len(view), self.val_batch_size, *self._place())
-        # Without workers, which would hold memory between validations; reading is a small part of the work.
+        # Without workers, which would hold memory between validations; reading takes little of the time.
         return self._loader(view, sampler, workers=0)
 
     def _loader(self, view: View, sampler: Sampler[list[int]], workers: int) -> DataLoader:
@@ -191,8 +191,8 @@ class AnimeDataModule(pl.LightningDataModule):
             raise AnimegenError(f"data.{name} must be a view with shuffle={word}: set data.{name}.shuffle={word}.")
         if self.augment is not None and view.size < self.augment.image_size:
             raise AnimegenError(
-                f"data.{name} makes images of {view.size} pixels, but {self.augment.image_size} are wanted"
-                f" (data.image_size): set data.load_size to at least {self.augment.image_size}."
+                f"data.{name} yields images of {view.size} pixels, smaller than data.image_size"
+                f"={self.augment.image_size}: set data.load_size to at least {self.augment.image_size}."
             )
 
     def _check_smooth(self, sources: dict[str, Any]) -> None:
@@ -235,7 +235,7 @@ class _Loader(DataLoader):
 
 
 def _without_traceback(batches: Iterator[Any]) -> Iterator[Any]:
-    """Yield batches; of a worker's error, which torch wraps into a traceback, keep our message only."""
+    """Yield batches; reduce a worker's error, which torch wraps into a traceback, to its message."""
     try:
         yield from batches
     except AnimegenError as error:
@@ -259,7 +259,7 @@ def _check_settings(settings: dict[str, Any]) -> None:
         if not _is_plain(value):
             raise AnimegenError(
                 f"The setting 'data.{name}' must be a plain value (text, number, list, ...), not"
-                f" {type(value).__name__}: nodes with a _target_ belong into train, val, test, stills or augment."
+                f" {type(value).__name__}: nodes with a _target_ belong in train, val, test, stills or augment."
             )
 
 

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from animegen.media.images import to_uint8
 
-# BT.601 luma in units of 2**-15, rounded so that the sum is exactly 2**15, as OpenCV has it.
+# BT.601 luma in units of 2**-15 with a sum of exactly 2**15, as in OpenCV.
 _RED, _GREEN, _BLUE, _LUMA_SHIFT = 9798, 19235, 3735, 15
 # tan(22.5 degrees) in units of 2**-15, to classify directions without computing an angle.
 _TAN, _TAN_SHIFT = 13573, 15
-# A 5x5 Gaussian whose sigma is left to OpenCV is the outer product of these by itself.
+# OpenCV's 5x5 Gaussian with default sigma is the outer product of this vector with itself.
 _GAUSS = (1, 4, 6, 4, 1)
 # Passes of hysteresis between checks for convergence, each of which synchronises an accelerator.
 _PASSES = 4
@@ -47,7 +47,7 @@ def grey(images: Tensor) -> Tensor:
 def canny(luma: Tensor, low: int = 100, high: int = 200) -> Tensor:
     """Find edges as ``cv2.Canny(luma, low, high)`` does, bit for bit.
 
-    3x3 Sobel gradient (border repeated) with the L1 norm, non-maximum suppression in four directions,
+    3x3 Sobel gradient (replicated border) with the L1 norm, non-maximum suppression in four directions,
     hysteresis over eight neighbours, without initial blur.
 
     Args:
@@ -99,7 +99,7 @@ def dilate(mask: Tensor, radius: int) -> Tensor:
 
 
 def gaussian_5x5(images: Tensor) -> Tensor:
-    """Blur ``(B, 3, H, W)`` by [1, 4, 6, 4, 1] / 16 along both axes, mirrored at the border; uint8 is rounded."""
+    """Blur ``(B, 3, H, W)`` by [1, 4, 6, 4, 1] / 16 along both axes, with reflection padding; uint8 is rounded."""
     whole = images.dtype == torch.uint8
     # Sums of uint8 stay below 2**16, so float32 holds them exactly.
     wide = F.pad(images.float(), (2, 2, 2, 2), mode="reflect")

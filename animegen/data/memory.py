@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from animegen.data.sources import ImageSource, load, next_good
+from animegen.data.sources import ImageSource, load, next_good, prepare_source
 from animegen.data.views import scale_short_side
 
 
@@ -51,17 +51,15 @@ class InMemory:
         """Return image ``index``, or ``None`` if it is broken."""
         if index in self._kept:
             return self._kept[index]
-        picture = load(self.source, index)
-        if picture is not None:
-            picture = scale_short_side(picture, self.size)
-        size = 0 if picture is None else picture.numel()
+        image = load(self.source, index)
+        if image is not None:
+            image = scale_short_side(image, self.size)
+        size = 0 if image is None else image.numel()
         if self._bytes + size <= self.megabytes * 2**20:
-            self._kept[index] = picture
+            self._kept[index] = image
             self._bytes += size
-        return picture
+        return image
 
     def prepare(self) -> None:
         """Prepare the source."""
-        prepare = getattr(self.source, "prepare", None)
-        if prepare is not None:
-            prepare()
+        prepare_source(self.source)

@@ -1,8 +1,7 @@
-"""Order and randomness without state: random numbers in the data are a function of counters.
+"""Stateless samplers and counter-based random numbers.
 
-The state of a generator would have to be saved, copied into workers and rewound. A hash of (seed, purpose, sample
-number) has no state: it gives the same numbers on every device, with any number of workers, in any batch, and after
-every resume.
+Random numbers are hashes of (seed, purpose, sample number): the same on every device, with any number of workers, in
+any batch and after a resume, without a generator state to save.
 """
 
 from __future__ import annotations

@@ -45,6 +45,12 @@ def load(source: ImageSource, index: int) -> Tensor | None:
     return source.image(index) if loader is None else loader(index)
 
 
+def prepare_source(source: object) -> None:
+    """Call the ``prepare()`` of a source if it has one."""
+    if (prepare := getattr(source, "prepare", None)) is not None:
+        prepare()
+
+
 def next_good(sources: Sequence[ImageSource], index: int) -> list[Tensor]:
     """Return image ``index`` of each of several parallel sources, or the next index at which none is broken.
 
@@ -53,15 +59,15 @@ def next_good(sources: Sequence[ImageSource], index: int) -> list[Tensor]:
     """
     length = len(sources[0])
     if not 0 <= index < length:
-        raise IndexError(f"picture {index} of {length}")
+        raise IndexError(f"image {index} of {length}")
     for step in range(length):
-        pictures = [load(source, (index + step) % length) for source in sources]
-        good = [picture for picture in pictures if picture is not None]
+        images = [load(source, (index + step) % length) for source in sources]
+        good = [image for image in images if image is not None]
         if len(good) == len(sources):
             return good
     raise AnimegenError(
-        f"None of the {length} images beginning with '{sources[0].name(0)}' can be used: the warnings above say what"
-        " is wrong with each, repair or replace them."
+        f"None of the {length} images beginning with '{sources[0].name(0)}' can be used: see the warnings above, and"
+        " repair or replace them."
     )
 
 
@@ -144,14 +150,14 @@ class ImageFolder:
             return None
 
     def _read(self, file: Path) -> Tensor:
-        picture = read_image(file)
-        height, width = picture.shape[-2:]
+        image = read_image(file)
+        height, width = image.shape[-2:]
         if min(height, width) < self.min_size:
             raise AnimegenError(
-                f"The image '{file}' has only {width}x{height} pixels, {self.min_size} are the least:"
-                " remove it or set a smaller min_size."
+                f"The image '{file}' of {width}x{height} pixels is smaller than min_size={self.min_size}: remove it, or"
+                " set a smaller min_size."
             )
-        return picture
+        return image
 
     def _defect(self, file: Path) -> str:
         try:
@@ -200,9 +206,7 @@ class _Selection:
 
     def prepare(self) -> None:
         """Prepare the source."""
-        prepare = getattr(self.source, "prepare", None)
-        if prepare is not None:
-            prepare()
+        prepare_source(self.source)
 
 
 class Subset(_Selection):
@@ -230,7 +234,7 @@ class Holdout(_Selection):
 
     Args:
         source: the source to divide.
-        share: share of held-out images, in [0, 1). At least one image is held out unless the share is 0.
+        share: fraction of held-out images, in [0, 1). At least one image is held out unless it is 0.
         part: ``train`` or ``heldout``.
     """
 
@@ -279,15 +283,15 @@ class Matched(_Selection):
             if places.setdefault(_stem(name), index) != index:
                 other = self.source.name(places[_stem(name)])
                 raise AnimegenError(
-                    f"'{other}' and '{name}' have the same name but for the suffix, so it is not clear which belongs to"
-                    f" the pair '{_stem(name)}': remove one."
+                    f"'{other}' and '{name}' only differ in their suffix, so the pair '{_stem(name)}' is ambiguous:"
+                    " remove one."
                 )
         wanted = [self.like.name(index) for index in range(len(self.like))]
         missing = [name for name in wanted if _stem(name) not in places]
         if missing:
             raise AnimegenError(
-                f"{len(missing)} of {len(wanted)} images have no partner of the same name, the first is"
-                f" '{missing[0]}': give both images of a pair the same name.{did_you_mean(_stem(missing[0]), places)}"
+                f"{len(missing)} of {len(wanted)} images have no counterpart of the same name, such as '{missing[0]}':"
+                f" give both images of a pair the same name.{did_you_mean(_stem(missing[0]), places)}"
             )
         return [places[_stem(name)] for name in wanted]
 
@@ -315,7 +319,7 @@ class ClassicLayout:
         """Return one part as a source; ``style`` and ``smooth`` need the name of a style.
 
         Raises:
-            AnimegenError: for an unknown part or style, or a folder that is not there.
+            AnimegenError: for an unknown part or style, or a missing folder.
         """
         if part in self._FOLDERS:
             folder = self.root / self._FOLDERS[part]
@@ -324,17 +328,17 @@ class ClassicLayout:
         else:
             raise AnimegenError(f"part={part} is unknown: use one of {', '.join(self.PARTS)}.")
         if not folder.is_dir():
-            remedy = {"smooth": "data.smooth=online makes these images while training", "val": "or set data.val=null"}
+            remedy = {"smooth": "or use data.smooth=online", "val": "or set data.val=null"}
             raise AnimegenError(
                 f"The folder '{folder}' does not exist in the classic layout of '{self.root}':"
-                f" make it{', ' + remedy[part] if part in remedy else ''}."
+                f" create it{', ' + remedy[part] if part in remedy else ''}."
             )
         return ImageFolder(folder, on_error=self.on_error)
 
     def _checked(self, style: str | None) -> str:
         styles = self.styles()
         if style not in styles:
-            found = f"found: {', '.join(styles)}" if styles else "no folder there has a folder 'style' inside"
+            found = f"found: {', '.join(styles)}" if styles else "it has no folder <style>/style"
             raise AnimegenError(
                 f"There is no style '{style}' in '{self.root}': {found}.{did_you_mean(str(style), styles)}"
             )
@@ -357,9 +361,9 @@ def smooth_source(
 
     Args:
         mode: ``data.smooth``; only ``disk`` reads files.
-        folder: folder of the images; alternatively
-        root: the root of a classic layout, with
-        style: its style.
+        folder: folder of the images.
+        root: alternatively, the root of a classic layout.
+        style: style in the classic layout.
         on_error: see :class:`ImageFolder`.
     """
     if mode != "disk":

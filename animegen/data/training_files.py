@@ -1,7 +1,6 @@
-"""The files that a training reads, and whether they are still those of a checkpoint.
+"""List of the training files, compared when a run is resumed.
 
-Which sample a step trains on depends on how many files there are and on their order, so a resumed run continues exactly
-only with the same files.
+The samples of a step depend on the number and order of files, so a run resumes exactly only with the same files.
 """
 
 from __future__ import annotations
@@ -18,17 +17,14 @@ from torch import Tensor, nn
 from animegen.errors import AnimegenError
 from animegen.files import translate_io_errors
 
-#: Bytes of the longest list of files, some millions of them.
+#: Largest size of a list of files in bytes, enough for millions of files.
 LIMIT = 2**28
-#: Settings of data that change neither the samples nor their order.
+#: Data settings that change neither the samples nor their order.
 CIRCUMSTANCES = ("num_workers", "pin_memory", "val_batch_size")
 
 
 def training_files(view: Any) -> dict[str, int]:
-    """Return path -> size in bytes of all files that a view reads.
-
-    They are the ``files`` of its sources, however these are wrapped.
-    """
+    """Return path -> size in bytes of all files that a view reads: the ``files`` of its sources, at any depth."""
     sizes = {}
     for path in _files(view, set()):
         with translate_io_errors(path):
@@ -37,7 +33,7 @@ def training_files(view: Any) -> dict[str, int]:
 
 
 def _files(part: Any, seen: set[int]) -> Iterator[Path]:
-    """Yield the ``files`` of an object, or of the objects that it is made of."""
+    """Yield the ``files`` of an object or of its attributes, recursively."""
     if isinstance(part, dict):
         part = list(part.values())
     if isinstance(part, list | tuple):
@@ -53,16 +49,16 @@ def _files(part: Any, seen: set[int]) -> Iterator[Path]:
 
 
 def pack(files: Mapping[str, int]) -> str:
-    """Return a list of files as one compressed text, for a checkpoint."""
+    """Compress a list of files to a string for a checkpoint."""
     text = "".join(f"{size} {path}\0" for path, size in sorted(files.items()))
     return base64.b64encode(zlib.compress(text.encode("utf-8", "surrogateescape"))).decode("ascii")
 
 
 def unpack(packed: str) -> dict[str, int]:
-    """Return the list of files that :func:`pack` made a text of.
+    """Return the list of files from the result of :func:`pack`.
 
     Raises:
-        AnimegenError: if the text is damaged, or would be larger than `LIMIT` bytes.
+        AnimegenError: if it is damaged or larger than `LIMIT` bytes.
     """
     try:
         unpacking = zlib.decompressobj()
@@ -78,15 +74,15 @@ def unpack(packed: str) -> dict[str, int]:
 
 
 def check_same_files(then: Mapping[str, int], now: Mapping[str, int], source: str) -> None:
-    """Refuse to continue a training with other files than those of its checkpoint.
+    """Check that the training files are those of the checkpoint.
 
     Args:
         then: the files of the checkpoint.
-        now: the files there are.
+        now: the present files.
         source: the checkpoint or its run.
 
     Raises:
-        AnimegenError: says which files were added, removed or changed.
+        AnimegenError: lists added, removed and changed files.
     """
     changes = {
         "added": sorted(set(now) - set(then)),
@@ -102,5 +98,5 @@ def check_same_files(then: Mapping[str, int], now: Mapping[str, int], source: st
 
 
 def same_data(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Tell whether two configurations of data describe the same samples in the same order."""
+    """Return whether two data configurations give the same samples in the same order."""
     return all(one.get(key) == other.get(key) for key in {*one, *other} - set(CIRCUMSTANCES))

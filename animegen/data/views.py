@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from animegen.data.sampler import draw_integer, stream_index
-from animegen.data.sources import ImageSource, Matched, by_name_hash, next_good
-from animegen.data.sources import load as load_picture
+from animegen.data.sources import ImageSource, Matched, by_name_hash, next_good, prepare_source
+from animegen.data.sources import load as load_image
 from animegen.errors import AnimegenError
 
 
@@ -61,9 +61,7 @@ class View(Dataset[dict[str, Tensor]]):
     def prepare(self) -> None:
         """Prepare and check the sources, before workers start."""
         for source in self.sources.values():
-            prepare = getattr(source, "prepare", None)
-            if prepare is not None:
-                prepare()
+            prepare_source(source)
         for stream in self.streams:
             lengths = {key: len(source) for key, source in stream.items()}
             if len(set(lengths.values())) > 1:
@@ -80,8 +78,8 @@ class View(Dataset[dict[str, Tensor]]):
             raise IndexError(f"sample {number} of {len(self)}")
         sample: dict[str, Tensor] = {}
         for stream in self.streams:
-            pictures = next_good(list(stream.values()), self._index(stream, number))
-            sample |= self._squares(stream, pictures, number if self.shuffle else None)
+            images = next_good(list(stream.values()), self._index(stream, number))
+            sample |= self._squares(stream, images, number if self.shuffle else None)
         return sample | {"sample": torch.tensor(number)}
 
     def name(self, number: int) -> str:
@@ -99,9 +97,9 @@ class View(Dataset[dict[str, Tensor]]):
         stream = self.streams[0]
         chosen: list[dict[str, Tensor]] = []
         for index in by_name_hash(next(iter(stream.values()))):
-            pictures = [load_picture(source, index) for source in stream.values()]
-            good = [picture for picture in pictures if picture is not None]
-            if len(good) == len(pictures):
+            images = [load_image(source, index) for source in stream.values()]
+            good = [image for image in images if image is not None]
+            if len(good) == len(images):
                 chosen.append(self._squares(stream, good, None) | {"sample": torch.tensor(index)})
             if len(chosen) == count:
                 break
@@ -111,12 +109,12 @@ class View(Dataset[dict[str, Tensor]]):
         length = len(next(iter(stream.values())))
         return stream_index(self.seed, "+".join(stream), number, length) if self.shuffle else number % length
 
-    def _squares(self, stream: dict[str, ImageSource], pictures: list[Tensor], number: int | None) -> dict[str, Tensor]:
+    def _squares(self, stream: dict[str, ImageSource], images: list[Tensor], number: int | None) -> dict[str, Tensor]:
         """Scale and crop aligned images alike: randomly for a training sample, else in the centre."""
-        shapes = {key: tuple(picture.shape[-2:]) for key, picture in zip(stream, pictures, strict=True)}
+        shapes = {key: tuple(image.shape[-2:]) for key, image in zip(stream, images, strict=True)}
         if len(set(shapes.values())) > 1:
             raise AnimegenError(f"Paired images must have the same height and width, these have {shapes}.")
-        scaled = [scale_short_side(picture, self.size) for picture in pictures]
+        scaled = [scale_short_side(image, self.size) for image in images]
         rows, columns = (side - self.size + 1 for side in scaled[0].shape[-2:])
         if number is None:
             top, left = (rows - 1) // 2, (columns - 1) // 2
@@ -124,7 +122,7 @@ class View(Dataset[dict[str, Tensor]]):
             name = "+".join(stream)
             top = draw_integer(rows, self.seed, "top", name, number)
             left = draw_integer(columns, self.seed, "left", name, number)
-        crops = [picture[:, top : top + self.size, left : left + self.size].contiguous() for picture in scaled]
+        crops = [image[:, top : top + self.size, left : left + self.size].contiguous() for image in scaled]
         return dict(zip(stream, crops, strict=True))
 
 
@@ -186,11 +184,11 @@ class StillView(View):
         super().__init__([{key: images}], size, seed, shuffle)
 
 
-def scale_short_side(picture: Tensor, size: int) -> Tensor:
+def scale_short_side(image: Tensor, size: int) -> Tensor:
     """Scale uint8 ``(3, H, W)`` so that its shorter side has ``size`` pixels (bilinear, anti-aliased)."""
-    height, width = picture.shape[-2:]
+    height, width = image.shape[-2:]
     short = min(height, width)
     if short == size:
-        return picture
+        return image
     shape = [max(size, round(side * size / short)) for side in (height, width)]
-    return F.interpolate(picture[None], shape, mode="bilinear", antialias=True)[0]
+    return F.interpolate(image[None], shape, mode="bilinear", antialias=True)[0]

@@ -1,4 +1,4 @@
-"""Losses as a library: modules that return a float32 scalar, hold no weight, and do not depend on the batch size."""
+"""Loss modules: each returns a float32 scalar, is averaged over the batch, and applies no weight of its own."""
 
 from animegen.losses.adversarial import GANLoss
 from animegen.losses.colour import LabColour, YUVColour

@@ -12,7 +12,7 @@ _CHOICES = {"kind": ("lsgan", "hinge", "vanilla"), "target": ("real", "fake"), "
 
 
 class GANLoss(nn.Module):
-    """How far logits are from what one side of the game wants them to be, averaged over all patches.
+    """Adversarial loss of a discriminator's logits, averaged over all patches.
 
     ===========  ========================  ========================  ========================
     kind         discriminator, real       discriminator, fake       generator
@@ -25,7 +25,7 @@ class GANLoss(nn.Module):
     Args:
         kind: ``lsgan`` (Mao et al. 2017), ``hinge`` (Lim and Ye 2017) or ``vanilla`` (Goodfellow et al. 2014; the
             generator's form is the non-saturating one).
-        target: what the logits should say, ``real`` or ``fake``. A generator's target is always ``real``.
+        target: ``real`` or ``fake``; always ``real`` for a generator.
         side: ``discriminator`` or ``generator``.
         real_label: target of real samples in ``lsgan`` (mean (x - label)^2) and ``vanilla`` (cross entropy with that
             probability). Labels such as 0.9 and 0.1 keep a discriminator from becoming overconfident; AnimeGANv3 uses
@@ -33,7 +33,7 @@ class GANLoss(nn.Module):
         fake_label: target of generated samples.
 
     Raises:
-        AnimegenError: if a choice does not exist, a generator is told to be recognised, or labels do not apply.
+        AnimegenError: for an unknown choice, a generator with the target ``fake``, or invalid labels.
     """
 
     def __init__(
@@ -52,9 +52,9 @@ class GANLoss(nn.Module):
                     + did_you_mean(value, _CHOICES[option])
                 )
         if side == "generator" and target == "fake":
-            raise AnimegenError("GANLoss with side=generator wants its pictures to pass as real: set target=real.")
+            raise AnimegenError("GANLoss with side=generator does not accept target=fake: set target=real.")
         if kind == "hinge" and (real_label, fake_label) != (1.0, 0.0):
-            raise AnimegenError("GANLoss with kind=hinge has no labels: leave out real_label and fake_label.")
+            raise AnimegenError("GANLoss with kind=hinge has no labels: remove real_label and fake_label.")
         if kind == "vanilla" and not 0 <= fake_label <= real_label <= 1:
             raise AnimegenError(
                 f"The labels of GANLoss with kind=vanilla are probabilities, not real_label={real_label} and"

@@ -1,4 +1,4 @@
-"""Losses that keep the colours of a picture near those of another."""
+"""Colour reconstruction losses."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from animegen.nn.colour import rgb_to_lab, rgb_to_yuv
 
 
 class YUVColour(nn.Module):
-    """AnimeGAN's colour reconstruction: L1 on Y, Huber on U and on V, of RGB images in [-1,1].
+    """AnimeGAN's colour reconstruction: L1 loss on Y, Huber loss on U and V, of RGB images in [-1,1].
 
     Args:
-        luma: factor of the Y part.
-        chroma: factor of the U and V parts. Raising it is the remedy for low saturation.
-        pool: side in pixels of the squares whose mean colours are compared; 1 compares pixels, as published. A coarse
-            comparison keeps the colours without asking for the photo's texture, which the other terms are to remove.
+        luma: weight of Y.
+        chroma: weight of U and V. Raise it against low saturation.
+        pool: side in pixels of average pooling before the comparison; 1 compares pixels, as published. Larger values
+            preserve colours but not the photo's texture.
 
-    The Huber threshold is 1, which differences of U and V reach only at opposite ends of their range: in practice
-    half the squared difference.
+    The Huber threshold of 1 is at the end of the range of U and V: in practice the loss is half the squared difference.
     """
 
     def __init__(self, luma: float = 1.0, chroma: float = 1.0, pool: int = 1) -> None:
@@ -44,8 +43,8 @@ class LabColour(nn.Module):
     """AnimeGANv3's colour reconstruction: L1 on L*/100, a*/255 and b*/255, of RGB images in [-1,1].
 
     Args:
-        luma: factor of the L part, 2 in AnimeGANv3.
-        chroma: factor of the a and b parts.
+        luma: weight of L*, 2 in AnimeGANv3.
+        chroma: weight of a* and b*.
     """
 
     def __init__(self, luma: float = 2.0, chroma: float = 1.0) -> None:

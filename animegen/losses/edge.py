@@ -1,4 +1,4 @@
-"""Losses of lines: are they where they should be, not only: do colours agree. All return float32 scalars."""
+"""Losses on line position."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from animegen.nn.lines import (
 
 
 class NEDT(nn.Module):
-    """Mean difference of the normalised distances to the lines (see `animegen.nn.lines`): EISAI's line loss.
+    """Mean absolute difference of the normalised distances to the lines (see `animegen.nn.lines`): EISAI's line loss.
 
-    Where colours agree everywhere but on a line that lies one pixel beside its place, a mean difference of pixels sees
-    two thin lines; this sees everything round them. EISAI predicts the distance map by a further network, since
-    the exact one has no gradient; here both pictures go through the soft one.
+    A displaced line affects the distances all around it, but only a few pixels of an L1 loss. EISAI predicts the
+    distance map by a further network, since the exact one is not differentiable; this loss uses the soft one.
 
     Args:
-        sigma: width of the lines, see :func:`~animegen.nn.lines.line_strength`.
+        sigma: see :func:`~animegen.nn.lines.line_strength`.
     """
 
     def __init__(self, sigma: float = 1.0) -> None:
@@ -31,19 +30,19 @@ class NEDT(nn.Module):
         self.sigma = sigma
 
     def forward(self, image: Tensor, reference: Tensor) -> Tensor:
-        """Compare pictures (B,3,H,W) in [-1,1]."""
+        """Compare images (B,3,H,W) in [-1,1]."""
         mine, theirs = (soft_normalised_distance(soft_lines(x, self.sigma)) for x in (image, reference.detach()))
         return difference(mine, theirs, self).abs().mean()
 
 
 class LineChamfer(nn.Module):
-    """How far the lines of a picture lie from those of the reference, as shares of the longer side, per pixel.
+    """Chamfer distance between the lines of image and reference, as a fraction of the longer side, per pixel.
 
-    One way exact (the picture's soft lines times the distance to the reference's), the other way soft (the reference's
-    lines times the normalised distance to the picture's, brought to the same unit where both are small).
+    The distance from the image's soft lines to the reference's is exact; that from the reference's lines to the
+    image's is soft, scaled to the same unit for small distances.
 
     Args:
-        sigma: width of the lines, see :func:`~animegen.nn.lines.line_strength`.
+        sigma: see :func:`~animegen.nn.lines.line_strength`.
     """
 
     def __init__(self, sigma: float = 1.0) -> None:
@@ -51,11 +50,11 @@ class LineChamfer(nn.Module):
         self.sigma = sigma
 
     def forward(self, image: Tensor, reference: Tensor) -> Tensor:
-        """Compare pictures (B,3,H,W) in [-1,1]."""
+        """Compare images (B,3,H,W) in [-1,1]."""
         difference(image, reference, self)
         lines = soft_lines(image, self.sigma)
         theirs = line_mask(reference, self.sigma)
-        # Beyond the reach of the soft distance, far is far.
+        # Clamp distances beyond the soft range.
         limit = max(image.shape[-2:]) / REACH
         there = (lines * distance(theirs).clamp_max(limit)).mean() / max(image.shape[-2:])
         back = (theirs * soft_normalised_distance(lines)).mean() / REACH
@@ -63,10 +62,10 @@ class LineChamfer(nn.Module):
 
 
 class LineL1(nn.Module):
-    """Mean absolute difference of the difference-of-Gaussians maps that lines are found in, black to white being 1.
+    """Mean absolute difference of the line strengths, see :func:`~animegen.nn.lines.line_strength`.
 
     Args:
-        sigma: width of the lines, see :func:`~animegen.nn.lines.line_strength`.
+        sigma: see there.
     """
 
     def __init__(self, sigma: float = 1.0) -> None:
@@ -74,5 +73,5 @@ class LineL1(nn.Module):
         self.sigma = sigma
 
     def forward(self, image: Tensor, reference: Tensor) -> Tensor:
-        """Compare pictures (B,3,H,W) in [-1,1]."""
+        """Compare images (B,3,H,W) in [-1,1]."""
         return difference(line_strength(image, self.sigma), line_strength(reference, self.sigma), self).abs().mean()

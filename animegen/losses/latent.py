@@ -1,4 +1,4 @@
-"""Losses of latents: how far posteriors are from the prior, and vectors from their codes. Float32 scalars."""
+"""Losses on latents: divergence of posteriors from the prior, and commitment to codes."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ SCHEDULES = ("constant", "cyclical", "capacity")
 
 
 class KL(nn.Module):
-    """Kullback-Leibler divergence of Gaussian posteriors from N(0, 1), in nats per value of the picture.
+    """Kullback-Leibler divergence of Gaussian posteriors from N(0, 1), in nats per value of the image.
 
-    Per channel the mean over batch and places of ``(mean^2 + exp(logvar) - 1 - logvar) / 2``; at least ``free_bits``
-    nats of each channel are free (Kingma et al. 2016), else unused channels would die. The sum over channels, times
-    the places of the latent, divided by the values (3 H W) of the picture: so a weight means the same for latents of
-    any size beside a mean difference of pixels. A linear warm-up is the term's ``ramp``.
+    Per channel the mean of ``(mean^2 + exp(logvar) - 1 - logvar) / 2`` over batch and positions, clamped to at least
+    ``free_bits`` (Kingma et al. 2016) against the collapse of channels. The sum over channels, times the number of
+    positions, is divided by the number of image values (3 H W), so that a weight relative to a mean pixel loss does not
+    depend on the size of the latents. For a linear warm-up use the term's ``ramp``.
 
     Args:
-        free_bits: nats per channel and place that cost nothing (no gradient below them).
-        schedule: ``constant``; ``cyclical``: from 0 to full over the first half of each of ``cycles`` cycles (Fu et al.
+        free_bits: nats per channel and position without cost or gradient.
+        schedule: ``constant``; ``cyclical``: from 0 to 1 over the first half of each of ``cycles`` cycles (Fu et al.
             2019); ``capacity``: the distance from a target that grows linearly to ``capacity`` (Burgess et al. 2018).
-        steps: train steps after which the schedule has come to its end.
-        cycles: of ``cyclical``.
-        capacity: of ``capacity``, in nats per value of the picture.
+        steps: train steps after which the schedule ends.
+        cycles: number of cycles of ``cyclical``.
+        capacity: final target of ``capacity``, in nats per value of the image.
 
     Raises:
-        AnimegenError: if there is no such schedule, or for numbers that make none.
+        AnimegenError: for an unknown schedule or invalid numbers.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class KL(nn.Module):
         self.cycles, self.capacity = cycles, capacity
 
     def forward(self, mean: Tensor, logvar: Tensor, image: Tensor, step: int = 0) -> Tensor:
-        """Measure posteriors (B,Z,h,w) of pictures like ``image`` (.,3,H,W), at train step ``step``."""
+        """Return the loss of posteriors (B,Z,h,w) at train step ``step``; ``image`` (.,3,H,W) gives the image size."""
         values = kl_per_channel(mean, logvar).clamp_min(self.free_bits)
         places = mean.shape[-1] * mean.shape[-2] / math.prod(image.shape[-3:])
         nats = values.sum() * places
@@ -61,7 +61,7 @@ class KL(nn.Module):
         return nats * self.strength(step)
 
     def strength(self, step: int) -> float:
-        """Return the factor in force at a train step, 0 to 1."""
+        """Return the factor at a train step, 0 to 1."""
         if self.schedule != "cyclical" or step >= self.steps:
             return 1.0
         length = self.steps / self.cycles
@@ -69,17 +69,17 @@ class KL(nn.Module):
 
 
 def kl_per_channel(mean: Tensor, logvar: Tensor) -> Tensor:
-    """Return the divergence (Z,) of posteriors (B,Z,h,w) from N(0,1), the mean over batch and places, in nats."""
+    """Return the divergence (Z,) of posteriors (B,Z,h,w) from N(0,1), the mean over batch and positions, in nats."""
     mean, logvar = mean.float(), logvar.float()
     return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean((0, 2, 3))
 
 
 class Commitment(nn.Module):
-    """Mean squared distance of vectors from their codes (van den Oord et al. 2017): what keeps an encoder near them.
+    """Commitment loss (van den Oord et al. 2017): mean squared distance of vectors from their codes.
 
     Args:
-        codebook: weight of the same distance with the gradient going to the codes, for codebooks that are learned by
-            gradients (``ema: false``); 0 for those that are moving averages.
+        codebook: weight of the same distance with gradients to the codes, for codebooks learned by gradients
+            (``ema: false``); 0 for moving averages.
     """
 
     def __init__(self, codebook: float = 0.0) -> None:

@@ -1,4 +1,4 @@
-"""Losses that compare pictures at several sizes or by local order, for frames between frames. Float32 scalars."""
+"""Multi-scale and census losses for frame interpolation."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from animegen.nn.colour import luma
 
 
 class Laplacian(nn.Module):
-    """Mean absolute difference of the levels of Laplacian pyramids, summed, coarse levels weighing more (RIFE).
+    """Mean absolute differences of the levels of Laplacian pyramids, weighted by 2^level and summed.
 
-    Level k counts 2^k times, as in Bojanowski et al. 2018 and RIFE; the last one is what is left of the picture.
+    After Bojanowski et al. 2018 and RIFE. The last level is the low-pass residual.
 
     Args:
-        levels: of the pyramid; fewer where the picture is too small to be halved so often.
+        levels: maximum number of levels; fewer for small images.
     """
 
     def __init__(self, levels: int = 5) -> None:
@@ -26,8 +26,8 @@ class Laplacian(nn.Module):
         self.levels = levels
 
     def forward(self, image: Tensor, reference: Tensor) -> Tensor:
-        """Compare pictures (B,C,H,W)."""
-        rest = difference(image, reference, self)  # the pyramid is linear: that of the difference is enough
+        """Compare images (B,C,H,W)."""
+        rest = difference(image, reference, self)  # the pyramid is linear
         total = rest.new_zeros(())
         for level in range(self.levels):
             last = level == self.levels - 1 or min(rest.shape[-2:]) < 4
@@ -43,7 +43,7 @@ class Laplacian(nn.Module):
 
 
 def _binomial(x: Tensor) -> Tensor:
-    """Blur (B,C,H,W) by the 5-tap binomial filter (1, 4, 6, 4, 1)/16, edges reflected."""
+    """Blur (B,C,H,W) by the 5-tap binomial filter (1, 4, 6, 4, 1)/16, with reflection padding."""
     channels = x.shape[1]
     kernel = x.new_tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
     x = F.pad(x, (2, 2, 2, 2), mode="reflect")
@@ -52,15 +52,14 @@ def _binomial(x: Tensor) -> Tensor:
 
 
 class Census(nn.Module):
-    """Soft Hamming distance of census transforms: is a neighbour lighter or darker than the pixel?
+    """Soft Hamming distance of census transforms (Meister et al. 2018), insensitive to brightness.
 
-    Meister et al. 2018. Insensitive to brightness, sensitive to where edges lie. With d the difference from the
-    neighbour to the pixel in luma, each gives ``s = d / sqrt(0.81 + d^2)``; two pictures differ by ``(s - s')^2 / (0.1
-    + (s - s')^2)``, averaged over neighbours and pixels (those without all neighbours left out).
+    Each neighbour's luma difference d from the pixel is mapped to ``s = d / sqrt(0.81 + d^2)``; the distance of two
+    images is ``(s - s')^2 / (0.1 + (s - s')^2)``, averaged over neighbours and inner pixels.
 
     Args:
-        size: of the window, odd.
-        scale: range of the luma. The constants are meant for 255; IFRNet and AMT use them with 1.
+        size: odd side of the window.
+        scale: range of the luma. The constants are designed for 255; IFRNet and AMT use 1.
     """
 
     def __init__(self, size: int = 7, scale: float = 255.0) -> None:
@@ -68,7 +67,7 @@ class Census(nn.Module):
         self.size, self.scale = size, scale
 
     def forward(self, image: Tensor, reference: Tensor) -> Tensor:
-        """Compare pictures (B,3,H,W) in [-1,1], both sides at least ``size``."""
+        """Compare images (B,3,H,W) in [-1,1], both sides at least ``size``."""
         difference(image, reference, self)
         with torch.autocast(image.device.type, enabled=False):
             gap = (self._signs(image) - self._signs(reference)).square()
@@ -84,12 +83,12 @@ class Census(nn.Module):
 
 
 class DeepSupervision(nn.Module):
-    """Mean absolute differences of coarser and coarser pictures from the reference, with falling weights.
+    """Mean absolute differences of images of several sizes from the reference, with decreasing weights.
 
-    The reference is brought to the size of each picture, not the picture to that of the reference (cheaper, sharper).
+    The reference is resized to each image.
 
     Args:
-        decay: weight of a picture over that of the one before.
+        decay: ratio of the weights of successive images.
     """
 
     def __init__(self, decay: float = 0.5) -> None:
@@ -97,7 +96,7 @@ class DeepSupervision(nn.Module):
         self.decay = decay
 
     def forward(self, images: Sequence[Tensor], reference: Tensor) -> Tensor:
-        """Compare pictures (B,3,h,w) of any sizes with one (B,3,H,W)."""
+        """Compare images (B,3,h,w) of any sizes with one (B,3,H,W)."""
         total = reference.new_zeros((), dtype=torch.float32)
         for number, image in enumerate(images):
             target = F.interpolate(reference.float(), image.shape[-2:], mode="area")

@@ -1,4 +1,4 @@
-"""Losses that compare pictures as an ImageNet network sees them."""
+"""Perceptual losses on features of ImageNet networks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class FeatureL1(nn.Module):
 
     Args:
         layers: names of the feature layers.
-        per_channel: divide by the number of channels once more, as AnimeGANv3 does.
+        per_channel: also divide by the number of channels, as AnimeGANv3 does.
     """
 
     def __init__(self, layers: Sequence[str] = ("content",), per_channel: bool = False) -> None:
@@ -45,20 +45,20 @@ _NETS = {
 
 
 class LPIPS(nn.Module):
-    """Learned perceptual distance (Zhang et al. 2018), version 0.1: as a loss, and as a distance per picture.
+    """Learned perceptual image patch similarity (Zhang et al. 2018), version 0.1.
 
-    The calibrated layer weights are those that the ``lpips`` package ships. The network comes from our own
-    :class:`~animegen.nn.features.FeatureExtractor`, so nothing is downloaded unless asked for, and nothing of it is
-    saved. Different from the package: where all features are 0, the gradient is 0 instead of NaN.
+    The linear layers are those of the ``lpips`` package. The network is a
+    :class:`~animegen.nn.features.FeatureExtractor`: not saved, and downloaded only with ``weights="torchvision"``.
+    Unlike in the package, the gradient is 0 instead of NaN where all features are 0.
 
     Args:
         net: ``alex`` (the usual metric), ``vgg`` (the usual loss) or ``squeeze``.
-        weights: of the network: ``torchvision``, a path, or ``random``. Only with ``torchvision`` is it LPIPS.
+        weights: of the network: ``torchvision``, a path, or ``random``. Only ``torchvision`` gives LPIPS values.
 
     ``name`` is ``lpips_alex``, or ``lpips_alex_random`` and ``lpips_alex_file`` for other weights.
 
     Raises:
-        AnimegenError: if there is no such net, or the weights cannot be had.
+        AnimegenError: if the net is unknown or the weights are unavailable.
     """
 
     def __init__(self, net: str = "alex", weights: str = "torchvision") -> None:
@@ -73,7 +73,7 @@ class LPIPS(nn.Module):
         with resources.as_file(resources.files("lpips") / "weights" / "v0.1" / f"{net}.pth") as path:
             saved = torch.load(path, map_location="cpu", weights_only=True)
         for index in range(len(self._layers)):
-            # (1,C,1,1); not in the checkpoint, since it never changes.
+            # (1,C,1,1), constant, hence not in checkpoints.
             self.register_buffer(f"weight{index}", saved[f"lin{index}.model.1.weight"], persistent=False)
 
     def distance(self, image: Tensor, reference: Tensor) -> Tensor:
@@ -93,5 +93,5 @@ class LPIPS(nn.Module):
 
 
 def _unit_length(features: Tensor) -> Tensor:
-    # The epsilon inside the root: its slope at 0 is infinite.
+    # The epsilon is inside the root, whose slope at 0 is infinite.
     return features * torch.rsqrt(features.square().sum(1, keepdim=True) + 1e-20)

@@ -1,4 +1,4 @@
-"""Losses that compare pictures value by value, or a picture with its neighbours. All return float32 scalars."""
+"""Pixel losses and total variation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def difference(image: Tensor, reference: Tensor, loss: nn.Module) -> Tensor:
     """Return ``image - reference`` in float32.
 
     Raises:
-        AnimegenError: if the shapes differ; broadcasting would hide a term that reads the wrong thing.
+        AnimegenError: if the shapes differ. Broadcasting would hide a loss term with the wrong input.
     """
     if image.shape != reference.shape:
         raise AnimegenError(
@@ -39,10 +39,10 @@ class MSE(nn.Module):
 
 
 class Charbonnier(nn.Module):
-    """Mean of ``sqrt(d^2 + eps^2)``: the absolute difference, rounded off around 0.
+    """Mean of ``sqrt(d^2 + eps^2)``: the absolute difference, smoothed around 0.
 
     Args:
-        eps: below it the loss is quadratic. 1e-3 as in IFRNet and AMT.
+        eps: the loss is about quadratic below it; 1e-3 in IFRNet and AMT.
     """
 
     def __init__(self, eps: float = 1e-3) -> None:
@@ -55,17 +55,15 @@ class Charbonnier(nn.Module):
 
 
 class GradientL1(nn.Module):
-    """Mean absolute difference of the gradients of two pictures, at several scales.
+    """Mean absolute difference of the gradients of two images, at several scales.
 
-    Beside :class:`L1` it makes thin lines and flat areas count: a missing ink line is few pixels to L1 and two steep
-    slopes to this, and a cloudy area costs at every pixel. Supervised for 60 CPU seconds on pairs of the generated
-    world, a small network reached a feature distance of .31 with both, .37 with L1 alone, and .4 dB more.
+    Added to :class:`L1` it emphasises thin lines and flat areas.
 
     Args:
-        scales: how many: the full size, half of it (2x2 means), a quarter...
+        scales: number of resolutions, each half of the one before (2x2 means).
 
     Raises:
-        AnimegenError: for fewer than one scale, or pictures too small for them.
+        AnimegenError: for fewer than one scale, or images too small.
     """
 
     def __init__(self, scales: int = 2) -> None:
@@ -75,12 +73,12 @@ class GradientL1(nn.Module):
         self.scales = scales
 
     def forward(self, image: Tensor, reference: Tensor) -> Tensor:
-        """Compare two batches of images (B,C,H,W): the sum over scales of the means down and across."""
+        """Compare images (B,C,H,W): the sum over scales of the means of vertical and horizontal differences."""
         rest = difference(image, reference, self)
         least = 2**self.scales
         if min(rest.shape[-2:]) < least:
             raise AnimegenError(
-                f"GradientL1 with scales={self.scales} needs pictures of {least}x{least} or more, not"
+                f"GradientL1 with scales={self.scales} needs images of {least}x{least} or more, not"
                 f" {rest.shape[-2]}x{rest.shape[-1]}."
             )
         total = rest.new_zeros(())
@@ -93,12 +91,12 @@ class GradientL1(nn.Module):
 
 
 class TotalVariation(nn.Module):
-    """How much neighbouring pixels differ.
+    """Total variation: differences of neighbouring pixels.
 
     Args:
         power: 2 is half the mean squared difference of vertical neighbours plus the same of horizontal ones, as in
-            AnimeGANv2. 1 is the mean absolute difference of both (Rudin, Osher, Fatemi 1992, anisotropic form): it
-            drives small differences to exactly nothing and leaves large ones alone: areas become flat, lines stay.
+            AnimeGANv2. 1 is the mean absolute difference (Rudin, Osher, Fatemi 1992, anisotropic form), which flattens
+            areas and keeps edges.
 
     Raises:
         AnimegenError: for another power.
@@ -107,11 +105,11 @@ class TotalVariation(nn.Module):
     def __init__(self, power: int = 2) -> None:
         super().__init__()
         if power not in (1, 2):
-            raise AnimegenError(f"TotalVariation knows power=1 and power=2, not {power}.")
+            raise AnimegenError(f"TotalVariation needs power=1 or power=2, not {power}.")
         self.power = power
 
     def forward(self, image: Tensor) -> Tensor:
-        """Measure images (B,C,H,W) with at least two rows and columns."""
+        """Return the loss of images (B,C,H,W) with at least two rows and columns."""
         x = image.float()
         down = x[..., 1:, :] - x[..., :-1, :]
         across = x[..., :, 1:] - x[..., :, :-1]

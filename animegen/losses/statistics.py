@@ -1,4 +1,4 @@
-"""Losses on the statistics of features: what a picture shows without how it looks, and how it looks without what."""
+"""Content and style losses on feature statistics."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class NormalisedFeatures(nn.Module):
-    """Mean squared difference of features that are normalised per channel: content without contrast (MCCNet).
+    """Mean squared difference of features normalised per channel, averaged over layers: MCCNet's content loss.
 
-    The reference gets no gradient. Averaged over layers.
+    The reference gets no gradient.
 
     Args:
         layers: names of the feature layers.
@@ -43,9 +43,9 @@ def _normalised(features: Tensor) -> Tensor:
 
 
 class FeatureStatistics(nn.Module):
-    """Squared differences of the means and of the deviations of features: style as in AdaIN (Huang and Belongie 2017).
+    """Squared differences of the means and standard deviations of features: AdaIN's style loss (Huang, Belongie 2017).
 
-    Averaged over channels, summed over layers. Picture and reference may differ in size; the reference gets no
+    Averaged over channels, summed over layers. Image and reference may differ in size; the reference gets no
     gradient.
 
     Args:
@@ -57,7 +57,7 @@ class FeatureStatistics(nn.Module):
         self.layers = list(layers)
 
     def forward(self, image: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> Tensor:
-        """Compare two dicts of features (B,C,H,W) of B pictures each."""
+        """Compare two dicts of features (B,C,H,W) of B images each."""
         total = torch.zeros((), device=image[self.layers[0]].device)
         for layer in self.layers:
             mine, theirs = _moments(image[layer]), _moments(reference[layer].detach())

@@ -1,9 +1,7 @@
-"""Three losses round arXiv 2312.01943 ("Instance-guided Cartoon Editing with a Large-scale Dataset", Lin et al. 2023).
+"""Losses on masks, and losses weighted by masks.
 
-That paper is about character masks, not about perceptual losses: it refines masks by IS-Net. What its training has, and
-what fits here, is a loss that stresses the borders of a mask (:class:`Structure`) and IS-Net's demand that the
-features of the network resemble those of the truth (:class:`FeatureSync`). :class:`GuidedFeatureL1` is ours: a
-perceptual loss that looks where a mask says that things happen.
+:class:`Structure` and :class:`FeatureSync` are used for mask refinement by IS-Net in "Instance-guided Cartoon Editing
+with a Large-scale Dataset" (Lin et al. 2023, arXiv 2312.01943). :class:`GuidedFeatureL1` is not from a paper.
 """
 
 from __future__ import annotations
@@ -19,10 +17,10 @@ from animegen.losses.pixel import difference
 
 
 class Structure(nn.Module):
-    """Cross entropy and intersection over union of a mask, both stressing its borders.
+    """Binary cross entropy and intersection over union of a mask, weighted towards its borders.
 
     With the weight ``w = 1 + 5 |mean of the mask in 15x15 pixels - mask|``: ``sum(w bce) / sum(w)`` plus
-    ``1 - (sum(w p y) + 1) / (sum(w (p + y)) - sum(w p y) + 1)``, p being the sigmoid of the logits; sums per picture.
+    ``1 - (sum(w p y) + 1) / (sum(w (p + y)) - sum(w p y) + 1)``, where p is the sigmoid of the logits; sums per image.
     """
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
@@ -40,7 +38,7 @@ class Structure(nn.Module):
 
 
 class FeatureSync(nn.Module):
-    """Mean squared difference of the maps of two networks, averaged over stages: IS-Net's feature synchronisation."""
+    """Mean squared difference of the feature maps of two networks, averaged over stages (IS-Net)."""
 
     def forward(self, stages: Sequence[Tensor], reference: Sequence[Tensor]) -> Tensor:
         """Compare lists of maps (B,C,h,w); the reference gets no gradient."""
@@ -49,14 +47,14 @@ class FeatureSync(nn.Module):
 
 
 class GuidedFeatureL1(nn.Module):
-    """Difference of deep features, weighted by place: 1 everywhere, more inside a mask, most along its border.
+    """Mean absolute difference of features, with larger weights inside a mask and along its border.
 
-    ``W = 1 + inside mask + border |mask - mean of the mask in 3x3|``, made to have a mean of 1 per picture and brought
-    to the size of each layer. The loss runs the features itself, since it needs the mask as well.
+    The weight ``1 + inside mask + border |mask - mean of the mask in 3x3|`` is normalised to a mean of 1 per image and
+    resized to each layer.
 
     Args:
         names: feature layers, see :class:`~animegen.nn.features.FeatureExtractor`.
-        inside: weight added within the mask.
+        inside: weight added inside the mask.
         border: weight added along its border.
     """
 
@@ -65,7 +63,7 @@ class GuidedFeatureL1(nn.Module):
         self.names, self.inside, self.border = list(names), inside, border
 
     def forward(self, image: Tensor, reference: Tensor, mask: Tensor, extractor: nn.Module | None) -> Tensor:
-        """Compare pictures (B,3,H,W) in [-1,1] within a mask (B,1,H,W) of values in [0,1].
+        """Compare images (B,3,H,W) in [-1,1], weighted by a mask (B,1,H,W) in [0,1].
 
         Raises:
             AnimegenError: if the model has no feature network.
@@ -84,7 +82,7 @@ class GuidedFeatureL1(nn.Module):
         return torch.stack(losses).mean()
 
     def weights(self, mask: Tensor) -> Tensor:
-        """Return the weight of every pixel (B,1,H,W), of mean 1 per picture."""
+        """Return the weights (B,1,H,W) of the pixels, of mean 1 per image."""
         mask = mask.float()
         border = (mask - F.avg_pool2d(mask, 3, stride=1, padding=1, count_include_pad=False)).abs()
         weight = 1 + self.inside * mask + self.border * border
@@ -92,13 +90,13 @@ class GuidedFeatureL1(nn.Module):
 
 
 def motion_mask(first: Tensor, last: Tensor, threshold: float = 0.05, radius: int = 3) -> Tensor:
-    """Return where two frames (B,3,H,W) in [-1,1] differ, (B,1,H,W) of 0 and 1: a mask where there is no better one.
+    """Return a mask (B,1,H,W) of 0 and 1 of the differences between two frames (B,3,H,W) in [-1,1].
 
     Args:
         first: a frame.
         last: another frame.
         threshold: smallest difference of a channel, black to white being 1.
-        radius: by so many pixels the places are widened.
+        radius: dilation of the mask in pixels.
     """
     moved = ((last - first).abs().amax(1, keepdim=True) > 2 * threshold).float()
     return F.max_pool2d(moved, 2 * radius + 1, stride=1, padding=radius)

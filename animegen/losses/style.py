@@ -1,4 +1,4 @@
-"""Losses that compare the texture of pictures, wherever in the picture it is."""
+"""Style losses on Gram matrices."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from torch import Tensor, nn
 def gram(features: Tensor) -> Tensor:
     """Return the Gram matrices (B,C,C) of features (B,C,H,W), divided by C*H*W, in float32.
 
-    The features are divided by the root of that number before the product: the sums over a large picture leave the
-    range of half precision, and autocast is off for the same reason.
+    The division comes before the product, since the sums over a large image exceed the range of half precision.
     """
     with torch.autocast(features.device.type, enabled=False):
         x = features.float().flatten(2) / features[0].numel() ** 0.5
@@ -22,8 +21,7 @@ def gram(features: Tensor) -> Tensor:
 class GramStyle(nn.Module):
     """Mean absolute difference of Gram matrices, averaged over layers.
 
-    Each picture is compared with its own reference, so the loss does not depend on the batch size. Picture and
-    reference may differ in size. The reference gets no gradient.
+    Each image is compared with its own reference, which may have another size and gets no gradient.
 
     Args:
         layers: names of the feature layers.
@@ -40,14 +38,14 @@ class GramStyle(nn.Module):
 
 
 class DecentralisedGramStyle(nn.Module):
-    """AnimeGANv3's style loss: mean absolute difference of the Gram matrices of centred features, per channel.
+    """AnimeGANv3's style loss: mean absolute difference of the Gram matrices of centred features.
 
-    From each channel its mean over the picture is subtracted before (hence "decentralised"): what remains is how
-    features vary together, not how strong they are, so the loss says less about brightness and palette. The mean is
-    divided by the number of channels once more, and averaged over layers. The reference gets no gradient.
+    The mean of each channel over the image is subtracted first ("decentralised"), which makes the loss less sensitive
+    to brightness and palette. The result is also divided by the number of channels, and averaged over layers. The
+    reference gets no gradient.
 
     Args:
-        layers: names of the feature layers. AnimeGANv3 weighs each by itself: give it a term of its own.
+        layers: names of the feature layers. For separate weights as in AnimeGANv3, use one term per layer.
     """
 
     def __init__(self, layers: Sequence[str] = ("style",)) -> None:

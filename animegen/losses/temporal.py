@@ -1,8 +1,7 @@
-"""Losses along time: what the picture shows shall move as the film does, and not flicker. Float32 scalars.
+"""Temporal consistency losses.
 
-Flows follow :mod:`animegen.nn.warp`: ``flow[:, t]`` lies on the grid of frame t + 1 and points into an earlier frame.
-``valid`` is 1 where that frame shows the same thing. Where it is 0, where the flow leaves the picture, and where there
-is no valid pixel at all, these losses ask for nothing.
+Flows follow :mod:`animegen.nn.warp`: ``flow[:, t]`` is on the grid of frame t + 1 and points into an earlier frame.
+``valid`` is 1 where that frame shows the same content. Pixels where it is 0 or the flow leaves the image are ignored.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ from animegen.nn.warp import backward_warp, inside, resize_flow
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Return ``sum(mask * values) / max(sum(mask), 1)`` with the mask (N,1,H,W) counted for each channel (N,C,H,W)."""
+    """Return ``sum(mask * values) / max(sum(mask), 1)`` with the mask (N,1,H,W) expanded to the values (N,C,H,W)."""
     mask = mask.to(values.dtype).expand_as(values)
     return (mask * values).sum() / mask.sum().clamp_min(1)
 
 
 def _pairs(clip: Tensor, long: bool = False) -> tuple[Tensor, Tensor]:
-    """Return frames now and then, (N,C,H,W) each: neighbours, or all from the third on with the first."""
+    """Return pairs of current and earlier frames, (N,C,H,W) each: neighbours, or the third and later with the first."""
     if not long:
         return clip[:, 1:].flatten(0, 1), clip[:, :-1].flatten(0, 1)
     later = clip[:, 2:]
@@ -32,31 +31,30 @@ def _pairs(clip: Tensor, long: bool = False) -> tuple[Tensor, Tensor]:
 
 
 class TemporalConsistency(nn.Module):
-    """How much each frame differs from an earlier one that is moved to it by the flow.
+    """Warping error: the difference between each frame and an earlier frame warped to it.
 
-    ``mean over valid pixels of |(O_t - W(O_s)) - (x_t - W(x_s))_Y|^power``. The second part, the change of brightness
-    of the *input* along the motion, is allowed for in the relaxed form (ReCoNet: Gao et al. 2018); the strict form has
-    0 in its place.
+    ``mean over valid pixels of |(O_t - W(O_s)) - (x_t - W(x_s))_Y|^power``. The second difference, the change of the
+    *input's* luma, belongs to the relaxed form (ReCoNet: Gao et al. 2018); it is 0 in the strict form.
 
     Args:
         power: 1 or 2.
-        relaxed: allow for changes of the input's luma.
-        long: compare the frames from the third on with the first of the clip (as Lai et al. 2018) instead of
-            neighbours; ``flow`` and ``valid`` must then lead to the first frame.
-        detach: the earlier frame gets no gradient, so that nothing is gained by blurring it.
+        relaxed: allow changes of the input's luma.
+        long: compare the third and later frames with the first of the clip (Lai et al. 2018) instead of neighbours;
+            ``flow`` and ``valid`` must then refer to the first frame.
+        detach: no gradient to the earlier frame, which the loss would otherwise blur.
     """
 
     def __init__(self, power: int = 1, relaxed: bool = True, long: bool = False, detach: bool = True) -> None:
         super().__init__()
         if power not in (1, 2):
-            raise AnimegenError(f"TemporalConsistency knows power=1 and power=2, not {power}.")
+            raise AnimegenError(f"TemporalConsistency needs power=1 or power=2, not {power}.")
         self.power, self.relaxed, self.long, self.detach = power, relaxed, long, detach
 
     def forward(self, clip: Tensor, photo: Tensor, flow: Tensor, valid: Tensor) -> Tensor:
         """Compare the frames of clips.
 
         Args:
-            clip: what was drawn, ``(B,T,3,H,W)``.
+            clip: the output, ``(B,T,3,H,W)``.
             photo: the input, of the same shape.
             flow: ``(B,T-1,2,H,W)``, from frame t + 1 into frame t (or into frame 0).
             valid: ``(B,T-1,1,H,W)``.
@@ -77,14 +75,14 @@ class TemporalConsistency(nn.Module):
 
 
 class FeatureConsistency(nn.Module):
-    """Mean squared change of feature maps along the motion (ReCoNet's feature-map loss).
+    """Mean squared change of feature maps along the flow (ReCoNet's feature-map loss).
 
-    The maps are normalised per channel and frame before, so that they cannot become steady by becoming small; flow and
-    mask are brought to their size.
+    The maps are normalised per channel and frame, so that small values give no advantage. Flow and mask are resized to
+    them.
     """
 
     def forward(self, maps: Tensor, flow: Tensor, valid: Tensor) -> Tensor:
-        """Compare maps (B,T,C,h,w) of neighbours along flows (B,T-1,2,H,W) where valid (B,T-1,1,H,W)."""
+        """Compare neighbours in maps (B,T,C,h,w) along flows (B,T-1,2,H,W) where valid (B,T-1,1,H,W)."""
         if maps.shape[1] < 2:
             return maps.new_zeros((), dtype=torch.float32)
         size = tuple(maps.shape[-2:])
@@ -97,7 +95,7 @@ class FeatureConsistency(nn.Module):
 
 
 class FrameDifference(nn.Module):
-    """Mean absolute difference of the changes from frame to frame: the output's against the input's. Needs no flow."""
+    """Mean absolute difference of the frame differences of output and input. Needs no flow."""
 
     def forward(self, clip: Tensor, photo: Tensor) -> Tensor:
         """Compare clips (B,T,3,H,W)."""

@@ -1,4 +1,4 @@
-"""Pictures in and out of files: one tensor format inside, everything that people have outside."""
+"""Reading and writing image files."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ from animegen.errors import AnimegenError, did_you_mean
 from animegen.files import completed, existing_folder, io_error_message, read_bytes
 from animegen.outputs import STATE, OutputFolder
 
-#: Suffixes that :func:`list_images` looks for, all read by Pillow without further packages.
+#: Suffixes listed by :func:`list_images`, all read by Pillow without further packages.
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jp2", ".avif")
 
-#: Pixels that are converted at once.
+#: Pixels converted at a time.
 STRIP_PIXELS = 2**20
 
-# Colour is kept at full resolution in JPEG: subsampling smears the saturated edges of drawings.
+# No chroma subsampling, which blurs the saturated edges of drawings.
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = {"JPEG": {"subsampling": 0}, "WEBP": {"method": 4}}
 _LOSSY = ("JPEG", "WEBP", "AVIF")
 _WITH_EXIF = ("JPEG", "WEBP", "AVIF", "PNG", "TIFF")
 
 
 def read_image(path: str | Path) -> Tensor:
-    """Read any image that Pillow reads, upright.
+    """Read an image file in any of the formats of :func:`image_formats`.
 
-    EXIF rotation is applied; transparency is composited on white; 16-bit grey is scaled to 8 bit; floating-point grey
-    is taken as [0, 1]; of an animation the first frame is read. Colour profiles are not applied: the numbers are taken
-    as sRGB.
+    The EXIF orientation is applied, transparency is composited on white, 16-bit grey is scaled to 8 bit, floating-point
+    grey is expected in [0, 1], and the first frame of an animation is read. Colour profiles are ignored: values are
+    taken as sRGB.
 
     Returns:
         uint8 tensor ``(3, H, W)``, RGB.
 
     Raises:
-        AnimegenError: names a file that is missing, broken, truncated, no image, or so large that it may be a
-            decompression bomb (Pillow's limit, about 179 megapixels).
+        AnimegenError: if the file is missing, broken, truncated, no image, or above Pillow's limit for decompression
+            bombs (about 179 megapixels).
     """
     return load_image(path, convert=to_rgb).values.contiguous()
 
@@ -71,7 +71,7 @@ def load_image(path: str | Path, convert: Callable[[Image.Image], Image.Image]) 
     Peak memory is that of Pillow's image, at most 4 bytes per pixel, and that of the result.
 
     Args:
-        path: of the file.
+        path: the file.
         convert: applied to strips of the upright image; returns mode RGB or RGBA.
 
     Raises:
@@ -95,7 +95,7 @@ def load_image(path: str | Path, convert: Callable[[Image.Image], Image.Image]) 
         raise
     except Exception as error:  # Pillow's decoders raise nearly every kind of exception
         raise AnimegenError(
-            f"The image '{path}' is broken or cut off ({_reason(error)}): replace or remove it."
+            f"The image '{path}' is broken or truncated ({_reason(error)}): replace or remove it."
         ) from error
     assert values is not None
     return Loaded(torch.from_numpy(values).permute(2, 0, 1), exif, profile)
@@ -110,56 +110,55 @@ def _exif(image: Image.Image) -> bytes | None:
     try:
         exif = image.getexif()
         return exif.tobytes() if len(exif) else None
-    except Exception:  # a broken EXIF block is no reason not to use the image
+    except Exception:  # an image with a broken EXIF block is usable
         return None
 
 
 def write_image(
     path: str | Path, image: Tensor, exif: bytes | None = None, quality: int = 95, overwrite: bool = True
 ) -> None:
-    """Write an image; it appears under its name only when it is complete.
+    """Write an image atomically.
 
     Args:
-        path: of the file; the suffix selects the format, missing folders are created.
+        path: the file; the suffix selects the format, missing folders are created.
         image: uint8 ``(3, H, W)``, RGB.
-        exif: EXIF block to keep (see :func:`read_exif`), for formats that have one. Its
-            orientation is dropped, since :func:`read_image` has turned the pixels already.
+        exif: EXIF block (see :func:`read_exif`), for formats that have one. The orientation is removed, since
+            :func:`read_image` has applied it.
         quality: 1 to 100, for the lossy formats JPEG, WebP and AVIF.
-        overwrite: replace a file of that name.
+        overwrite: replace an existing file.
 
     Raises:
-        AnimegenError: for an unknown suffix, a folder that cannot be written, or a file that must not be replaced.
+        AnimegenError: for an unknown suffix, a folder that is not writable, or an existing file.
     """
     path = Path(path)
     if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
-        raise TypeError(f"write_image wants uint8 (3, H, W), got {image.dtype} {tuple(image.shape)}")
+        raise TypeError(f"write_image needs uint8 (3, H, W), not {image.dtype} {tuple(image.shape)}")
     format_name = _format_of(path)
     options: dict[str, Any] = dict(_SAVE_OPTIONS.get(format_name, {}))
     if format_name in _LOSSY:
         options["quality"] = quality
     if exif is not None and format_name in _WITH_EXIF:
         options["exif"] = _upright(exif)
-    picture = Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy())
+    pillow = Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy())
     with completed(path, overwrite=overwrite) as hidden, open(hidden, "xb") as file:
-        picture.save(file, format=format_name, **options)
+        pillow.save(file, format=format_name, **options)
 
 
 @lru_cache
 def image_formats() -> tuple[str, ...]:
-    """Return the names of the formats that are opened, whatever the suffix; EPS, which starts a program, is none."""
+    """Return the names of the supported input formats; EPS is excluded, since reading it starts a program."""
     Image.init()
     wanted = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF", "TGA", "ICO")
     return tuple(name for name in wanted if name in Image.OPEN)
 
 
 def list_images(folder: str | Path, recursive: bool = True, extensions: tuple[str, ...] = EXTENSIONS) -> list[Path]:
-    """List the pictures of a folder in natural order (``2.png`` before ``10.png``).
+    """List the images of a folder in natural order (``2.png`` before ``10.png``).
 
-    Hidden files and folders are left out (they are thumbnails and file managers' notes); links to
-    folders are followed.
+    Hidden files and folders are excluded; links to folders are followed.
 
     Raises:
-        AnimegenError: if the folder does not exist, is a file, cannot be read or holds no picture.
+        AnimegenError: if the folder does not exist, is a file, cannot be read or holds no images.
     """
     folder = Path(folder)
     existing_folder(folder)
@@ -173,19 +172,19 @@ def list_images(folder: str | Path, recursive: bool = True, extensions: tuple[st
             others += 1
     if not found:
         inside = f"only {others} other files" if others else "nothing"
-        deeper = "" if recursive else " itself (folders inside are not searched)"
+        deeper = "" if recursive else " itself (subfolders are not searched)"
         raise AnimegenError(
-            f"There are no pictures in the folder '{folder}'{deeper}, {inside}:"
-            f" put pictures ({', '.join(sorted(wanted))}) there or name another folder."
+            f"There are no images in the folder '{folder}'{deeper}, {inside}:"
+            f" put images ({', '.join(sorted(wanted))}) there or choose another folder."
         )
-    # Name by name, so that the pictures of a folder stay together.
+    # By path components, so that the images of a folder stay together.
     return sorted(found, key=lambda path: [natural_key(name) for name in path.relative_to(folder).parts])
 
 
 def natural_key(name: str) -> tuple[tuple[int | str, ...], str]:
-    """Return a sort key under which numbers inside names count as numbers."""
+    """Return a sort key that compares numbers in names by value."""
     pieces = re.split(r"([0-9]+)", name.lower())
-    # Odd pieces are the digits, so that only like is compared with like; the name itself decides ties.
+    # Odd pieces are the digits; the name itself breaks ties.
     return tuple(int(piece) if place % 2 else piece for place, piece in enumerate(pieces)), name
 
 
@@ -195,12 +194,12 @@ def to_float(image: Tensor) -> Tensor:
 
 
 def to_uint8(image: Tensor) -> Tensor:
-    """Map float [-1, 1] to uint8 [0, 255], any shape: values are rounded, not cut, and clamped outside."""
+    """Map float [-1, 1] to uint8 [0, 255], any shape, with rounding and clamping."""
     return image.float().add(1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def open_image(path: str | Path) -> Image.Image:
-    """Open an image file in memory; Pillow decodes its header only.
+    """Open an image file in memory; only its header is decoded.
 
     Raises:
         AnimegenError: if it cannot be read, is no regular file, or is no image.
@@ -210,28 +209,28 @@ def open_image(path: str | Path) -> Image.Image:
         return Image.open(io.BytesIO(data), formats=image_formats())
     except Image.DecompressionBombError as error:
         raise AnimegenError(
-            f"The image '{path}' claims so many pixels that it may be a decompression bomb ({error}): scale it down."
+            f"The image '{path}' is so large that it may be a decompression bomb ({error}): scale it down."
         ) from error
     except Exception as error:  # Pillow's plug-ins raise nearly every kind of exception
-        kind = "empty" if not data else "not an image, whatever its name says, or broken at its very beginning"
+        kind = "empty" if not data else "not an image, or its header is broken"
         raise AnimegenError(f"The file '{path}' is {kind}: replace or remove it.") from error
 
 
-def to_rgb(picture: Image.Image) -> Image.Image:
-    """Convert any mode of Pillow to RGB without clipping."""
-    if picture.mode.startswith("I") or picture.mode == "F":
-        return Image.fromarray(_deep_grey(np.asarray(picture))).convert("RGB")
-    if picture.has_transparency_data:
-        colours = picture.convert("RGBA")
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert an image of any mode to RGB without clipping."""
+    if image.mode.startswith("I") or image.mode == "F":
+        return Image.fromarray(_deep_grey(np.asarray(image))).convert("RGB")
+    if image.has_transparency_data:
+        colours = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours).convert("RGB")
-    return picture.convert("RGB")
+    return image.convert("RGB")
 
 
 def _deep_grey(values: np.ndarray) -> np.ndarray:
     """Scale 16-bit grey, or floating-point grey in [0, 1], to uint8."""
     white = 1.0 if values.dtype.kind == "f" else 65535.0
     if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= white):
-        raise ValueError(f"its {values.dtype} values are not in 0 to {white:g}, so there is no telling what is white")
+        raise ValueError(f"its {values.dtype} values are not in [0, {white:g}], so the white level is unknown")
     return np.rint(values.astype(np.float64) * (255.0 / white)).astype(np.uint8)
 
 
@@ -240,7 +239,7 @@ def _format_of(path: Path) -> str:
     format_name = known.get(path.suffix.lower())
     if format_name is None or format_name not in Image.SAVE:
         raise AnimegenError(
-            f"'{path.name}' has no suffix of a picture format that can be written:"
+            f"'{path.name}' does not have the suffix of a writable image format:"
             f" use .png, .jpg or .webp.{did_you_mean(path.suffix.lower(), EXTENSIONS)}"
         )
     return format_name
@@ -257,8 +256,8 @@ def _upright(exif: bytes) -> bytes:
 def visible_files(folder: Path, recursive: bool = True) -> list[Path]:
     """Return all visible files below a folder.
 
-    Folders inside that hold a run or an evaluation of animegen are left out, and so are the files that such a command
-    recorded as its own in ``folder`` itself. A link that leads back to a folder above is not followed again.
+    Subfolders with a run or an evaluation of animegen are excluded, and so are the files in ``folder`` recorded as
+    output of such a command. Every folder is visited once, even if links lead to it repeatedly.
     """
     files: list[Path] = []
     seen: set[str] = set()
@@ -275,7 +274,7 @@ def visible_files(folder: Path, recursive: bool = True) -> list[Path]:
         if folder != Path(place) and (STATE in names or "run.json" in names):
             folders.clear()
             continue
-        # Sorted, so that of two links to one folder always the same one counts.
+        # Sorted, so that of two links to one folder always the same one is used.
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX"))) if recursive else []
         files += [Path(place, name) for name in names if not name.startswith(".")]
     written = set(OutputFolder(folder).files())
@@ -287,8 +286,8 @@ def _reason(error: BaseException) -> str:
     return " ".join(str(text).split())
 
 
-def scaled(pictures: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return pictures (N,3,H,W) in [-1,1] in another size (height, width): bicubic, anti-aliased."""
-    if tuple(pictures.shape[-2:]) == size:
-        return pictures
-    return F.interpolate(pictures.float(), size=size, mode="bicubic", antialias=True).clamp(-1, 1)
+def scaled(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize images (N,3,H,W) in [-1,1] to ``size`` (height, width), bicubic with anti-aliasing."""
+    if tuple(images.shape[-2:]) == size:
+        return images
+    return F.interpolate(images.float(), size=size, mode="bicubic", antialias=True).clamp(-1, 1)

@@ -1,7 +1,4 @@
-"""Photos with what belongs to them besides the colours: transparency, EXIF block, colour profile.
-
-For pictures that are only looked at, as in training, :mod:`animegen.media.images` is enough.
-"""
+"""Reading and writing photos with transparency, EXIF block and colour profile."""
 
 from __future__ import annotations
 
@@ -18,11 +15,11 @@ from animegen.errors import AnimegenError
 from animegen.files import completed, translate_io_errors
 from animegen.media.images import load_image, to_rgb
 
-#: Suffixes that keep their format when a photo is written again; others become ``.png``.
+#: Suffixes of the formats in which photos are written; others become ``.png``.
 KEPT_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".avif")
 
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
-    # Colour at full resolution: subsampling smears the saturated edges of drawings.
+    # No chroma subsampling, which blurs the saturated edges of drawings.
     "JPEG": {"quality": 95, "subsampling": 0},
     "WEBP": {"quality": 95},
     "AVIF": {"quality": 95},
@@ -30,7 +27,7 @@ _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
 _WITH_ALPHA = ("PNG", "WEBP", "TIFF", "AVIF")
 _WITH_EXIF = ("JPEG", "PNG", "WEBP", "TIFF", "AVIF")
 
-#: Tags that say how a TIFF file stores its pixels. They are no facts about the photo, and wrong for another file.
+#: Tags of the pixel storage in a TIFF file, which are wrong for another file.
 _STORAGE_TAGS = (
     *(ExifTags.Base.ImageWidth, ExifTags.Base.ImageLength, ExifTags.Base.BitsPerSample, ExifTags.Base.Compression),
     *(ExifTags.Base.PhotometricInterpretation, ExifTags.Base.StripOffsets, ExifTags.Base.SamplesPerPixel),
@@ -43,12 +40,12 @@ _STORAGE_TAGS = (
 
 @dataclass(frozen=True)
 class Photo:
-    """An upright image, and the metadata of its file.
+    """An upright image with the metadata of its file.
 
     Attributes:
         pixels: uint8 ``(3,H,W)``, RGB, upright; white where ``alpha`` is 0.
         alpha: uint8 ``(H,W)``, 0 is transparent; ``None`` for an image without transparency.
-        exif: EXIF block as :func:`~animegen.media.images.read_exif` gives it.
+        exif: EXIF block, see :func:`~animegen.media.images.read_exif`.
         profile: ICC profile for RGB.
     """
 
@@ -62,21 +59,21 @@ def read_photo(path: str | Path) -> Photo:
     """Read a photo.
 
     Raises:
-        AnimegenError: names a file that is missing, broken, or no image.
+        AnimegenError: if the file is missing, broken, or no image.
     """
     loaded = load_image(path, _straight)
     pixels, alpha = loaded.values, None
     if len(pixels) == 4:
         pixels, alpha = pixels[:3], pixels[3] if pixels[3].min() < 255 else None
-    # A profile of grey or CMYK does not fit the RGB values.
+    # Profiles for grey or CMYK do not apply to the RGB values.
     keep = isinstance(loaded.profile, bytes) and loaded.profile[16:20] == b"RGB "
     return Photo(pixels, alpha, loaded.exif, loaded.profile if keep else None)
 
 
 def _straight(image: Image.Image) -> Image.Image:
-    """Convert any mode of Pillow to RGB, or to RGBA whose colours are not mixed with a background.
+    """Convert an image of any mode to RGB, or to RGBA with straight alpha.
 
-    Invisible pixels, which may hold any colour, become white.
+    Invisible pixels, which may have any colour, become white.
     """
     if not image.has_transparency_data:
         return to_rgb(image)
@@ -87,54 +84,54 @@ def _straight(image: Image.Image) -> Image.Image:
 
 
 def write_photo(path: str | Path, photo: Photo, overwrite: bool = True) -> None:
-    """Write a photo; it appears under its name only when it is complete.
+    """Write a photo atomically.
 
-    Missing folders are created. What the format cannot hold is left out; transparency then becomes white. The EXIF
-    block says that the pixels are upright.
+    Missing folders are created. Metadata that the format does not support is omitted, transparency becomes white. The
+    EXIF orientation is set to upright.
 
     Args:
-        path: of the file; the suffix selects the format.
-        photo: what to write.
-        overwrite: replace a file of that name.
+        path: the file; the suffix selects the format.
+        photo: the photo.
+        overwrite: replace an existing file.
 
     Raises:
-        AnimegenError: for an unknown suffix, a folder that cannot be written, or a file that must not be replaced.
+        AnimegenError: for an unknown suffix, a folder that is not writable, or an existing file.
     """
     path = Path(path)
     format_name = format_of(path)
     if format_name is None:
-        raise AnimegenError(f"'{path}' has no suffix of a picture format that can be written: use .png, .jpg or .webp.")
+        raise AnimegenError(f"'{path}' does not have the suffix of a writable image format: use .png, .jpg or .webp.")
     options = dict(_SAVE_OPTIONS.get(format_name, {}))
     if photo.profile is not None:
         options["icc_profile"] = photo.profile
     if photo.exif is not None and format_name in _WITH_EXIF:
         options["exif"] = _upright(photo.exif)
-    picture = Image.fromarray(photo.pixels.permute(1, 2, 0).contiguous().numpy())
+    image = Image.fromarray(photo.pixels.permute(1, 2, 0).contiguous().numpy())
     if photo.alpha is not None:
         alpha = Image.fromarray(photo.alpha.numpy())
         if format_name in _WITH_ALPHA:
-            picture.putalpha(alpha)
+            image.putalpha(alpha)
         else:
-            opaque = Image.new("RGB", picture.size, "white")
-            opaque.paste(picture, mask=alpha)
-            picture = opaque
-    # Pillow raises ValueError for sizes and modes that a format does not have.
+            opaque = Image.new("RGB", image.size, "white")
+            opaque.paste(image, mask=alpha)
+            image = opaque
+    # Pillow raises ValueError for sizes and modes that a format does not support.
     with (
         completed(path, overwrite=overwrite) as hidden,
         translate_io_errors(path, "written", also=(ValueError,)),
         open(hidden, "xb") as file,
     ):
-        picture.save(file, format=format_name, **options)
+        image.save(file, format=format_name, **options)
 
 
 def format_of(path: str | Path) -> str | None:
-    """Return Pillow's name of the format in which a file of this name is written, or ``None`` if in none."""
+    """Return Pillow's name of the writable format of a file name's suffix, or ``None``."""
     name = Image.registered_extensions().get(Path(path).suffix.lower())
     return name if name in Image.SAVE else None
 
 
 def shrink(photo: Photo, max_side: int) -> Photo:
-    """Scale a photo down so that its longer side has ``max_side`` pixels; smaller ones stay as they are."""
+    """Scale a photo down so that its longer side has at most ``max_side`` pixels."""
     height, width = photo.pixels.shape[-2:]
     if max(height, width) <= max_side:
         return photo
@@ -144,10 +141,10 @@ def shrink(photo: Photo, max_side: int) -> Photo:
 
 
 def resize(pixels: Tensor, height: int, width: int) -> Tensor:
-    """Scale uint8 ``(C,H,W)`` to ``height`` and ``width``, bicubic and anti-aliased."""
+    """Resize uint8 ``(C,H,W)`` to ``height`` and ``width``, bicubic with anti-aliasing."""
     if tuple(pixels.shape[-2:]) == (height, width):
         return pixels
-    # Band by band: Pillow holds an RGB image in four bytes per pixel.
+    # By channel, since Pillow stores RGB in four bytes per pixel.
     resized = torch.empty(len(pixels), height, width, dtype=torch.uint8)
     for band, target in zip(pixels, resized, strict=True):
         image = Image.fromarray(band.contiguous().numpy()).resize((width, height), Image.Resampling.BICUBIC)

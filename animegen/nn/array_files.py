@@ -1,4 +1,4 @@
-"""Arrays in files of NumPy, mapped into memory and checked before use."""
+"""Memory-mapped NumPy arrays, checked before use."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from animegen.files import regular_file
 
 
 def load_array(path: Path, what: str, remedy: str) -> np.ndarray:
-    """Return the array in a ``.npy`` file, mapped for reading; objects (pickles) are refused.
+    """Return the array of a ``.npy`` file, memory-mapped and read-only. Pickled objects are rejected.
 
     Args:
         path: the file.
-        what: what it is for messages, e.g. ``a table of codes``.
-        remedy: what to do about a file that cannot be read, without a period.
+        what: description of the file for error messages, e.g. ``a table of codes``.
+        remedy: advice for error messages, without a period.
 
     Raises:
-        AnimegenError: if it is missing, damaged, cut off, or holds no array of numbers.
+        AnimegenError: if the file is missing, damaged, truncated, or holds no numeric array.
     """
     regular_file(path)
     try:

@@ -1,4 +1,4 @@
-"""Attention between the places of a map: to all others (self), or to a memory of what maps of this kind contain."""
+"""Self-attention over the positions of a feature map, and external attention to a learned memory."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _LARGEST_EXPONENT = 60.0
 
 
 class SelfAttention(nn.Module):
-    """Self-attention of SAGAN (Zhang et al. 2019): each place adds what it reads from all places.
+    """Residual self-attention of SAGAN (Zhang et al. 2019).
 
     Queries and keys have 1/8 of the channels, values 1/2; keys and values are max-pooled by 2. The result is scaled
-    by a learned number that begins at 0, so that the layer begins as the identity.
+    by a learned scalar, initially 0, so that the layer starts as the identity.
 
     Args:
         channels: a multiple of 8.
-        window: even; maps of more than ``4 window^2`` places are read in squares of that side, each by itself, since
-            the work grows with the square of the places. ``None``: never.
+        window: even side of square windows; maps of more than ``4 window^2`` positions use attention within each
+            window, since the cost is quadratic in the number of positions. ``None``: always global.
     """
 
     def __init__(self, channels: int, window: int | None = None) -> None:
@@ -50,35 +50,32 @@ class SelfAttention(nn.Module):
         query = self.query(x).flatten(2).transpose(1, 2)  # (B,HW,C/8)
         key = F.max_pool2d(self.key(x), 2).flatten(2).transpose(1, 2)
         value = F.max_pool2d(self.value(x), 2).flatten(2).transpose(1, 2)
-        # SAGAN does not divide the products by the root of the width.
-        # With an axis for the one head: ONNX knows no other form.
-        read = F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None], scale=1.0)[
-            :, 0
-        ]  # (B,HW,C/2)
-        read = read.transpose(1, 2).unflatten(2, x.shape[-2:])
+        # SAGAN does not scale the products. ONNX requires the axis of the single head.
+        read = F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None], scale=1.0)
+        read = read[:, 0].transpose(1, 2).unflatten(2, x.shape[-2:])  # (B,C/2,H,W)
         return x + (self.gain * self.project(read)).to(x.dtype)
 
 
 class ExternalAttention(nn.Module):
-    """External attention (Guo et al. 2021) as in AnimeGANv3: each place is rebuilt from a learned memory.
+    """External attention (Guo et al. 2021) as in AnimeGANv3: attention of each position to a learned memory.
 
-    Of the products with the memory's ``slots`` entries the softmax is taken over the *places*, then the shares of the
-    entries at each place are made to sum to 1. One memory serves as keys and values. 1x1 convolutions without bias
-    come before and after, then a norm, the input is added, leaky ReLU.
+    The products with the ``slots`` memory entries are normalised by a softmax over the *positions*, then to a sum of
+    1 over the entries at each position. The same memory holds keys and values. 1x1 convolutions without bias
+    come before and after, followed by a norm, the residual sum and leaky ReLU.
 
-    The softmax over all places needs only their mean of the exponentials, which the tiles of a large picture share
-    like the statistics of a norm. AnimeGANv3 has a batch norm here; this is an instance norm with as many
-    parameters, which treats each picture alone and the same in training and application.
+    The softmax over the positions only needs the mean of the exponentials, which tiled inference shares between tiles
+    like the statistics of a norm. Instance norm replaces AnimeGANv3's batch norm: it has as many parameters, is
+    independent of the batch, and is the same in training and inference.
 
     Args:
         channels: channels of input and output.
-        slots: entries of the memory, 128 in AnimeGANv3.
+        slots: number of memory entries, 128 in AnimeGANv3.
     """
 
     def __init__(self, channels: int, slots: int = 128) -> None:
         super().__init__()
         self.before = nn.Conv2d(channels, channels, 1, bias=False)
-        # A convolution, so that the network's initialisation and spectral norms find it.
+        # A convolution, so that initialisation and spectral normalisation include it.
         self.memory = nn.Conv2d(channels, slots, 1, bias=False)
         self.after = nn.Conv2d(channels, channels, 1, bias=False)
         self.norm = InstanceNorm(channels)
@@ -90,12 +87,11 @@ class ExternalAttention(nn.Module):
         return F.leaky_relu(self.norm(self.after(rebuilt)) + x, SLOPE)
 
     def _shares(self, products: Tensor) -> Tensor:
-        """Return how much each place (H,W) reads of each entry, (B,slots,H,W): positive, of sum 1 over the entries."""
+        """Return the attention weights (B,slots,H,W): positive, of sum 1 over the entries at each position."""
         with torch.autocast(products.device.type, enabled=False):
             products = at_least_float32(products)
-            # Any constant per entry cancels; around the mean the exponentials stay within range, and if a wild network
-            # leaves it nevertheless, the limit keeps them finite.
+            # A constant per entry cancels. Subtracting the mean and clamping keep the exponentials finite.
             weights = torch.exp((products - products.mean((2, 3), keepdim=True)).clamp_max(_LARGEST_EXPONENT))
-            # The sum over places is their number times the mean: that number cancels, too.
+            # The mean replaces the sum over positions: the number of positions cancels, too.
             weights = weights / (weights.mean((2, 3), keepdim=True) + 1e-9)
             return weights / (weights.sum(1, keepdim=True) + 1e-9)

@@ -1,7 +1,6 @@
-"""Colour spaces, and the linear map that gives one set of pictures the colours of another.
+"""Colour spaces and linear colour transfer.
 
-Images are (B,3,H,W), RGB in [-1,1], as everywhere in the networks. All results are float32 (float64 for float64 input),
-under autocast too.
+Images are (B,3,H,W), RGB in [-1,1]. All results are float32 (float64 for float64 input), under autocast, too.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from animegen.nn.precision import at_least_float32
 
-# ITU-R BT.601 luma, and the chroma of analogue YUV. The rows of U and V sum to 0: grey has no chroma.
+# ITU-R BT.601 luma and the chroma of analogue YUV. The rows of U and V sum to 0: grey has no chroma.
 _YUV = (
     (0.299, 0.587, 0.114),
     (-0.14714119, -0.28886916, 0.43601035),
@@ -33,9 +32,9 @@ def _constant(values: tuple) -> Tensor:
 
 
 COVARIANCE_FLOOR = 1e-5
-"""Variance added to both sets before a colour map is fitted, below that of one 8-bit level ((2/255)^2 = 6e-5).
+"""Variance added to both sets before fitting a colour map, below that of one 8-bit level ((2/255)^2 = 6e-5).
 
-It bounds the amplification of colour directions that hardly occur in the source, such as chroma in grey photos.
+It bounds the amplification of colour directions of little variance in the source, such as chroma in grey photos.
 """
 
 
@@ -45,7 +44,7 @@ def apply_colour_map(images: Tensor, matrix: Tensor, offset: Tensor | None = Non
     Args:
         images: (B,3,H,W).
         matrix: (n,3).
-        offset: (n,), nothing by default.
+        offset: (n,), optional.
 
     Returns:
         (B,n,H,W), at least float32, on the images' device.
@@ -57,7 +56,7 @@ def apply_colour_map(images: Tensor, matrix: Tensor, offset: Tensor | None = Non
 
 
 def _like(constant: Tensor, images: Tensor) -> Tensor:
-    # The type first: not every device has float64.
+    # Convert the type first: not every device supports float64.
     return constant.to(images.dtype).to(images.device)
 
 
@@ -67,12 +66,12 @@ def to_unit(images: Tensor) -> Tensor:
 
 
 def luma(images: Tensor) -> Tensor:
-    """Return the BT.601 luma (B,1,H,W) of RGB images, in their range."""
+    """Return the BT.601 luma (B,1,H,W) of RGB images, in the range of the input."""
     return apply_colour_map(images, _constant(_YUV[:1]))
 
 
 def gray(images: Tensor) -> Tensor:
-    """Return RGB images without colour: their luma in three equal channels, in their range."""
+    """Convert RGB images to greyscale: the luma in three equal channels, in the range of the input."""
     return luma(images).expand(-1, 3, -1, -1)
 
 
@@ -84,11 +83,10 @@ def rgb_to_yuv(images: Tensor) -> Tensor:
 def rgb_to_lab(images: Tensor) -> Tensor:
     """Convert sRGB in [-1,1] to CIE 1976 L*a*b* with white point D65: L in [0,100], a and b within about +-110.
 
-    Differentiable everywhere; values outside the range of RGB are extended linearly below black.
+    Differentiable everywhere; extended linearly below black.
     """
     rgb = to_unit(at_least_float32(images))
-    # The clamps do not change the branch that is taken. They keep the other one, whose gradient would be
-    # infinite or undefined there, from turning the gradient into NaN.
+    # The clamps only affect the branch that is not taken, whose infinite gradient would turn into NaN.
     power = ((rgb.clamp_min(0.04045) + 0.055) / 1.055) ** 2.4
     linear = torch.where(rgb > 0.04045, power, rgb / 12.92)
     xyz = apply_colour_map(linear, _constant(_XYZ))
@@ -110,9 +108,9 @@ def colour_moments(images: Tensor) -> tuple[Tensor, Tensor]:
 def colour_map_between(
     source_mean: Tensor, source_covariance: Tensor, target_mean: Tensor, target_covariance: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return matrix (3,3) and offset (3,) of the affine map that turns the source's moments into the target's.
+    """Return matrix (3,3) and offset (3,) of the affine map from the source's moments to the target's.
 
-    Of all such maps this one moves colours least in the mean square: the Monge-Kantorovich solution
+    Of all such maps it has the least mean squared change of colours: the Monge-Kantorovich solution
     ``A = S^-1/2 (S^1/2 T S^1/2)^1/2 S^-1/2`` (Pitie and Kokaram, "The linear Monge-Kantorovitch colour mapping for
     example-based colour transfer", 2007). Computed in float64 on the CPU; see :data:`COVARIANCE_FLOOR`.
     """
@@ -142,11 +140,10 @@ def monge_kantorovich(source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class LinearColourTransfer(nn.Module):
-    """Maps pictures linearly to the colours of another set, whose moments it gathers during training.
+    """Affine map from the colours of one set of images to those of another, estimated during training.
 
-    The moments of both sets and the map are buffers, so a checkpoint carries them and a resumed run continues
-    exactly. With several processes each batch counts on all of them (:meth:`observe` communicates, so call it on
-    every rank). Before anything was observed, the map is the identity.
+    The moments of both sets and the map are buffers and therefore part of checkpoints. :meth:`observe` reduces over all
+    processes: call it on every rank. Before the first call, the map is the identity.
     """
 
     source_count: Tensor
@@ -169,7 +166,7 @@ class LinearColourTransfer(nn.Module):
 
     @torch.no_grad()
     def observe(self, source: Tensor, reference: Tensor) -> None:
-        """Take a batch of each set (B,3,H,W) into account; the batches may differ in size."""
+        """Update the moments by a batch (B,3,H,W) of each set; the batches may differ in size."""
         self._gather("source", source)
         self._gather("target", reference)
         matrix, offset = colour_map_between(
@@ -180,12 +177,12 @@ class LinearColourTransfer(nn.Module):
         self.offset.copy_(torch.where(known, offset.to(self.offset), self.offset))
 
     def _gather(self, name: str, images: Tensor) -> None:
-        """Merge the moments of a batch into the running ones (Chan, Golub, LeVeque 1979)."""
+        """Merge the moments of a batch into the running moments (Chan, Golub, LeVeque 1979)."""
         count: Tensor = getattr(self, f"{name}_count")
         mean: Tensor = getattr(self, f"{name}_mean")
         covariance: Tensor = getattr(self, f"{name}_covariance")
         new_count = torch.tensor(images[:, 0].numel(), device=images.device)
-        # A process may have no picture of this set: it has to take part in the sums nevertheless.
+        # A process without images of this set has to take part in the reduction.
         nothing = images.new_zeros(3, dtype=mean.dtype), images.new_zeros(3, 3, dtype=mean.dtype)
         new_mean, new_covariance = colour_moments(images) if len(images) else nothing
         if dist.is_available() and dist.is_initialized():
@@ -201,13 +198,13 @@ class LinearColourTransfer(nn.Module):
         return apply_colour_map(images, self.matrix, self.offset).clamp(-1, 1)
 
     def reverse(self, images: Tensor) -> Tensor:
-        """Map images (B,3,H,W) in [-1,1] of the reference's colours to those of the source."""
+        """Apply the inverse map, from the reference's colours to the source's, to images (B,3,H,W) in [-1,1]."""
         back = torch.linalg.inv(self.matrix.double()).to(self.matrix)
         return apply_colour_map(images, back, -back @ self.offset).clamp(-1, 1)
 
 
 def _moments_of_all_ranks(count: Tensor, mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return count, mean and covariance of the union of the sets of all processes."""
+    """Return count, mean and covariance over all processes."""
     second = covariance.double() + torch.outer(mean.double(), mean.double())
     sums = torch.cat([count[None].double(), count * mean.double(), (count * second).flatten()])
     dist.all_reduce(sums)

@@ -1,4 +1,4 @@
-"""A small residual U-Net that learns much in little processor time; this project's own, of no paper."""
+"""A small residual U-Net for training on CPUs; not from a paper."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from animegen.nn.conv import SLOPE, ReflectConv, Upsample, initialise, require_m
 from animegen.nn.norm import make_norm
 from animegen.nn.output import OutputActivation
 
-#: Channels at full resolution, whatever the width.
+#: Channels at full resolution, independent of the width.
 DETAIL = 16
 
 
 class CompactUNet(nn.Module):
-    """A U-Net of residual blocks that does next to nothing at full resolution.
+    """A U-Net of residual blocks with little computation at full resolution.
 
-    On a processor the layers at full resolution cost most and, with few channels, use it worst. Here plain 3x3
-    convolutions at 1/2, 1/4 and 1/8 of the resolution do the work, near the processor's peak. Full resolution sees
-    only two thin layers at the end, where fine detail comes straight from the photo. All upsampling is bilinear: a
-    learned one (pixel shuffle) drew a grid of two pixels whenever an adversary was in the training.
+    On CPUs, layers at full resolution with few channels are slow and use the processor poorly. Most computation is
+    therefore in plain 3x3 convolutions at 1/2, 1/4 and 1/8 of the resolution. Only two thin layers at the end run at
+    full resolution, with fine detail directly from the photo. Upsampling is bilinear: pixel shuffle produced grid
+    artefacts of two pixels in adversarial training.
 
     Args:
-        width: factor on the channels (64, 128 and 256 at 1; 2,141,955 parameters).
+        width: factor on the channels (64, 128 and 256 at width 1; 2,141,955 parameters).
         blocks: residual blocks per resolution and direction.
         norm: of the residual blocks, see :func:`~animegen.nn.norm.make_norm`.
         output: see :class:`~animegen.nn.output.OutputActivation`.
@@ -55,7 +55,7 @@ class CompactUNet(nn.Module):
         eighth = self.middle(self.down2(quarter))
         quarter = self.decode2(quarter + self.upsample(self.up2(eighth)))
         half = self.decode1(half + self.upsample(self.up1(quarter)))
-        # Leaky, for nothing goes round this layer: with SiLU a bad step early on left every unit at zero for good.
+        # Leaky ReLU, since this layer has no shortcut: with SiLU a bad early step could deactivate every unit for good.
         full = F.leaky_relu(self.upsample(self.head(half)) + self.detail(photo), SLOPE)
         return self.output(self.last(full))
 

@@ -1,4 +1,4 @@
-"""Convolution blocks with reflected borders, resizing, and the initialisations of the published networks."""
+"""Convolution blocks with reflection padding, resizing, and weight initialisation."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ def scale_channels(channels: int, width: float) -> int:
 
 
 def require_multiple(images: Tensor, divisor: int) -> None:
-    """Check that height and width of ``images`` (B,C,H,W) are multiples of ``divisor``, at least two times it.
+    """Check that height and width of ``images`` (B,C,H,W) are multiples of ``divisor``, at least twice as large.
 
     Raises:
-        AnimegenError: otherwise. (Not while compiling or exporting: it would tie the graph to one size.)
+        AnimegenError: otherwise. Not checked during compilation and export, where it would fix the graph to one size.
     """
     if torch.compiler.is_compiling():
         return
     height, width = images.shape[-2:]
     if height % divisor or width % divisor or min(height, width) < 2 * divisor:
         raise AnimegenError(
-            f"The network needs pictures whose sides are multiples of {divisor} and at least {2 * divisor} pixels,"
-            f" not {height}x{width}: set image_size or the crop accordingly, or pad the picture."
+            f"The network needs images whose sides are multiples of {divisor} and at least {2 * divisor} pixels,"
+            f" not {height}x{width}: set image_size or the crop accordingly, or pad the image."
         )
 
 
 class ReflectConv(nn.Conv2d):
-    """Convolution that pads by reflection so that the output has 1/stride of the input's size.
+    """Convolution with reflection padding; the output has 1/stride of the input's size.
 
-    An odd number of padding pixels puts the extra one right and below, as TensorFlow's "SAME" does: a 3x3
+    If the padding is odd, the extra pixel goes right and below, as with TensorFlow's "SAME": a 3x3
     convolution of stride 2 pads (left 0, right 1, top 0, bottom 1). Both sides must be multiples of the stride.
     """
 
@@ -58,7 +58,7 @@ class ReflectConv(nn.Conv2d):
 
 
 class ConvNormAct(nn.Module):
-    """Reflect-padded convolution without bias, norm, leaky ReLU: the block that AnimeGAN is made of ("CNA")."""
+    """Convolution with reflection padding and without bias, norm, leaky ReLU ("CNA" in AnimeGAN)."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, norm: str | None = "instance"
@@ -73,7 +73,7 @@ class ConvNormAct(nn.Module):
 
 
 class SeparableConv(nn.Module):
-    """Depthwise 3x3, pointwise 1x1, then one norm and one leaky ReLU for both."""
+    """Depthwise 3x3 and pointwise 1x1 convolution, norm, leaky ReLU."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1, norm: str | None = "instance") -> None:
         super().__init__()
@@ -93,14 +93,14 @@ class Upsample(nn.Module):
     """Double height and width.
 
     Args:
-        mode: ``bilinear`` (half-pixel centres), ``bilinear_align`` (corners of input and output coincide; the only
-            mode in which a pixel depends on the image's size, so tiled inference is inexact), ``nearest``, ``tf1``
-            (TensorFlow 1's bilinear, which samples at destination / 2: x0, (x0+x1)/2, x1, ...; needed for parity
-            with weights trained there) or ``pixelshuffle`` (learned: 1x1 convolution to 4C channels, rearranged).
-        channels: number of channels; only ``pixelshuffle`` depends on it.
+        mode: ``bilinear`` (half-pixel centres), ``bilinear_align`` (``align_corners=True``; depends on the image size,
+            so tiled inference is inexact), ``nearest``, ``tf1`` (TensorFlow 1's bilinear, which samples at
+            destination / 2: x0, (x0+x1)/2, x1, ...; for weights trained there) or ``pixelshuffle`` (learned 1x1
+            convolution to 4C channels, rearranged).
+        channels: number of channels, for ``pixelshuffle``.
 
     Raises:
-        AnimegenError: if there is no such mode.
+        AnimegenError: for an unknown mode.
     """
 
     def __init__(self, mode: str = "bilinear", channels: int = 1) -> None:
@@ -125,16 +125,16 @@ class Upsample(nn.Module):
 
 
 def _double_tf1(x: Tensor, dim: int) -> Tensor:
-    """Interleave ``x`` with the means of neighbours along ``dim``; the last element counts as its own neighbour."""
+    """Interleave ``x`` with the means of neighbours along ``dim``; the last element is its own neighbour."""
     following = torch.cat([x.narrow(dim, 1, x.shape[dim] - 1), x.narrow(dim, x.shape[dim] - 1, 1)], dim)
     return torch.stack([x, (x + following) / 2], dim=x.dim() + dim + 1).flatten(x.dim() + dim, x.dim() + dim + 1)
 
 
 def halve(x: Tensor, mode: str = "bilinear") -> Tensor:
-    """Halve height and width (both even) of ``x`` by the counterpart of ``Upsample(mode)``.
+    """Halve height and width (both even) of ``x``, the counterpart of ``Upsample(mode)``.
 
-    ``tf1`` and ``nearest`` keep every second pixel. The other modes average 2x2 pixels, which is what bilinear
-    resizing with half-pixel centres comes to.
+    ``tf1`` and ``nearest`` keep every second pixel. The other modes average 2x2 pixels, which equals bilinear
+    resizing with half-pixel centres.
     """
     if mode in ("tf1", "nearest"):
         return x[..., ::2, ::2]
@@ -144,14 +144,14 @@ def halve(x: Tensor, mode: str = "bilinear") -> Tensor:
 def initialise(network: nn.Module, scheme: str) -> None:
     """Initialise all convolutions of ``network``: biases 0, weights by ``scheme``.
 
-    ``xavier``: uniform, AnimeGAN v1. ``he``: normal of variance 2/fan-in, AnimeGANv2. ``normal``: N(0, 0.02),
-    the discriminators (as in DCGAN). A learned upsampling starts as nearest-neighbour resizing, which keeps it free
-    of a checkerboard at the start (Aitken et al. 2017).
+    ``xavier``: uniform, as in AnimeGAN v1. ``he``: normal with variance 2/fan-in, as in AnimeGANv2. ``normal``:
+    N(0, 0.02), as in DCGAN, for discriminators. Learned upsampling starts as nearest-neighbour resizing, free of
+    checkerboard artefacts (Aitken et al. 2017).
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             if scheme == "xavier":
-                # torch's own counts the outputs of all groups, so that depthwise convolutions come out near 0.
+                # torch's xavier_uniform_ counts the outputs of all groups: too small for depthwise convolutions.
                 fans = module.weight[0].numel() * (1 + module.out_channels / module.in_channels)
                 bound = (6 / fans) ** 0.5
                 nn.init.uniform_(module.weight, -bound, bound)

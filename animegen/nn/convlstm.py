@@ -1,4 +1,4 @@
-"""Convolutional LSTM (Shi et al. 2015): a memory for maps, one step per frame."""
+"""Convolutional LSTM (Shi et al. 2015)."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from animegen.nn.conv import ReflectConv
 from animegen.nn.precision import at_least_float32
 from animegen.nn.warp import backward_warp, inside, resize_flow
 
-#: What a cell carries from frame to frame: hidden map and cell map, (B,C,H,W) each, at least float32.
+#: Recurrent state: hidden and cell maps, (B,C,H,W) each, at least float32.
 Carried = tuple[Tensor, Tensor]
 
-#: How what is carried follows the picture along a flow.
+#: Alignment of the recurrent state by the optical flow.
 ALIGNMENTS = ("none", "flow", "flow_hidden")
 
 _GROUPS = 8
 
 
 class ConvLSTM(nn.Module):
-    """One cell, run over clips::
+    """A cell that runs over clips::
 
         i, f, o = sigmoid(...)    g = tanh(...)    c = f c' + i g    h = o tanh(c)
 
-    with the four gates from one 3x3 convolution of ``[x, h']``, and group norm of each frame before they are bent.
-    That convolution is a sum of two: the part that reads the frames runs once for the whole clip, and only the part
-    that reads the hidden map runs frame by frame; at the start of a stream, where that map is 0, it does not.
-    Gates and cell are at least float32 also under autocast. Borders are reflected. The forget gate begins open (bias
-    1), the recurrent kernels are orthogonal.
+    The four gates come from a 3x3 convolution of ``[x, h']``, with group norm per frame before the activations.
+    The convolution is a sum of two: that of the frames runs once for the whole clip, that of the hidden map runs
+    frame by frame and is skipped at the start of a stream, where the map is 0. Gates and cell are at least float32,
+    under autocast, too. Padding is by reflection. The bias of the forget gate starts at 1, the recurrent kernels are
+    orthogonal.
 
     Args:
         inputs: channels of the frames.
         hidden: channels of hidden and cell map, a multiple of 2.
-        norm: group norm (8 groups) of the gates. Its statistics are those of one frame, so that a clip in one piece, in
-            windows and frame by frame gives the same. Without, the gates have a bias.
+        norm: group norm (8 groups) of the gates, per frame, so that results do not depend on how a clip is split.
+            ``False``: a bias instead.
     """
 
     def __init__(self, inputs: int, hidden: int, norm: bool = True) -> None:
@@ -68,17 +68,16 @@ class ConvLSTM(nn.Module):
 
         Args:
             frames: ``(B,T,inputs,H,W)``.
-            carried: what the call for the frames before returned; ``None`` at the start of the streams.
-            reset: bool ``(B,T)``: where true, that stream starts anew *before* that frame.
-            flow: ``(B,T,2,h,w)``, on the grid of each frame and pointing into the one before, of any size; read by
-                ``align`` only.
-            align: ``flow`` moves both maps along the flow before each frame (0 where it leads out of the picture),
+            carried: state after the frames before; ``None`` at the start of the streams.
+            reset: bool ``(B,T)``: reset the state of a stream *before* that frame.
+            flow: ``(B,T,2,h,w)``, from each frame to the one before, of any size; for ``align`` only.
+            align: ``flow`` warps both maps by the flow before each frame (0 where it leaves the image),
                 ``flow_hidden`` only the hidden map.
-            detach_every: gradients end after so many frames; 0: they reach the first frame of the call.
-            noise: standard deviation of noise on the hidden map that is carried, for training.
+            detach_every: truncate the gradients after that many frames; 0: never within a call.
+            noise: standard deviation of the noise added to the previous hidden map in training.
 
         Returns:
-            Hidden maps ``(B,T,hidden,H,W)``, and what to carry on.
+            Hidden maps ``(B,T,hidden,H,W)``, and the state after the last frame.
         """
         batch, length = frames.shape[:2]
         read = self.read(frames.flatten(0, 1)).unflatten(0, (batch, length))
@@ -115,7 +114,7 @@ class ConvLSTM(nn.Module):
 
 
 def _moved(carried: Carried, flow: Tensor, align: str) -> Carried:
-    """Move what is carried along a flow from this frame into the one before."""
+    """Warp the state by a flow from this frame to the one before."""
     hidden, cell = carried
     flow = resize_flow(at_least_float32(flow), *hidden.shape[-2:])
     seen = inside(flow)
@@ -124,5 +123,5 @@ def _moved(carried: Carried, flow: Tensor, align: str) -> Carried:
 
 
 def pooled(hidden: Tensor) -> Tensor:
-    """Halve the height and width of hidden maps ``(B,T,C,H,W)``, for the cell one level further down."""
+    """Halve the height and width of hidden maps ``(B,T,C,H,W)``, for the cell of the next level."""
     return F.avg_pool2d(hidden.flatten(0, 1), 2).unflatten(0, hidden.shape[:2])

@@ -1,4 +1,4 @@
-"""Anime made to look a little like a photo, so that a generator can learn the way back from pairs."""
+"""Degradation of anime images towards photos, for supervised training of the inverse."""
 
 from __future__ import annotations
 
@@ -12,34 +12,32 @@ from animegen.nn.colour import LinearColourTransfer
 
 
 class PhotoDegradation(nn.Module):
-    """Give anime pictures the colours, texture, shading, blur and grain of photos, at random, and take their ink away.
+    """Remove the lines of anime images and add random colours, texture, shading, blur and grain as photos have them.
 
-    An identity term (generator(anime) = anime) teaches the generator what anime is, but not how to get
-    there. The same term on degraded anime teaches it to flatten texture, to draw lines where two areas meet and to
-    bring the colours back, all under supervision and still without a single pair of photo and anime. The
-    domain gap that remains is the discriminator's.
+    A reconstruction term on degraded anime teaches the generator to flatten texture, to draw lines between areas and
+    to restore colours, with supervision but without pairs of photos and anime. The remaining domain gap is left to the
+    discriminator.
 
-    In a drawing one material has one colour. So texture and tint are random smooth functions of the *colour*: leaves
-    become rough while the sky stays smooth, and the border of the roughness is the border of the leaves.
+    Drawings use one colour per material. Texture and tint are therefore random smooth functions of the *colour*, so
+    that their borders coincide with those of the areas.
 
     Amplitudes are in units of the intensity range [0,1].
 
     Args:
-        recolour: how far the colours go to those of the photos, 0 to 1. Less than 1 where the photos' colours are to
-            be kept: what is taken away here, the generator learns to give to every photo.
-        ink: dark lines narrower than this many pixels are closed; 1 closes none.
-        kept_ink: share of the pictures that keep their lines. Where photos have thin dark lines of their own (branches,
-            mortar), a generator that never saw any makes something of them, such as white blotches.
+        recolour: interpolation towards the colours of photos, 0 to 1. Use less than 1 to keep the photos' colours:
+            the generator learns to invert this shift on every photo.
+        ink: remove dark lines narrower than this many pixels; 1 removes none.
+        kept_ink: fraction of the images that keep their lines, so that the generator also learns to handle the thin
+            dark lines of photos, such as branches and mortar.
         texture: largest standard deviation of multiplicative texture, with grains of 1, 2, 4 and 8 pixels.
-        hue: strength of coloured texture, as a share of that of gray texture.
-        tint: largest multiplicative change of a colour, its own for every colour and channel.
-        shading: strength of the light that falls from one side on the borders of areas, as if they were cushions.
-        light: standard deviation of multiplicative changes of brightness, and of each channel by itself, that are the
-            same all over a picture: the light of another hour.
-        blur: largest share of a 3x3 binomial blur.
+        hue: strength of coloured texture relative to grey texture.
+        tint: largest multiplicative change per colour and channel.
+        shading: strength of directional light at the borders of areas.
+        light: standard deviation of multiplicative changes of brightness and of colour balance, constant per image.
+        blur: largest weight of a 3x3 binomial blur.
         grain: standard deviation of additive noise per pixel and channel.
-        borrowed: largest share of the fine detail of photos that is laid over the pictures. Detail beyond
-            a tenth of the range is cut: an edge of the photo is no texture, and has no business there.
+        borrowed: largest weight of fine detail from photos. Detail is clipped to a tenth of the range, which excludes
+            edges.
     """
 
     def __init__(
@@ -66,14 +64,14 @@ class PhotoDegradation(nn.Module):
     def forward(
         self, anime: Tensor, colours: LinearColourTransfer, frames: int = 1, photos: Tensor | None = None
     ) -> Tensor:
-        """Return degraded pictures of the same shape and range.
+        """Return degraded images of the same shape and range.
 
         Args:
             anime: ``(B,3,H,W)`` in [-1,1].
-            colours: the map from photo to anime colours, used backwards.
-            frames: each picture is that many frames of a clip below each other. They meet the same fate, and have the
-                same texture, which would be noise if it changed from frame to frame; only grain does.
-            photos: ``(N,3,H,W)`` in [-1,1], to borrow detail from.
+            colours: the map from photo to anime colours, which is inverted.
+            frames: number of frames of a clip stacked vertically in each image. All get the same degradation and
+                texture; only grain varies.
+            photos: ``(N,3,H,W)`` in [-1,1], the source of borrowed detail.
         """
         with torch.autocast(anime.device.type, enabled=False):
             areas = without_lines(anime.float(), self.ink)
@@ -95,7 +93,7 @@ class PhotoDegradation(nn.Module):
         return (image.clamp(0, 1) * 2 - 1).to(anime)
 
     def _texture(self, image: Tensor, frames: int) -> Tensor:
-        """Return noise of several sizes of grain, mixed differently for each picture, ``(B,3,H,W)``."""
+        """Return noise ``(B,3,H,W)`` of several grain sizes, mixed randomly per image."""
         image = image[..., : image.shape[-2] // frames, :]
         side, grains = min(image.shape[-2:]), (1, 2, 4, 8)
         shares = F.normalize(torch.rand(len(image), len(grains), 1, 1, 1, device=image.device), dim=1)
@@ -107,12 +105,12 @@ class PhotoDegradation(nn.Module):
 
 
 def without_lines(anime: Tensor, width: int) -> Tensor:
-    """Close dark lines narrower than ``width`` (odd): the brightest, then the darkest value of each neighbourhood."""
+    """Remove dark lines narrower than ``width`` (odd) by morphological closing."""
     return -_brightest(-_brightest(anime, width // 2), width // 2)
 
 
 def _brightest(image: Tensor, reach: int) -> Tensor:
-    """Return the largest value up to ``reach`` pixels away, along rows and then along columns."""
+    """Dilate: the maximum over squares of side ``2*reach+1``."""
     for dim in (2, 3):
         for _ in range(reach):
             first, last = image.narrow(dim, 0, 1), image.narrow(dim, -1, 1)
@@ -123,7 +121,7 @@ def _brightest(image: Tensor, reach: int) -> Tensor:
 
 
 def blurred(image: Tensor, times: int = 1) -> Tensor:
-    """Blur by a 3x3 binomial kernel, so many times."""
+    """Blur by a 3x3 binomial kernel, ``times`` times."""
     line = torch.tensor([0.25, 0.5, 0.25], device=image.device)
     kernel = torch.outer(line, line).expand(image.shape[1], 1, 3, 3)
     for _ in range(times):
@@ -136,14 +134,14 @@ def _normal(shape: tuple[int, ...], like: Tensor) -> Tensor:
 
 
 def _function_of_colour(areas: Tensor, channels: int) -> Tensor:
-    """Return a random smooth function of the colour at each pixel, another one for each picture, in [-1,1]."""
+    """Return a random smooth function of the colour at each pixel, in [-1,1], drawn per image."""
     waves = _normal((len(areas), channels, 3), areas) * 3.0  # about one period over the range of colours
     phases = torch.rand(len(areas), channels, 1, 1, device=areas.device) * 2 * math.pi
     return torch.sin(torch.einsum("bkc,bchw->bkhw", waves, areas) + phases)
 
 
 def _relief(areas: Tensor) -> Tensor:
-    """Return how much brighter light from one side makes each pixel, ``(B,1,H,W)``, if colours were heights."""
+    """Return the shading ``(B,1,H,W)`` of light from a random direction on a height map derived from the colours."""
     height = blurred(_function_of_colour(areas, 1), times=6)
     angle = torch.rand(len(areas), 1, 1, 1, device=areas.device) * 2 * math.pi
     down, right = torch.gradient(height, dim=(2, 3))

@@ -1,4 +1,4 @@
-"""Discriminators: networks that judge how real each patch of a picture looks."""
+"""Patch discriminators for images."""
 
 from __future__ import annotations
 
@@ -19,23 +19,22 @@ from animegen.nn.spectral import spectral_norm as normalise_spectrally
 class PatchGAN(nn.Module):
     """The patch discriminator of AnimeGAN v1 and v2.
 
-    3x3 convolutions without bias, zero padding, leaky ReLU 0.2, weights N(0, 0.02). Per level one convolution of
+    3x3 convolutions without bias, zero padding, leaky ReLU 0.2, weights N(0, 0.02). Each level has a convolution of
     stride 2 and one of stride 1; the norm follows those of stride 1 except the first and the last. With the defaults:
-    1,128,800 parameters, logits of H/4 x W/4, each of which sees 37 x 37 pixels.
+    1,128,800 parameters, H/4 x W/4 logits, a receptive field of 37 x 37 pixels.
 
-    All norms are per sample, so the logits of a joined batch equal those of its parts; join what is judged in one
-    update and run the network once.
+    All norms are per sample, so that batches can be concatenated and evaluated in one pass.
 
     Args:
         channels: base width; the first convolution has half of it.
-        downs: number of levels, each halving height and width.
+        downs: number of levels, each of which halves height and width.
         norm: ``instance`` (v1), ``layer`` (v2), ``lade``, or ``None``.
         spectral_norm: divide each convolution's weight by its largest singular value.
-        dropout: probability with which whole channels are dropped after each activation but the first and last.
+        dropout: probability of dropping whole channels after each activation but the first and last.
         width: factor on all channel counts.
-        bias: of the convolutions; CartoonGAN's discriminator is this one with biases and without spectral norm.
-        noise: standard deviation of the Gaussian noise that is added to all pictures in training, per pixel and
-            channel ("instance noise": Sonderby et al. 2017), so that real and made pictures are harder to tell apart.
+        bias: add biases to the convolutions; with biases and without spectral norm this is CartoonGAN's discriminator.
+        noise: standard deviation of Gaussian noise added to all images in training ("instance noise": Sonderby et
+            al. 2017).
 
     Source: the released code of AnimeGAN and AnimeGANv2 (``n_dis=3`` there counts the first convolution).
     """
@@ -89,14 +88,14 @@ class PatchGAN(nn.Module):
 
 
 class MultiscalePatchGAN(nn.Module):
-    """Several patch discriminators, each of which sees the picture at half the size of the one before (pix2pixHD).
+    """Patch discriminators at several scales, each at half the resolution of the one before (pix2pixHD).
 
-    Coarse patches see more of the picture: forms; fine ones: lines. The coarser logits are repeated to the size of
-    the finest, so that a loss that averages over everything weighs all scales alike.
+    The coarser logits are repeated to the size of the finest, so that a mean over all logits gives all scales equal
+    weight.
 
     Args:
         scales: number of discriminators, 3 in pix2pixHD (Wang et al. 2018).
-        settings: of each :class:`PatchGAN`.
+        settings: arguments of each :class:`PatchGAN`.
     """
 
     def __init__(self, scales: int = 3, **settings: Any) -> None:
@@ -116,7 +115,7 @@ class MultiscalePatchGAN(nn.Module):
 
 
 class _ResBlock(nn.Module):
-    """Two 3x3 convolutions plus a shortcut, halved by averaging; no norm."""
+    """Two 3x3 convolutions and a shortcut, average pooling, no norm."""
 
     def __init__(self, inputs: int, outputs: int, first: bool = False, down: bool = True) -> None:
         super().__init__()
@@ -128,21 +127,21 @@ class _ResBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv1(x if self.first else F.leaky_relu(x, SLOPE))
         y = self.conv2(F.leaky_relu_(y, SLOPE))
-        if self.down:  # 1x1 and averaging commute: the shortcut is cheaper after it
+        if self.down:  # 1x1 convolution and pooling commute; pooling first is cheaper
             return F.avg_pool2d(y, 2) + self.shortcut(F.avg_pool2d(x, 2))
         return y + self.shortcut(x)
 
 
 class SNResNetPatch(nn.Module):
-    """Residual patch discriminator with spectral norm everywhere and self-attention at 1/8 of the size.
+    """Residual patch discriminator with spectral norm in all layers and self-attention at 1/8 of the resolution.
 
-    Four halving blocks of 64, 128, 256 and 512 channels and one more of 512; no norm besides spectral norm, after
-    SNGAN (Miyato et al. 2018) and SAGAN (Zhang et al. 2019). Logits of H/16 x W/16, 9.7 million parameters.
+    Four downsampling blocks of 64, 128, 256 and 512 channels and one more of 512, after SNGAN (Miyato et al. 2018) and
+    SAGAN (Zhang et al. 2019). H/16 x W/16 logits, 9.7 million parameters.
 
     Args:
-        condition: number of channels of what the picture is judged together with, such as the frames around it (6) and
-            their time (1). 0: the picture is judged by itself.
-        attention: with the attention layer.
+        condition: number of channels of the condition, such as the neighbouring frames (6) and their time (1);
+            0: unconditional.
+        attention: include the attention layer.
         width: factor on all channel counts.
     """
 
@@ -172,10 +171,10 @@ class SNResNetPatch(nn.Module):
 
         Args:
             images: (B,3,H,W) in [-1,1], sides of at least 16.
-            condition: (B,condition,H,W), what the picture is judged together with.
+            condition: (B,condition,H,W).
 
         Raises:
-            AnimegenError: if the condition does not have the channels that the network was built for.
+            AnimegenError: if the condition has the wrong number of channels.
         """
         channels = 0 if condition is None else condition.shape[1]
         if channels != self.condition:

@@ -1,4 +1,4 @@
-"""A discriminator that judges clips: how real the look *and* the motion of each patch are."""
+"""Patch discriminator for clips."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHORTEST = 3
 
 
 class _Scale(nn.Sequential):
-    """Five 3-D convolutions: (3,4,4) stride (1,2,2) thrice, (3,4,4), and (1,4,4) to the logit."""
+    """Five 3-D convolutions: three of (3,4,4) with stride (1,2,2), (3,4,4), and (1,4,4) to the logit."""
 
     def __init__(self, width: float) -> None:
         c64, c128, c256, c512 = (scale_channels(c, width) for c in (64, 128, 256, 512))
@@ -34,14 +34,14 @@ class _Scale(nn.Sequential):
 
 
 class TemporalPatchGAN(nn.Module):
-    """Patch discriminator of clips: each logit sees 70 x 70 pixels of 9 frames.
+    """Patch discriminator for clips with a receptive field of 9 frames of 70 x 70 pixels.
 
-    No norm, so samples and frames do not mix. 8,275,905 parameters per scale at width 1.
+    No norm. 8,275,905 parameters per scale at width 1.
 
     Args:
-        constraint: ``sn``, spectral norm of every layer; ``svc``, singular value clipping, which the training has to do
-            (:meth:`clip`), as TGAN does after every fifth step; or ``none``. One excludes the others.
-        scales: with 2 a second network looks at every second frame, so that slow motion counts too (vid2vid).
+        constraint: ``sn``, spectral norm of every layer; ``svc``, singular value clipping, for which training must call
+            :meth:`clip`, as TGAN does after every fifth step; or ``none``.
+        scales: 2 adds a second network for every second frame, sensitive to slow motion (vid2vid).
         width: factor on the channels.
 
     Raises:
@@ -72,8 +72,8 @@ class TemporalPatchGAN(nn.Module):
     def forward(self, clips: Tensor) -> Tensor:
         """Map clips (B,T,3,H,W) in [-1,1] to logits (B,scales,T,h,w); higher = more real.
 
-        Sides must be at least 32 pixels. The logits of the slower scale are repeated to the size of the other, so that
-        both weigh alike.
+        Sides must be at least 32 pixels. The logits of the second scale are repeated to the size of the first, so that
+        both have equal weight.
 
         Raises:
             AnimegenError: if the clip has fewer than 3 frames.
@@ -90,8 +90,7 @@ class TemporalPatchGAN(nn.Module):
         return torch.cat(logits, 1)
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> TemporalPatchGAN:
-        # The memory order of pictures (channels_last) does not exist for kernels with time, and torch would refuse to
-        # give it to a model that has any: they are handed on flattened.
+        # torch rejects channels_last for models with 5-D weights: pass them on with 4 dimensions.
         def flattened(value: Tensor) -> Tensor:
             return fn(value.flatten(3)).reshape(value.shape).contiguous() if value.dim() == 5 else fn(value)
 
@@ -99,6 +98,6 @@ class TemporalPatchGAN(nn.Module):
         return self
 
     def clip(self) -> None:
-        """Cut the singular values of all layers to 1, if the constraint is ``svc``."""
+        """Clip the singular values of all layers to 1, if the constraint is ``svc``."""
         if self.constraint == "svc":
             clip_singular_values(self)

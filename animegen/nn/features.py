@@ -1,4 +1,4 @@
-"""Frozen ImageNet networks that turn pictures into features for perceptual, content and style losses."""
+"""Frozen ImageNet networks that turn images into features for perceptual, content and style losses."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from animegen.nn.weight_files import checked_state, load_data
 
 BACKBONES = ("vgg19", "vgg16", "squeezenet1_1", "alexnet")
 
-# AnimeGAN reads content and style off the same layer: VGG19's conv4_4, before the ReLU, at 1/8 of the picture's size.
-# For the other backbones these are the last layers of that scale (AlexNet: the first that is past texture, at 1/16).
+# AnimeGAN uses one layer for content and style: VGG19's conv4_4, before the ReLU, at 1/8 of the resolution.
+# For the other backbones these are the last layers at that resolution (AlexNet: at 1/16).
 _ALIASES = {
     "vgg19": {"content": "conv4_4", "style": "conv4_4"},
     "vgg16": {"content": "conv4_3", "style": "conv4_3"},
@@ -28,17 +28,16 @@ _ALIASES = {
     "alexnet": {"content": "conv3", "style": "conv3"},
 }
 
-# Seconds without an answer after which a download counts as failed.
+# Time-out of downloads in seconds.
 _TIMEOUT = 20.0
 _RANDOM_SEED = 20190701
 
 
 class Frozen(nn.Module):
-    """Base of modules around a fixed network that must not show in the model they belong to.
+    """Base class of modules with a frozen network that is not part of the model's state.
 
-    The network follows the module's device and dtype, but it is in neither ``parameters()`` nor ``state_dict()``: no
-    optimizer, average, checkpoint or process group sees it, and checkpoints load strictly without it.
-    It stays in evaluation mode.
+    The network follows the module's device and dtype, but is in neither ``parameters()`` nor ``state_dict()``, hence
+    not in optimizers, weight averages, checkpoints or gradient synchronisation. It stays in evaluation mode.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -48,7 +47,7 @@ class Frozen(nn.Module):
 
     @property
     def network(self) -> nn.Module:
-        """The fixed network."""
+        """The frozen network."""
         return self._hidden[0]
 
     def train(self, mode: bool = True) -> Frozen:
@@ -62,24 +61,25 @@ class Frozen(nn.Module):
 
 
 class FeatureExtractor(Frozen):
-    """Features of pictures at named layers of an ImageNet network.
+    """Features of images at named layers of an ImageNet network.
 
     Args:
         backbone: ``vgg19``, ``vgg16``, ``squeezenet1_1`` or ``alexnet``.
-        weights: ``torchvision`` (its cached file, downloaded if it is not there), the path of a file with a state
-            dict in torchvision's key names (``features.*``, the rest is ignored), or ``random``: always the same
-            random weights, good for tests; distances in them mean little.
-        standardise: give the network ImageNet's mean and deviation, as it was trained. ``False`` gives it [-1, 1], as
-            the code of some papers does.
+        weights: ``torchvision`` (from its cache, downloaded if missing), the path of a file with a state dict with
+            torchvision's key names (``features.*``; others are ignored), or ``random``: fixed random weights for
+            tests.
+        standardise: standardise the images by ImageNet's mean and standard deviation, as in the network's training.
+            ``False`` passes [-1, 1], as the code of some papers does.
 
     Layers of the VGGs: ``conv4_4`` before and ``relu4_4`` after the ReLU. AlexNet: ``conv1`` to ``conv5``, ``relu1`` to
     ``relu5``. SqueezeNet: ``conv1``, ``relu1``, ``fire2`` to ``fire9`` (after the ReLU; numbered as in the paper). The
     aliases ``content`` and ``style`` name each backbone's layer for these losses.
 
-    ``name`` tells what was used: ``vgg19``, ``vgg19_random`` or ``vgg19_file``, and ``_raw`` if not standardised.
+    ``name`` describes backbone and weights: ``vgg19``, ``vgg19_random`` or ``vgg19_file``, with ``_raw`` appended if
+    not standardised.
 
     Raises:
-        AnimegenError: if the backbone is unknown or the weights cannot be had or do not fit.
+        AnimegenError: if the backbone is unknown, or the weights are unavailable or do not fit.
     """
 
     def __init__(self, backbone: str = "vgg19", weights: str = "torchvision", standardise: bool = True) -> None:
@@ -96,13 +96,11 @@ class FeatureExtractor(Frozen):
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """The names of all layers, from the first to the last, without aliases."""
+        """The names of all layers in order, without aliases."""
         return tuple(self.network.names)  # type: ignore[arg-type]
 
     def forward(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-        """Return ``{layer: (B,C,h,w)}`` of images (B,3,H,W) in [-1,1]; the pass ends at the deepest layer asked for.
-
-        Gradients reach the images, never the weights.
+        """Return ``{layer: (B,C,h,w)}`` of images (B,3,H,W) in [-1,1]; runs up to the deepest requested layer.
 
         Raises:
             AnimegenError: if the backbone has no such layer.
@@ -133,7 +131,7 @@ class _Backbone(nn.Module):
         super().__init__()
         from torchvision.models import get_model  # slow to import, and not needed to apply most models
 
-        # No memory and no random numbers for weights that are replaced, nor for the classifier, which is dropped.
+        # Neither memory nor random numbers for weights that are replaced, nor for the classifier, which is dropped.
         with torch.device("meta"):
             self.features: nn.Sequential = get_model(backbone, weights=None).features
         self.names = {name: index for index, name in enumerate(_layer_names(backbone, self.features)) if name}
@@ -146,8 +144,8 @@ class _Backbone(nn.Module):
         self.features.load_state_dict(state, assign=True)
         for module in self.features.modules():
             if isinstance(module, nn.ReLU):
-                module.inplace = False  # It would overwrite the layer before, which may have been asked for.
-        # ImageNet standardisation of [0,1], written for [-1,1].
+                module.inplace = False  # would overwrite the layer before, which may be requested
+        # ImageNet standardisation, defined for [0,1], converted to [-1,1].
         mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
         deviation = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
         self.register_buffer("scale", 0.5 / deviation if standardise else torch.ones_like(mean))
@@ -184,7 +182,7 @@ def _layer_names(backbone: str, features: nn.Sequential) -> Iterator[str | None]
 
 
 def _random_state(features: nn.Sequential) -> dict[str, Tensor]:
-    """Draw weights that keep the second moment of the activations (He et al. 2015), biases 0."""
+    """Draw weights that preserve the second moment of the activations (He et al. 2015), biases 0."""
     generator = torch.Generator().manual_seed(_RANDOM_SEED)
     state = {}
     for index, (key, value) in enumerate(features.state_dict().items()):
@@ -192,13 +190,13 @@ def _random_state(features: nn.Sequential) -> dict[str, Tensor]:
             state[key] = torch.zeros(value.shape)
         else:
             fan_in = value[0].numel()
-            gain = 1.0 if index == 0 else 2.0  # The picture is no output of a ReLU.
+            gain = 1.0 if index == 0 else 2.0  # the input image is not the output of a ReLU
             state[key] = torch.randn(value.shape, generator=generator) * (gain / fan_in) ** 0.5
     return state
 
 
 def _torchvision_file(backbone: str) -> Path:
-    """Return the file of torchvision's weights, downloading it if it is not in the cache."""
+    """Return the file of torchvision's weights, downloaded if missing."""
     from torchvision.models import get_model_weights
 
     url = get_model_weights(backbone)["IMAGENET1K_V1"].url
@@ -213,7 +211,7 @@ def _torchvision_file(backbone: str) -> Path:
     except (OSError, RuntimeError) as error:  # OSError: no network, time-out, disk; RuntimeError: wrong hash
         raise AnimegenError(
             f"The weights of {backbone} are not at {path} and could not be downloaded from {url} ({error}):"
-            f" copy the file there, give the path of one as weights=<path>, or take weights=random."
+            f" copy the file there, set weights=<path>, or use weights=random."
         ) from error
     return path
 
@@ -230,8 +228,8 @@ def _socket_timeout(seconds: float) -> Iterator[None]:
 
 def _read_state(path: Path, backbone: str, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
     """Read the weights of the convolutional part from a file and check that they fit."""
-    remedy = "give the path of a state dict with torchvision's key names, or take weights=torchvision or weights=random"
-    if not os.path.isfile(path):  # unlike Path.is_file it accepts names of any length
+    remedy = "give the path of a state dict with torchvision's key names, or use weights=torchvision or weights=random"
+    if not os.path.isfile(path):  # unlike Path.is_file, accepts names of any length
         raise AnimegenError(f"There is no file '{shown(path)}' with weights for {backbone}: {remedy}.")
     content = load_data(path, f"weights of {backbone}", f"fetch it again, or {remedy}")
     saved = checked_state(content, f"The file '{path}' with weights for {backbone}")

@@ -1,6 +1,6 @@
-"""Filters that flatten textures and keep edges, differentiable or not, as AnimeGANv3 and White-box cartoonization use.
+"""Edge-preserving smoothing filters, as used by AnimeGANv3 and White-box cartoonization.
 
-Pictures are (B,C,H,W). Thresholds refer to the range of the input, so say with each constant which range it is for.
+Images are (B,C,H,W).
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from animegen.nn.precision import at_least_float32
 
 
 def box_mean(x: Tensor, radius: int) -> Tensor:
-    """Return the mean of ``x`` (B,C,H,W) over squares of side ``2*radius+1``, cut off at the picture's borders."""
+    """Return the mean of ``x`` (B,C,H,W) over squares of side ``2*radius+1``, cropped at the image's borders."""
     return F.avg_pool2d(x, 2 * radius + 1, stride=1, padding=radius, count_include_pad=False)
 
 
 def guided_filter(image: Tensor, guide: Tensor, radius: int, eps: float) -> Tensor:
-    """Smooth a picture along the edges of another (He, Sun, Tang 2010), each channel by its own channel of the guide.
+    """Apply the guided filter (He, Sun, Tang 2010), each channel guided by the same channel of the guide.
 
-    In every square window the output is the linear function of the guide that comes nearest to the image; the functions
-    of all windows that cover a pixel are averaged. Differentiable.
+    In every square window the output is the best linear function of the guide; the functions of all windows that cover
+    a pixel are averaged. Differentiable.
 
     Args:
         image: (B,C,H,W), at least ``radius + 1`` pixels high and wide.
-        guide: (B,C,H,W). With ``guide = image``, the self-guided filter, what varies by less than about
-            ``sqrt(eps)`` within a window is smoothed, what varies by more is kept.
-        radius: half the side of the windows, without the centre.
+        guide: (B,C,H,W). With ``guide = image`` variations below about ``sqrt(eps)`` within a window are smoothed and
+            larger ones kept.
+        radius: the windows have the side ``2*radius+1``.
         eps: penalty on the slope, in squared units of the guide.
 
     Returns:
@@ -44,26 +44,26 @@ def guided_filter(image: Tensor, guide: Tensor, radius: int, eps: float) -> Tens
 
 
 def self_guided(images: Tensor, radius: int = 2, eps: float = 0.01) -> Tensor:
-    """Flatten pictures in [-1,1] by :func:`guided_filter` with themselves as guide.
+    """Apply :func:`guided_filter` to images in [-1,1] with themselves as guide.
 
-    ``eps`` refers to [0,1]. The defaults are those with which AnimeGANv3 filters the output of its support tail.
+    ``eps`` refers to [0,1]. The defaults are those of AnimeGANv3's support tail.
     """
     return guided_filter(images, images, radius, 4 * eps)
 
 
 @torch.no_grad()
 def l0_smooth(images: Tensor, strength: float = 0.02, kappa: float = 2.0, largest: float = 1e5) -> Tensor:
-    """Make pictures piecewise constant: as near as possible with few changes of colour (Xu et al. 2011).
+    """Smooth images by L0 gradient minimisation (Xu et al. 2011). Not differentiable.
 
-    Minimises ``sum (S - I)^2 + strength * #{pixels where any channel of S changes}`` by half-quadratic splitting: in
-    turn the gradients of S are kept or set to 0 by a threshold, and S is fitted to image and gradients, in the
-    frequency domain, where the picture continues on its other side. No gradient.
+    Minimises ``sum (S - I)^2 + strength * #{pixels where any channel of S changes}`` by half-quadratic splitting:
+    alternately the gradients of S are thresholded, and S is fitted to image and gradients in the frequency domain, with
+    periodic boundaries.
 
     Args:
         images: (B,C,H,W) in [-1,1]. All channels share their edges.
-        strength: for colours in [0,1]; 0.02 as in the paper, 0.005 for AnimeGANv3's targets.
+        strength: for colours in [0,1]; 0.02 in the paper, 0.005 for AnimeGANv3's targets.
         kappa: factor by which the coupling grows per iteration.
-        largest: coupling at which to stop; with the defaults after 22 iterations.
+        largest: coupling at which to stop, by default after 22 iterations.
 
     Returns:
         (B,C,H,W) in [-1,1], at least float32.
@@ -72,7 +72,7 @@ def l0_smooth(images: Tensor, strength: float = 0.02, kappa: float = 2.0, larges
         smooth = (at_least_float32(images) + 1) / 2
         height, width = smooth.shape[-2:]
         fitted = torch.fft.rfft2(smooth)
-        # |frequency response|^2 of the differences to the neighbours on the right and below.
+        # |frequency response|^2 of the differences to the right and lower neighbours.
         home = {"dtype": smooth.dtype, "device": smooth.device}
         rows = 2 - 2 * torch.cos(2 * torch.pi * torch.fft.fftfreq(height, **home))
         columns = 2 - 2 * torch.cos(2 * torch.pi * torch.fft.rfftfreq(width, **home))

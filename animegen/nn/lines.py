@@ -1,8 +1,8 @@
-"""Lines of drawings, and how far every pixel lies from them.
+"""Line detection in drawings, and distance maps to the lines.
 
-Lines are found by a difference of Gaussians, as EISAI does (Chen and Zwicker 2022): a pixel belongs to one if it is
-darker than its wider surroundings. Distances are exact (SciPy, on the CPU, no gradient) for truths and scores, and by
-repeated dilation (any device, with gradient) for outputs.
+Lines are detected by a difference of Gaussians, as in EISAI (Chen and Zwicker 2022): pixels darker than their wider
+surroundings. Distances are exact (SciPy, on the CPU, not differentiable), or computed by repeated dilation (any device,
+differentiable).
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from animegen.nn.colour import luma
 from animegen.nn.precision import at_least_float32
 
 _RATIO, _THRESHOLD = 1.6, 0.005
-"""Ratio of the two Gaussians, and by how much (of the range from black to white) a line is darker."""
+"""Ratio of the two Gaussians, and the threshold on their difference, with black to white being 1."""
 
 REACH = 36
-"""At a distance of the longer side over this many the normalised distance has come to 1 - 1/e (EISAI: 540/15)."""
+"""The normalised distance reaches 1 - 1/e at 1/36 of the longer side (EISAI: 540/15)."""
 
 
 def line_strength(image: Tensor, sigma: float = 1.0) -> Tensor:
-    """Return how much darker than its wider surroundings each pixel is, (B,1,H,W), black to white being 1.
+    """Return the difference of Gaussians (B,1,H,W): positive where darker than the surroundings, black to white is 1.
 
     Args:
         image: (B,3,H,W) in [-1,1].
-        sigma: of the smaller Gaussian in pixels; about half the width of the lines. EISAI takes 1 for its score and
-            H/540 for its loss, which on small pictures would see nothing.
+        sigma: standard deviation of the smaller Gaussian in pixels, about half the width of the lines. EISAI uses 1
+            for its score and H/540 for its loss, which is too small for small images.
     """
     with torch.autocast(image.device.type, enabled=False):
         grey = (luma(at_least_float32(image)) + 1) / 2
@@ -39,15 +39,14 @@ def line_strength(image: Tensor, sigma: float = 1.0) -> Tensor:
 
 
 def line_mask(image: Tensor, sigma: float = 1.0) -> Tensor:
-    """Return which pixels of images (B,3,H,W) in [-1,1] belong to lines, bool (B,1,H,W)."""
+    """Return a bool mask (B,1,H,W) of the lines of images (B,3,H,W) in [-1,1]."""
     return line_strength(image, sigma) > _THRESHOLD
 
 
 def soft_lines(image: Tensor, sigma: float = 1.0, slope: float = 50.0) -> Tensor:
-    """Return how much every pixel counts as a line, 0 to 1, with gradient: ``tanh(slope strength)`` where it is dark.
+    """Return a differentiable line mask in [0,1]: ``tanh(slope * max(line_strength, 0))``.
 
-    With the usual slope a pixel at the threshold of :func:`line_mask` counts by 24 %, one in a clear line by all of it,
-    and one in an even area not at all.
+    With the default slope it is 0.24 at the threshold of :func:`line_mask`.
     """
     return torch.tanh(slope * line_strength(image, sigma).clamp_min(0))
 
@@ -56,7 +55,7 @@ def soft_lines(image: Tensor, sigma: float = 1.0, slope: float = 50.0) -> Tensor
 def distance(lines: Tensor) -> Tensor:
     """Return the Euclidean distance in pixels from every pixel to the nearest line, float32 (B,1,H,W).
 
-    A picture without lines is everywhere as far from one as its diagonal is long.
+    If there are no lines, it is the length of the diagonal.
 
     Args:
         lines: bool (B,1,H,W).
@@ -74,16 +73,15 @@ def distance(lines: Tensor) -> Tensor:
 
 
 def normalised_distance(lines: Tensor) -> Tensor:
-    """Return EISAI's NEDT of lines, bool (B,1,H,W): ``1 - exp(-36 distance / longer side)``, 0 on lines, up to 1."""
+    """Return EISAI's normalised distance to lines, bool (B,1,H,W): ``1 - exp(-36 distance / longer side)``."""
     return 1 - torch.exp(-REACH / max(lines.shape[-2:]) * distance(lines))
 
 
 def soft_normalised_distance(lines: Tensor) -> Tensor:
-    """Return nearly the same of shares (B,1,H,W) in [0,1], with gradient.
+    """Return a differentiable approximation of :func:`normalised_distance` for soft masks (B,1,H,W) in [0,1].
 
-    What a line gives decays by ``exp(-36 / longer side)`` to each of the four neighbours and by that to the power of
-    sqrt(2) to the diagonal ones, so that "equally far" is an octagon: distances come out up to 8 % too long.
-    It ends where the exact value is above 95 %.
+    Octagonal distance, up to 8 % too long: per step the mask decays by ``exp(-36 / longer side)`` to the four
+    neighbours, and by that to the power of sqrt(2) to the diagonal ones. It is 1 where the exact value exceeds 95 %.
     """
     rate = REACH / max(lines.shape[-2:])
     steps = math.ceil(3 / rate)
@@ -100,8 +98,8 @@ def soft_normalised_distance(lines: Tensor) -> Tensor:
 def chamfer(output: Tensor, truth: Tensor) -> Tensor:
     """Return EISAI's Chamfer line distance (B,) of images (B,3,H,W) in [-1,1]; lower is better, 0 = the same lines.
 
-    Half of the sum, over both directions, of the mean over all pixels of one picture's lines times the distance to the
-    other's, divided by the diagonal. Values are small: about 1e-5 to 1e-3.
+    The mean over both directions and all pixels of one image's line mask times the distance to the other's lines,
+    divided by the diagonal; about 1e-5 to 1e-3.
     """
     mine, theirs = line_mask(output), line_mask(truth)
     there = (theirs * distance(mine)).flatten(1).mean(1)
@@ -110,7 +108,7 @@ def chamfer(output: Tensor, truth: Tensor) -> Tensor:
 
 
 def _blurred(grey: Tensor, sigma: float) -> Tensor:
-    """Blur (B,1,H,W) by a Gaussian cut off at 4 sigma, edges repeated."""
+    """Blur (B,1,H,W) by a Gaussian truncated at 4 sigma, with replicated borders."""
     radius = max(int(4 * sigma), 1)
     places = torch.arange(-radius, radius + 1, device=grey.device, dtype=grey.dtype)
     kernel = torch.exp(-0.5 * (places / sigma) ** 2)

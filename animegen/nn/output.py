@@ -1,4 +1,4 @@
-"""The last step of a generator: from unbounded values to pictures in [-1,1]."""
+"""Output activations of generators."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ class OutputActivation(nn.Module):
     """Map unbounded values to [-1,1], in float32 or better.
 
     Args:
-        kind: ``tanh``; ``sigmoid``, stretched from [0,1] to [-1,1]; ``sigmoid01``, not stretched, so that only the
-            brighter half of the range can be drawn (a mistake that is easily made, kept for comparison); or
-            ``linear``, which leaves the values alone in training, so that gradients flow beyond the range too, and
-            clamps them in evaluation.
+        kind: ``tanh``; ``sigmoid``, scaled to [-1,1]; ``sigmoid01``, not scaled, which covers only the brighter half of
+            the range (a common mistake, kept for comparison); or ``linear``, the identity in training, which lets
+            gradients pass outside the range, and a clamp in evaluation.
 
     Raises:
-        AnimegenError: if there is no such output.
+        AnimegenError: for an unknown kind.
     """
 
     def __init__(self, kind: str = "tanh") -> None:
@@ -34,7 +33,7 @@ class OutputActivation(nn.Module):
         self.kind = kind
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``x`` of any shape; the shape stays."""
+        """Map ``x`` of any shape to the same shape."""
         x = at_least_float32(x)
         if self.kind == "tanh":
             return torch.tanh(x)

@@ -1,4 +1,4 @@
-"""The network that goes on from a degraded drawing towards a photo."""
+"""Refinement network from degraded drawings towards photos."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from animegen.nn.compact import CompactUNet
 
 
 class Refiner(nn.Module):
-    """Add what photos still have that degraded drawings lack: ``clamp(x + network(x), -1, 1)``.
+    """Add the missing statistics of photos to degraded drawings: ``clamp(x + network(x), -1, 1)``.
 
-    Trained against a discriminator of photos, and held to its input by an L1 term, so that it changes texture and light
-    but not what is where: the drawing stays a true answer to the picture it makes. It starts as the identity.
+    Trained against a discriminator of photos, with an L1 term to its input so that it changes texture and light but not
+    geometry. It starts as the identity.
 
     Args:
-        width: factor on the channels of the :class:`CompactUNet` inside.
+        width: factor on the channels of the :class:`CompactUNet`.
 
     Source: Shrivastava et al., "Learning from Simulated and Unsupervised Images through Adversarial Training",
-    CVPR 2017 (the self-regularised refiner; the network here is another).
+    CVPR 2017, with another network.
     """
 
     def __init__(self, width: float = 0.125) -> None:

@@ -1,8 +1,4 @@
-"""Singular value clipping (Saito et al. 2017, TGAN): no layer stretches any input by more than 1.
-
-Where spectral norm divides a weight by its largest singular value, clipping cuts only the singular values that are
-larger than 1 and leaves the others. It is done to the weights themselves, every few steps of the optimiser.
-"""
+"""Singular value clipping (Saito et al. 2017, TGAN), applied to the weights every few optimizer steps."""
 
 from __future__ import annotations
 
@@ -12,13 +8,13 @@ from torch import nn
 
 @torch.no_grad()
 def clip_singular_values(network: nn.Module, largest: float = 1.0) -> None:
-    """Cut the singular values of all convolutions and linear layers of a network, in place.
+    """Clip the singular values of all convolutions and linear layers of a network, in place.
 
-    Each weight is taken as the matrix (outputs, everything else), as in TGAN's code.
+    Each weight is reshaped to the matrix (outputs, everything else), as in TGAN's code.
 
     Args:
         network: its weights must not be parametrised.
-        largest: what singular values are cut to.
+        largest: maximum of the singular values.
     """
     for layer in network.modules():
         if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear):

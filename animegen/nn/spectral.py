@@ -1,13 +1,12 @@
-"""Spectral normalisation (Miyato et al. 2018) that keeps full precision under autocast.
+"""Spectral normalisation (Miyato et al. 2018) in full precision under autocast.
 
-``torch.nn.utils.parametrizations.spectral_norm`` runs its matrix-vector products in half precision under CUDA
-autocast. Everything else is the same: the weight is divided by an estimate of its largest singular value, which one
-power iteration per forward pass in training mode keeps up to date.
+Like ``torch.nn.utils.parametrizations.spectral_norm``, but its matrix-vector products are never in half precision: the
+weight is divided by an estimate of its largest singular value, updated by one power iteration per forward pass in
+training mode.
 
-With several processes: the iteration is a deterministic function of the weights and of the saved vector, so equal
-weights stay equal on all ranks without communication, and a broadcast of buffers changes nothing. Several forward
-passes before one backward pass are safe, since the graph never holds the buffer itself, but each advances the
-iteration: join batches and run the network once per update.
+The iteration is deterministic given the weights and the saved vector, so ranks with equal weights need no
+communication. Several forward passes before one backward pass are safe, but each advances the iteration: concatenate
+batches and run the network once per update.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ class SpectralNorm(nn.Module):
     """Parametrisation that divides a weight of shape (outputs, ...) by its largest singular value.
 
     Args:
-        weight: the weight at the start, to which the singular vector is fitted.
-        warmup: power iterations at the start.
+        weight: the initial weight.
+        warmup: number of initial power iterations.
     """
 
     u: Tensor
@@ -51,6 +50,6 @@ class SpectralNorm(nn.Module):
 
 
 def spectral_norm(module: nn.Conv2d) -> nn.Conv2d:
-    """Normalise the weight of ``module`` spectrally, in place, and return it. Initialise the weight before."""
+    """Apply spectral normalisation to the weight of ``module`` in place and return it. Initialise the weight before."""
     parametrize.register_parametrization(module, "weight", SpectralNorm(module.weight.detach()))
     return module

@@ -1,4 +1,4 @@
-"""Weights in files of PyTorch: read as data, without running code from the file, and checked before use."""
+"""Safe loading of PyTorch weight files: no code of the file is run, and the content is checked."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from animegen.files import is_utf8, regular_file
 
 State = dict[str, Tensor]
 
-#: Levels of nesting and number of values in a file, far beyond those of any state of a training.
+#: Limits on the nesting depth and number of values in a file, far beyond those of any training state.
 _DEPTH, _VALUES = 100, 10_000_000
 
 
 def load_data(path: str | Path, what: str, remedy: str, mapped: bool = False) -> Any:
-    """Return the content of a file of ``torch.save``: tensors, containers and scalars.
+    """Return the content of a file written by ``torch.save``: tensors, containers and scalars.
 
     Args:
         path: the file.
-        what: what it is for messages, e.g. ``a checkpoint``.
-        remedy: what to do about a file that cannot be read, without a period.
-        mapped: map the file into memory instead of reading it. It must then be an archive, not compressed, as
-            ``torch.save`` writes it.
+        what: description of the file for error messages, e.g. ``a checkpoint``.
+        remedy: advice for error messages, without a period.
+        mapped: memory-map the file instead of reading it. It must be an uncompressed archive, as ``torch.save``
+            writes it.
 
     Raises:
-        AnimegenError: if it is missing or damaged, or holds anything else. No code of it is run.
+        AnimegenError: if the file is missing, damaged, or holds other objects. No code of it is run.
     """
     regular_file(path)
     try:
@@ -44,7 +44,7 @@ def load_data(path: str | Path, what: str, remedy: str, mapped: bool = False) ->
         with _plain_types_only():
             if is_utf8(path):
                 return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-            with open(path, "rb") as file:  # PyTorch opens no other names
+            with open(path, "rb") as file:  # PyTorch cannot open names that are not UTF-8
                 return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file raises nearly every kind of exception
         raise AnimegenError(
@@ -55,7 +55,7 @@ def load_data(path: str | Path, what: str, remedy: str, mapped: bool = False) ->
 
 @contextmanager
 def _plain_types_only() -> Iterator[None]:
-    """Load nothing but what PyTorch itself allows: libraries add types of their own, such as distributed tensors."""
+    """Restrict ``torch.load`` to PyTorch's default types; libraries register more, such as distributed tensors."""
     added = torch.serialization.get_safe_globals()
     torch.serialization.clear_safe_globals()
     try:
@@ -71,13 +71,13 @@ def _check_archive(path: str | os.PathLike) -> None:
 
 
 def check_sums(path: str | os.PathLike, remedy: str) -> None:
-    """Compare all parts of an archive of ``torch.save`` with the checksums (CRC-32) that were written with them.
+    """Verify the checksums (CRC-32) of all parts of an archive written by ``torch.save``; ``torch.load`` does not.
 
-    ``torch.load`` does not. It takes about a second per GiB.
+    It takes about a second per GiB.
 
     Args:
         path: the file.
-        remedy: what to do if they differ, without a period.
+        remedy: advice for error messages, without a period.
 
     Raises:
         AnimegenError: if a part has changed since it was written.
@@ -95,16 +95,15 @@ def check_sums(path: str | os.PathLike, remedy: str) -> None:
 
 
 def checked_state(content: Any, source: str) -> State:
-    """Return a state dict with its tensors, after checking that they are ordinary ones.
-
-    Extra states of modules, which are no tensors, are left out.
+    """Return the tensors of a state dict after checking them, without the extra states of modules.
 
     Args:
-        content: what was loaded in place of the state dict.
-        source: the file for messages, e.g. ``'a.ckpt'``.
+        content: the loaded object.
+        source: the file for error messages, e.g. ``'a.ckpt'``.
 
     Raises:
-        AnimegenError: if it is no dict of names and tensors, or a tensor is not dense, real, and inside the file.
+        AnimegenError: if it is no dict of names and tensors, or a tensor is not dense, real, and within the file's
+            data.
     """
     if type(content) not in (dict, OrderedDict):
         raise AnimegenError(f"{source} holds no state dict (a dict of names and tensors): use another file.")
@@ -120,7 +119,7 @@ def checked_state(content: Any, source: str) -> State:
 
 
 def tensor_fault(value: Any) -> str | None:
-    """Return what keeps a value from being an ordinary tensor, or ``None``."""
+    """Describe why a value is not a dense, real tensor with data, or return ``None``."""
     if type(value) not in (Tensor, nn.Parameter):
         return f"of the type {type(value).__name__}, not a tensor"
     if value.layout is not torch.strided:
@@ -135,10 +134,10 @@ def tensor_fault(value: Any) -> str | None:
 
 
 def check_content(content: Any, source: str) -> None:
-    """Check that loaded data hold ordinary tensors, standard containers and scalars, and end.
+    """Check the tensors, nesting depth and size of loaded data.
 
     Raises:
-        AnimegenError: if not.
+        AnimegenError: for invalid tensors, or data nested too deeply or too large.
     """
     waiting = [(content, 0)]
     count = 1
@@ -148,7 +147,7 @@ def check_content(content: Any, source: str) -> None:
             if fault := tensor_fault(item):
                 raise AnimegenError(f"{source} cannot be used: it holds {fault}.")
         elif isinstance(item, dict | list | tuple | set):
-            # Of the base class: an instance from a file may have attributes in place of methods.
+            # Methods of the base class: an instance from a file may have attributes that shadow them.
             parts = [*dict.keys(item), *dict.values(item)] if isinstance(item, dict) else list(item)
             count += len(parts)
             if level >= _DEPTH or count > _VALUES:
@@ -157,6 +156,6 @@ def check_content(content: Any, source: str) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what an exception says, for messages."""
+    """Return the first line of an exception's message."""
     text = str(error).strip().splitlines()
     return shown(text[0] if text else type(error).__name__, 160)[1:-1]

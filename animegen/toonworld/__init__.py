@@ -1,4 +1,4 @@
-"""ToonWorld, the generated world: the same animated geometry as a photo and as anime, with exact truth."""
+"""ToonWorld: synthetic animated scenes, rendered as photo and as anime, with exact ground truth."""
 
 from animegen.toonworld.film import Film
 from animegen.toonworld.palettes import LOOKS, SEMANTIC_CLASSES, STYLES

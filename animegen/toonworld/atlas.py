@@ -1,4 +1,4 @@
-"""The atlas: one image per scene that holds every part's photo colour (RGB) and shade value (A) in its local space."""
+"""Texture atlas of a scene: photo colour (RGB) and shade value (A) of every part in its local space."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from animegen.toonworld.streams import Stream
 from animegen.toonworld.textures import Canvas, shade, texture
 
 TEXELS_PER_PIXEL = 1.25  # at zoom 1; the closest view magnifies a texel to about 1.6 pixels
-SKY_DENSITY = 0.6  # of the others': a sky is smooth
+SKY_DENSITY = 0.6  # relative to the other parts, since skies are smooth
 SUB = 16  # fixed-point steps per texel of OpenCV's polygon rasteriser at shift 4
 
 
 def mask_of(part: Part, canvas: Canvas) -> np.ndarray:
-    """Return the part's outline filled on its canvas: (H, W) uint8, 255 inside."""
+    """Return the mask of a part on its canvas: (H, W) uint8, 255 inside."""
     mask = np.zeros(canvas.size[::-1], np.uint8)
     points = [np.rint((polygon - canvas.origin) * canvas.density * SUB).astype(np.int32) for polygon in part.polygons]
     return cv2.fillPoly(mask, points, 255, cv2.LINE_8, 4)
 
 
 class Weather:
-    """The light of a scene: its kind, strength and direction, drawn from the stream ``light``."""
+    """Kind, strength and direction of the light of a scene, drawn from the stream ``light``."""
 
     def __init__(self, stream: Stream) -> None:
         self.name = stream.pick(("noon", "noon", "morning", "evening", "overcast"))
@@ -43,7 +43,7 @@ class Atlas:
     """All tiles of a scene in one RGBA image.
 
     ``image`` (rows, columns, 4) uint8; ``to_texel`` (P, 2, 3) maps a part's local coordinates to OpenCV texel
-    coordinates of the image (texel centres at whole numbers).
+    coordinates of the image (texel centres at integers).
     """
 
     def __init__(self, stage: Stage, height: int, sky: dict[str, float]) -> None:
@@ -68,7 +68,7 @@ class Atlas:
             self.to_texel[number] = [[canvas.density, 0, corner[0]], [0, canvas.density, corner[1]]]
 
     def _tile(self, number: int, part: Part, canvas: Canvas) -> tuple[np.ndarray, np.ndarray]:
-        """Return photo colour (H, W, 3) in levels and shade (H, W) in 0 .. 1 of one part."""
+        """Return photo colour (H, W, 3) in [0, 255] and shade (H, W) in [0, 1] of one part."""
         material, weather = part.material, self.weather
         if number == 0:
             return self._sky_tile, np.full(canvas.size[::-1], 0.55, np.float32)
@@ -95,7 +95,7 @@ class Atlas:
         return colour, value
 
     def _sky_behind(self, number: int, canvas: Canvas) -> np.ndarray:
-        """Return the blurred sky (H, W, 3) where the part's tile lies at half time."""
+        """Return the blurred sky (H, W, 3) behind the part's tile in the middle frame."""
         middle = len(self._stage.time) // 2
         offset = self._stage.poses[number][middle, :2, 2]
         sky = self._sky_canvas
@@ -114,7 +114,7 @@ class Atlas:
         depth = cv2.distanceTransform(mask, cv2.DIST_L2, 5) / (0.040 * canvas.density)
         edge = np.clip(depth * 1.5, 0, 1)
         opacity = np.clip(1.2 * depth + 0.70 * wisps, 0, 1) * edge
-        # A cloud before the sun is bright and opaque, else its faded edge would cut an invisible hole into the disc.
+        # A cloud in front of the sun is bright and opaque, since its faded edge would cut a hole into the disc.
         place = self._stage.poses[number][len(self._stage.time) // 2, :2, 2]
         x, y = canvas.coordinates()
         far = np.hypot(x + place[0] - self._sky["sun_x"], y + place[1] - self._sky["sun_y"])

@@ -1,4 +1,4 @@
-"""A film of the generated world: shots with known cuts, held drawings, flashes, time stamps and a sound track."""
+"""Synthetic videos with known cuts, held drawings, flashes, timestamps and sound."""
 
 from __future__ import annotations
 
@@ -17,16 +17,30 @@ from animegen.toonworld.truth import HIDDEN
 
 
 class Film:
-    """Scenes one after the other in one look; shot k shows scene ``first_scene + k``.
+    """A sequence of scenes in one look; shot k shows scene ``first_scene + k``.
 
-    ``shots`` lists the length of each shot in frames. ``cuts`` are the frame numbers at which a new scene begins
-    (0 is none), ``flashes`` the frames that are washed out by a flash, which is no cut: ``flash_count`` of them,
-    never next to a cut. ``variable_rate`` draws each frame's duration from 1, 2 or 3 half frames instead of 2. The
-    sound is a sine of ``tone`` Hz, a quarter of an octave higher with each shot, so that a shift against the
-    pictures can be heard and measured.
+    The sound is a sine wave that rises by a quarter of an octave with each shot, which makes its synchronisation
+    measurable.
+
+    Args:
+        shots: length of each shot in frames.
+        look: one of ``LOOKS``.
+        size: see :class:`Scene`, like ``seed``, ``split``, ``speed`` and ``hold``.
+        first_scene: index of the first shot's scene.
+        fps: mean frame rate in Hz.
+        flash_count: number of frames with a white flash, never next to a cut.
+        variable_rate: draw the duration of each frame from 1, 2 and 3 half frames.
+        tone: frequency of the first shot in Hz.
+
+    Attributes:
+        cuts: number of the first frame of each shot but the first.
+        flashes: numbers of the frames with a flash.
+
+    Raises:
+        AnimegenError: for an unknown choice or invalid numbers.
     """
 
-    FLASH = 0.8  # share of white in a flash
+    FLASH = 0.8  # weight of white in a flash
 
     def __init__(
         self,
@@ -47,7 +61,7 @@ class Film:
         self.shape = frame_shape(size)
         if not shots or min(shots) < 1 or fps <= 0:
             raise AnimegenError(
-                "A ToonWorld film needs shots of 1 or more frames each and fps > 0: correct these values."
+                "A ToonWorld video needs shots of 1 or more frames each and fps > 0: correct these values."
             )
         self.look, self.fps, self.tone = look, fps, tone
         ends = list(accumulate(shots))
@@ -70,7 +84,7 @@ class Film:
         stream = Stream(seed, split, first_scene, "film")
         calm = [n for n in range(2, self._length - 2) if all(abs(n - cut) > 2 for cut in self.cuts)]
         if flash_count > len(calm):
-            raise AnimegenError(f"The film has room for {len(calm)} flashes, not {flash_count}: lower flash_count.")
+            raise AnimegenError(f"The video can hold {len(calm)} flashes, not {flash_count}: lower flash_count.")
         self.flashes = sorted(calm.pop(stream.below(len(calm))) for _ in range(flash_count))
         steps = [stream.pick((1, 2, 3)) if variable_rate else 2 for _ in range(self._length)]
         self.durations = np.array(steps) / (2 * fps)
@@ -89,7 +103,7 @@ class Film:
         return shot, n - self.starts[shot]
 
     def scene(self, shot: int) -> Scene:
-        """Return the scene of a shot; the two used last stay built."""
+        """Return the scene of a shot. The last two are cached."""
         if shot not in self._open:
             if len(self._open) > 1:
                 self._open.pop(next(iter(self._open)))
@@ -100,17 +114,17 @@ class Film:
         """Return frame n as (H, W, 3) uint8 RGB."""
         shot, t = self.place(n)
         scene = self.scene(shot)
-        picture = scene.photo(t) if self.look == "photo" else scene.anime(t, self.look)
+        image = scene.photo(t) if self.look == "photo" else scene.anime(t, self.look)
         if n in self.flashes:
-            picture = np.rint(picture + self.FLASH * (255.0 - picture)).astype(np.uint8)
-        return picture
+            image = np.rint(image + self.FLASH * (255.0 - image)).astype(np.uint8)
+        return image
 
     def timestamps(self) -> np.ndarray:
-        """Return the time (N,) float64 in seconds at which each frame appears; the first at 0."""
+        """Return the start time (N,) float64 of each frame in seconds, from 0."""
         return np.concatenate([[0.0], np.cumsum(self.durations)[:-1]])
 
     def audio(self, rate: int = 16000) -> np.ndarray:
-        """Return the sound track (samples,) float32 in [-1, 1] at ``rate`` samples per second, as long as the film."""
+        """Return the sound (samples,) float32 in [-1, 1] at ``rate`` Hz, of the duration of the video."""
         seconds = np.arange(round(float(self.durations.sum()) * rate)) / rate
         cut_times = self.timestamps()[self.cuts]
         shot = np.searchsorted(cut_times, seconds, side="right")

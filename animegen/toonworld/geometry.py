@@ -1,6 +1,6 @@
-"""Shapes and motions: outlines as (N, 2) float64 points, poses as (T, 3, 3) matrices, one per frame.
+"""Outlines, (N, 2) float64 points, and poses, (T, 3, 3) matrices for T frames.
 
-The unit of length is the frame height; y points down; angles turn from x towards y.
+The unit of length is the frame height; y points down; positive angles rotate x towards y.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def shift(x: Number, y: Number) -> np.ndarray:
 
 
 def turn(angle: Number) -> np.ndarray:
-    """Return rotations (T, 3, 3) by ``angle`` radians: a positive angle turns a limb that hangs down towards -x."""
+    """Return rotations (T, 3, 3) by ``angle`` radians. Positive angles move a hanging limb towards -x."""
     matrix = pose(_time(angle))
     cosine, sine = np.cos(angle), np.sin(angle)
     matrix[:, 0, 0], matrix[:, 0, 1], matrix[:, 1, 0], matrix[:, 1, 1] = cosine, -sine, sine, cosine
@@ -42,7 +42,7 @@ def stretch(x: Number, y: Number) -> np.ndarray:
 
 
 def ease(s: np.ndarray) -> np.ndarray:
-    """Quintic ease from 0 to 1 with zero speed and acceleration at both ends, for s in [0, 1]."""
+    """Quintic easing from 0 to 1 for s in [0, 1], with zero speed and acceleration at both ends."""
     return s**3 * (s * (6 * s - 15) + 10)
 
 
@@ -80,18 +80,14 @@ def spline(points: np.ndarray | list[tuple[float, float]], steps: int = 5) -> np
 
 
 def mirrored(right: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Close the right half of a symmetric outline, given from top to bottom, by its mirror image (x -> -x).
-
-    Points on the axis (x = 0) are not repeated.
-    """
+    """Complete the right half of a symmetric outline, from top to bottom, by its mirror image (x -> -x)."""
     return right + [(-x, y) for x, y in reversed(right) if x != 0.0]
 
 
 def circles_outline(centres: np.ndarray, radii: np.ndarray, points: int = 72) -> np.ndarray:
-    """Return the outline (points, 2) of a union of circles that is star-shaped as seen from the origin.
+    """Return the outline (points, 2) of a union of circles that is star-shaped with respect to the origin.
 
-    Each direction takes the farthest intersection of its ray with any circle. Every circle must contain the
-    origin or be reached through the others, otherwise the outline bridges the gap.
+    Each direction uses the farthest intersection of its ray with any circle. Gaps between circles are bridged.
     """
     angle = np.arange(points) * (2 * np.pi / points)
     ray = np.stack([np.cos(angle), np.sin(angle)], 1)

@@ -1,4 +1,4 @@
-"""The layout of a scene: camera, sky, land, city, trees, people, ball; from far to near."""
+"""Layout of a scene from far to near: camera, sky, land, city, trees, people, ball."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Camera:
 
     def __init__(self, stream: Stream, time: np.ndarray, frames: int, speed: float) -> None:
         u = g.ease(time / max(frames - 1, 1))
-        # The travel of 32 frames, so that a longer clip does not pan slower; capped where the painted land ends.
+        # Travel per 32 frames, so that longer clips do not pan more slowly; limited by the extent of the land.
         pan = stream.signed(0.10, 0.34) * min(speed * frames / 32, 1.5)
         tilt = stream.uniform(-0.04, 0.04)
         close = stream.chance(0.4)
@@ -32,7 +32,7 @@ class Camera:
         self.zoom = start * np.exp(zoom_change * u)
 
     def view(self, layer: float, height: int, width: int) -> np.ndarray:
-        """Return the (T, 3, 3) matrices from the world of a layer to screen pixels."""
+        """Return the (T, 3, 3) matrices from the world coordinates of a layer to pixels."""
         scale = height * (1 + (self.zoom - 1) * (0.25 + 0.75 * layer))
         return (
             g.shift(width / 2, height / 2)
@@ -42,7 +42,7 @@ class Camera:
 
 
 def build(stage: Stage) -> dict[str, float]:
-    """Lay out the whole scene on the stage; return what the skies need to know: sun_x, sun_y and horizon."""
+    """Lay out the scene on the stage; return the parameters of the skies: sun_x, sun_y and horizon."""
     stream = stage.stream("geometry")
     half = 0.70 * stage.aspect + 0.24
     horizon = stream.uniform(0.10, 0.20)
@@ -62,7 +62,7 @@ def build(stage: Stage) -> dict[str, float]:
 
 
 def _blob(stream: Stream, circles: int, reach: float, low: float, high: float, flatten: float) -> np.ndarray:
-    """Return the centres and radii of circles round the origin, joined to one outline."""
+    """Return the outline of a union of random circles around the origin."""
     angle = np.array([2 * np.pi * (k + stream.uniform(-0.3, 0.3)) / circles for k in range(circles)])
     radius = np.array([stream.uniform(low, high) for _ in range(circles)])
     far = np.array([reach * stream.uniform(0.75, 1.1) for _ in range(circles)])
@@ -71,7 +71,7 @@ def _blob(stream: Stream, circles: int, reach: float, low: float, high: float, f
 
 
 def add_clouds(stage: Stage) -> None:
-    """Add three to five clouds that drift; flat below."""
+    """Add three to five drifting clouds with flat bases."""
     stream = stage.stream("clouds")
     count = 3 + stream.below(3)
     for k in range(count):
@@ -88,7 +88,7 @@ def add_clouds(stage: Stage) -> None:
 
 
 def _waves(stream: Stream, half: float, terms: tuple[tuple[float, float], ...], folded: bool = False) -> np.ndarray:
-    """Return a sum of sines over [-half, half] of (amplitude, waves per unit length); folded sines make peaks."""
+    """Return a sum of sines over [-half, half] of (amplitude, waves per unit length); ``folded`` gives sharp peaks."""
     x = np.linspace(-half, half, 97)
     total = 0 * x
     for amplitude, frequency in terms:
@@ -158,7 +158,7 @@ def add_ground(stage: Stage, half: float, horizon: float) -> None:
 
 
 def add_trees(stage: Stage, horizon: float) -> None:
-    """Add two to four trees; their crowns sway."""
+    """Add two to four trees with swaying crowns."""
     stream = stage.stream("trees")
     count = 2 + stream.below(3)
     kind = stream.below(3)
@@ -184,7 +184,7 @@ def add_trees(stage: Stage, horizon: float) -> None:
 
 
 def add_actors(stage: Stage, people: int) -> None:
-    """Add one to three people from far to near, and the ball before or behind them."""
+    """Add one to three people from far to near, and the ball in front of or behind them."""
     stream = stage.stream("actors")
     feet = sorted(stream.uniform(0.31, 0.43) for _ in range(people))
     slots = np.array([(k + 0.5) / people - 0.5 for k in range(people)]) * (0.55 + 0.25 * people / 3) * stage.aspect
@@ -199,7 +199,7 @@ def add_actors(stage: Stage, people: int) -> None:
 
 
 def add_ball(stage: Stage, floor: float) -> None:
-    """Add a ball that bounces, squashes at the ground and rolls; its stripe makes the rolling visible."""
+    """Add a ball that bounces, squashes at the ground and rolls, with a stripe that shows the rotation."""
     stream = stage.stream("ball")
     radius = stream.uniform(0.04, 0.055)
     high = stream.uniform(0.10, 0.26)

@@ -1,4 +1,4 @@
-"""Colours and styles as data: a further style is one more column of ``MATERIALS``, one ``Style`` and a sky painter."""
+"""Colours and styles. A new style needs a column in ``MATERIALS``, a ``Style`` and a sky painter."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ SEMANTIC_CLASSES = (
 
 
 def rgb(colour: str) -> np.ndarray:
-    """Return the (3,) float64 levels 0 .. 255 of a hex colour such as ``"4f8fdc"``."""
+    """Return the (3,) float64 values in [0, 255] of a hex colour such as ``"4f8fdc"``."""
     return np.array([int(colour[i : i + 2], 16) for i in (0, 2, 4)], dtype=float)
 
 
 @dataclass(frozen=True)
 class Material:
-    """What a part is made of: its colour in each look, its class, its photo texture and how it takes light.
+    """Material of a part: colour in each look, semantic class, photo texture and shading.
 
-    ``shade``: "cushion" (rounded like plush), "ground" (level with slow noise), "wall" (left-right ramp) or
-    "flat" (no light; drawn in one tone by every style).
+    ``shade``: "cushion" (rounded), "ground" (slow noise), "wall" (horizontal ramp) or "flat" (unlit; one tone in every
+    style).
     """
 
     colours: dict[str, str]
@@ -103,11 +103,11 @@ MATERIALS: dict[str, Material] = {
 
 @dataclass(frozen=True)
 class Style:
-    """How an anime style is drawn.
+    """Parameters of an anime style.
 
-    ``thresholds`` cut the shade value (0 .. 1) into tones from dark to light; the darkest is the base colour times
-    ``shadow``, the one above the last of two thresholds is mixed to ``light`` by ``light_share``. ``ink_width`` is
-    in pixels at a height of 128. ``haze`` mixes distant parts by ``haze_share`` of the photo's haze.
+    ``thresholds`` quantise the shade value in [0, 1] to tones from dark to light; the darkest is the base colour times
+    ``shadow``, the third is blended with ``light`` by ``light_share``. ``ink_width`` is in pixels at a height of 128.
+    Distant parts are blended with ``haze`` by ``haze_share`` times the photo's haze.
     """
 
     thresholds: tuple[float, ...]
@@ -160,7 +160,7 @@ STYLE_TABLE: dict[str, Style] = {
 
 @dataclass(frozen=True)
 class Light:
-    """The photo's weather: colour of the light, three sky stops (top, middle, horizon) and the haze colour."""
+    """Light of the photo: its colour, three colour stops of the sky (top, middle, horizon) and the haze colour."""
 
     colour: tuple[float, float, float]
     sky: tuple[str, str, str]

@@ -1,4 +1,4 @@
-"""A person: a jointed figure of about thirty parts that walks, waves or stands, blinks and speaks."""
+"""Articulated person of about thirty parts that walks, waves or stands, blinks and speaks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from animegen.toonworld import geometry as g
 from animegen.toonworld.stage import Stage
 from animegen.toonworld.streams import Stream
 
-# Joints in units of the person's height; feet at y = 0, the hip above them, the head's joint above the hip.
+# Joints in units of the person's height: the hip relative to the feet, the others relative to the hip.
 HIP, NECK, SHOULDER = -0.36, -0.30, -0.185
 THIGH, SHIN = 0.175, 0.15
 UPPER_ARM, FOREARM = 0.115, 0.105
@@ -21,7 +21,7 @@ WALK_SPEED = 0.010  # frame heights per frame at speed 1
 
 @dataclass(frozen=True)
 class Look:
-    """What a person looks like; drawn once per scene."""
+    """Appearance of a person, drawn once per scene."""
 
     height: float
     skin: str
@@ -65,7 +65,7 @@ def draw_look(stream: Stream) -> Look:
 
 @dataclass(frozen=True)
 class Action:
-    """Angles (T,) of the joints and the shift of the body (T,) for one person."""
+    """Joint angles (T,) and body translation (T,) of a person."""
 
     x: np.ndarray
     bob: np.ndarray
@@ -82,9 +82,10 @@ class Action:
 
 
 def draw_action(stream: Stream, time: np.ndarray, speed: float, x: float) -> Action:
-    """Draw what a person does: walk (45%), wave (35%) or stand (20%); ``time`` (T,) in frames, standing while held.
+    """Draw the action of a person: walk (45%), wave (35%) or stand (20%).
 
-    Positive angles turn a limb towards -x; limb 0 is the one at -x. A walker passes ``x`` at half time.
+    ``time`` (T,) is in frames, constant while a drawing is held. Positive angles move a limb towards -x; limb 0 is the
+    one at -x. A walker passes ``x`` in the middle frame.
     """
     side = 1.0 if stream.chance(0.5) else -1.0
     beat = time * speed * (2 * np.pi / stream.uniform(15, 20)) + stream.uniform(0, 2 * np.pi)
@@ -100,7 +101,7 @@ def draw_action(stream: Stream, time: np.ndarray, speed: float, x: float) -> Act
         elbows=(still - 0.1, still + 0.1),
         lean=0.4 * breath,
         head=0.07 * np.sin(beat / 2 + stream.uniform(0, 6)),
-        lids=1 - 0.9 * np.exp(-(((blink - 4) / 1.3) ** 2)),  # never below .1: the pose must have an inverse
+        lids=1 - 0.9 * np.exp(-(((blink - 4) / 1.3) ** 2)),  # at least 0.1, since poses must be invertible
         mouth=0.725 + 0.275 * np.sin(time * speed * 0.9 + stream.uniform(0, 6)),
         sway=0.03 * np.sin(beat - 0.8),
         side=side,
@@ -111,7 +112,7 @@ def draw_action(stream: Stream, time: np.ndarray, speed: float, x: float) -> Act
             x=x + side * WALK_SPEED * speed * (time - len(time) / 2),
             bob=0.018 * np.abs(np.cos(beat)),
             hips=(-side * 0.55 * gait, side * 0.55 * gait),
-            # Knees bend only backwards, half a beat apart.
+            # Knees only bend backwards, in opposite phase.
             knees=(side * np.maximum(0, 0.7 * np.sin(beat + 1.1)), side * np.maximum(0, -0.7 * np.sin(beat + 1.1))),
             shoulders=(side * 0.44 * gait + 0.10, -side * 0.44 * gait - 0.10),
             elbows=(-side * (0.25 + 0.15 * gait), -side * (0.25 - 0.15 * gait)),
@@ -128,14 +129,14 @@ def draw_action(stream: Stream, time: np.ndarray, speed: float, x: float) -> Act
 
 
 def add_person(stage: Stage, name: str, x: float, foot: float) -> None:
-    """Add a person who stands at (x, foot) at half time, in painter's order, and its shadow on the ground."""
+    """Add a person whose feet are at (x, foot) in the middle frame, and its shadow on the ground."""
     look = draw_look(stage.stream(f"{name}/look"))
     action = draw_action(stage.stream(f"{name}/motion"), stage.local_time, stage.speed, x)
     _Figure(stage, name, look, action, foot).add_all()
 
 
 class _Figure:
-    """Adds the parts of one person; outlines are written in person heights and scaled by ``look.height``."""
+    """Adds the parts of one person. Outlines are in person heights, scaled by ``look.height``."""
 
     def __init__(self, stage: Stage, name: str, look: Look, action: Action, foot: float) -> None:
         self.stage, self.name, self.look, self.action, self.u = stage, name, look, action, look.height
@@ -146,7 +147,7 @@ class _Figure:
         self.head = self.body @ self.at(0, NECK) @ g.turn(action.head)
 
     def at(self, x: g.Number, y: g.Number) -> np.ndarray:
-        """Translation by person heights."""
+        """Return a translation in person heights."""
         return g.shift(x * self.u, y * self.u)
 
     def add(self, part: str, outline: np.ndarray | list, material: str, pose: np.ndarray, group: str = "") -> None:
@@ -156,7 +157,7 @@ class _Figure:
         )
 
     def add_all(self) -> None:
-        """Add everything from back to front (the near arm before the head, or it would hide the face)."""
+        """Add all parts from back to front (the near arm before the head, so as not to hide the face)."""
         self.stage.cast_shadow(0.17 * self.u, 0.035 * self.u, self.ground)
         self.back_hair()
         self.arm(0)
@@ -168,7 +169,7 @@ class _Figure:
         self.front_hair()
 
     def arm(self, which: int) -> None:
-        """Add upper arm, forearm and hand; 0 is the far arm, 1 the near one."""
+        """Add upper arm, forearm and hand of the far (0) or near arm (1)."""
         look, group = self.look, f"arm_{which}"
         side = 1.0 if which == 0 else -1.0
         shoulder = self.body @ self.at(-0.080 * side, SHOULDER) @ g.turn(self.action.shoulders[which])
@@ -180,7 +181,7 @@ class _Figure:
         self.add(f"{group}/upper", g.limb(UPPER_ARM, 0.040, 0.034), look.top, shoulder, group)
 
     def leg(self, which: int) -> None:
-        """Add thigh, shin and shoe; the near leg (1) is one ink group with trousers: no line over the hip."""
+        """Add thigh, shin and shoe. The near leg (1) is in the ink group of trousers, without a line at the hip."""
         look = self.look
         group = "near_leg" if which == 1 else "far_leg"
         side = 1.0 if which == 0 else -1.0
@@ -196,7 +197,7 @@ class _Figure:
         self.add(f"{group}/thigh", g.limb(THIGH, 0.050, 0.040), cloth, hip, group)
 
     def trunk(self) -> None:
-        """Add hip (skirt or trousers), neck and torso."""
+        """Add hips (skirt or trousers), neck and torso."""
         look = self.look
         if look.skirt:
             half = [(0, -0.07), (0.062, -0.065), (0.088, 0.0), (0.122, 0.075), (0.065, 0.090), (0, 0.093)]
@@ -209,7 +210,7 @@ class _Figure:
         self.add("torso", g.spline(g.mirrored([*half, (0, -0.012)])), look.top, self.body)
 
     def face(self) -> None:
-        """Add face, eyes, brows and mouth; pupils and mouth look to the side of movement."""
+        """Add face, eyes, brows and mouth. Pupils and mouth are shifted in the direction of movement."""
         look, action, head = self.look, self.action, self.head
         ahead = 0.022 * action.side
         half = [(0, -0.29), (0.095, -0.26), (0.140, -0.17), (0.143, -0.09), (0.122, -0.015), (0.065, 0.034)]
@@ -230,7 +231,7 @@ class _Figure:
         self.add("mouth", g.spline(mouth), "mouth", pose, "head")
 
     def back_hair(self) -> None:
-        """Add the hair behind the body, and tails where the style has them."""
+        """Add the hair behind the body, and the tails of that hair style."""
         look, action = self.look, self.action
         low = {"long": 0.21, "short": 0.012, "bob": 0.075, "tails": 0.02}[look.hair_style]
         half = [(0, -0.325), (0.10, -0.305), (0.160, -0.21), (0.170, -0.09), (0.168, 0.5 * low), (0.125, low + 0.015)]
@@ -245,7 +246,7 @@ class _Figure:
         self.add("back_hair", g.spline(g.mirrored([*half, (0, low - 0.005)])), look.hair, pose)
 
     def front_hair(self) -> None:
-        """Add the fringe: a dome with spiky tips that hang lower at the temples."""
+        """Add the fringe: a dome with pointed tips, longer at the temples."""
         look = self.look
         low = -0.02 + look.side_lock
         dome = [(-0.140, low), (-0.166, -0.08), (-0.162, -0.18), (-0.130, -0.266), (-0.070, -0.322), (0.0, -0.338)]

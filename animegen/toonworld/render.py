@@ -1,7 +1,7 @@
-"""The raster and the looks: one map of part numbers per frame, then photo and anime by look-up.
+"""Rasterisation of part numbers, and the anime look.
 
-A frame is rastered once at nine samples per pixel side; every third sample feeds the looks, every ninth (the pixel
-centre) the truth. So looks and truth cannot disagree.
+A frame is rasterised once with 9x9 samples per pixel. Every third sample in each direction is used for the looks, every
+ninth (the pixel centre) for the ground truth, which therefore agree exactly.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SHIFT = 4  # fractional bits of OpenCV's polygon coordinates
 
 
 class Outlines:
-    """The vertices of all parts in one array, so that a frame's vertices are one product."""
+    """The vertices of all parts in one array, transformed by one product per frame."""
 
     def __init__(self, polygons_of_parts: list[tuple[np.ndarray, ...]]) -> None:
         self.vertices = np.concatenate([polygon for polygons in polygons_of_parts for polygon in polygons])
@@ -37,10 +37,10 @@ class Outlines:
             self.cuts.append(slices)
 
     def fill(self, poses: np.ndarray, values: np.ndarray, shape: tuple[int, int], samples: int) -> np.ndarray:
-        """Paint parts in order: ``values[k]`` where part k lies, on a raster of ``samples`` per pixel side.
+        """Fill the parts in order with ``values[k]`` on a raster of ``samples`` x ``samples`` per pixel.
 
-        ``poses`` (P, 3, 3) map local coordinates to pixels (pixel centres at whole numbers + 1/2). Returns
-        (H * samples, W * samples) uint8, zero where nothing was painted.
+        ``poses`` (P, 3, 3) map local coordinates to pixels (pixel centres at integers + 1/2). Returns
+        (H * samples, W * samples) uint8, 0 outside all parts.
         """
         height, width = shape
         image = np.zeros((height * samples, width * samples), np.uint8)
@@ -49,7 +49,7 @@ class Outlines:
         low = np.minimum.reduceat(pixels, self.first)
         high = np.maximum.reduceat(pixels, self.first)
         inside = (high > 0).all(1) & (low < [width, height]).all(1)
-        # Samples lie at half-integers of the fine raster, OpenCV's at integers: hence the half sample.
+        # Sample centres are at half-integers, OpenCV's at integers.
         one = 1 << SHIFT
         fixed = np.rint(pixels * (samples * one) - one // 2).astype(np.int32)
         for part in np.flatnonzero(inside):
@@ -65,7 +65,7 @@ def look_up(labels: np.ndarray, table: np.ndarray) -> np.ndarray:
 
 
 class StyleTable:
-    """Everything of a style that does not depend on the frame: colours, ink ranks, tone steps, ink stamp."""
+    """Frame-independent tables of a style: colours, ink ranks, tone steps, ink stamp."""
 
     def __init__(self, style: str, stage: Stage, height: int) -> None:
         spec = STYLE_TABLE[style]
@@ -86,7 +86,7 @@ class StyleTable:
         self.colours = colours.reshape(-1, 4).view(np.uint32)[:, 0]
         self.tones = np.searchsorted(np.array(spec.thresholds) * 255, np.arange(256), side="right").astype(np.uint8)
         self.ranks = _ink_ranks(stage, spec.unlined)
-        # From a sample's centre; the outline runs half a sample before the first sample of the part behind.
+        # Relative to a sample's centre; the outline is half a sample before the first sample of the part behind.
         radius = max(spec.ink_width * (height / 128) ** 0.75 * COARSE - 0.5, 1.0)
         reach = int(radius)
         yy, xx = np.mgrid[-reach : reach + 1, -reach : reach + 1]
@@ -94,7 +94,7 @@ class StyleTable:
 
 
 def _ink_ranks(stage: Stage, unlined: frozenset[str]) -> np.ndarray:
-    """Return the ink rank of every part: its group's place in painter's order, 0 if the style does not outline it."""
+    """Return the ink rank of every part: its group's index in drawing order, 0 if the style does not outline it."""
     last: dict[str, int] = {}
     for number, part in enumerate(stage.parts):
         last[part.group] = number
@@ -104,7 +104,7 @@ def _ink_ranks(stage: Stage, unlined: frozenset[str]) -> np.ndarray:
 
 
 def ink_mask(labels: np.ndarray, table: StyleTable) -> np.ndarray:
-    """Return True where a sample is ink: within the pen's radius of a part of lower rank, inside the front part."""
+    """Return the mask of ink samples: those inside a part and within the pen's radius of a part of lower rank."""
     ranks = look_up(labels, table.ranks)
     return cv2.erode(ranks, table.stamp) != ranks
 
@@ -133,7 +133,7 @@ def anime(
 
 def shrink(samples: np.ndarray) -> np.ndarray:
     """Average 3x3 samples of an RGBA image and drop A: (3H, 3W, 4) to (H, W, 3) uint8."""
-    # A box blur read at every third sample is the area average to the bit, and several times faster than resizing.
+    # Subsampling a box blur equals area averaging exactly and is several times faster than cv2.resize.
     blurred = cv2.blur(samples, (COARSE, COARSE))
     middle = np.ascontiguousarray(blurred.view(np.uint32)[1::COARSE, 1::COARSE, 0])
     return cv2.cvtColor(middle.view(np.uint8).reshape(*middle.shape, 4), cv2.COLOR_RGBA2RGB)

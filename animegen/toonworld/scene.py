@@ -1,4 +1,4 @@
-"""A scene of ToonWorld: a pure function of (seed, split, index) that draws its photo, its anime and its truth."""
+"""A scene of ToonWorld: its photo, anime and ground truth as a pure function of (seed, split, index)."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from animegen.toonworld.stage import MAX_PARTS, Stage
 from animegen.toonworld.streams import Stream
 from animegen.toonworld.textures import Canvas
 
-VERSION = 2  # of the drawing: raise it when any pixel changes, so that cached pictures are drawn anew
+VERSION = 2  # of the renderer: increment it when any pixel changes, to invalidate caches
 SPLITS = ("train", "val", "test")
-POSE_GRID = 1024  # poses are rounded to 1/1024 pixel: the last bits of another libm's sine do not matter
+POSE_GRID = 1024  # poses are rounded to 1/1024 pixel, for equal results with every libm
 KEPT_FRAMES = 3
 Size = int | tuple[int, int]  # a square's side, or (height, width)
 
 
 def check_choice(what: str, value: str, options: tuple[str, ...]) -> None:
-    """Raise AnimegenError unless ``value`` is one of the options."""
+    """Raise :class:`AnimegenError` unless ``value`` is one of the options."""
     if value not in options:
         raise AnimegenError(
             f"ToonWorld has no {what} '{value}': choose one of {', '.join(options)}.{did_you_mean(str(value), options)}"
@@ -35,7 +35,7 @@ def check_choice(what: str, value: str, options: tuple[str, ...]) -> None:
 
 
 def frame_shape(size: Size) -> tuple[int, int]:
-    """Return (height, width) of ``size``, which is one number for a square or (height, width)."""
+    """Return (height, width) of ``size``: the side of a square, or (height, width)."""
     height, width = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
     if min(height, width) < 16:
         raise AnimegenError(f"ToonWorld frames of {height}x{width} are too small: set size to 16 or more.")
@@ -44,7 +44,7 @@ def frame_shape(size: Size) -> tuple[int, int]:
 
 @lru_cache(maxsize=4)
 def _vignette(height: int, width: int) -> np.ndarray:
-    """Return the brightness (H, W) float32 of a lens that loses 22% in the corners."""
+    """Return a vignette (H, W) float32 that darkens the corners by 22%."""
     y = (np.arange(height, dtype=np.float32)[:, None] + 0.5) / height * 2 - 1
     x = (np.arange(width, dtype=np.float32)[None, :] + 0.5) / width * 2 - 1
     return (1 - 0.22 * np.clip((x * x + y * y) / 2, 0, 1) ** 1.2).astype(np.float32)
@@ -52,7 +52,7 @@ def _vignette(height: int, width: int) -> np.ndarray:
 
 @dataclass
 class _Frame:
-    """What the looks and the truth of one frame share."""
+    """Rasters of one frame, shared by looks and ground truth."""
 
     fine: np.ndarray  # (9H, 9W) part numbers
     coarse: np.ndarray  # (3H, 3W) part numbers
@@ -62,12 +62,23 @@ class _Frame:
 
 
 class Scene:
-    """One clip of ``frames`` frames of generated world.
+    """A clip of one scene.
 
-    ``size`` is the height and width in pixels (one number for a square). ``speed`` multiplies pan, walk, bounce and
-    drift (None: drawn from [.25, .6]); ``hold`` keeps each drawing for so many frames while the camera moves on
-    (None: drawn from 1, 2, 2, 3). The switches ``grain``, ``shadow``, ``vignette`` and ``blur`` turn off what the
-    photo adds on the screen, which no flow can follow.
+    Args:
+        seed: of the random streams, with ``split`` and ``index``.
+        split: ``train``, ``val`` or ``test``.
+        index: number of the scene.
+        size: side of a square, or (height, width), in pixels; at least 16.
+        frames: length of the clip.
+        speed: factor on pan, walk, bounce and drift; ``None``: drawn from [0.25, 0.6].
+        hold: frames per drawing, while the camera moves in every frame; ``None``: drawn from 1, 2, 2, 3.
+        grain: add film grain to the photo. Like the following effects it does not move with the flow.
+        shadow: add shadows to the photo.
+        vignette: darken the corners of the photo.
+        blur: blur the photo slightly.
+
+    Raises:
+        AnimegenError: for an unknown split or invalid numbers.
     """
 
     def __init__(
@@ -129,23 +140,23 @@ class Scene:
 
     def _check_time(self, t: int) -> None:
         if not 0 <= t < self.frames:
-            raise AnimegenError(f"Frame {t} is not in the scene: ask for a frame from 0 to {self.frames - 1}.")
+            raise AnimegenError(f"The scene has no frame {t}: choose one from 0 to {self.frames - 1}.")
 
     @property
     def atlas(self) -> Atlas:
-        """The scene's texture atlas, drawn on first use (most of a scene's cost)."""
+        """The scene's texture atlas, drawn on first use; most of the cost of a scene."""
         if self._atlas is None:
             self._atlas = Atlas(self.stage, self.height, self._sky_info)
         return self._atlas
 
     def prepare(self, styles: tuple[str, ...] = ()) -> None:
-        """Draw the atlas and the skies of the styles now, which otherwise happens on first use."""
+        """Draw the atlas and the skies of the styles now instead of on first use."""
         _ = self.atlas
         for style in styles:
             self._style(style)
 
     def poses(self, t: int) -> np.ndarray:
-        """Return the poses (P, 3, 3) float64 of frame t: part-local coordinates to pixels (centres at n + 1/2)."""
+        """Return the poses (P, 3, 3) float64 of frame t, from local coordinates to pixels (centres at n + 1/2)."""
         self._check_time(t)
         return self._poses[t]
 
@@ -175,7 +186,7 @@ class Scene:
         """Return photo colour and shade (3H, 3W, 4) of every sample: one affine look-up into the atlas."""
         to_local = np.linalg.inv(self._poses[t])
         to_texel = self.atlas.to_texel @ to_local  # pixels -> texels
-        # Sample (i, j) of the 3x raster lies at ((i + 1/2) / 3, (j + 1/2) / 3) pixels.
+        # Sample (i, j) of the 3x raster is at ((i + 1/2) / 3, (j + 1/2) / 3) pixels.
         linear = to_texel[:, :, :2] / render.COARSE
         offset = to_texel[:, :, 2] + linear.sum(2) / 2
         tables = np.concatenate([linear, offset[:, :, None]], 2).astype(np.float32)
@@ -187,16 +198,16 @@ class Scene:
         return self._frame(t).centre.copy()
 
     def semantic(self, t: int) -> np.ndarray:
-        """Return the classes (H, W) uint8 at the pixel centres; names in ``SEMANTIC_CLASSES``."""
+        """Return the indices (H, W) uint8 into ``SEMANTIC_CLASSES`` at the pixel centres."""
         return render.look_up(self._frame(t).centre, self.semantic_of_part)
 
     def photo(self, t: int) -> np.ndarray:
         """Return the photo look (H, W, 3) uint8 RGB of frame t."""
         frame, samples, shadow = self._shaded(t)
-        picture = render.shrink(samples)
+        image = render.shrink(samples)
         if self.blur:
             sigma = 0.4 * (self.height / 128) ** 0.32  # 0.4 px at 128, 0.5 px at 256
-            picture = cv2.GaussianBlur(picture, (5, 5), sigma)
+            image = cv2.GaussianBlur(image, (5, 5), sigma)
         factor = np.ones((self.height, self.width), np.float32)
         if self.shadow:
             ground = render.look_up(frame.coarse, np.where(self._ground, 255, 0).astype(np.uint8))
@@ -205,15 +216,15 @@ class Scene:
         if self.vignette:
             factor *= _vignette(self.height, self.width)
         if self.shadow or self.vignette:
-            picture = cv2.multiply(picture, cv2.merge([factor] * 3), dtype=cv2.CV_32F)
+            image = cv2.multiply(image, cv2.merge([factor] * 3), dtype=cv2.CV_32F)
         if self.grain:
-            picture = cv2.add(picture, cv2.merge([self._grain(t)] * 3), dtype=cv2.CV_32F)
-        if picture.dtype != np.uint8:
-            picture = cv2.convertScaleAbs(np.maximum(picture, 0))
-        return picture
+            image = cv2.add(image, cv2.merge([self._grain(t)] * 3), dtype=cv2.CV_32F)
+        if image.dtype != np.uint8:
+            image = cv2.convertScaleAbs(np.maximum(image, 0))
+        return image
 
     def _grain(self, t: int) -> np.ndarray:
-        """Return the film's grain (H, W) float32, nearly normal with a standard deviation of 3 grey levels."""
+        """Return film grain (H, W) float32, about normal with a standard deviation of 3 grey levels."""
         count = self.height * self.width
         total = self._stream(f"grain/{t}").raw_bytes(count * 4).reshape(4, count).sum(0, dtype=np.uint16)
         # The sum of four bytes has mean 510 and standard deviation 147.8.
@@ -232,7 +243,7 @@ class Scene:
         return self._styles[style]
 
     def anime(self, t: int, style: str) -> np.ndarray:
-        """Return the anime look (H, W, 3) uint8 RGB of frame t in a style of ``STYLES``."""
+        """Return the anime look (H, W, 3) uint8 RGB of frame t in one of ``STYLES``."""
         table, sky, sky_to_local = self._style(style)
         frame, samples, shadow = self._shaded(t)
         shades = np.ascontiguousarray(samples[..., 3])
@@ -243,9 +254,9 @@ class Scene:
         return render.anime(frame.coarse, shades, table, sky, to_sample)
 
     def flow(self, t: int, t2: int) -> np.ndarray:
-        """Return the true flow (2, H, W) float32 in pixels, on frame t's grid and pointing into frame t2."""
+        """Return the true flow (2, H, W) float32 in pixels from frame t to frame t2."""
         return truth.flow(self._frame(t).centre, self.poses(t), self.poses(t2))
 
     def visibility(self, t: int, t2: int) -> np.ndarray:
-        """Return (H, W) uint8 on frame t's grid: is the point seen in frame t2? See ``truth.visibility``."""
+        """Return the visibility (H, W) uint8 in frame t2 of the points of frame t; see ``truth.visibility``."""
         return truth.visibility(self._frame(t).centre, self.flow(t, t2), self._frame(t2).fine)

@@ -1,4 +1,4 @@
-"""Contact sheets and strips of the generated world: ``python -m animegen.toonworld.sheet sheet.png``."""
+"""Contact sheets and strips of ToonWorld: ``python -m animegen.toonworld.sheet sheet.png``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from animegen.toonworld.truth import HIDDEN
 
 
 def flow_colours(flow: np.ndarray, largest: float | None = None) -> np.ndarray:
-    """Show a flow (2, H, W) as colours (H, W, 3) uint8: hue = direction, saturation = length up to ``largest`` px."""
+    """Visualise a flow (2, H, W) as (H, W, 3) uint8: hue = direction, saturation = length up to ``largest`` pixels."""
     length = np.hypot(flow[0], flow[1])
     scale = max(float(length.max()) if largest is None else largest, 1e-6)
     hue = (np.arctan2(flow[1], flow[0]) / np.pi * 90 + 90) % 180
@@ -26,20 +26,20 @@ def flow_colours(flow: np.ndarray, largest: float | None = None) -> np.ndarray:
 
 
 def label_colours(labels: np.ndarray) -> np.ndarray:
-    """Show part numbers (H, W) as well separated colours (H, W, 3) uint8."""
+    """Visualise part numbers (H, W) as distinct colours (H, W, 3) uint8."""
     number = np.arange(256)
     hsv = np.stack([number * 67 % 180, 110 + number * 37 % 120, 140 + number * 53 % 110], -1).astype(np.uint8)
     return cv2.cvtColor(hsv[None], cv2.COLOR_HSV2RGB)[0][labels]
 
 
 def contact_sheet(scenes: Sequence[Scene], t: int) -> np.ndarray:
-    """Return a picture with one column per scene and one row per look at frame t."""
+    """Return an image with one column per scene and one row per look at frame t."""
     columns = [[s.photo(t), *(s.anime(t, style) for style in LOOKS[1:])] for s in scenes]
     return np.concatenate([np.concatenate(column) for column in columns], axis=1)
 
 
 def strip(scene: Scene, times: Sequence[int]) -> np.ndarray:
-    """Return a picture with one column per time; rows: looks, flow to the next frame (hidden in black), parts."""
+    """Return an image with one column per time and the rows looks, flow to the next frame (hidden: black), parts."""
     columns = []
     for t in times:
         t2 = min(t + 1, scene.frames - 1)
@@ -50,22 +50,22 @@ def strip(scene: Scene, times: Sequence[int]) -> np.ndarray:
     return np.concatenate(columns, axis=1)
 
 
-def save(path: str | Path, picture: np.ndarray) -> None:
-    """Write an RGB picture (H, W, 3) uint8; the kind of file follows from the name's ending."""
-    if not cv2.imwrite(str(path), picture[..., ::-1]):
-        raise AnimegenError(f"The picture '{path}' could not be written: name a writable place and end it in .png.")
+def save(path: str | Path, image: np.ndarray) -> None:
+    """Write an RGB image (H, W, 3) uint8; the suffix selects the format."""
+    if not cv2.imwrite(str(path), image[..., ::-1]):
+        raise AnimegenError(f"The image '{path}' could not be written: choose a writable folder and the suffix .png.")
 
 
 def main() -> None:
     """Draw a contact sheet of several scenes, or with ``--strip`` one scene over time."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("output", help="picture to write, for example sheet.png")
+    parser.add_argument("output", help="output image, for example sheet.png")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--split", default="train", choices=SPLITS)
-    parser.add_argument("--first", type=int, default=0, help="number of the first scene")
-    parser.add_argument("--count", type=int, default=6, help="scenes of a sheet or times of a strip")
+    parser.add_argument("--first", type=int, default=0, help="index of the first scene")
+    parser.add_argument("--count", type=int, default=6, help="number of scenes or times")
     parser.add_argument("--height", type=int, default=256)
-    parser.add_argument("--width", type=int, default=None, help="as the height if not given")
+    parser.add_argument("--width", type=int, default=None, help="default: the height")
     parser.add_argument("--strip", action="store_true", help="show one scene over time, with flow and parts")
     options = parser.parse_args()
     size: Size = (options.height, options.width or options.height)

@@ -1,4 +1,4 @@
-"""Skies: the photographed one and one painting per style, as functions of local coordinates of the sky part."""
+"""Skies of the photo and of each style, as functions of the sky's local coordinates."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from animegen.toonworld.palettes import rgb as exact_rgb
 from animegen.toonworld.streams import Stream
 from animegen.toonworld.textures import Canvas
 
-TOP = -0.50  # where a sky's first colour stop lies, in frame heights above the centre
-
-
+TOP = -0.50  # y of the sky's first colour stop, in frame heights
 WHITE = np.full(3, 255, np.float32)
 
 
@@ -20,18 +18,18 @@ def _rgb(colour: str) -> np.ndarray:
 
 
 def _three_stops(stops: tuple[str, str, str], height: np.ndarray) -> np.ndarray:
-    """Return colours (..., 3) of a gradient; ``height`` runs from 0 (top stop) to 1 (horizon stop)."""
+    """Return the colours (..., 3) of a gradient at ``height`` from 0 (top stop) to 1 (horizon stop)."""
     colours = np.stack([exact_rgb(stop) for stop in stops])
     return np.stack([np.interp(height, [0, 0.55, 1], colours[:, c]) for c in range(3)], -1).astype(np.float32)
 
 
 def _soft_step(distance: np.ndarray, width: float) -> np.ndarray:
-    """Return 0 .. 1 across an edge at ``distance`` 0, blurred over ``width``: the edge's anti-aliasing."""
+    """Return an anti-aliased step from 0 to 1 at ``distance`` 0, of the given width."""
     return np.clip(distance / width + 0.5, 0, 1)
 
 
 def photo_sky(canvas: Canvas, light: Light, sky: dict[str, float], stream: Stream) -> np.ndarray:
-    """Return the photographed sky (H, W, 3) in levels 0 .. 255: gradient, cirrus and a glow round the sun."""
+    """Return the photo's sky (H, W, 3) in [0, 255]: a gradient, cirrus, and a glow around the sun."""
     x, y = canvas.coordinates()
     height = (y - TOP) / (sky["horizon"] - TOP)
     colour = np.repeat(_three_stops(light.sky, np.clip(height[:, 0], 0, 1))[:, None], canvas.size[0], 1)
@@ -44,12 +42,12 @@ def photo_sky(canvas: Canvas, light: Light, sky: dict[str, float], stream: Strea
 
 
 def painted_sky(style: str, canvas: Canvas, sky: dict[str, float], stream: Stream) -> np.ndarray:
-    """Return a style's painting of the sky (H, W, 3) in levels 0 .. 255."""
+    """Return the sky of a style (H, W, 3) in [0, 255]."""
     return PAINTERS[style](canvas, sky, stream)
 
 
 def _meadow(canvas: Canvas, sky: dict[str, float], stream: Stream) -> np.ndarray:
-    """A clear day: a gradient and two halos round the sun."""
+    """A clear day: a gradient and two halos around the sun."""
     x, y = canvas.coordinates()
     height = (y - TOP) / (sky["horizon"] - TOP)
     colour = np.repeat(_three_stops(STYLE_TABLE["meadow"].sky, np.clip(height[:, 0], 0, 1))[:, None], canvas.size[0], 1)
@@ -59,7 +57,7 @@ def _meadow(canvas: Canvas, sky: dict[str, float], stream: Stream) -> np.ndarray
 
 
 def _dusk(canvas: Canvas, sky: dict[str, float], stream: Stream) -> np.ndarray:
-    """An evening in seven wavy bands, with a glow round the sun."""
+    """An evening: seven wavy bands, and a glow around the sun."""
     x, y = canvas.coordinates()
     phase, phase2 = stream.uniform(0, 6), stream.uniform(0, 6)
     wave = 0.010 * np.sin(9 * x + phase) + 0.006 * np.sin(21 * x + phase2)

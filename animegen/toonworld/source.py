@@ -1,4 +1,4 @@
-"""ToonWorld as image and clip sources: drawn on demand, kept in memory or in a memory-mapped file."""
+"""Data sources of ToonWorld images and clips, drawn on demand or cached in memory or in a memory-mapped file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from animegen.toonworld.scene import SPLITS, VERSION, Scene, Size, check_choice,
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[int, int], None]  # scenes drawn so far, scenes in all
+Progress = Callable[[int, int], None]  # number of scenes drawn, total number
 
 
 def spread_times(frames: int, count: int) -> list[int]:
@@ -33,19 +33,19 @@ def spread_times(frames: int, count: int) -> list[int]:
 
 
 def _scene_looks(job: tuple[tuple[str, ...], list[int], dict[str, Any]]) -> dict[str, np.ndarray]:
-    """Build one scene and draw its looks at the given times: look -> (F, 3, H, W) uint8."""
+    """Draw the looks of one scene at the given times: look -> (F, 3, H, W) uint8."""
     looks, times, arguments = job
     scene = Scene(**arguments)
     drawn: dict[str, list[np.ndarray]] = {look: [] for look in looks}
     for t in times:
         for look in looks:
-            picture = scene.photo(t) if look == "photo" else scene.anime(t, look)
-            drawn[look].append(picture.transpose(2, 0, 1))
-    return {look: np.stack(pictures) for look, pictures in drawn.items()}
+            image = scene.photo(t) if look == "photo" else scene.anime(t, look)
+            drawn[look].append(image.transpose(2, 0, 1))
+    return {look: np.stack(images) for look, images in drawn.items()}
 
 
 def _one_thread() -> None:
-    cv2.setNumThreads(1)  # else each of n workers starts as many threads as there are cores
+    cv2.setNumThreads(1)  # by default every worker starts one thread per core
 
 
 def _one_thread_in_a_loader() -> None:
@@ -54,10 +54,7 @@ def _one_thread_in_a_loader() -> None:
 
 
 def _context() -> multiprocessing.context.BaseContext:
-    """Return how processes start: forked from a fresh server that has imported this module once, else spawned.
-
-    A plain fork of this process would copy the locks of its threads.
-    """
+    """Return the forkserver context if available, else spawn. Fork would copy the locks of other threads."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -68,9 +65,9 @@ def _context() -> multiprocessing.context.BaseContext:
 def _draw_scenes(
     looks: Sequence[str], times: list[int], scenes: list[dict[str, Any]], workers: int, progress: Progress | None
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Yield the looks of each scene in order, drawn here or by a pool of processes."""
+    """Yield the looks of each scene in order, drawn in this process or by a pool."""
     jobs = [(tuple(looks), times, arguments) for arguments in scenes]
-    # A data loader's worker may not have children of its own: it draws by itself.
+    # Workers of data loaders are daemons and may not have child processes.
     if workers > 0 and len(jobs) > 1 and not multiprocessing.current_process().daemon:
         with _context().Pool(min(workers, len(jobs)), _one_thread) as pool:
             for done, drawn in enumerate(pool.imap(_scene_looks, jobs), start=1):
@@ -105,9 +102,9 @@ def draw(
     workers: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, np.ndarray]:
-    """Draw several looks of the same scenes, building each scene once.
+    """Draw several looks of the same scenes; arguments as for :class:`ToonWorldImages`.
 
-    Returns look -> (scenes * frames_per_scene, 3, H, W) uint8 RGB, scene after scene, times evenly spread.
+    Returns look -> (scenes * frames_per_scene, 3, H, W) uint8 RGB, ordered by scene, at evenly spaced times.
     """
     for look in looks:
         check_choice("look", look, LOOKS)
@@ -118,15 +115,26 @@ def draw(
 
 
 class ToonWorldImages:
-    """Single pictures of the generated world in one look: ``scenes * frames_per_scene`` images.
+    """ToonWorld images in one look: ``scenes * frames_per_scene`` images.
 
-    Two sources with the same scenes and other looks are paired: image i shows the same geometry. ``cache``:
-    "memory" draws all pictures on first use (or when ``prepare`` is called) and keeps them, "none" draws on demand,
-    a folder's path keeps them in a memory-mapped file there, named by the generator's version and all parameters.
-    ``workers`` processes draw the cache. ``hold=1`` draws on ones, ``None`` as each scene likes.
+    Sources with the same scenes and different looks are paired: image i shows the same geometry.
+
+    Args:
+        look: one of ``LOOKS``.
+        split: see :class:`Scene`, like ``size``, ``seed``, ``hold``, ``frames`` and ``speed``.
+        scenes: number of scenes.
+        frames_per_scene: number of images per scene, at evenly spaced times.
+        first_scene: index of the first scene.
+        cache: ``memory`` keeps all images, drawn on first use or by :meth:`prepare`; ``none`` draws on demand; the path
+            of a folder stores them there in a memory-mapped file named by version and parameters.
+        workers: number of processes that draw the cache.
+        progress: called with the number of scenes drawn and their total number.
+
+    Raises:
+        AnimegenError: for an unknown choice or invalid numbers.
     """
 
-    KEPT_SCENES = 4  # with cache="none": recent scenes stay built, so that their next frame is cheap
+    KEPT_SCENES = 4  # number of recent scenes kept with cache="none"
 
     def __init__(
         self,
@@ -168,14 +176,14 @@ class ToonWorldImages:
             "frames": frames,
             "speed": speed,
         }
-        self._pictures: np.ndarray | None = None
+        self._images: np.ndarray | None = None
         self._scenes: OrderedDict[int, Scene] = OrderedDict()
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def in_look(self, look: str) -> ToonWorldImages:
-        """Return the same pictures in another look: image i of both shows the same geometry."""
+        """Return the same images in another look: image i of both shows the same geometry."""
         return ToonWorldImages(look, **self._settings)
 
     def _place(self, index: int) -> tuple[int, int]:
@@ -195,11 +203,11 @@ class ToonWorldImages:
         position, t = self._place(index)
         if self.cache != "none":
             self.prepare()
-            assert self._pictures is not None
-            return torch.from_numpy(np.array(self._pictures[index]))
+            assert self._images is not None
+            return torch.from_numpy(np.array(self._images[index]))
         scene = self._scene(position)
-        picture = scene.photo(t) if self.look == "photo" else scene.anime(t, self.look)
-        return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))
+        image = scene.photo(t) if self.look == "photo" else scene.anime(t, self.look)
+        return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
     def _scene(self, position: int) -> Scene:
         if position not in self._scenes:
@@ -211,30 +219,30 @@ class ToonWorldImages:
         return self._scenes[position]
 
     def prepare(self) -> None:
-        """Draw or open the cache now; call it before workers start, so that they share it."""
-        if self.cache == "none" or self._pictures is not None:
+        """Draw or open the cache now. Call it before workers start, so that they share it."""
+        if self.cache == "none" or self._images is not None:
             return
         if self.cache == "memory":
-            self._pictures = np.empty(self.shape, np.uint8)
-            self._fill(self._pictures)
+            self._images = np.empty(self.shape, np.uint8)
+            self._fill(self._images)
             return
         path = self.cache_file()
         if not path.exists():
             self._write(path)
-        remedy = "remove the file, and it is made again"
-        self._pictures = load_array(path, "images of the generated world", remedy)
-        if self._pictures.shape != self.shape or self._pictures.dtype != np.uint8:
-            raise AnimegenError(f"'{path}' holds an array of another shape ({self._pictures.shape}): {remedy}.")
+        remedy = "remove the file to draw it again"
+        self._images = load_array(path, "ToonWorld images", remedy)
+        if self._images.shape != self.shape or self._images.dtype != np.uint8:
+            raise AnimegenError(f"'{path}' holds an array of another shape ({self._images.shape}): {remedy}.")
 
     def cache_file(self) -> Path:
-        """Return the path of the memory-mapped file: the look, the split and a hash of version and parameters."""
+        """Return the path of the memory-mapped file, named by look, split and a hash of version and parameters."""
         key = repr((VERSION, self.look, self.shape, self.times, self._arguments))
         digest = hashlib.sha256(key.encode()).hexdigest()[:16]
         return Path(self.cache) / f"toonworld-{self.look}-{self.split}-{digest}.npy"
 
     def _fill(self, target: np.ndarray) -> None:
         _one_thread_in_a_loader()
-        log.info("drawing %d pictures of the generated world (%s, %s)", len(self), self.split, self.look)
+        log.info("drawing %d ToonWorld images (%s, %s)", len(self), self.split, self.look)
         count = len(self.times)
         drawn = _draw_scenes((self.look,), self.times, self._arguments, self.workers, self.progress)
         for position, looks in enumerate(drawn):
@@ -246,7 +254,7 @@ class ToonWorldImages:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise AnimegenError(
-                f"ToonWorld cannot keep its pictures in '{self.cache}' ({error}): "
+                f"ToonWorld cannot store its images in '{self.cache}' ({error}): "
                 "set cache to memory, none or a writable folder."
             ) from error
         partial = path.with_name(f"{path.name}.{os.getpid()}.part")
@@ -259,15 +267,15 @@ class ToonWorldImages:
             partial.unlink(missing_ok=True)
 
     def __getstate__(self) -> dict[str, Any]:
-        # A memory map sent to a worker would arrive as a copy: the worker opens the file again instead.
+        # A memory map would be pickled as a copy; workers open the file instead.
         state = {**self.__dict__, "_scenes": OrderedDict(), "progress": None}
         if self.cache not in ("memory", "none"):
-            state["_pictures"] = None
+            state["_images"] = None
         return state
 
 
 class ToonWorldClips:
-    """Whole clips of the generated world with their truth, for models of motion."""
+    """ToonWorld clips with their ground truth; arguments as for :class:`ToonWorldImages`."""
 
     def __init__(
         self,
@@ -297,14 +305,14 @@ class ToonWorldClips:
         return f"{self.split}-{self._arguments[index]['index']:04d}-{self.style}"
 
     def scene(self, index: int) -> Scene:
-        """Return the scene of clip ``index``, from which any frame, look or truth can be asked."""
+        """Return the scene of clip ``index``."""
         return Scene(**self._arguments[index])
 
     def clip(self, index: int) -> dict[str, torch.Tensor]:
-        """Return a clip of T frames with its truth.
+        """Return a clip of T frames with its ground truth.
 
-        photo, anime: (T, 3, H, W) uint8; labels: (T, H, W) uint8 part numbers; flow_forward, flow_backward:
-        (T-1, 2, H, W) float32 pixels, between frames n and n+1 on the grid of n (forward) or n+1 (backward);
+        photo, anime: (T, 3, H, W) uint8. labels: (T, H, W) uint8 part numbers. flow_forward, flow_backward:
+        (T-1, 2, H, W) float32 in pixels, from frame n to n+1 (forward) or from n+1 to n (backward).
         visibility_forward, visibility_backward: (T-1, H, W) uint8 (0 hidden, 1 border, 2 visible).
         """
         scene = self.scene(index)

@@ -1,4 +1,4 @@
-"""The stage: parts in painter's order, each an outline in its own local space with one pose per frame."""
+"""Parts of a scene in drawing order, each an outline in its local space with one pose per frame."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ MAX_PARTS = 255  # part numbers are uint8 and 255 means "outside the frame"
 
 @dataclass(frozen=True)
 class Part:
-    """One visible thing: even-odd ``polygons`` [(N, 2)] in local units of the frame height.
+    """A visible part: even-odd ``polygons`` [(N, 2)] in units of the frame height.
 
-    ``layer`` is its parallax factor (0 = infinitely far, 1 = the ground), ``group`` names the ink group (no line is
-    drawn between parts of one group) and ``haze`` is the share of the haze colour in the photo.
+    ``layer`` is the parallax factor (0 = infinitely far, 1 = the ground), ``group`` the ink group (no lines are drawn
+    between parts of one group) and ``haze`` the weight of the haze colour in the photo.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Part:
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:
-        """Smallest x, smallest y, largest x, largest y of the outline."""
+        """Bounding box of the outline: x0, y0, x1, y1."""
         points = np.concatenate(self.polygons)
         (x0, y0), (x1, y1) = points.min(0), points.max(0)
         return float(x0), float(y0), float(x1), float(y1)
@@ -42,10 +42,10 @@ class Part:
 
 @dataclass
 class Stage:
-    """Collects parts while a scene is laid out.
+    """The parts, poses and shadows of a scene.
 
-    ``local_time`` (T,) is the time of the drawings in frames (it stands still while a drawing is held), ``time``
-    (T,) that of the camera and of what always moves on ones. Motions multiply their rates by ``speed``.
+    ``local_time`` (T,) is the time of the drawings in frames, constant while a drawing is held, ``time`` (T,) that of
+    the camera and of all parts that move in every frame. ``speed`` is a factor on the rates of all motions.
     """
 
     seed: int
@@ -60,7 +60,7 @@ class Stage:
     shadows: list[tuple[float, float, np.ndarray]] = field(default_factory=list)
 
     def stream(self, name: str) -> Stream:
-        """Return the random stream of this scene with the given name."""
+        """Return the random stream of the given name."""
         return Stream(self.seed, self.split, self.index, name)
 
     def add(
@@ -73,11 +73,11 @@ class Stage:
         group: str | None = None,
         haze: float = 0.0,
     ) -> None:
-        """Put a part in front of all earlier ones; ``pose`` is (T, 3, 3) or (1, 3, 3), local to world."""
+        """Add a part in front of all earlier ones; ``pose`` (T or 1, 3, 3) maps local to world coordinates."""
         outline = tuple(polygons) if isinstance(polygons, list) else (polygons,)
         self.parts.append(Part(name, outline, material, layer, group or name, haze))
         self.poses.append(np.broadcast_to(pose, (len(self.time), 3, 3)))
 
     def cast_shadow(self, rx: float, ry: float, pose: np.ndarray) -> None:
-        """Let an ellipse of shadow lie on the ground at the given pose (T, 3, 3)."""
+        """Add an elliptical shadow on the ground at the given pose (T, 3, 3)."""
         self.shadows.append((rx, ry, np.broadcast_to(pose, (len(self.time), 3, 3))))

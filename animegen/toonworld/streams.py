@@ -1,7 +1,7 @@
-"""Random streams by name: every choice of the generated world is a pure function of (seed, split, index, name).
+"""Named random streams: every random number of ToonWorld is a pure function of (seed, split, index, name).
 
-Only ``random()`` and raw 64-bit draws of PCG64 are used: NumPy promises those streams across versions, and
-promises nothing for ``normal``, ``integers`` or ``choice``.
+Only ``random()`` and raw 64-bit draws of PCG64 are used, whose streams NumPy guarantees across versions, unlike those
+of ``normal``, ``integers`` and ``choice``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Choice = TypeVar("Choice")
 
 
 class Stream:
-    """One named source of random numbers; a new prop or texture never changes the draws of another name."""
+    """A named stream of random numbers, independent of all other names."""
 
     def __init__(self, seed: int, split: str, index: int, name: str) -> None:
         digest = hashlib.sha256(f"toonworld/{seed}/{split}/{index}/{name}".encode()).digest()
@@ -28,7 +28,7 @@ class Stream:
         return low + (high - low) * float(self._generator.random())
 
     def signed(self, low: float, high: float) -> float:
-        """Return a number of either sign whose size lies in [low, high)."""
+        """Return a number of random sign and of magnitude in [low, high)."""
         size = self.uniform(low, high)
         return size if self.chance(0.5) else -size
 
@@ -37,11 +37,11 @@ class Stream:
         return float(self._generator.random()) < probability
 
     def below(self, count: int) -> int:
-        """Return a whole number in 0 .. count - 1."""
+        """Return an integer in [0, count)."""
         return min(int(self._generator.random() * count), count - 1)
 
     def pick(self, options: Sequence[Choice]) -> Choice:
-        """Return one of the options, all equally likely."""
+        """Return one of the options with equal probability."""
         return options[self.below(len(options))]
 
     def grid(self, height: int, width: int) -> np.ndarray:

@@ -1,8 +1,7 @@
-"""Photo textures and shade: what a tile of the atlas looks like before colour, in the part's own local space.
+"""Photo textures and shading of the atlas tiles in the local space of their parts.
 
-All noise lives on grids whose cells are given in local units (1/128 of the frame height), so that a scene at
-256 pixels has the same textures as at 128. Nothing here depends on a frame: whatever is computed in local space
-moves with its part and is exact under the true flow.
+Noise is defined on grids whose cells are in units of 1/128 of the frame height: textures do not depend on the
+resolution. They move with their parts and therefore follow the true flow exactly.
 """
 
 from __future__ import annotations
@@ -15,9 +14,7 @@ import numpy as np
 from animegen.toonworld.streams import Stream
 
 CELL = 1 / 128  # unit of texture sizes, in frame heights
-
-
-MARGIN = 2  # texels round a part
+MARGIN = 2  # texels around a part
 
 
 @dataclass(frozen=True)
@@ -46,9 +43,9 @@ class Canvas:
         return columns[None, :], rows[:, None]
 
     def noise(self, stream: Stream, cell_x: float, cell_y: float) -> np.ndarray:
-        """Return smooth noise (H, W) float32 in about [-1, 1] with cells of ``cell_x`` x ``cell_y`` (1/128 height).
+        """Return smooth noise (H, W) float32 in about [-1, 1] with cells of ``cell_x`` x ``cell_y`` in units of CELL.
 
-        The grid hangs on the bounds, which do not depend on the resolution, and neither do the draws.
+        The grid is aligned with the bounds and independent of the resolution.
         """
         x0, y0, x1, y1 = self.bounds
         cell = np.array([cell_x, cell_y]) * CELL
@@ -88,7 +85,7 @@ def texture(kind: str, canvas: Canvas, stream: Stream) -> np.ndarray:
 
 
 def _cloth(canvas: Canvas, stream: Stream) -> np.ndarray:
-    """Return woven noise with stripes, checks or nothing on it."""
+    """Return woven noise, plain or with stripes or checks."""
     pattern = stream.below(4)
     period = stream.uniform(5, 9) * CELL
     x, y = canvas.coordinates()
@@ -103,7 +100,7 @@ def _cloth(canvas: Canvas, stream: Stream) -> np.ndarray:
 
 
 def _brick(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return courses of 5 x 10 cells, each second one shifted by half a brick, with light joints."""
+    """Return bricks of 5 x 10 cells with light joints, every second course shifted by half a brick."""
     course = np.floor(y / 5)
     across = (x + 5 * (course % 2)) % 10
     down = y % 5
@@ -111,7 +108,7 @@ def _brick(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return 0.8 * np.exp(-((joint / 0.7) ** 2)) - 0.25
 
 
-# Folds and clumps: cell (1/128 frame height) and amplitude (share of the rounding radius) of the height noise.
+# Cell size (1/128 frame height) and amplitude (fraction of the rounding radius) of the height noise.
 RELIEF = {
     "cloth": (6.0, 0.10),
     "foliage": (10.0, 0.22),
@@ -140,7 +137,7 @@ def shade(kind: str, mask: np.ndarray, canvas: Canvas, relief: str, light: np.nd
 
 
 def _cushion(mask: np.ndarray, canvas: Canvas, relief: str, light: np.ndarray, stream: Stream) -> np.ndarray:
-    """Return the shade of a part that is rounded like a cushion: height from the distance to the outline."""
+    """Return the shade of a rounded part whose height derives from the distance to the outline."""
     distance = cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     radius = max(min(float(np.max(distance)), 0.35 * min(mask.shape), 0.20 * canvas.density / 1.25), 1.0)
     rise = np.minimum(distance / radius, 1.0)

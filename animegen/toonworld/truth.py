@@ -1,4 +1,4 @@
-"""The truth: where a point of a frame lies in another frame, and whether it is seen there."""
+"""Ground truth: optical flow and visibility between frames."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FINE = 9
 
 
 def affine_maps(labels: np.ndarray, tables: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Apply to each raster position (column, row) the (2, 3) float32 matrix of its label.
+    """Apply the (2, 3) float32 matrix of its label to each raster position (column, row).
 
     ``labels`` (H, W) uint8; ``tables`` (P, 2, 3). Returns two (H, W) float32 maps, x and y.
     """
@@ -23,7 +23,7 @@ def affine_maps(labels: np.ndarray, tables: np.ndarray) -> tuple[np.ndarray, np.
     rows = np.arange(height, dtype=np.float32)[:, None]
     maps: list[Any] = []
     for axis in (0, 1):
-        # In place, map by map: the fastest of several ways tried.
+        # In-place operations per map were the fastest variant.
         value: Any = cv2.LUT(labels, full[axis, 0])
         value *= columns
         part: Any = cv2.LUT(labels, full[axis, 1])
@@ -46,10 +46,11 @@ def flow(labels: np.ndarray, poses: np.ndarray, poses2: np.ndarray) -> np.ndarra
 
 
 def visibility(labels: np.ndarray, motion: np.ndarray, fine: np.ndarray) -> np.ndarray:
-    """Return (H, W) uint8: VISIBLE, BORDER or HIDDEN for each pixel of frame t in frame t2.
+    """Return VISIBLE, BORDER or HIDDEN in frame t2 for each pixel of frame t, (H, W) uint8.
 
-    ``labels`` (H, W) and ``motion`` (2, H, W) of frame t, ``fine`` (9H, 9W) the labels of frame t2. The 3x3 samples
-    round the target decide: all of the same part = visible, none (or outside the frame) = hidden, else border.
+    ``labels`` (H, W) and ``motion`` (2, H, W) are those of frame t, ``fine`` (9H, 9W) the labels of frame t2. A pixel
+    is visible if all of the 3x3 samples around its target belong to the same part, hidden if none does or the target
+    is outside the frame, else at a border.
     """
     height, width = labels.shape
     x = np.floor((motion[0] + (np.arange(width, dtype=np.float32) + 0.5)) * FINE).astype(np.int32)

@@ -21,7 +21,7 @@ def test_films_become_clips_and_two_frames_become_a_film(tmp_path: Path) -> None
     films, dataset = tmp_path / "films", tmp_path / "dataset"
     films.mkdir()
     for number in range(3):
-        words = (f"film=meadow output={films}/{number}.mp4 shots=[40] side={SIDE} scene={number}").split()
+        words = (f"toonworld=meadow output={films}/{number}.mp4 shots=[40] side={SIDE} scene={number}").split()
         assert run_verb(prepare_verb.main, *words) == 0
     words = (f"input={films}", f"output={dataset}", "every=2", "length=[15,25]")
     assert run_verb(prepare_verb.main, *words) == 0

@@ -28,8 +28,8 @@ def test_own_film(tmp_path: Path) -> None:
             writer.write(looks[n // 10].roll(n, -1), Fraction(n, 24))
         writer.close(Fraction(20, 24))
     run = train(
-        "experiment=temporal/own_film",
-        f"data.films={films}",
+        "experiment=temporal/own_video",
+        f"data.videos={films}",
         f"data.anime={stills}",
         "data.image_size=32",
         "data.load_size=40",

@@ -67,8 +67,8 @@ def test_training_on_a_disk_that_is_full_from_the_beginning(words: tuple[str, ..
 FULL = {
     "compare": ("animegen.cli.compare", ["{toy}"], "out", 2_000),
     "eval": ("animegen.cli.evaluate", ["checkpoint={toy}", "device=cpu", "features=none"], "out", 8_000),
-    "drawn film": ("animegen.cli.prepare", ["film=photo", "shots=[5,5]", "side=64"], "out.mp4", 8_000),
-    "its sound": ("animegen.cli.prepare", ["film=photo", "shots=[5,5]", "side=64"], "out.mp4", 3_000),
+    "drawn film": ("animegen.cli.prepare", ["toonworld=photo", "shots=[5,5]", "side=64"], "out.mp4", 8_000),
+    "its sound": ("animegen.cli.prepare", ["toonworld=photo", "shots=[5,5]", "side=64"], "out.mp4", 3_000),
     "filter": ("animegen.cli.prepare", ["filter={project}", "radius=1"], "out", 1_000),
     "pictures": ("animegen.cli.stylize", ["checkpoint={toy}", "input={project}/frames", "device=cpu"], "out", 1_000),
     "pt2": ("animegen.cli.export", ["checkpoint={toy}", "format=pt2"], "out.pt2", 5_000),

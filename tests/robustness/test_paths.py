@@ -43,12 +43,12 @@ COMMANDS = {
     "prepare suggest_keys": (["suggest_keys={folder}"], ["suggest_keys", "clip"], []),
     "prepare filter": (["filter={folder}", "output={new}"], ["filter", "clip"], ["output"]),
     "prepare import": (["import={folder}", "output={new}"], ["import"], ["output"]),
-    "prepare film": (["film=photo", "shots=[3]", "side=32", "output={new}.mp4"], [], ["output"]),
+    "prepare toonworld": (["toonworld=photo", "shots=[3]", "side=32", "output={new}.mp4"], [], ["output"]),
     "bench": (["data=video", "seconds=0.1", "input={video}"], ["input"], ["output"]),
     "compare": (["{run}"], [""], ["output", "study=toy record"]),
     "evaluate": (
         ["checkpoint={run}", "device=cpu", "samples=1", "features=none"],
-        ["checkpoint", "data=unpaired/folders data.anime={folder} data.photos", "benchmark=clips benchmark.film"],
+        ["checkpoint", "data=unpaired/folders data.anime={folder} data.photos", "benchmark=clips benchmark.video"],
         ["output"],
     ),
     "train": (
@@ -62,7 +62,7 @@ COMMANDS = {
             "data=clips/mnist model=ganime/gpt6 data.path",
             "data=unpaired/classic data.style=Some data.root",
             "data=keyframes/folder model=fewshot data.folder",
-            "data=keyframes/filtered model=fewshot data.film",
+            "data=keyframes/filtered model=fewshot data.video",
             "features=vgg19 model=animegan/v2 features.weights",
         ],
         ["output"],

@@ -61,7 +61,7 @@ def commands(places: dict[str, Path]) -> dict[str, tuple[str, type[Options], lis
             [f"checkpoint={between}", f"input=[{folder / 'a.png'},{folder / 'b.png'}]", "device=cpu"],
         ),
         "generate": ("generate", GenerateOptions, [f"checkpoint={between}", *pair, "device=cpu"]),
-        "prepare": ("prepare", PrepareOptions, ["film=photo", "shots=[2,2]", "side=32"]),
+        "prepare": ("prepare", PrepareOptions, ["toonworld=photo", "shots=[2,2]", "side=32"]),
         "compare": ("compare", CompareOptions, [str(toy)]),
         "eval": ("evaluate", EvalSchema, [f"checkpoint={toy}", "device=cpu", *small]),
         "train": ("train", TrainSchema, [*tiny("experiment=toy/quickstart"), "train_steps=1"]),

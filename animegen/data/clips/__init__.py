@@ -1,12 +1,12 @@
-"""Clips: sources of video frames, and the views that make pairs of frames, and whole clips, of them."""
+"""Sources and views of video clips."""
 
 from animegen.data.clips.augment import ClipAugment
 from animegen.data.clips.digits import MovingDigits
 from animegen.data.clips.episodes import ClipsView, EpisodeFolders
-from animegen.data.clips.films import FilmWindows, anime_windows
 from animegen.data.clips.moving import MovingStills, ToonWorldWindows, in_looks
 from animegen.data.clips.sources import ClipSource, MixedClips, ToonWorldFrames, TripletFolders
 from animegen.data.clips.style_clips import StyledClipAugment, StyledClipView
+from animegen.data.clips.videos import VideoWindows, anime_windows
 from animegen.data.clips.view import ClipView
 
 __all__ = [
@@ -15,7 +15,6 @@ __all__ = [
     "ClipView",
     "ClipsView",
     "EpisodeFolders",
-    "FilmWindows",
     "MixedClips",
     "MovingDigits",
     "MovingStills",
@@ -24,6 +23,7 @@ __all__ = [
     "ToonWorldFrames",
     "ToonWorldWindows",
     "TripletFolders",
+    "VideoWindows",
     "anime_windows",
     "in_looks",
 ]

@@ -1,4 +1,4 @@
-"""Augmentation of clips on their device: all frames of a sample alike, with chance that depends on its number alone."""
+"""Augmentation of clips on their device, the same for all frames of a sample."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ FRAMES = ("first", "last", "truth")
 
 
 class ClipAugment(Augment):
-    """Random crop, mirroring, time reversal and colours of pairs of frames with the frames between.
+    """Random crop, flips, time reversal and colour changes of pairs of frames and the frames between them.
 
-    Every draw is a hash of (seed, what for, sample number), as in :class:`~animegen.data.augment.Augment`.
+    Random numbers are hashes of seed and sample number, see :class:`~animegen.data.augment.Augment`.
 
     Args:
         image_size: side of the crop in pixels.
-        flip: mirror half of the samples left to right.
-        upside_down: share of the samples that are mirrored top to bottom (IFRNet: 0.3).
-        reverse: play half of the samples backwards: ``first`` and ``last`` change places and t becomes 1 - t.
+        flip: flip half of the samples horizontally.
+        upside_down: fraction of the samples that are flipped vertically (IFRNet: 0.3).
+        reverse: reverse half of the samples in time: swap ``first`` and ``last`` and replace t by 1 - t.
         jitter: 0 (none) to 1: brightness and saturation are each multiplied by a factor from [1 - jitter, 1 + jitter].
-        permute: shuffle the colour channels of each sample (as RIFE swaps red and blue).
-        seed: selects the draws.
+        permute: shuffle the colour channels of each sample (RIFE swaps red and blue).
+        seed: seed of the random numbers.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class ClipAugment(Augment):
     ) -> None:
         super().__init__(image_size, flip, jitter, FRAMES, seed)
         if not 0 <= upside_down <= 1:
-            raise AnimegenError(f"upside_down={upside_down} is a share: use a number from 0 to 1.")
+            raise AnimegenError(f"upside_down={upside_down} must be from 0 to 1.")
         self.upside_down, self.reverse, self.permute = upside_down, reverse, permute
 
     def __call__(self, batch: dict[str, Tensor], aligned: Sequence[Sequence[str]] = ()) -> dict[str, Tensor]:
@@ -51,10 +51,10 @@ class ClipAugment(Augment):
         Args:
             batch: ``first``, ``last`` uint8 ``(B,3,H,W)``, ``truth`` uint8 ``(B,T,3,H,W)``, ``t`` ``(B,T)`` and
                 ``sample`` int64 ``(B,)``.
-            aligned: unused: the frames of a sample always share all draws.
+            aligned: unused; the frames of a sample are always augmented alike.
 
         Returns:
-            a new batch: float32 in [-1, 1], sides ``image_size``; ``truth`` still in the order of increasing t.
+            a new batch: float32 in [-1, 1], sides ``image_size``, ``truth`` in the order of increasing t.
         """
         out = super().__call__(batch, [list(FRAMES)])
         turned = self._draw("upside_down", batch["sample"]) < self.upside_down
@@ -74,7 +74,7 @@ class ClipAugment(Augment):
         return out
 
     def _jittered(self, images: Tensor, sample: Tensor, key: str) -> Tensor:
-        return super()._jittered(images, sample, "clip")  # all frames of a sample alike
+        return super()._jittered(images, sample, "clip")  # the same for all frames of a sample
 
     def _draw(self, purpose: str, sample: Tensor, count: int = 1) -> Tensor:
         draws = torch.arange(count, device=sample.device)

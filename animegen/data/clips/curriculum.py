@@ -1,8 +1,7 @@
-"""A curriculum: one run whose crops and batches change at given steps, as a pure function of the sample number.
+"""Curricula: crop and batch sizes that change at given steps.
 
-Step s belongs to a stage, and so does each sample number, since the stages before say how many samples they took. So
-the sampler, the view and the augmentation agree without a message between them, and a run that is resumed at any step
-sees what it would have seen.
+The stage of a step or sample is a pure function of its number, so sampler, view and augmentation agree without
+communication, and a resumed run sees the same samples.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ from animegen.errors import AnimegenError
 
 @dataclass(frozen=True)
 class CurriculumStage:
-    """A part of a run.
+    """A stage of a curriculum.
 
     Attributes:
         size: (height, width) of the crops.
         batch_size: samples per process and step.
-        steps: how many; ``None`` for the last stage: until the run ends.
-        accumulate: pieces into which a batch is cut to save memory.
+        steps: number of steps; ``None`` for the last stage.
+        accumulate: number of micro-batches per step.
     """
 
     size: tuple[int, int]
@@ -42,24 +41,24 @@ class CurriculumStage:
 
 
 class Curriculum:
-    """Stages one after the other.
+    """A sequence of stages.
 
     Args:
-        stages: ``{size, batch_size, steps, accumulate}`` each; size is a side or [height, width]. Stages of no steps
-            are left out; the last one has no end, whatever it says.
+        stages: ``{size, batch_size, steps, accumulate}`` each; size is a side or [height, width]. Stages of 0 steps
+            are skipped; the ``steps`` of the last one are ignored.
         multiple: sizes are rounded up to multiples of this.
 
     Raises:
-        AnimegenError: for values that make no sense.
+        AnimegenError: for invalid values.
     """
 
     def __init__(self, stages: Sequence[dict[str, Any]], multiple: int = 1) -> None:
         made = [_stage(stage, multiple) for stage in stages]
         self.stages = [stage for stage in made[:-1] if stage.steps != 0] + made[-1:]
         if not self.stages:
-            raise AnimegenError("data.stages is empty: a curriculum has at least one stage.")
+            raise AnimegenError("data.stages is empty: a curriculum needs at least one stage.")
         if any(stage.steps is None for stage in self.stages[:-1]):
-            raise AnimegenError("data.stages: every stage but the last needs steps, how long it takes.")
+            raise AnimegenError("data.stages: every stage but the last needs steps.")
         #: First step of each stage.
         self.begins = [sum(stage.steps or 0 for stage in self.stages[:n]) for n in range(len(self.stages))]
         #: First sample of each stage, for one process.
@@ -76,14 +75,14 @@ class Curriculum:
         return sum(first * world_size <= sample for first in self.samples) - 1
 
     def first_sample(self, step: int, world_size: int = 1) -> int:
-        """Return the number of the first sample of a step, of all processes."""
+        """Return the number of the first sample of a step over all processes."""
         number = self.at_step(step)
         stage = self.stages[number]
         return (self.samples[number] + (step - self.begins[number]) * stage.batch_size) * world_size
 
 
 class CurriculumBatchSampler(ResumableBatchSampler):
-    """Endless batches of sample numbers, each as large as its stage wants; see `ResumableBatchSampler`."""
+    """Endless batches of sample numbers with the batch size of their stage; see `ResumableBatchSampler`."""
 
     def __init__(self, curriculum: Curriculum, *arguments: Any, **settings: Any) -> None:
         super().__init__(1, *arguments, **settings)
@@ -100,16 +99,15 @@ class CurriculumBatchSampler(ResumableBatchSampler):
 
 
 class CurriculumView(ClipView):
-    """Pairs of frames with the frames between, in crops of the size of the sample's stage; for training.
+    """Training view of pairs of frames and the frames between them, cropped to the size of the sample's stage.
 
-    Frames are scaled to between 1 and ``zoom`` times the size that just covers the crop, then cut at random. So small
-    stages see the whole scene small, and large ones its motion in more pixels.
+    Frames are scaled to between 1 and ``zoom`` times the smallest size that covers the crop, then cropped at random.
 
     Args:
-        clips: where the clips come from.
+        clips: source of the clips.
         stages: see `Curriculum`.
         multiple: see `Curriculum`.
-        zoom: largest scale; by the hash of the sample number.
+        zoom: largest scale.
         settings: see `ClipView`.
     """
 
@@ -123,7 +121,7 @@ class CurriculumView(ClipView):
     ) -> None:
         super().__init__(clips, **settings)
         if zoom < 1:
-            raise AnimegenError(f"zoom={zoom} would leave a border: use 1 or more.")
+            raise AnimegenError(f"zoom={zoom} must be at least 1.")
         self.curriculum, self.zoom = Curriculum(stages, multiple), zoom
         #: Number of processes that share the samples; the data module sets it.
         self.world_size = 1
@@ -145,7 +143,7 @@ class CurriculumView(ClipView):
 
 
 class CurriculumAugment(ClipAugment):
-    """The augmentation of clips without its crop: the view cut them to the size of their stage already."""
+    """Augmentation of clips without the crop, which the view does."""
 
     def _window(self, images: Tensor, sample: Tensor, key: str) -> tuple[Tensor, Tensor]:
         height, width = images.shape[-2:]
@@ -158,11 +156,11 @@ class CurriculumAugment(ClipAugment):
 
 
 class CurriculumDataModule(AnimeDataModule):
-    """The data module of a run with stages.
+    """Data module with a curriculum.
 
     Args:
-        train: the view of training.
-        settings: see `AnimeDataModule`; ``batch_size`` is for validation alone.
+        train: the training view.
+        settings: see `AnimeDataModule`; ``batch_size`` only applies to validation.
     """
 
     def __init__(self, train: CurriculumView, **settings: Any) -> None:
@@ -172,7 +170,7 @@ class CurriculumDataModule(AnimeDataModule):
         self.train: CurriculumView = train
 
     def train_dataloader(self) -> DataLoader:
-        """Return the endless loader, which begins at the batch where training stands."""
+        """Return the endless loader, starting at the current batch of the training."""
         rank, world_size = self._place()
         self.train.world_size = world_size
         sampler = CurriculumBatchSampler(
@@ -189,7 +187,7 @@ def _stage(given: dict[str, Any], multiple: int) -> CurriculumStage:
     size = given.get("size", 0)
     sides = [size, size] if isinstance(size, int | float) else list(size)
     if len(sides) != 2:
-        raise AnimegenError(f"size={size} of a stage is not possible: give a side, or [height, width].")
+        raise AnimegenError(f"size={size} of a stage is not valid: use a side, or [height, width].")
     steps = given.get("steps")
     stage = CurriculumStage(
         (_rounded(sides[0], multiple), _rounded(sides[-1], multiple)),
@@ -198,7 +196,7 @@ def _stage(given: dict[str, Any], multiple: int) -> CurriculumStage:
         int(given.get("accumulate", 1)),
     )
     if min(stage.size) < 1 or stage.accumulate < 1 or (stage.steps or 0) < 0:
-        raise AnimegenError(f"The stage {given} makes no sense: sizes, steps and accumulate are positive numbers.")
+        raise AnimegenError(f"The stage {given} is not valid: sizes, steps and accumulate must be positive.")
     return stage
 
 

@@ -1,4 +1,4 @@
-"""Moving digits: MovingMNIST from its file, or the same world with digits that are drawn here."""
+"""Moving digits: MovingMNIST from its file, or generated with fonts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from animegen.errors import AnimegenError, did_you_mean
 from animegen.nn.array_files import load_array
 
 _SPLITS = ("train", "val", "test")
-#: Shares of the file's clips: 8000, 1000 and 1000 of 10,000 in GANime.
+#: Fractions of the file's clips: 8000, 1000 and 1000 of 10,000 in GANime.
 _PARTS = {"train": (0.0, 0.8), "val": (0.8, 0.9), "test": (0.9, 1.0)}
 _FONTS = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX, cv2.FONT_HERSHEY_COMPLEX, cv2.FONT_HERSHEY_TRIPLEX)
 #: Side of a digit and of the frame in MovingMNIST, in pixels.
@@ -25,19 +25,19 @@ _DIGIT, _SIDE = 28, 64
 
 
 class MovingDigits:
-    """Clips of two digits that move through a black square and bounce off its sides (Srivastava et al. 2015).
+    """Clips of two digits that move on black and bounce off the borders (Srivastava et al. 2015).
 
     Args:
-        path: ``mnist_test_seq.npy`` as published, (20, clips, 64, 64) uint8; ``None`` draws digits of the fonts that
-            OpenCV has, turned and thickened a little, in the same world.
-        split: ``train``, ``val`` or ``test``: 80, 10 and 10 % of the file in its order; or different digits.
-        clips: number of clips; of the file at most so many.
-        frames: frames per clip; of the file the first so many. GANime used 10.
-        size: side of the frames; the file's are scaled to it.
-        seed: of the digits that are drawn.
+        path: ``mnist_test_seq.npy`` as published, (20, clips, 64, 64) uint8; ``None`` draws digits with OpenCV's fonts,
+            slightly rotated and thickened.
+        split: ``train``, ``val`` or ``test``: 80, 10 and 10 % of the file in order, or different generated clips.
+        clips: number of clips; for a file, the maximum.
+        frames: frames per clip, from the start. GANime used 10.
+        size: side of the frames in pixels.
+        seed: seed of generated clips.
 
     Raises:
-        AnimegenError: for values that do not exist, and for a file that is not MovingMNIST.
+        AnimegenError: for invalid values, or a file that is not MovingMNIST.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class MovingDigits:
         return self.count
 
     def __getstate__(self) -> dict[str, Any]:
-        # Each process opens the file by itself: a memory map would be sent as a copy of everything.
+        # Each process opens the file itself: a memory map would be pickled as a copy.
         return {key: value for key, value in self.__dict__.items() if key != "_table"}
 
     def name(self, index: int) -> str:
@@ -99,12 +99,12 @@ class MovingDigits:
         return table
 
     def _part(self) -> tuple[int, int]:
-        """Return the first clip of the file that belongs to the split, and how many."""
+        """Return the first clip of the split in the file, and the number of clips."""
         length, clips = self._file().shape[:2]
         if length < self.frames or clips < 10:
             raise AnimegenError(
-                f"'{self.path}' has {clips} clips of {length} frames, too few for frames={self.frames} and a division"
-                " in train, val and test."
+                f"'{self.path}' has {clips} clips of {length} frames, too few for frames={self.frames} and the splits"
+                " train, val and test."
             )
         begin, end = (round(share * clips) for share in _PARTS[self.split])
         return begin, min(self.count, end - begin)
@@ -123,11 +123,11 @@ class MovingDigits:
             )
             top, left = self._place(key, number, self.size - side)
             window = frame[top : top + side, left : left + side]
-            np.maximum(window, digit, out=window)  # as MovingMNIST lays them over each other
+            np.maximum(window, digit, out=window)  # as in MovingMNIST
         return frame
 
     def _place(self, key: tuple[int | str, ...], number: int, room: int) -> tuple[int, int]:
-        """Return top and left of a digit in a frame: straight on, reflected at the sides."""
+        """Return top and left of a digit in a frame: straight motion, reflected at the borders."""
         angle = 2 * math.pi * (counter_hash(*key, "angle") % 2**32) / 2**32
         speed = self.size / _SIDE * (2 + 3 * (counter_hash(*key, "speed") % 2**32) / 2**32)  # pixels per frame
         places = []
@@ -140,14 +140,14 @@ class MovingDigits:
 
 @lru_cache(maxsize=1024)
 def _digit(side: int, digit: int, font: int, turn: int, weight: int) -> np.ndarray:
-    """Draw a digit in a square of ``side`` pixels, uint8, turned by -15 to 15 degrees."""
+    """Draw a digit on a square of ``side`` pixels, uint8, rotated by -15 to 15 degrees."""
     large = 4 * side
-    picture = np.zeros((large, large), np.uint8)
+    image = np.zeros((large, large), np.uint8)
     thickness = max(1, round(large * (0.07 + 0.04 * weight)))
     (width, height), _ = cv2.getTextSize(str(digit), _FONTS[font], 1.0, 1)
     scale = 0.72 * large / max(width, height)
     origin = (round((large - scale * width) / 2), round((large + scale * height) / 2))
-    cv2.putText(picture, str(digit), origin, _FONTS[font], scale, 255, thickness, cv2.LINE_AA)
+    cv2.putText(image, str(digit), origin, _FONTS[font], scale, 255, thickness, cv2.LINE_AA)
     matrix = cv2.getRotationMatrix2D((large / 2, large / 2), 5.0 * (turn - 3), 1.0)
-    turned = cv2.warpAffine(picture, matrix, (large, large), flags=cv2.INTER_LINEAR)
+    turned = cv2.warpAffine(image, matrix, (large, large), flags=cv2.INTER_LINEAR)
     return cv2.resize(turned, (side, side), interpolation=cv2.INTER_AREA)

@@ -1,4 +1,4 @@
-"""Clips for models that draw whole clips: single frames first, then nothing but numbers; folders split by episode."""
+"""Training frames and clips for generators of whole clips, and clip folders split by episode."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ from torch import Tensor
 from animegen.data.clips.sources import ClipSource, TripletFolders
 from animegen.data.clips.view import ClipView
 from animegen.data.sampler import counter_hash, draw_integer, stream_index
+from animegen.data.sources import prepare_source
 from animegen.errors import AnimegenError
 
 Shape = int | Sequence[int]
 
 
 class ClipsView(ClipView):
-    """Frames to learn codes from, then the numbers of clips whose codes are kept; whole clips in evaluation.
+    """Frames for the tokenizer, then frame numbers of clips with cached codes; whole clips in evaluation.
 
-    Training: a sample below :attr:`frames_until` is ``frame``, uint8 (3,H,W), any frame of any clip; with
-    :attr:`with_ends` also ``first``, ``last`` and ``t`` of a piece of a clip in which it lies. One above says
-    which frames of which clip: ``clip`` (its number), ``frames`` (T,), the numbers of its frames in the order in which
-    they are shown, and ``mirror`` (0 or 1), all int64. No image is read for it. T is the same in all samples of a
-    batch, so nothing has to be padded, and no device has to be asked for it.
+    Training: a sample below :attr:`frames_until` has ``frame``, uint8 (3,H,W), any frame of any clip; with
+    :attr:`with_ends` also ``first``, ``last`` and ``t`` of a piece of the clip around it. A later sample identifies a
+    piece of a clip: ``clip`` (its number), ``frames`` (T,), the numbers of its frames in order of presentation, and
+    ``mirror`` (0 or 1), all int64. No image is read for it. T is the same in all samples of a batch.
 
-    Evaluation: ``first``, ``last`` (3,H,W), ``truth`` (T,3,H,W), all frames between, and ``t``, as `ClipView` with
-    ``middle=all``; so the scores are those of the task *in-between*.
+    Evaluation: ``first``, ``last`` (3,H,W), ``truth`` (T,3,H,W), all frames between them, and ``t``, as `ClipView` with
+    ``middle=all``.
 
     Args:
-        clips: where the clips come from.
-        shape: side of the frames, or (height, width). Frames are scaled so that they cover it, and the rest is cut off.
-        lengths: frames of training clips, with both ends; a batch has one of these. Those that no clip has are
-            left out.
-        strides: frames from one to the next, drawn per sample: clips at several speeds. ``[2]`` is every second frame.
-        reverse: play half of the training clips backwards.
-        mirror: show half of the training samples mirrored left to right.
-        zoom: scale training frames up to so many times the shape, at random, and cut at random places; 1 does neither.
+        clips: source of the clips.
+        shape: side of the frames, or (height, width). Frames are scaled to cover it, and cropped.
+        lengths: numbers of frames of training clips, with both ends; one is drawn per batch. Lengths that no clip has
+            are ignored.
+        strides: frame strides, drawn per sample; ``[2]`` is every second frame.
+        reverse: reverse half of the training clips in time.
+        mirror: flip half of the training samples horizontally.
+        zoom: scale training frames to up to this multiple of the shape and crop them, both at random; 1 disables it.
         batch: samples per batch.
         gap: evaluation: frames from first to last.
-        pairs: evaluation: pieces per clip, spread over it.
-        seed: selects all draws.
+        pairs: evaluation: evenly spaced pieces per clip.
+        seed: seed of the random numbers.
         shuffle: see :class:`~animegen.data.views.View`.
 
     Raises:
-        AnimegenError: for values that contradict each other, and, when first used, for clips that are too short.
+        AnimegenError: for invalid values, and, on first use, for clips that are too short.
     """
 
     def __init__(
@@ -68,27 +68,25 @@ class ClipsView(ClipView):
         self.lengths, self.strides = sorted(set(lengths)), sorted(set(strides))
         if not self.lengths or self.lengths[0] < 3 or not self.strides or self.strides[0] < 1:
             raise AnimegenError(
-                f"lengths={list(lengths)} must be 3 frames or more, first and last included, and"
+                f"lengths={list(lengths)} must be at least 3, first and last frame included, and"
                 f" strides={list(strides)} at least 1."
             )
         if zoom < 1 or batch < 1:
             raise AnimegenError(f"zoom={zoom} and batch={batch} must be at least 1.")
         self.reverse, self.mirror, self.zoom, self.batch = reverse, mirror, zoom, batch
-        #: Training samples below this number are frames, all others are numbers of clips; ``None``: all are frames.
-        #: The model sets it, since it knows for how long the tokenizer learns.
+        #: Training samples below this number are frames, all others pieces of clips; ``None``: all are frames. Set by
+        #: the model.
         self.frames_until: int | None = None
-        #: Whether training frames come with the ends of a clip round them; the model sets this, too.
+        #: Whether training frames come with the ends of a piece around them; set by the model.
         self.with_ends = False
         self._long: dict[int, list[int]] | None = None
 
     def prepare(self) -> None:
-        """Let the source do its costly work, and check that clips are long enough, before workers start."""
+        """Prepare the source and check the lengths of clips, before workers start."""
         if not self.shuffle:
             super().prepare()
             return
-        prepare = getattr(self.clips, "prepare", None)
-        if prepare is not None:
-            prepare()
+        prepare_source(self.clips)
         self._fitting()
 
     def __getitem__(self, number: int) -> dict[str, Tensor]:
@@ -105,33 +103,33 @@ class ClipsView(ClipView):
         return sample | {"sample": torch.tensor(number)}
 
     def name(self, number: int) -> str:
-        """Return the name of sample ``number``: that of its clip, and, in evaluation, of its piece."""
+        """Return the name of the clip of sample ``number``, in evaluation of its piece."""
         if not self.shuffle:
             return super().name(number)
         return self.clips.name(stream_index(self.seed, "clips", number, len(self.clips)))
 
     def frame(self, index: int, number: int) -> Tensor | None:
-        """Return frame ``number`` of clip ``index`` as evaluation sees it: uint8 (3,H,W); ``None`` if it is broken."""
-        picture = self.clips.load(index, number)
-        return None if picture is None else crop(cover(picture, self.shape), self.shape)
+        """Return frame ``number`` of clip ``index`` as in evaluation: uint8 (3,H,W), or ``None`` if it is broken."""
+        image = self.clips.load(index, number)
+        return None if image is None else crop(cover(image, self.shape), self.shape)
 
     def _frame(self, number: int) -> dict[str, Tensor]:
         count = len(self.clips)
         index = stream_index(self.seed, "clips", number, count)
         for step in range(count):
             clip = (index + step) % count
-            picture = self.clips.load(clip, draw_integer(self.clips.length(clip), self.seed, "frame", number))
-            if picture is not None:
-                return {"frame": self._varied(picture, number)}
+            image = self.clips.load(clip, draw_integer(self.clips.length(clip), self.seed, "frame", number))
+            if image is not None:
+                return {"frame": self._varied(image, number)}
         raise self._unusable()
 
     def _frame_with_ends(self, number: int) -> dict[str, Tensor]:
-        """Return a frame between the ends of a piece; broken images are replaced by another piece."""
-        for step in range(8 * len(self.clips)):  # pieces are drawn at random, so some of them more than once
+        """Return a frame and the ends of a piece around it; a piece with broken images is replaced by another."""
+        for step in range(8 * len(self.clips)):  # pieces are drawn with replacement
             clip, shown, _ = self._piece(number + step * self.batch)
             place = 1 + draw_integer(len(shown) - 2, self.seed, "between", number)
             found = [self.clips.load(clip, shown[n]) for n in (place, 0, -1)]
-            good = [self._varied(picture, number) for picture in found if picture is not None]
+            good = [self._varied(image, number) for image in found if image is not None]
             if len(good) == len(found):
                 sample = dict(zip(("frame", "first", "last"), good, strict=True))
                 return sample | {"t": torch.tensor(place / (len(shown) - 1))}
@@ -139,15 +137,15 @@ class ClipsView(ClipView):
 
     def _unusable(self) -> AnimegenError:
         return AnimegenError(
-            f"None of the {len(self.clips)} clips beginning with '{self.clips.name(0)}' can be used: the warnings above"
-            " say what is wrong with each."
+            f"None of the {len(self.clips)} clips beginning with '{self.clips.name(0)}' can be used: see the warnings"
+            " above."
         )
 
-    def _varied(self, picture: Tensor, number: int) -> Tensor:
-        """Scale, cut and mirror a training frame by the hash of its number."""
+    def _varied(self, image: Tensor, number: int) -> Tensor:
+        """Scale, crop and flip a training frame by hashes of its number."""
         share = draw_integer(2**16, self.seed, "zoom", number) / 2**16 if self.zoom > 1 else 0.0
         sides = [round(side * (1 + share * (self.zoom - 1))) for side in self.shape]
-        scaled = cover(picture, sides)
+        scaled = cover(image, sides)
         if self.zoom > 1:
             places = [a - b + 1 for a, b in zip(scaled.shape[-2:], self.shape, strict=True)]
             top, left = (
@@ -160,7 +158,7 @@ class ClipsView(ClipView):
         return scaled.flip(-1) if mirrored else scaled.contiguous()
 
     def _piece(self, number: int) -> tuple[int, list[int], int]:
-        """Return which clip sample ``number`` is, which of its frames, and whether it is mirrored."""
+        """Return clip, frame numbers and mirror flag of sample ``number``."""
         turn = number // self.batch
         pieces = self._fitting()
         length = list(pieces)[draw_integer(len(pieces), self.seed, "length", turn)]
@@ -177,7 +175,7 @@ class ClipsView(ClipView):
         return clip, shown, draw_integer(2, self.seed, "mirror", number) if self.mirror else 0
 
     def _fitting(self) -> dict[int, list[int]]:
-        """Return for each length the clips from which so many frames can be taken."""
+        """Return length -> clips that are long enough for it."""
         if self._long is None:
             frames = [self.clips.length(index) for index in range(len(self.clips))]
             spans = {length: (length - 1) * self.strides[0] for length in self.lengths}
@@ -185,8 +183,8 @@ class ClipsView(ClipView):
             self._long = {length: clips for length, clips in found.items() if clips}
             if not self._long:
                 raise AnimegenError(
-                    f"No clip has the {min(spans.values()) + 1} frames that lengths={self.lengths} and strides="
-                    f"{self.strides} need; the longest has {max(frames)}: set smaller ones."
+                    f"No clip has the {min(spans.values()) + 1} frames needed for lengths={self.lengths} and strides="
+                    f"{self.strides}; the longest has {max(frames)}: set smaller values."
                 )
         return self._long
 
@@ -194,44 +192,43 @@ class ClipsView(ClipView):
         return crop(torch.stack([cover(frame, self.shape) for frame in frames]), self.shape).contiguous()
 
 
-def cover(picture: Tensor, shape: Sequence[int]) -> Tensor:
-    """Scale uint8 (3,H,W) so that it just covers (height, width), keeping its proportions (bilinear, anti-aliased)."""
-    height, width = picture.shape[-2:]
+def cover(image: Tensor, shape: Sequence[int]) -> Tensor:
+    """Scale uint8 (3,H,W) to the smallest size that covers (height, width), with its aspect ratio (bilinear)."""
+    height, width = image.shape[-2:]
     scale = max(shape[0] / height, shape[1] / width)
     sides = [max(wanted, round(side * scale)) for wanted, side in zip(shape, (height, width), strict=True)]
     if sides == [height, width]:
-        return picture
-    return F.interpolate(picture[None], sides, mode="bilinear", antialias=True)[0]
+        return image
+    return F.interpolate(image[None], sides, mode="bilinear", antialias=True)[0]
 
 
-def crop(pictures: Tensor, shape: Sequence[int]) -> Tensor:
+def crop(images: Tensor, shape: Sequence[int]) -> Tensor:
     """Return the centre (...,height,width) of images (...,H,W)."""
-    top, left = ((side - wanted) // 2 for side, wanted in zip(pictures.shape[-2:], shape, strict=True))
-    return pictures[..., top : top + shape[0], left : left + shape[1]]
+    top, left = ((side - wanted) // 2 for side, wanted in zip(images.shape[-2:], shape, strict=True))
+    return images[..., top : top + shape[0], left : left + shape[1]]
 
 
 class EpisodeFolders(TripletFolders):
-    """Clips as folders of frames below folders of episodes: ``<episode>/<clip>/<frame>.png``.
+    """Clips as folders of frames in folders of episodes: ``<episode>/<clip>/<frame>.png``.
 
-    Train, validation and test never share an episode: whole episodes are held out, by the hashes of their names, so an
-    episode stays on its side when others come or go. An episode is the uppermost folder; where clips lie side by side
-    without one, each clip is its own episode. Neighbouring scenes of a video have the same rooms and persons: held-out
-    clips of an episode that was trained on would flatter.
+    Splits never share an episode, since its scenes have common places and persons. Episodes are assigned by the hashes
+    of their names, so adding or removing one does not move others, unless a split would be empty. Clips without an
+    episode folder are episodes of their own.
 
     Args:
-        folder: what holds the episodes.
+        folder: folder of the episodes.
         split: ``train``, ``val`` or ``test``.
-        holdout: share of the episodes that is kept for validation, and as much again for test; at least one each.
+        holdout: fraction of the episodes for validation, and the same for test; at least one each.
         on_error: see `TripletFolders`.
 
     Raises:
-        AnimegenError: when first used, if there are no clips, or fewer than three episodes.
+        AnimegenError: on first use, if there are no clips, or fewer than three episodes.
     """
 
     def __init__(self, folder: str | Path, split: str = "train", holdout: float = 0.1, on_error: str = "skip") -> None:
         super().__init__(folder, "folders", split, holdout, on_error)
         if holdout >= 0.5:
-            raise AnimegenError(f"holdout={holdout} twice leaves nothing to train on: use less than 0.5.")
+            raise AnimegenError(f"holdout={holdout} for val and test leaves nothing for train: use less than 0.5.")
 
     def episode(self, index: int) -> str:
         """Return the episode of a clip."""
@@ -241,11 +238,11 @@ class EpisodeFolders(TripletFolders):
         episodes = sorted({name.split("/")[0] for name, _ in clips}, key=lambda e: counter_hash("episode", e) % 2**64)
         if len(episodes) < 3:
             raise AnimegenError(
-                f"'{self.folder}' has {len(episodes)} episodes, and training, validation and test need one each: put"
-                " the clips of each video into a folder of its own, or give more clips."
+                f"'{self.folder}' has {len(episodes)} episodes, but training, validation and test need one each: put"
+                " the clips of each video into a separate folder, or add clips."
             )
         places = [counter_hash("episode", episode) % 2**64 / 2**64 for episode in episodes]
-        # However the hashes fall, one episode at least remains for each of the sides that follow.
+        # Leave at least one episode for each of the other splits.
         held = min(max(1, sum(place < self.holdout for place in places)), len(places) - 2)
         more = max(1, sum(self.holdout <= place < 2 * self.holdout for place in places))
         more = min(more, len(places) - held - 1)

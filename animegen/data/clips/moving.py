@@ -1,4 +1,4 @@
-"""Sources of short windows of video: the generated world with its exact motion, and stills that are moved."""
+"""Sources of short windows of clips: ToonWorld with its exact motion, and moving crops of stills."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from animegen.data.sources import ImageSource, next_good
+from animegen.data.sources import ImageSource, next_good, prepare_source
 from animegen.data.views import scale_short_side
 from animegen.errors import AnimegenError
 from animegen.media.images import to_float, to_uint8
@@ -23,12 +23,12 @@ from animegen.toonworld.scene import Size
 log = logging.getLogger(__name__)
 
 Draw = Callable[[int, str], int]
-"""``draw(count, purpose)``: a number from 0 to count - 1 that belongs to the sample."""
+"""``draw(count, purpose)`` returns a random integer in [0, count) for the sample."""
 
 
 @runtime_checkable
 class WindowSource(Protocol):
-    """A numbered collection of clips without cuts, of which windows are read."""
+    """Numbered collection of clips without cuts, read in windows."""
 
     @property
     def clips(self) -> int:
@@ -40,31 +40,31 @@ class WindowSource(Protocol):
         ...
 
     def window(self, index: int, length: int, size: int, draw: Draw | None) -> tuple[int, Tensor]:
-        """Return the first frame's number and frames uint8 ``(length,3,H,W)``, the shorter side at least ``size``.
+        """Return the number of the first frame, and frames uint8 ``(length,3,H,W)`` with sides of at least ``size``.
 
-        Without ``draw`` the window lies in the middle.
+        Without ``draw`` the window is in the middle of the clip.
         """
         ...
 
 
 @runtime_checkable
 class MotionSource(WindowSource, Protocol):
-    """Clips whose motion is known."""
+    """Clips with known motion."""
 
     def motion(self, index: int, now: int, then: int) -> tuple[Tensor, Tensor]:
-        """Return the flow ``(2,H,W)`` from frame ``now`` into ``then``, and where it is valid, bool ``(1,H,W)``."""
+        """Return the flow ``(2,H,W)`` from frame ``now`` to ``then``, and its validity, bool ``(1,H,W)``."""
         ...
 
 
 class ToonWorldWindows(ToonWorldImages):
-    """Consecutive frames from the middle of clips of the generated world, in one look; with their exact motion.
+    """Consecutive frames from the middle of ToonWorld clips in one look, with their exact motion.
 
-    Many scenes of a few frames teach more than few scenes of many. As a source of images it has ``scenes * length``.
+    As a source of images it has ``scenes * length`` images.
 
     Args:
         look: ``photo``, or a style.
-        length: frames per scene; the scene itself lasts ``frames``.
-        motion: whether :meth:`motion` is called later.
+        length: frames per scene, out of ``frames``.
+        motion: compute the motion in :meth:`prepare`.
 
     Other arguments are those of :class:`~animegen.toonworld.ToonWorldImages`.
     """
@@ -127,7 +127,7 @@ class ToonWorldWindows(ToonWorldImages):
         return first, torch.stack(frames)
 
     def motion(self, index: int, now: int, then: int) -> tuple[Tensor, Tensor]:
-        """Return the exact flow; see :class:`MotionSource`. Borders between parts are not valid."""
+        """Return the exact flow, not valid at borders between parts; see :class:`MotionSource`."""
         self._prepare_motion()
         poses = self._poses[index]
         flow = torch.from_numpy(truth.flow(self._labels[index][now], poses[now], poses[then]))
@@ -137,7 +137,7 @@ class ToonWorldWindows(ToonWorldImages):
         return flow, torch.from_numpy(seen)
 
     def prepare(self) -> None:
-        """Draw the frames, and find their motion."""
+        """Draw the frames and compute their motion."""
         super().prepare()
         if self._with_motion:
             self._prepare_motion()
@@ -145,7 +145,7 @@ class ToonWorldWindows(ToonWorldImages):
     def _prepare_motion(self) -> None:
         if self._labels:
             return
-        log.info("finding the motion of %d scenes of the generated world", self.clips)
+        log.info("computing the motion of %d ToonWorld scenes", self.clips)
         for arguments in self._arguments:
             scene = Scene(**arguments)
             labels = [scene.labels(t) for t in self.times]
@@ -163,24 +163,24 @@ def in_looks(source: ToonWorldWindows, looks: Sequence[str]) -> list[ToonWorldWi
     """Return the same windows in each of several looks.
 
     Raises:
-        AnimegenError: for none, and for one that is named twice.
+        AnimegenError: for an empty or repeated look.
     """
     if not looks or len(set(looks)) < len(looks):
-        raise AnimegenError(f"data.styles={list(looks)} must name one look or more, each once.")
+        raise AnimegenError(f"data.styles={list(looks)} must list at least one look, each once.")
     return [source if look == source.look else source.in_look(look) for look in looks]
 
 
 class MovingStills:
-    """Stills as clips: the camera pans and zooms smoothly over them, as far as they reach.
+    """Smooth pans and zooms over stills, as clips.
 
-    What a temporal discriminator is shown as real where there are stills of a style but no videos (the moving first
-    frame of TecoGAN's training, Chu et al. 2020).
+    Real samples for a temporal discriminator where a style has stills but no videos (as in the training of TecoGAN,
+    Chu et al. 2020).
 
     Args:
         source: the stills.
-        reach: how much larger than the window they are made, so that there is room to move.
-        pan: largest way of the window, in its sides per clip of 6 frames.
-        zoom: largest change of its size per clip of 6 frames.
+        reach: shorter side of the scaled stills relative to the window; at least 1.
+        pan: largest displacement of the window per 6 frames, relative to its side.
+        zoom: largest relative change of its size per 6 frames.
     """
 
     def __init__(self, source: ImageSource, reach: float = 1.5, pan: float = 0.2, zoom: float = 0.1) -> None:
@@ -215,13 +215,11 @@ class MovingStills:
         return self.source.image(index)
 
     def prepare(self) -> None:
-        """Let the source do its costly work."""
-        prepare = getattr(self.source, "prepare", None)
-        if prepare is not None:
-            prepare()
+        """Prepare the source."""
+        prepare_source(self.source)
 
     def window(self, index: int, length: int, size: int, draw: Draw | None) -> tuple[int, Tensor]:
-        """Return frames (length,3,size,size): a window moves over the still with constant speed and zoom."""
+        """Return frames (length,3,size,size) of a window with constant speed and zoom."""
         still = scale_short_side(next_good([self.source], index)[0], math.ceil(size * self.reach))
         height, width = still.shape[-2:]
 
@@ -230,7 +228,7 @@ class MovingStills:
 
         share = torch.linspace(-0.5, 0.5, length) * (length / 6)
         scale = size / 2 * (1 + self.zoom * number("zoom") * share)
-        # The window's centre, somewhere from which no end of the way leaves the still.
+        # The centre of the window, such that it stays inside the still.
         ways = [share * self.pan * size * number(axis) for axis in ("pan y", "pan x")]
         rows, columns = (
             _centred(side, scale, way, number(axis))
@@ -253,17 +251,17 @@ class MovingStills:
 
 
 def _centred(side: int, scale: Tensor, way: Tensor, choice: float) -> Tensor:
-    """Return the window's centre (T,) along one axis of ``side`` pixels: ``choice`` in [-1,1] of the room there is."""
+    """Return the window's centre (T,) along an axis of ``side`` pixels; ``choice`` in [-1,1] selects the offset."""
     half = scale.max() + way.abs().max()
     room = max(float((side - 1) / 2 - half), 0.0)
     return (side - 1) / 2 + choice * room + way
 
 
 def places_in(available: int, length: int, name: str) -> int:
-    """Return at how many places a window fits into a clip.
+    """Return the number of positions of a window in a clip.
 
     Raises:
-        AnimegenError: at none.
+        AnimegenError: if the clip is too short.
     """
     if available < length:
         raise AnimegenError(
@@ -273,14 +271,14 @@ def places_in(available: int, length: int, name: str) -> int:
 
 
 def named_windows(source: Any, what: str) -> WindowSource:
-    """Return ``source`` if windows can be read of it.
+    """Return ``source`` after checking that it is a :class:`WindowSource`.
 
     Raises:
         AnimegenError: if not.
     """
     if not isinstance(source, WindowSource):
         raise AnimegenError(
-            f"'{what}' of a view of styled clips must give windows, such as animegen.data.clips.ToonWorldWindows,"
-            f" FilmWindows or MovingStills, not {type(source).__name__}."
+            f"'{what}' of a view of styled clips must be a source of windows, such as"
+            f" animegen.data.clips.ToonWorldWindows, VideoWindows or MovingStills, not {type(source).__name__}."
         )
     return source

@@ -1,4 +1,4 @@
-"""Where clips come from: the generated world, and folders in the layouts of the public triplet datasets."""
+"""Sources of clips: ToonWorld, and folders in the layouts of public triplet datasets."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor
 
 from animegen.data.sampler import counter_hash
+from animegen.data.sources import prepare_source
 from animegen.errors import AnimegenError, did_you_mean
 from animegen.files import existing_folder, read_text
 from animegen.media.images import EXTENSIONS, natural_key, read_image, visible_files
@@ -22,10 +23,10 @@ log = logging.getLogger(__name__)
 
 @runtime_checkable
 class ClipSource(Protocol):
-    """A numbered collection of clips without cuts: deterministic, picklable.
+    """Numbered collection of clips without cuts: deterministic and picklable.
 
-    Two more members are used where a source has them: ``prepare()`` does costly work once, before workers start, and
-    ``skipped`` counts broken files.
+    Two more members are optional: ``prepare()`` does costly work once, before workers start, and ``skipped`` counts
+    broken files.
     """
 
     def __len__(self) -> int:
@@ -37,29 +38,29 @@ class ClipSource(Protocol):
         ...
 
     def length(self, index: int) -> int:
-        """Return how many frames a clip has."""
+        """Return the number of frames of a clip."""
         ...
 
     def load(self, index: int, number: int) -> Tensor | None:
-        """Return frame ``number`` of a clip as uint8 ``(3, H, W)``, RGB; ``None`` if it is broken and skipped."""
+        """Return frame ``number`` of a clip as uint8 ``(3, H, W)``, RGB, or ``None`` if it is broken."""
         ...
 
 
 class ToonWorldFrames:
-    """The drawn frames of clips of the generated world, kept like images (see `ToonWorldImages`).
+    """ToonWorld clips, cached like images (see `ToonWorldImages`).
 
     Args:
         style: ``meadow``, ``dusk``, ``print``, or ``photo`` for the photo look.
         split: ``train``, ``val`` or ``test``.
-        scenes: number of clips, each of another scene.
+        scenes: number of clips, one per scene.
         frames: frames per clip.
         size: side of the frames, or (height, width).
-        first_scene: number of the first scene.
-        seed: the world.
-        hold: frames per drawing; 1 draws on ones, ``None`` as each scene likes (under a camera that moves on ones).
-        speed: how fast things move (see `Scene`); ``None`` draws from [.25, .6] per scene.
-        cache: ``memory``, ``none``, or a folder that keeps the frames.
-        workers: processes that draw the cache.
+        first_scene: index of the first scene.
+        seed: see `Scene`.
+        hold: frames per drawing, see `Scene`; 1 for a new drawing in every frame.
+        speed: speed of motion, see `Scene`.
+        cache: ``memory``, ``none``, or a folder.
+        workers: number of processes that draw the cache.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class ToonWorldFrames:
         workers: int = 0,
     ) -> None:
         self.style, self.split, self.frames = style, split, frames
-        self.pictures = ToonWorldImages(
+        self.images = ToonWorldImages(
             style,
             split,
             scenes,
@@ -93,11 +94,11 @@ class ToonWorldFrames:
         )
 
     def __len__(self) -> int:
-        return len(self.pictures) // self.frames
+        return len(self.images) // self.frames
 
     def name(self, index: int) -> str:
         """Return a stable name such as ``val-0003-meadow``."""
-        split, scene, _, style = self.pictures.name(index * self.frames).split("-")
+        split, scene, _, style = self.images.name(index * self.frames).split("-")
         return f"{split}-{scene}-{style}"
 
     def length(self, index: int) -> int:
@@ -108,23 +109,23 @@ class ToonWorldFrames:
         """Return a frame as uint8 ``(3, H, W)``."""
         if not 0 <= number < self.frames:
             raise IndexError(f"frame {number} of {self.frames}")
-        return self.pictures.image(index * self.frames + number)
+        return self.images.image(index * self.frames + number)
 
     def prepare(self) -> None:
         """Draw or open the frames."""
-        self.pictures.prepare()
+        self.images.prepare()
 
 
 class MixedClips:
-    """Several sources as one, so that a network sees all of them in one training.
+    """Concatenation of several sources.
 
     Args:
-        sources: name -> source. The names go before those of the clips.
-        times: name -> how often each clip of that source stands in the collection, 1 where nothing is said: clips are
-            drawn evenly, so a few real ones among many generated ones would hardly be seen.
+        sources: name -> source. The names become prefixes of the names of clips.
+        times: name -> number of repetitions of that source's clips, by default 1, to raise their weight: clips are
+            drawn uniformly.
 
     Raises:
-        AnimegenError: without sources, and for ``times`` below 1 or of an unknown source.
+        AnimegenError: without sources, or for ``times`` below 1 or of an unknown source.
     """
 
     def __init__(self, sources: Mapping[str, ClipSource], times: Mapping[str, int] | None = None) -> None:
@@ -133,9 +134,9 @@ class MixedClips:
             raise AnimegenError("Mixed clips need at least one source.")
         for name, often in times.items():
             if name not in sources:
-                raise AnimegenError(f"times names '{name}', which is no source.{did_you_mean(name, sources)}")
+                raise AnimegenError(f"times has the unknown source '{name}'.{did_you_mean(name, sources)}")
             if often < 1:
-                raise AnimegenError(f"times of '{name}' is {often}: use 1 or more, or leave the source out.")
+                raise AnimegenError(f"times of '{name}' is {often}: use 1 or more, or remove the source.")
         self.sources = dict(sources)
         self.times = {name: times.get(name, 1) for name in sources}
 
@@ -145,74 +146,70 @@ class MixedClips:
         return sum(getattr(source, "skipped", 0) for source in self.sources.values())
 
     def prepare(self) -> None:
-        """Let each source do its costly work."""
+        """Prepare all sources."""
         for source in self.sources.values():
-            if (prepare := getattr(source, "prepare", None)) is not None:
-                prepare()
+            prepare_source(source)
 
     def __len__(self) -> int:
         return sum(len(source) * self.times[name] for name, source in self.sources.items())
 
     def name(self, index: int) -> str:
-        """Return the name of a clip, such as ``folder/film/0003``, with ``#2`` behind it the second time."""
+        """Return the name of a clip, such as ``folder/video/0003``, followed by ``#2`` at its first repetition."""
         name, again, place = self._place(index)
         return f"{name}/{self.sources[name].name(place)}" + (f"#{again + 1}" if again else "")
 
     def length(self, index: int) -> int:
-        """Return how many frames a clip has."""
+        """Return the number of frames of a clip."""
         name, _, place = self._place(index)
         return self.sources[name].length(place)
 
     def load(self, index: int, number: int) -> Tensor | None:
-        """Return a frame as uint8 ``(3, H, W)``, or ``None`` if its source skips it."""
+        """Return a frame as uint8 ``(3, H, W)``, or ``None`` if it is broken."""
         name, _, place = self._place(index)
         return self.sources[name].load(place, number)
 
     def _place(self, index: int) -> tuple[str, int, int]:
-        """Return the name of the source, how often the clip came before, and its number in the source."""
+        """Return the name of the source, the repetition (from 0), and the number of the clip in the source."""
         for name, source in self.sources.items():
             if index < len(source) * self.times[name]:
                 return name, *divmod(index, len(source))
             index -= len(source) * self.times[name]
-        raise IndexError(f"clip {index} beyond the last of {len(self)}")
+        raise IndexError(f"clip index beyond the last of {len(self)}")
 
 
 LAYOUTS = ("vimeo90k", "atd12k", "folders")
 _SPLITS = ("train", "val", "test", "all")
 _ATD = {"train": ("train_10k",), "test": ("test_2k_540p", "test_2k_original")}
 _VIMEO = {"train": ("tri_trainlist.txt", "sep_trainlist.txt"), "test": ("tri_testlist.txt", "sep_testlist.txt")}
-#: Lists of clips, one folder per line, as ``animegen prepare`` writes them.
+#: Lists of clips, one folder per line, written by ``animegen prepare``.
 LISTS = {"train": "train.txt", "val": "val.txt", "test": "test.txt"}
 
 
 class TripletFolders:
-    """Clips as folders of frames: three consecutive frames each, or more.
+    """Clips as folders of three or more consecutive frames.
 
     ==============  ==========================================================================================
-    layout          what lies in the folder
+    layout          content of the folder
     ==============  ==========================================================================================
     ``vimeo90k``    ``sequences/00001/0266/im1.png`` ..., ``tri_trainlist.txt``, ``tri_testlist.txt`` (septuplets:
                     ``sep_*list.txt``)
     ``atd12k``      ``train_10k/<name>/frame1.jpg`` ..., ``test_2k_540p/<name>/frame1.png`` ...
-    ``folders``     any folders with three or more images each, in natural order of their names; where the files
-                    ``train.txt``, ``val.txt`` and ``test.txt`` are there, as ``animegen prepare`` writes them, the
-                    folders that these name
+    ``folders``     any folders with three or more images each, in natural order of their names, or those listed in
+                    ``train.txt``, ``val.txt`` and ``test.txt`` (written by ``animegen prepare``)
     ==============  ==========================================================================================
 
-    Validation clips are held out of the training list by the hashes of their names, so a clip stays on its side when
-    others come or go. With ``folders`` and no lists, ``test`` are the validation clips. The folder is read when it is
-    first needed.
+    Validation clips are held out of the training list by the hashes of their names, so adding or removing clips does
+    not move others. With ``folders`` without lists, ``test`` equals ``val``. The folder is read on first use.
 
     Args:
-        folder: where the dataset lies.
-        layout: one of the above, or ``auto``, which looks.
-        split: ``train``, ``val`` or ``test``; of ``folders`` also ``all``, to evaluate on clips none of which was seen.
-        holdout: share of the training list that is kept for validation.
-        on_error: what a broken file does. ``skip``: it is named once in a warning, and another clip takes its place;
-            ``fail``: training stops.
+        folder: the dataset.
+        layout: one of the above, or ``auto`` to detect it.
+        split: ``train``, ``val`` or ``test``; with ``folders`` also ``all``, for evaluation on unseen datasets.
+        holdout: fraction of the training list for validation.
+        on_error: handling of broken files. ``skip``: warn once and use another clip; ``fail``: raise an error.
 
     Raises:
-        AnimegenError: when first used, if the layout is not there.
+        AnimegenError: on first use, if the layout is not found.
     """
 
     def __init__(
@@ -229,7 +226,7 @@ class TripletFolders:
         if on_error not in ("skip", "fail"):
             raise AnimegenError(f"on_error={on_error} for the folder '{folder}' is unknown: use skip or fail.")
         if not 0 < holdout < 1:
-            raise AnimegenError(f"A share of {holdout} cannot be held out: use a number between 0 and 1.")
+            raise AnimegenError(f"holdout={holdout} must be between 0 and 1.")
         self.folder, self.layout, self.split = Path(folder), layout, split
         self.holdout, self.on_error = holdout, on_error
         self._clips: list[tuple[str, list[Path]]] | None = None
@@ -249,7 +246,7 @@ class TripletFolders:
 
     @property
     def skipped(self) -> int:
-        """Number of broken files met so far (in this process)."""
+        """Number of broken files met so far in this process."""
         return len(self._broken)
 
     def __len__(self) -> int:
@@ -260,11 +257,11 @@ class TripletFolders:
         _ = self.clips
 
     def name(self, index: int) -> str:
-        """Return the folder of a clip below that of the dataset."""
+        """Return the path of a clip relative to the dataset."""
         return self.clips[index][0]
 
     def length(self, index: int) -> int:
-        """Return how many frames a clip has."""
+        """Return the number of frames of a clip."""
         return len(self.clips[index][1])
 
     def load(self, index: int, number: int) -> Tensor | None:
@@ -286,7 +283,7 @@ class TripletFolders:
         layout = self._found_layout() if self.layout == "auto" else self.layout
         divided = False
         if self.split == "all" and layout != "folders":
-            raise AnimegenError(f"split=all is for folders of clips, not for the layout {layout}: it has its own test.")
+            raise AnimegenError(f"split=all is not available for the layout {layout}: use split=test.")
         if layout == "vimeo90k":
             folders = self._vimeo()
         elif layout == "atd12k":
@@ -325,7 +322,7 @@ class TripletFolders:
 
     def _listed_folder(self, root: Path, line: str) -> Path:
         if "\0" in line or Path(line).is_absolute() or ".." in Path(line).parts:
-            raise AnimegenError(f"The lists in '{self.folder}' name '{line}', which lies outside: remove the line.")
+            raise AnimegenError(f"The lists in '{self.folder}' contain '{line}', which is outside: remove the line.")
         return root / line
 
     def _atd(self) -> list[Path]:
@@ -336,7 +333,7 @@ class TripletFolders:
         return sorted((folder for folder in parts[0].iterdir() if folder.is_dir()), key=_folder_key)
 
     def _side(self, clips: list[tuple[str, list[Path]]]) -> list[tuple[str, list[Path]]]:
-        """Return the clips of this side of the division of the training list."""
+        """Return the clips of the training list that belong to the split."""
         places = [counter_hash("holdout", name) % 2**64 for name, _ in clips]
         held = {place for place in places if place < self.holdout * 2**64}
         if not held and len(clips) > 1:
@@ -350,7 +347,7 @@ def _is_frame(file: Path) -> bool:
 
 
 def _frames(folder: Path) -> list[Path]:
-    """Return the frames of a folder: files with a number in the name if there are any, else all images."""
+    """Return the frames of a folder: the images with numbers in their names if there are three, else all images."""
     files = [file for file in folder.iterdir() if _is_frame(file)] if folder.is_dir() else []
     counted = [file for file in files if re.search(r"[0-9]", file.stem)]
     return sorted(counted if len(counted) >= 3 else files, key=lambda file: natural_key(file.name))

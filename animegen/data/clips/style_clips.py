@@ -1,4 +1,4 @@
-"""The view of the temporal models: live clips with their motion, clips and stills in the style; its augmentation."""
+"""View and augmentation for temporal stylisation: live clips with motion, and clips and stills in the style."""
 
 from __future__ import annotations
 
@@ -11,40 +11,39 @@ from torch import Tensor
 from animegen.data.augment import Augment, take
 from animegen.data.clips.moving import Draw, MotionSource, WindowSource, named_windows
 from animegen.data.sampler import counter_hash, draw_integer, stream_index
-from animegen.data.sources import ImageSource
+from animegen.data.sources import ImageSource, prepare_source
 from animegen.data.views import View, scale_short_side
 from animegen.errors import AnimegenError
 
-#: Entries on the grid of the photos, which are cropped and mirrored with them.
+#: Entries on the grid of the photos, which are cropped and flipped with them.
 MOTION = ("flow", "valid", "flow_first", "valid_first")
 
 
 class StyledClipView(View):
-    """Windows of live video and of anime that have nothing to do with each other.
+    """Windows of live video and of unpaired anime.
 
     ======================  =========================================================================================
     ``photo``               uint8 ``(T,3,size,size)``
-    ``flow``                float32 ``(T-1,2,size,size)``: on frame t + 1, pointing into frame t, in pixels
-    ``valid``               bool ``(T-1,1,size,size)``: frame t shows the same thing
-    ``flow_first``          with ``long``: the same into frame 0; likewise ``valid_first``
+    ``flow``                float32 ``(T-1,2,size,size)`` in pixels, from frame t + 1 to frame t
+    ``valid``               bool ``(T-1,1,size,size)``: frame t shows the same point
+    ``flow_first``          with ``long``: the flow to frame 0; likewise ``valid_first``
     ``anime``               uint8 ``(T,3,size,size)``: another clip, or with ``truth`` the drawing of ``photo``
-    ``style``               uint8 ``(3,size,size)``: a still in the style, of yet another scene
-    ``look``                with several looks: the number of that of ``anime`` and ``style``, drawn per sample
+    ``style``               uint8 ``(3,size,size)``: a still in the style, of a third scene
+    ``look``                with several looks: the look of ``anime`` and ``style``, drawn per sample
     ``sample``              the number of the sample
     ======================  =========================================================================================
 
     Args:
-        photo: live clips, with their motion.
-        anime: clips in the style; ``None`` leaves ``anime`` out. A list has the clips of several looks; then the still
-            of a sample decides its look, in evaluation with ``truth`` as well.
-        style: stills in the style, of one look; ``None`` takes the sources of ``anime`` as images, if there are any.
-        truth: ``anime`` is the drawing of ``photo``, clip by clip and frame by frame.
+        photo: live clips with their motion.
+        anime: clips in the style; ``None`` omits ``anime``. A list has the clips of several looks, one of which is
+            drawn per sample; then evaluation with ``truth`` has ``style``, too.
+        style: stills in the style, for one look; ``None`` uses the sources of ``anime`` as images.
+        truth: ``anime`` is the drawing of ``photo``, frame by frame.
         length: T.
-        single_until: samples below this number have one frame, without motion: a training begins with single frames,
-            which costs less.
-        long: give the motion to the first frame as well.
-        size: side of the squares.
-        seed: selects order, windows and crops.
+        single_until: samples below this number have one frame, without motion.
+        long: include the flow to the first frame.
+        size: side of the squares in pixels.
+        seed: seed of order, windows and crops.
         shuffle: see :class:`~animegen.data.views.View`.
     """
 
@@ -63,10 +62,10 @@ class StyledClipView(View):
     ) -> None:
         super().__init__([], size, seed, shuffle)
         if length < 1:
-            raise AnimegenError(f"Windows of {length} frames cannot be made: set data.length to 1 or more.")
+            raise AnimegenError(f"data.length={length} must be at least 1.")
         if truth and (anime is None or shuffle):
             raise AnimegenError(
-                "truth=true is for evaluation (shuffle=false), with the drawings of the clips as anime."
+                "truth=true is for evaluation: set shuffle=false, and the drawings of the clips as anime."
             )
         self.photo: Any = named_windows(photo, "photo")
         given = anime if isinstance(anime, Sequence) else [] if anime is None else [anime]
@@ -74,11 +73,11 @@ class StyledClipView(View):
         self.looks: list[Any] = [named_windows(source, "anime") for source in given]
         self.anime: Any = self.looks[0] if self.looks else None
         if len(self.looks) > 1 and style is not None:
-            raise AnimegenError("Stills of several looks come from their clips: leave style out, or give one look.")
+            raise AnimegenError("Several looks take stills from their clips: remove style, or use one look.")
         if len({source.clips for source in self.looks}) > 1:
-            raise AnimegenError("The clips of several looks must be the same scenes: give as many of each.")
+            raise AnimegenError("Several looks need clips of the same scenes: use the same number of clips.")
         if not isinstance(photo, MotionSource):
-            raise AnimegenError(f"The motion of the clips of {type(photo).__name__} is not known: use others as photo.")
+            raise AnimegenError(f"{type(photo).__name__} as photo has no motion: use another source.")
         self.style: Any = self.anime if style is None else style
         self.truth, self.length, self.single_until, self.long = truth, length, single_until, long
 
@@ -89,7 +88,7 @@ class StyledClipView(View):
 
     @property
     def aligned(self) -> list[list[str]]:
-        """What shows the same thing: with truth the photos and their drawings."""
+        """Groups of batch keys with aligned images: with truth, the photos and their drawings."""
         return [["photo", "anime"]] if self.truth else [[key] for key in self.sources]
 
     @property
@@ -101,14 +100,12 @@ class StyledClipView(View):
         return [source for source in (self.photo, *self.looks, self.style) if source is not None]
 
     def prepare(self) -> None:
-        """Let the sources do their costly work, and find mistakes, before workers start."""
+        """Prepare the sources, before workers start."""
         for source in self._all():
-            prepare = getattr(source, "prepare", None)
-            if prepare is not None:
-                prepare()
+            prepare_source(source)
 
     def __len__(self) -> int:
-        """Return the number of samples: one per live clip (for training, of the larger set)."""
+        """Return the number of samples: one per live clip; for training, the size of the larger set."""
         if not self.shuffle or self.anime is None:
             return self.photo.clips
         return max(self.photo.clips, self.anime.clips)
@@ -144,10 +141,10 @@ class StyledClipView(View):
                 found = [self.photo.motion(index, start + now, start + then) for now, then in pairs[key]]
                 sample[f"flow{key}"] = self._cut(torch.stack([flow for flow, _ in found]), top, left)
                 sample[f"valid{key}"] = self._cut(torch.stack([valid for _, valid in found]), top, left)
-        if not self.looks or not (self.truth or training):  # anime of another scene would pass for the truth
+        if not self.looks or not (self.truth or training):  # unpaired anime could be mistaken for the truth
             return sample
         several = len(self.looks) > 1
-        # In evaluation the looks take turns, so that scores are of all alike.
+        # Evaluation cycles through the looks, so that all have equal weight in the scores.
         look = self._draw("look", number)(len(self.looks), "look") if training else index % len(self.looks)  # type: ignore[misc]
         clips, stills = (self.looks[look], self.looks[look]) if several else (self.anime, self.style)
         if several:
@@ -182,13 +179,13 @@ class StyledClipView(View):
 
 
 class StyledClipAugment(Augment):
-    """Random crop and mirroring of styled clips: photos with their motion, anime clips and stills each by themselves.
+    """Random crop and horizontal flip of styled clips, independent for photos (with their motion), anime and stills.
 
     Args:
         image_size: side of the crop in pixels.
-        flip: mirror half of the samples; the flow's x changes its sign with them.
-        jitter: see :class:`~animegen.data.augment.Augment`; of the photos, all frames of a clip alike.
-        seed: selects the draws.
+        flip: flip half of the samples, including the x component of the flow.
+        jitter: colour jitter of the photos, see :class:`~animegen.data.augment.Augment`.
+        seed: seed of the random numbers.
     """
 
     def __init__(self, image_size: int, flip: bool = True, jitter: float = 0.0, seed: int = 0) -> None:

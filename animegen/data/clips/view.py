@@ -1,4 +1,4 @@
-"""The view of the task *in-between*: two frames of a clip, and what lies between them."""
+"""View for frame interpolation: two frames of a clip and the frames between them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from animegen.data.clips.sources import ClipSource
 from animegen.data.sampler import counter_hash, draw_integer, stream_index
+from animegen.data.sources import prepare_source
 from animegen.data.views import View, scale_short_side
 from animegen.errors import AnimegenError, did_you_mean
 
@@ -19,22 +20,21 @@ MIDDLES = ("centre", "random", "all")
 class ClipView(View):
     """Pairs of frames with the true frames between them: keys ``first``, ``last``, ``truth``, ``t``, ``sample``.
 
-    ``truth`` is uint8 ``(T, 3, size, size)`` and ``t`` float32 ``(T,)``, the time of each frame of it: 0 is ``first``,
-    1 is ``last``.
+    ``truth`` is uint8 ``(T, 3, size, size)`` and ``t`` float32 ``(T,)`` the times of its frames, from 0 at ``first`` to
+    1 at ``last``.
 
     Args:
-        clips: where the clips come from.
-        size: shorter side to which frames are scaled, and side of the squares that are cut from them.
-        gap: frames from ``first`` to ``last``; several are drawn from in turn (training only). Those that are longer
-            than a clip are left out.
-        middle: which frames between are given: ``centre`` (one; the earlier of two), ``random`` (one) or ``all``.
-        pairs: evaluation only: pairs per clip, spread over it.
-        seed: selects order, pairs and crops.
+        clips: source of the clips.
+        size: shorter side of the scaled frames, and side of the crops.
+        gap: number of frames from ``first`` to ``last``; of several (training only) one is drawn that fits the clip.
+        middle: selects frames of ``truth``: ``centre`` (the earlier of two), ``random`` (one) or ``all``.
+        pairs: number of evenly spaced pairs per clip in evaluation.
+        seed: seed of order, pairs and crops.
         shuffle: see :class:`~animegen.data.views.View`.
-        crop: ``False`` keeps whole frames in evaluation; then all must have the same shape.
+        crop: ``False`` keeps whole frames in evaluation, which must then have equal shapes.
 
     Raises:
-        AnimegenError: for values that contradict each other.
+        AnimegenError: for invalid values.
     """
 
     def __init__(
@@ -56,12 +56,12 @@ class ClipView(View):
                 f" {type(clips).__name__}."
             )
         if not self.gaps or min(self.gaps) < 2:
-            raise AnimegenError(f"gap={gap} leaves no frame between two frames: use 2 or more.")
+            raise AnimegenError(f"gap={gap} leaves no frame between first and last: use 2 or more.")
         if middle not in MIDDLES:
             raise AnimegenError(f"middle={middle} is unknown: use {', '.join(MIDDLES)}.{did_you_mean(middle, MIDDLES)}")
         if len(self.gaps) > 1 and (not shuffle or middle == "all"):
             raise AnimegenError(
-                f"gap={self.gaps} is for training with middle=centre or random: evaluation and middle=all need one gap."
+                f"Several gaps ({self.gaps}) need middle=centre or random: set one gap for evaluation and middle=all."
             )
         if not shuffle and middle == "random":
             raise AnimegenError("middle=random is for training: evaluation needs centre or all.")
@@ -71,12 +71,12 @@ class ClipView(View):
 
     @property
     def sources(self) -> dict[str, Any]:
-        """The source by the keys that it fills."""
+        """The source by batch key."""
         return {"first": self.clips, "last": self.clips, "truth": self.clips}
 
     @property
     def aligned(self) -> list[list[str]]:
-        """All frames of a sample are augmented alike."""
+        """Batch keys that are augmented alike: all frames of a sample."""
         return [["first", "last", "truth"]]
 
     @property
@@ -85,19 +85,17 @@ class ClipView(View):
         return getattr(self.clips, "skipped", 0)
 
     def prepare(self) -> None:
-        """Let the source do its costly work, and find mistakes, before workers start."""
-        prepare = getattr(self.clips, "prepare", None)
-        if prepare is not None:
-            prepare()
+        """Prepare the source and check the lengths of clips, before workers start."""
+        prepare_source(self.clips)
         for index in range(len(self.clips)):
             self._gaps(index)
 
     def __len__(self) -> int:
-        """Return the number of samples: for training, how many show every clip once."""
+        """Return the number of samples; for training, the number of clips."""
         return len(self.clips) if self.shuffle else len(self.clips) * self.pairs
 
     def __getitem__(self, number: int) -> dict[str, Tensor]:
-        """Return a sample; a clip of which a frame is broken is replaced by the next one."""
+        """Return a sample; a clip with a broken frame is replaced by the next one."""
         if number < 0 or (not self.shuffle and number >= len(self)):
             raise IndexError(f"sample {number} of {len(self)}")
         count = len(self.clips)
@@ -107,18 +105,17 @@ class ClipView(View):
             if sample is not None:
                 return sample | {"sample": torch.tensor(number)}
         raise AnimegenError(
-            f"None of the {count} clips beginning with '{self.clips.name(0)}' can be used: the warnings above say what"
-            " is wrong with each."
+            f"None of the {count} clips beginning with '{self.clips.name(0)}' can be used: see the warnings above."
         )
 
     def name(self, number: int) -> str:
-        """Return the name of sample ``number``: that of its clip, and the number of its first frame."""
+        """Return the name of sample ``number``: the name of its clip and the numbers of first and last frame."""
         index = stream_index(self.seed, "clips", number, len(self.clips)) if self.shuffle else number // self.pairs
         first, last, _ = self._frames(index, number)
         return f"{self.clips.name(index)}-{first}-{last}"
 
     def preview(self, count: int) -> dict[str, Tensor]:
-        """Return up to ``count`` fixed samples as one batch: the middle of clips that the hashes of names choose."""
+        """Return up to ``count`` fixed samples as one batch: the middle of clips chosen by name hashes."""
         length = len(self.clips)
         order = sorted(range(length), key=lambda i: counter_hash("preview", self.clips.name(i)) % 2**64)
         chosen: list[dict[str, Tensor]] = []
@@ -141,7 +138,7 @@ class ClipView(View):
         return fitting
 
     def _frames(self, index: int, number: int | None) -> tuple[int, int, list[int]]:
-        """Return the numbers of first and last frame and of those between; ``None`` is the middle of the clip."""
+        """Return the numbers of first, last and true frames; in the middle of the clip for ``number=None``."""
         gaps, length = self._gaps(index), self.clips.length(index)
         draws = self.shuffle and number is not None
         gap = gaps[draw_integer(len(gaps), self.seed, "gap", number)] if draws and number is not None else gaps[0]
@@ -162,18 +159,18 @@ class ClipView(View):
 
     def _sample(self, index: int, number: int | None) -> dict[str, Tensor] | None:
         first, last, between = self._frames(index, number)
-        pictures = [self.clips.load(index, n) for n in (first, last, *between)]
-        good = [picture for picture in pictures if picture is not None]
-        if len(good) < len(pictures):
+        images = [self.clips.load(index, n) for n in (first, last, *between)]
+        good = [image for image in images if image is not None]
+        if len(good) < len(images):
             return None
-        if len({picture.shape for picture in good}) > 1:
+        if len({image.shape for image in good}) > 1:
             raise AnimegenError(f"The frames of the clip '{self.clips.name(index)}' differ in size: remove it.")
         cut = self._cut(torch.stack(good), number)
         times = torch.tensor([(n - first) / (last - first) for n in between], dtype=torch.float32)
         return {"first": cut[0], "last": cut[1], "truth": cut[2:], "t": times}
 
     def _cut(self, frames: Tensor, number: int | None) -> Tensor:
-        """Scale and crop frames (N, 3, H, W) alike: at random for a training sample, else in the centre."""
+        """Scale and crop frames (N, 3, H, W) alike: randomly for a training sample, else in the centre."""
         scaled = torch.stack([scale_short_side(frame, self.size) for frame in frames])
         if not self.crop:
             return scaled

@@ -1,6 +1,6 @@
-"""Key-frame projects: a clip and the drawings of a few of its frames, for few-shot training.
+"""Key-frame projects for few-shot training: a clip and the drawings of a few of its frames.
 
-``project -> clip (filtered, with guides) -> patches cut on the device``.
+``project -> clip (filtered, with guides) -> patches cropped on the device``.
 """
 
 from typing import TYPE_CHECKING, Any

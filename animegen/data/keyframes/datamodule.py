@@ -1,4 +1,4 @@
-"""The data module of key-frame projects."""
+"""Data module of key-frame projects."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from animegen.errors import AnimegenError
 
 
 class KeyframeData(AnimeDataModule):
-    """Patches of a project's key frames for training, whole frames for validation and evaluation.
+    """Patches of the key frames for training, whole frames for validation and evaluation.
 
-    Images stay on the device and patches are cut there: loading is never what a step waits for. As everywhere, a
-    sample is a function of its number; only hard mining remembers something, which checkpoints keep.
+    Images stay on the device, where patches are cropped. A sample is a function of its number; the only state is that
+    of hard mining, which is saved in checkpoints.
 
     Args:
         project: the clip and its key frames.
-        guides: name -> guide: those of the model.
-        prefilter: takes noise off the frames.
-        patch: side of the patches in pixels; ``None`` takes whole frames.
+        guides: name -> guide of the model.
+        prefilter: denoises the frames.
+        patch: side of the patches in pixels; ``None`` for whole frames.
         batch_size: patches per process and step.
-        context: see :class:`~animegen.data.keyframes.views.KeyPatches`, as for
-        balance: this,
-        hard_mining: this,
-        flip: this,
-        noise: this,
-        unlabelled: this and
-        unlabelled_frames: this.
-        val_frames: number of frames for validation and previews, spread over those that are not trained on.
+        context: see :class:`~animegen.data.keyframes.views.KeyPatches`, like the arguments up to ``unlabelled_frames``.
+        balance: see there.
+        hard_mining: see there.
+        flip: see there.
+        noise: see there.
+        unlabelled: see there.
+        unlabelled_frames: see there.
+        val_frames: number of evenly spaced validation and preview frames, not used for training.
         val_batch_size: frames per batch of validation and evaluation.
-        seed: selects the patches.
-        repeat_first_batch: train on the same batch again and again.
-        settings: further plain values for the configuration, see :class:`~animegen.data.datamodule.AnimeDataModule`.
+        seed: seed of the patches.
+        repeat_first_batch: train on the first batch only.
+        settings: further plain values, see :class:`~animegen.data.datamodule.AnimeDataModule`.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class KeyframeData(AnimeDataModule):
         scored = project.scored
         others = scored or [n for n in range(len(project)) if n not in project.keys] or project.keys
         if val_frames < 1:
-            raise AnimegenError(f"data.val_frames must be at least 1, got {val_frames}.")
+            raise AnimegenError(f"data.val_frames must be at least 1, not {val_frames}.")
         super().__init__(
             train=KeyPatches(
                 clip, patch, context, balance, hard_mining, flip, noise, unlabelled, unlabelled_frames, seed
@@ -85,21 +85,21 @@ class KeyframeData(AnimeDataModule):
         return self.train
 
     def finish_training(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Cut the patches of a batch of sample numbers."""
+        """Crop the patches of a batch of sample numbers."""
         return self.patches.finish(batch["sample"])
 
     def observe(self, places: Tensor, errors: Tensor) -> None:
-        """Tell hard mining the errors (B,) of the patches at ``places`` (B,)."""
+        """Update hard mining by the errors (B,) of the patches at ``places`` (B,)."""
         if self.patches.hard is not None:
             self.patches.hard.observe(places, errors)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what hard mining remembers."""
+        """Return the state of hard mining."""
         hard = self.patches.hard
         return {} if hard is None else {"hard_mining": hard.error.clone()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what hard mining remembered."""
+        """Load the state of hard mining."""
         self.patches.prepare()
         if self.patches.hard is not None and "hard_mining" in state_dict:
             self.patches.hard.error.copy_(state_dict["hard_mining"])

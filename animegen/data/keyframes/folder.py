@@ -1,4 +1,4 @@
-"""Key-frame projects in a folder: read, and checked so strictly that nothing wrong is ever learnt."""
+"""Reading and validation of key-frame projects in folders."""
 
 from __future__ import annotations
 
@@ -18,25 +18,26 @@ from animegen.data.keyframes.project import FrameFiles, KeyframeProject, resized
 from animegen.errors import AnimegenError, did_you_mean
 from animegen.files import existing_folder, read_text, user_path
 from animegen.media.images import EXTENSIONS, list_images, natural_key, open_image, read_image
+from animegen.media.video.opening import VIDEO_SUFFIXES, open_video
 
 MANIFEST = "project.yaml"
 KEYS = ("clip", "range", "hold_out", "resize", "guides")
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v", ".gif")
+
 FORMATS = {"JPEG": (".jpg", ".jpeg"), "PNG": (".png",), "WEBP": (".webp",), "BMP": (".bmp",), "TIFF": (".tif", ".tiff")}
 LISTED = 30
-"""Problems that a message lists before it says how many more there are."""
+"""Maximum number of problems listed in a message."""
 
 _CHANNELS = {"1": 1, "L": 1, "I": 1, "F": 1, "I;16": 1, "LA": 2, "RGBA": 4}
 
 
 @dataclass
 class Report:
-    """What was found in a project's folder.
+    """Result of the validation of a project.
 
     Attributes:
         root: the folder.
-        problems: a sentence for each thing that is wrong.
-        facts: name -> what there is, for people.
+        problems: one sentence per problem.
+        facts: name -> description, for display.
     """
 
     root: Path
@@ -60,7 +61,7 @@ class Report:
 
 
 class GuideFiles:
-    """The images of a guide, read with as many channels as they have."""
+    """The images of a guide, read with their own number of channels."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         self.files = list(files)
@@ -73,13 +74,13 @@ class GuideFiles:
 
 
 def read_channels(path: Path) -> Tensor:
-    """Return an image as uint8 (C, H, W) with the channels that it has: 1, 2 (grey and alpha), 3 or 4."""
-    with open_image(path) as picture:
-        if picture.mode in ("L", "LA", "RGB", "RGBA"):
-            values = torch.from_numpy(np.array(picture)).view(picture.height, picture.width, -1)
+    """Return an image as uint8 (C, H, W) with its own channels: 1, 2 (grey and alpha), 3 or 4."""
+    with open_image(path) as image:
+        if image.mode in ("L", "LA", "RGB", "RGBA"):
+            values = torch.from_numpy(np.array(image)).view(image.height, image.width, -1)
             return values.permute(2, 0, 1).contiguous()
-        # The rest (palettes, 16 bits, CMYK) as any other image is read.
-        return read_image(path)[: _CHANNELS.get(picture.mode, 3)]
+        # Other modes (palettes, 16 bits, CMYK) are converted like any image.
+        return read_image(path)[: _CHANNELS.get(image.mode, 3)]
 
 
 def folder_project(
@@ -94,21 +95,22 @@ def folder_project(
     ::
 
         project.yaml         optional: clip, range, hold_out, resize, guides
-        frames/000001.png    or a video, clip.mp4: every frame, without drawing
-        keys/000001.png      drawings of a few frames, under their frames' names (a video's frames are 0, 1, 2 ...)
-        masks/000001.png     optional: white where the drawing is to be learnt
-        guides/<name>/...    optional: an image per frame for each guide, of any number of channels
+        frames/000001.png    all frames, or a video such as clip.mp4
+        keys/000001.png      drawings of a few frames, with the names of the frames (for a video 0, 1, 2 ...)
+        masks/000001.png     optional: white where to learn the drawing
+        guides/<name>/...    optional: one image per frame, with any number of channels
+
+    The arguments other than ``path`` override ``project.yaml``.
 
     Args:
         path: the folder.
-        clip: the folder of frames or the video, if it does not lie in the project.
-        hold_out: keys that are kept from training, to score what was learnt: their names, or how many.
-        resize: scale drawings and masks to their frames instead of refusing them.
-        guides: name -> number of channels that a guide must have.
-            (These four win over ``project.yaml``.)
+        clip: folder of frames or video outside of the project.
+        hold_out: keys excluded from training, for scoring: their names, or their number.
+        resize: scale drawings and masks to their frames instead of rejecting them.
+        guides: name -> required number of channels of a guide.
 
     Raises:
-        AnimegenError: lists everything that is wrong with the project.
+        AnimegenError: lists all problems of the project.
     """
     given = {"clip": clip, "hold_out": hold_out, "resize": resize, "guides": guides}
     project, report = inspect(path, {key: value for key, value in given.items() if value is not None})
@@ -118,7 +120,7 @@ def folder_project(
 
 
 def inspect(path: str | Path, settings: dict[str, Any] | None = None) -> tuple[KeyframeProject | None, Report]:
-    """Look at a project's folder; return the project, ``None`` if anything is wrong, and the report.
+    """Validate a project; return it, or ``None`` if there are problems, and the report.
 
     Raises:
         AnimegenError: if there is no such folder, or no clip in it.
@@ -131,7 +133,7 @@ def inspect(path: str | Path, settings: dict[str, Any] | None = None) -> tuple[K
 
 
 class _Inspection:
-    """One walk through a project's folder."""
+    """Validation of a project."""
 
     def __init__(self, root: Path, settings: dict[str, Any], report: Report) -> None:
         self.root, self.settings, self.report = root, settings, report
@@ -146,13 +148,13 @@ class _Inspection:
         photo, names = self._clip()
         keys = self._matched("keys", names, "drawing")
         if not keys:
-            self.problem(f"there are no drawings of frames in '{self.root / 'keys'}': put at least one there.")
+            self.problem(f"there are no drawings in '{self.root / 'keys'}': add at least one.")
         masks = self._matched("masks", names, "mask") if (self.root / "masks").is_dir() else {}
         drawings = {n: self._drawing(file, names[n]) for n, file in keys.items()}
         areas: dict[int, Tensor] = {}
         for n, file in masks.items():
             if n not in keys:
-                self.problem(f"the mask '{file.name}' belongs to no key frame: remove it, or draw that frame.")
+                self.problem(f"the mask '{file.name}' has no drawing: remove it, or draw that frame.")
             elif (area := self._mask(file)) is not None:
                 areas[n] = area
         guides = self._guides(names)
@@ -161,7 +163,7 @@ class _Inspection:
             "clip": f"{len(names)} frames" + (f" of {self.size[1]}x{self.size[0]}" if self.size else ""),
             "keys": ", ".join(names[n] for n in sorted(keys)) or "none",
             "held out": ", ".join(names[n] for n in held) or "none",
-            "masks": str(len(areas)) if masks else "none (everything is learnt)",
+            "masks": str(len(areas)) if masks else "none",
             "guides": ", ".join(guides) or "none",
         }
         if self.report.problems:
@@ -178,12 +180,12 @@ class _Inspection:
         if place is not None and not place.is_absolute():
             place = next((base / place for base in (self.root, Path()) if (base / place).exists()), self.root / place)
         if place is None:
-            films = [f for f in sorted(self.root.iterdir()) if f.suffix.lower() in VIDEO_SUFFIXES]
-            place = self.root / "frames" if (self.root / "frames").is_dir() else (films[0] if films else None)
-            if len(films) > 1 and place in films:
-                self.problem(f"there are {len(films)} videos, '{films[0].name}' first: name one as 'clip'.")
+            videos = [f for f in sorted(self.root.iterdir()) if f.suffix.lower() in (*VIDEO_SUFFIXES, ".gif")]
+            place = self.root / "frames" if (self.root / "frames").is_dir() else (videos[0] if videos else None)
+            if len(videos) > 1 and place in videos:
+                self.problem(f"there are {len(videos)} videos, such as '{videos[0].name}': set 'clip' to one.")
         if place is None or not place.exists():
-            what = f"'{place}' does not exist" if place else "it has neither 'frames' nor a film"
+            what = f"'{place}' does not exist" if place else "it has neither 'frames' nor a video"
             raise AnimegenError(
                 f"The project '{self.root}' has no clip: {what}; put the frames into '{self.root / 'frames'}', or set"
                 " clip= to a folder or a video."
@@ -192,7 +194,7 @@ class _Inspection:
             files = list_images(place, recursive=False)
             names = [file.stem for file in files]
             for name in sorted({name for name in names if names.count(name) > 1}, key=natural_key):
-                self.problem(f"several frames are called '{name}': keep one.")
+                self.problem(f"several frames have the name '{name}': keep one.")
             first, last = self._range(len(files))
             files, names = files[first:last], names[first:last]
             self.files += files
@@ -200,44 +202,42 @@ class _Inspection:
                 self._look(file, "frame")
             return FrameFiles(files), names
         self.files.append(place)
-        frames = self._film(place)
+        frames = self._video(place)
         first, last = self._range(len(frames))
         self.size = (int(frames.shape[-2]), int(frames.shape[-1]))
         return frames[first:last], [str(n) for n in range(first, last)]
 
-    def _film(self, place: Path) -> Tensor:
+    def _video(self, place: Path) -> Tensor:
         """Return all frames of a video (T, 3, H, W) uint8."""
-        from animegen.media.video.opening import open_video  # on demand: most clips are folders
-
         frames = [pixels for pixels, _ in open_video(place)]
         if not frames:
-            raise AnimegenError(f"The video '{place}' has no frame that can be read: choose another clip.")
+            raise AnimegenError(f"The video '{place}' has no readable frame: choose another clip.")
         return torch.stack(frames)
 
     def _range(self, count: int) -> tuple[int, int]:
-        """Return the first frame and the one after the last."""
+        """Return the first frame and the end (exclusive) of the clip."""
         given = self.settings.get("range")
         if given is None:
             return 0, count
         if len(given) != 2 or not 0 <= given[0] < given[1] <= count:
-            self.problem(f"range {given} does not fit a clip of {count} frames: give [first, one after the last].")
+            self.problem(f"range {given} does not fit a clip of {count} frames: use [first, end (exclusive)].")
             return 0, count
         return int(given[0]), int(given[1])
 
     def _look(self, file: Path, what: str, scaled: bool = False) -> Tensor | None:
-        """Check an image: format, transparency, all of its pixels, size; return it if nothing is wrong."""
+        """Validate format, transparency, content and size of an image; return it if it is valid."""
         before = len(self.report.problems)
         try:
-            with open_image(file) as picture:
-                suffixes = FORMATS.get(str(picture.format))
+            with open_image(file) as image:
+                suffixes = FORMATS.get(str(image.format))
                 if suffixes and file.suffix.lower() not in suffixes:
                     self.problem(
-                        f"the {what} '{file.name}' is {picture.format} data under the suffix {file.suffix}, so it has"
-                        f" been through a lossy or another format: export it again, or call it {suffixes[0]}."
+                        f"the {what} '{file.name}' has {image.format} data and the suffix {file.suffix}, so it may have"
+                        f" lost quality: export it again, or rename it to {suffixes[0]}."
                     )
-                if picture.has_transparency_data and np.asarray(picture.convert("RGBA"))[..., 3].min() < 255:
-                    self.problem(f"the {what} '{file.name}' is transparent in places: put it on a background.")
-                picture.load()  # a head may be whole and the rest cut off
+                if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
+                    self.problem(f"the {what} '{file.name}' has transparent pixels: add a background.")
+                image.load()  # the header may be valid and the rest truncated
             pixels = read_image(file)
         except AnimegenError as error:
             self.problem(f"the {what} '{file.name}' cannot be read: {error}")
@@ -245,7 +245,7 @@ class _Inspection:
         except Exception as error:  # Pillow's plug-ins raise nearly every kind of exception
             self.problem(f"the {what} '{file.name}' cannot be read ({type(error).__name__}): replace it.")
             return None
-        size = (int(pixels.shape[-2]), int(pixels.shape[-1]))  # as it is seen: cameras note that they were turned
+        size = (int(pixels.shape[-2]), int(pixels.shape[-1]))  # after the EXIF orientation
         if self.size is None:
             self.size = size
         elif size != self.size and not scaled:
@@ -257,12 +257,12 @@ class _Inspection:
         return pixels if len(self.report.problems) == before else None
 
     def _matched(self, folder: str, names: list[str], what: str) -> dict[int, Path]:
-        """Return frame number -> file of the images of a folder, each called as its frame."""
+        """Return frame number -> image of a folder whose images have the names of their frames."""
         place = self.root / folder
         if not place.is_dir():
             return {}
         numbers = {name: n for n, name in enumerate(names)}
-        # A video's frames have no names but their numbers: 000012 is 12.
+        # The names of a video's frames are numbers: 000012 is 12.
         plain = {str(int(name)): n for name, n in numbers.items() if name.isdecimal()}
         found: dict[int, Path] = {}
         for file in sorted(place.iterdir(), key=lambda f: natural_key(f.name)):
@@ -271,11 +271,9 @@ class _Inspection:
             stem = str(int(file.stem)) if file.stem.isdecimal() else file.stem
             number = numbers.get(file.stem, plain.get(stem))
             if number is None:
-                self.problem(
-                    f"the {what} '{file.name}' has no frame of that name: rename it.{did_you_mean(file.stem, names)}"
-                )
+                self.problem(f"the {what} '{file.name}' matches no frame: rename it.{did_you_mean(file.stem, names)}")
             elif number in found:
-                self.problem(f"'{found[number].name}' and '{file.name}' are both the {what} of one frame: keep one.")
+                self.problem(f"'{found[number].name}' and '{file.name}' match the same frame as its {what}: keep one.")
             else:
                 found[number] = file
         self.files += found.values()
@@ -289,10 +287,10 @@ class _Inspection:
         pixels = self._look(file, "mask", scaled=self.resize)
         if pixels is None or self.size is None:
             return None
-        # The middle of the grey range is the limit, as in the released code of Texler et al. 2020.
+        # Threshold in the middle of the range, as in the released code of Texler et al. 2020.
         area = resized(pixels, self.size).float().mean(0) > 128
         if not bool(erode(area[None]).any()):
-            self.problem(f"the mask '{file.name}' leaves no place for a patch: make its white part larger.")
+            self.problem(f"the mask '{file.name}' leaves no position for a patch: enlarge its white area.")
             return None
         return area
 
@@ -302,27 +300,27 @@ class _Inspection:
         wanted = dict(self.settings.get("guides") or {})
         guides = {}
         for folder in folders:
-            files = self._matched(f"guides/{folder.name}", names, f"picture of the guide '{folder.name}'")
+            files = self._matched(f"guides/{folder.name}", names, f"image of the guide '{folder.name}'")
             missing = [name for n, name in enumerate(names) if n not in files]
             if missing:
                 self.problem(
-                    f"the guide '{folder.name}' lacks {len(missing)} of {len(names)} frames, '{missing[0]}' first: a"
-                    " guide needs an image for every frame."
+                    f"the guide '{folder.name}' lacks {len(missing)} of {len(names)} frames, such as '{missing[0]}':"
+                    " add an image for every frame."
                 )
             counts: dict[int, str] = {}
             for file in files.values():
                 self._look_guide(file, folder.name, counts)
             if len(counts) > 1:
-                told = " and ".join(f"{count} ('{name}')" for count, name in sorted(counts.items()))
-                self.problem(f"the images of the guide '{folder.name}' differ in their channels: {told}.")
+                found = " and ".join(f"{count} ('{name}')" for count, name in sorted(counts.items()))
+                self.problem(f"the images of the guide '{folder.name}' differ in their number of channels: {found}.")
             asked = wanted.pop(folder.name, None)
             if asked is not None and counts and set(counts) != {asked}:
                 self.problem(
-                    f"the guide '{folder.name}' has {next(iter(counts))} channels, not {asked}: export it anew."
+                    f"the guide '{folder.name}' has {next(iter(counts))} channels, not {asked}: export it again."
                 )
             guides[folder.name] = GuideFiles([files[n] for n in sorted(files)])
         for name in wanted:
-            self.problem(f"the guide '{name}' is asked for, but there is no folder 'guides/{name}'.")
+            self.problem(f"the guide '{name}' has no folder 'guides/{name}': add it, or remove the guide.")
         return guides
 
     def _look_guide(self, file: Path, name: str, counts: dict[int, str]) -> None:
@@ -345,23 +343,23 @@ class _Inspection:
         numbers = sorted(keys)
         if isinstance(given, int):
             if given >= max(len(numbers), 1):
-                self.problem(f"{given} of {len(numbers)} keys cannot be held out: one must be left to train on.")
+                self.problem(f"{given} of {len(numbers)} keys cannot be held out: keep at least one for training.")
                 return []
-            # Inner keys first: beyond the outer ones there is nothing to learn from.
+            # Hold out inner keys first, since frames beyond the outer keys cannot be interpolated.
             inner = numbers[1:-1] if len(numbers) - 2 >= given else numbers[1:]
             return [inner[(2 * k + 1) * len(inner) // (2 * given)] for k in range(given)]
         stems = {file.stem: n for n, file in keys.items()}
         for stem in given:
             if str(stem) not in stems:
-                self.problem(f"hold_out names '{stem}', which is no key.{did_you_mean(str(stem), stems)}")
+                self.problem(f"hold_out has the unknown key '{stem}'.{did_you_mean(str(stem), stems)}")
         held = [stems[str(stem)] for stem in given if str(stem) in stems]
         if keys and len(held) == len(keys):
-            self.problem("all keys are held out: one must be left to train on.")
+            self.problem("all keys are held out: keep at least one for training.")
         return sorted(held)
 
 
 def _manifest(root: Path, report: Report) -> dict[str, Any]:
-    """Return what project.yaml says."""
+    """Return the valid settings of project.yaml."""
     file = root / MANIFEST
     if not file.is_file():
         return {}
@@ -371,10 +369,10 @@ def _manifest(root: Path, report: Report) -> dict[str, Any]:
         report.problems.append(str(error))
         return {}
     except (yaml.YAMLError, RecursionError) as error:
-        report.problems.append(f"'{MANIFEST}' is no YAML ({' '.join(str(error).split())[:100]}).")
+        report.problems.append(f"'{MANIFEST}' is not valid YAML ({' '.join(str(error).split())[:100]}).")
         return {}
     if not isinstance(content, dict):
-        report.problems.append(f"'{MANIFEST}' must hold keys and values: {', '.join(KEYS)}.")
+        report.problems.append(f"'{MANIFEST}' must be a mapping with the keys {', '.join(KEYS)}.")
         return {}
     for key in [key for key in content if key not in KEYS]:
         report.problems.append(f"'{MANIFEST}' has the unknown key '{key}'.{did_you_mean(str(key), KEYS)}")

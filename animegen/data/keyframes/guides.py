@@ -1,8 +1,7 @@
-"""Guides: further input channels that tell the network where on the moving object a pixel lies.
+"""Guides: additional input channels that identify positions on moving objects.
 
-A guide looks only back: what it draws for a frame follows from that frame and the ones before. So the
-guides of a clip can be drawn once for training, and again frame by frame while a video is stylised: the result is the
-same.
+Guides are causal: that of a frame depends on this frame and earlier ones. Drawing them frame by frame during inference
+gives the same result as drawing them once for training.
 """
 
 from __future__ import annotations
@@ -22,22 +21,22 @@ from animegen.nn.warp import backward_warp, consistent
 
 
 class Guide(nn.Module):
-    """A guide for one stream of frames. What it remembers is in the state that it hands out, and nowhere else."""
+    """Base class of guides for one stream of frames, without internal state."""
 
-    #: Number of channels that it draws.
+    #: Number of channels.
     channels: int
-    #: Whether :meth:`advance` needs the motion between frames.
+    #: Whether :meth:`advance` needs optical flow.
     moves = False
 
     def start(self, frame: Tensor) -> Any:
-        """Return the state at the first frame (1, 3, H, W) in [-1, 1]."""
+        """Return the state after the first frame (1, 3, H, W) in [-1, 1]."""
         return None
 
     def advance(self, state: Any, frame: Tensor, there: Tensor | None, back: Tensor | None) -> Any:
-        """Return the state at the next frame.
+        """Return the state after the next frame.
 
         Args:
-            state: at the frame before.
+            state: state after the frame before.
             frame: (1, 3, H, W) in [-1, 1].
             there: flow (1, 2, H, W) from the frame before to this one.
             back: flow from this frame to the one before.
@@ -50,24 +49,24 @@ class Guide(nn.Module):
 
 
 class GaussGuide(Guide):
-    """Coloured blobs that stick to what moves: the random Gaussian guide of Texler et al. 2020.
+    """Coloured blobs that follow the motion: the random Gaussian guide of Texler et al. 2020.
 
-    The first frame is covered with points no nearer to each other than ``radius``, each with a colour of its own. The
-    points follow the flow. A point that is hidden, that leaves the frame or that runs into an older one is dropped;
-    where a hole opens, new points with new colours fill it. Each point paints ``exp(-d^2 / sigma^2)`` of its colour;
-    what overlaps is averaged, and far from all points the guide fades to black.
+    The first frame is covered with randomly coloured points at least ``radius`` apart, which follow the flow. Points
+    that become occluded, leave the frame or come close to an older one are removed; holes are filled with new points.
+    Each point contributes its colour with the weight ``exp(-d^2 / sigma^2)``; overlaps are averaged, and far from all
+    points the guide is black.
 
-    (In the released tool points were never dropped and never added, and later points covered earlier ones.)
+    In the released tool points are never removed or added, and later points cover earlier ones.
 
     Args:
-        radius: least distance of points, in pixels.
-        sigma: size of the blobs, in pixels.
-        seed: selects points and colours.
+        radius: minimum distance of points in pixels.
+        sigma: size of the blobs in pixels.
+        seed: seed of points and colours.
     """
 
     channels = 3
     moves = True
-    #: Where the blobs add up to less, 1.5 radii from the next point if sigma is the radius, is a hole.
+    #: Threshold on the sum of the blobs below which there is a hole: 1.5 radii from the next point if sigma = radius.
     hole = 0.1
 
     def __init__(self, radius: float = 10.0, sigma: float = 10.0, seed: int = 1337) -> None:
@@ -88,7 +87,7 @@ class GaussGuide(Guide):
     def advance(
         self, state: dict[str, Tensor], frame: Tensor, there: Tensor | None, back: Tensor | None
     ) -> dict[str, Tensor]:
-        """Move the points, drop those that are lost, and fill the holes."""
+        """Move the points, remove lost ones and fill the holes."""
         assert there is not None
         assert back is not None
         points, births = move_points(state["points"], there), state["births"]
@@ -98,18 +97,18 @@ class GaussGuide(Guide):
         kept = seen[before[:, 1], before[:, 0]]
         kept &= (points >= 0).all(1) & (points[:, 0] <= width - 1) & (points[:, 1] <= height - 1)
         points, births = points[kept], births[kept]
-        # Points are kept in the order of their birth: of two that meet, the later one goes.
+        # Points are in order of creation: of two close ones the later is removed.
         near = torch.cdist(points, points) < self.radius / 2
         alone = ~near.tril(-1).any(1)
         state = {"points": points[alone], "births": births[alone], "born": state["born"]}
         return self._fill(state, self.coverage(state["points"], height, width) < self.hole)
 
     def draw(self, state: dict[str, Tensor], frame: Tensor) -> Tensor:
-        """Paint the points."""
+        """Return the guide of a frame, uint8 (3, H, W)."""
         return to_uint8(self.splat(state["points"], self.colours(state["births"]), *frame.shape[-2:]) * 2 - 1)
 
     def colours(self, births: Tensor) -> Tensor:
-        """Return the colours (N, 3) in [0, 1) of points by their number of birth."""
+        """Return the colours (N, 3) in [0, 1) of points by their serial numbers."""
         draws = counter_hash_tensor(
             counter_hash(self.seed, "colour"), births[:, None], torch.arange(3, device=births.device)
         )
@@ -123,7 +122,7 @@ class GaussGuide(Guide):
         return painted / total.clamp_min(self.hole)
 
     def coverage(self, points: Tensor, height: int, width: int) -> Tensor:
-        """Return (H, W): the sum of all blobs."""
+        """Return the sum of all blobs, (H, W)."""
         across, down = self._falloff(points, height, width)
         return down.T @ across
 
@@ -134,13 +133,13 @@ class GaussGuide(Guide):
         return across, torch.exp(-(((rows - points[:, 1:]) / self.sigma) ** 2))
 
     def _fill(self, state: dict[str, Tensor], allowed: Tensor) -> dict[str, Tensor]:
-        """Add points where it is allowed, (H, W) bool, until no more fit at the distance of ``radius``, nearly."""
+        """Add points where ``allowed`` (H, W), at least ``radius`` apart, by random trials."""
         points, births, born = state["points"], state["births"], int(state["born"])
         places = allowed.flatten().nonzero().flatten()
         if not len(places):
             return state
         width = allowed.shape[1]
-        # A random set of discs with no room left has .7 points per radius^2; a multiple of that many attempts.
+        # A saturated random packing has 0.7 points per radius^2; use a multiple of that as the number of trials.
         attempts = int(len(places) / self.radius**2 * 8) + 8
         for start in range(0, attempts, 1024):
             turn = torch.arange(start, min(start + 1024, attempts), device=points.device)
@@ -156,21 +155,21 @@ class GaussGuide(Guide):
 
 
 class CoordinateGuide(Guide):
-    """Where in the first frame a pixel came from: its x and y there, 0 to 255 across the frame, carried by the flow.
+    """Coordinates (x, y) of each pixel in the first frame, 0 to 255 across the frame, propagated by the flow.
 
-    What was not to be seen before gets the coordinates of the place where it appears.
+    Newly visible pixels get the coordinates at which they appear.
     """
 
     channels = 2
     moves = True
 
     def start(self, frame: Tensor) -> Tensor:
-        """Return the coordinates (1, 2, H, W) in [-1, 1] of the pixels themselves."""
+        """Return the coordinates (1, 2, H, W) of the pixels in [-1, 1]."""
         rows, columns = (torch.linspace(-1, 1, side, device=frame.device) for side in frame.shape[-2:])
         return torch.stack(torch.meshgrid(rows, columns, indexing="ij")[::-1])[None]
 
     def advance(self, state: Tensor, frame: Tensor, there: Tensor | None, back: Tensor | None) -> Tensor:
-        """Carry the coordinates along."""
+        """Warp the coordinates by the flow."""
         assert there is not None
         assert back is not None
         return torch.where(consistent(back, there), backward_warp(state, back), self.start(frame))
@@ -181,10 +180,10 @@ class CoordinateGuide(Guide):
 
 
 class EdgeGuide(Guide):
-    """How strong the edges of the frame are: the slope of its luma, after a slight blur.
+    """Edge strength: the magnitude of the luma gradient after a slight blur.
 
     Args:
-        gain: slope in units of the whole range per pixel that becomes white is its inverse.
+        gain: factor on the gradient, in units of the range per pixel; values are clamped to 1 (white).
     """
 
     channels = 1
@@ -206,10 +205,10 @@ class EdgeGuide(Guide):
 
 
 class FileGuide(Guide):
-    """A guide that the user gives as images, one per frame, such as a pass of a renderer.
+    """Guide given as one image per frame, such as a render pass.
 
     Args:
-        channels: of the images.
+        channels: number of channels of the images.
     """
 
     def __init__(self, channels: int = 3) -> None:
@@ -217,24 +216,23 @@ class FileGuide(Guide):
         self.channels = channels
 
     def draw(self, state: Any, frame: Tensor) -> Tensor:
-        """Refuse.
+        """Not available.
 
         Raises:
-            AnimegenError: always: it cannot be made from the frame.
+            AnimegenError: always, since the guide cannot be computed from the frame.
         """
         raise AnimegenError(
-            "The model was trained with a guide from files, which cannot be made from a frame: hand the guides of the"
-            " frames to model.stylize(frames, state, style=guides), or train with guides that are drawn (gauss, xy,"
-            " edges)."
+            "The model was trained with a guide from files, which cannot be computed from a frame: pass the guides to"
+            " model.stylize(frames, state, style=guides), or train with computed guides (gauss, xy, edges)."
         )
 
 
 class Guides(nn.Module):
-    """The guides of a model, in their order: one stack of channels, for a whole clip or frame by frame.
+    """The guides of a model in order, stacked as channels, frame by frame.
 
     Args:
         guides: name -> guide.
-        flow: estimates the motion between frames; DIS unless given.
+        flow: optical flow estimator, by default DIS.
     """
 
     def __init__(self, guides: Mapping[str, Guide] | None = None, flow: FlowEstimator | None = None) -> None:
@@ -244,7 +242,7 @@ class Guides(nn.Module):
 
     @property
     def channels(self) -> int:
-        """Channels of all guides together."""
+        """Number of channels of all guides."""
         return sum(guide.channels for guide in self.items().values())
 
     def items(self) -> dict[str, Guide]:
@@ -252,11 +250,11 @@ class Guides(nn.Module):
         return {name: guide for name, guide in self.guides.items() if isinstance(guide, Guide)}
 
     def next(self, frame: Tensor, state: dict[str, Any] | None) -> tuple[Tensor, dict[str, Any]]:
-        """Draw all guides of the next frame of one stream.
+        """Draw all guides of the next frame of a stream.
 
         Args:
             frame: (1, 3, H, W) in [-1, 1].
-            state: what the call for the frame before returned, ``None`` at the beginning.
+            state: state after the frame before; ``None`` for the first frame.
 
         Returns:
             uint8 (channels, H, W), and the state.
@@ -278,7 +276,7 @@ class Guides(nn.Module):
 
 
 def move_points(points: Tensor, flow: Tensor) -> Tensor:
-    """Return points (N, 2), x and y in pixels, moved along the flow (1, 2, H, W), which is read between pixels."""
+    """Move points (N, 2), x and y in pixels, along the flow (1, 2, H, W) with bilinear interpolation."""
     height, width = flow.shape[-2:]
     scale = points.new_tensor([max(width - 1, 1), max(height - 1, 1)])
     grid = (2 * points / scale - 1)[None, None]
@@ -287,12 +285,12 @@ def move_points(points: Tensor, flow: Tensor) -> Tensor:
 
 
 def _first_come(points: Tensor, radius: float) -> Tensor:
-    """Return which of points (N, 2) stay, bool, if each in turn is refused that is too near to one that stays."""
+    """Return a bool mask of points (N, 2) after removing, in order, each point within ``radius`` of a kept one."""
     near = (torch.cdist(points, points) < radius).tril(-1)
     stays = torch.zeros(len(points), dtype=torch.bool, device=points.device)
     undecided = ~stays
     while bool(undecided.any()):
-        # Whoever has no undecided one before it nearby is settled: it stays unless one that stays is near.
+        # A point without undecided earlier neighbours is settled: it stays unless a kept point is near.
         settled = undecided & ~(near & undecided).any(1)
         stays |= settled & ~(near & stays).any(1)
         undecided &= ~settled

@@ -1,4 +1,4 @@
-"""Patches cut from images that stay on the device: no workers, no copies, and no state."""
+"""Patches cropped from images on the device."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from animegen.data.sampler import counter_hash, counter_hash_tensor, permutation
 from animegen.errors import AnimegenError
 
 EROSION = 3
-"""Pixels by which masks shrink before patches are centred on them, as in the released code of Texler et al. 2020."""
+"""Erosion in pixels of the masks of patch centres, as in the released code of Texler et al. 2020."""
 
 BALANCE = ("round_robin", "by_area")
 
 
 class PatchBank:
-    """Images of one size, resident on a device, from which square patches are cut with one gather.
+    """Images of one size on a device, from which square patches are cropped with one gather.
 
-    The borders are reflected, so that a patch may be centred on any pixel.
+    Borders are padded by reflection, so that patches can be centred on any pixel.
 
     Args:
         images: (N, C, H, W), of any type.
         patch: side of the patches in pixels.
-        context: so many more pixels are cut on every side.
+        context: additional pixels on every side.
 
     Raises:
-        AnimegenError: if the images are too small to be reflected that far.
+        AnimegenError: if the images are too small for the padding.
     """
 
     def __init__(self, images: Tensor, patch: int, context: int = 0) -> None:
@@ -60,51 +60,51 @@ class PatchBank:
             self._pixels, self._offsets = self._pixels.to(device), self._offsets.to(device)
         return self
 
-    def cut(self, picture: Tensor, row: Tensor, column: Tensor) -> Tensor:
-        """Return patches (B, C, side, side) centred on pixels, int64 (B,) each; in channels-last order.
+    def cut(self, image: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        """Return patches (B, C, side, side), channels-last, centred on the pixels given by int64 (B,) each.
 
-        A patch of even side has one pixel more before its centre than behind it.
+        A patch of even side has one pixel more before its centre than after it.
         """
-        # The margin before the first pixel is half a patch: the patch begins where its centre is counted.
-        first = (picture * self.height + row) * self.width + column
+        # The padding is half a patch: the coordinates of the centre are those of the first pixel in the padded image.
+        first = (image * self.height + row) * self.width + column
         rows = self._pixels.index_select(0, (first[:, None] + self._offsets).flatten())
         return rows.view(len(first), self.side, self.side, self.channels).permute(0, 3, 1, 2)
 
 
-class WholePictures:
-    """Gives whole images where :class:`PatchBank` gives patches: the baseline that patches are compared with.
+class WholeImages:
+    """Whole images in place of the patches of :class:`PatchBank`, as a baseline.
 
     Args:
-        pictures: (N, C, H, W), of any type. Right and below they are cut to multiples of ``size_divisor``.
-        factor: by what the sides must be divisible.
+        images: (N, C, H, W), of any type, cropped to multiples of ``factor``.
+        factor: divisor of the sides.
     """
 
-    def __init__(self, pictures: Tensor, factor: int = 4) -> None:
-        height, width = (side // factor * factor for side in pictures.shape[-2:])
-        self._pictures = pictures[..., :height, :width].contiguous(memory_format=torch.channels_last)
+    def __init__(self, images: Tensor, factor: int = 4) -> None:
+        height, width = (side // factor * factor for side in images.shape[-2:])
+        self._images = images[..., :height, :width].contiguous(memory_format=torch.channels_last)
 
-    def to(self, device: torch.device) -> WholePictures:
+    def to(self, device: torch.device) -> WholeImages:
         """Move to a device and return self."""
-        self._pictures = self._pictures.to(device)
+        self._images = self._images.to(device)
         return self
 
-    def cut(self, picture: Tensor, row: Tensor, column: Tensor) -> Tensor:
-        """Return the images (B, C, H, W) of those numbers, int64 (B,); rows and columns do not matter."""
-        return self._pictures.index_select(0, picture)
+    def cut(self, image: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        """Return the images (B, C, H, W) of the given numbers, int64 (B,); rows and columns are ignored."""
+        return self._images.index_select(0, image)
 
 
 class Centres:
-    """Which patch a sample number means: a function of seed and number alone.
+    """Patch centres as a function of seed and sample number.
 
-    Every run of as many numbers as there are pixels to centre on takes each of them once, in an order of its own.
+    In every epoch each pixel is the centre once, in a new random order.
 
     Args:
-        masks: (K, H, W) bool, where patches may be centred after shrinking by :data:`EROSION` pixels.
-        seed: selects the order.
-        balance: ``round_robin`` takes the K images in turn, ``by_area`` as often as they have pixels.
+        masks: (K, H, W) bool, the possible centres after erosion by :data:`EROSION` pixels.
+        seed: seed of the order.
+        balance: ``round_robin`` alternates between the K images, ``by_area`` draws them in proportion to their pixels.
 
     Raises:
-        AnimegenError: if a mask has no pixel left, or there is no such balance.
+        AnimegenError: if a mask is empty after erosion, or for an unknown balance.
     """
 
     def __init__(self, masks: Tensor, seed: int = 0, balance: str = "round_robin") -> None:
@@ -113,13 +113,13 @@ class Centres:
         valid = erode(masks)
         empty = (~valid.flatten(1).any(1)).nonzero().flatten().tolist()
         if empty:
-            raise AnimegenError(f"The mask of key frame number {empty[0]} leaves no place for a patch: enlarge it.")
+            raise AnimegenError(f"The mask of key frame number {empty[0]} leaves no position for a patch: enlarge it.")
         self.seed = seed
         self.height, self.width = valid.shape[-2:]
         places = valid.flatten().nonzero().flatten()
         each = self.height * self.width
         groups = [places[places // each == k] for k in range(len(valid))] if balance == "round_robin" else [places]
-        #: (linear places (V,) in all images together) of each group; sample n belongs to group n mod their number.
+        #: Linear indices (V,) of the pixels of each group; sample n belongs to group n modulo their number.
         self.groups = groups
         self._orders: dict[int, tuple[int, Tensor]] = {}
 
@@ -127,7 +127,7 @@ class Centres:
         return sum(len(group) for group in self.groups)
 
     def __call__(self, numbers: Sequence[int]) -> Tensor:
-        """Return the places (B,) int64 of sample numbers; see :meth:`split`."""
+        """Return the linear indices (B,) int64 of the centres of samples; see :meth:`split`."""
         return torch.stack([self._place(number) for number in numbers])
 
     def _place(self, number: int) -> Tensor:
@@ -140,7 +140,7 @@ class Centres:
         return group[self._orders[which][1][position]]
 
     def elsewhere(self, numbers: Sequence[int]) -> Tensor:
-        """Return for each sample number another place (B,) in the same group, at random."""
+        """Return a second random centre (B,) in the same group for each sample number."""
         count = len(self.groups)
         bits = random_bits(counter_hash_tensor(counter_hash(self.seed, "elsewhere"), torch.tensor(numbers)))
         places = []
@@ -150,48 +150,47 @@ class Centres:
         return torch.stack(places)
 
     def split(self, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return image, row and column, (B,) each, of places."""
+        """Return image, row and column, (B,) each, of linear indices."""
         each = self.height * self.width
         return places // each, places % each // self.width, places % self.width
 
 
 class HardPlaces:
-    """Remembers where the error is large, and draws places there more often.
+    """Hard example mining: draws centres in proportion to the error in their surroundings.
 
-    The frames are divided into cells; each keeps a running mean of the errors of the patches centred in it. It
-    begins at 1 for all, so that cells not yet seen are drawn as well.
+    The frames are divided into cells, each with a running mean of the errors of the patches centred in it, initially 1.
 
     Args:
-        centres: where patches may be centred.
+        centres: possible centres.
         cell: side of the cells in pixels.
-        memory: the running mean keeps this share at each new error.
+        memory: decay of the running mean.
     """
 
     def __init__(self, centres: Centres, cell: int = 8, memory: float = 0.9) -> None:
         self.memory = memory
         places = torch.cat(centres.groups).sort().values
-        picture, row, column = centres.split(places)
+        image, row, column = centres.split(places)
         down, across = -(-centres.height // cell), -(-centres.width // cell)
-        cells = (picture * down + row // cell) * across + column // cell
+        cells = (image * down + row // cell) * across + column // cell
         order = cells.argsort(stable=True)
-        #: Places sorted by their cell, and for each used cell where its places begin and how many they are.
+        #: Centres sorted by cell, and the start and number of the centres of each used cell.
         self._places = places[order]
         used, self._counts = torch.unique_consecutive(cells[order], return_counts=True)
         self._begins = self._counts.cumsum(0) - self._counts
         self._cell_of = torch.full((int(places.max()) + 1,), -1)
         self._cell_of[places] = torch.searchsorted(used, cells)
         self.seed = centres.seed
-        #: Running mean of the error per used cell, float64: the only state, saved in checkpoints.
+        #: Running mean of the error per used cell, float64. The only state, saved in checkpoints.
         self.error = torch.ones(len(used), dtype=torch.float64)
 
     def observe(self, places: Tensor, errors: Tensor) -> None:
-        """Take note of the errors (B,) of patches centred at ``places`` (B,)."""
+        """Update the running means by the errors (B,) of patches centred at ``places`` (B,)."""
         cells = self._cell_of[places.cpu()].tolist()
         for cell, error in zip(cells, errors.double().cpu().tolist(), strict=True):
             self.error[cell] = self.memory * self.error[cell] + (1 - self.memory) * error
 
     def __call__(self, numbers: Sequence[int]) -> Tensor:
-        """Return a place (B,) for each sample number: a cell in proportion to error and size, then any place in it."""
+        """Return a centre (B,) for each sample number: a cell in proportion to error and size, then a pixel in it."""
         draws = uniform(
             counter_hash_tensor(counter_hash(self.seed, "hard"), torch.tensor(numbers)[:, None], torch.arange(2))
         ).double()
@@ -201,18 +200,15 @@ class HardPlaces:
 
 
 def erode(masks: Tensor, radius: int = EROSION) -> Tensor:
-    """Return the pixels of masks (K, H, W) bool whose whole square of side ``2 * radius + 1`` lies in the mask.
-
-    What lies outside the image counts as mask: a mask that covers everything loses nothing.
-    """
+    """Erode masks (K, H, W) bool by squares of side ``2 * radius + 1``; the outside of the image counts as mask."""
     outside = F.pad((~masks).float()[:, None], (radius,) * 4)
     return F.max_pool2d(outside, 2 * radius + 1, stride=1)[:, 0] == 0
 
 
 def normal_noise(shape: Sequence[int], numbers: Tensor, seed: int) -> Tensor:
-    """Return standard normal noise (B, ...) that is a function of seed and sample numbers (B,) alone."""
+    """Return standard normal noise (B, ...) as a function of seed and sample numbers (B,)."""
     count = int(torch.Size(shape[1:]).numel())
     places = torch.arange(count, device=numbers.device)
     draws = uniform(counter_hash_tensor(counter_hash(seed, "noise"), numbers[:, None], places))
-    # Half a step off 0, where the inverse of the distribution is infinite.
+    # Half a step away from 0, where the inverse of the distribution function is infinite.
     return torch.erfinv(2 * draws - 1 + 2.0**-24).mul(2**0.5).view(tuple(shape))

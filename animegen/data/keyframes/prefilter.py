@@ -1,4 +1,4 @@
-"""The time-domain bilateral filter: takes camera noise off a clip along the motion, before a network can amplify it."""
+"""Temporal bilateral filter: motion-compensated denoising of clips."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ Tag = TypeVar("Tag")
 
 
 class BilateralFilter:
-    """Average each pixel with what the flow finds of it in the frames before and after, where the colour agrees.
+    """Average each pixel along its motion over the frames before and after, weighted by colour similarity.
 
-    A pixel is followed through the frames by chaining flows: ``q_(k+1) = q_k + flow(q_k)``. What it meets after k
-    steps has the weight ``exp(-k^2 / (2 sigma_time^2)) * exp(-|c_k - c_0|^2 / (2 sigma_colour^2))``; the pixel itself
-    has 1. A hidden pixel needs no test of its own: its colour is another.
+    Positions follow chained flows: ``q_(k+1) = q_k + flow(q_k)``. The pixel after k steps has the weight
+    ``exp(-k^2 / (2 sigma_time^2)) * exp(-|c_k - c_0|^2 / (2 sigma_colour^2))``. Occluded pixels get small weights by
+    their colour.
 
-    (The defaults are those of the released tool of Texler et al. 2020, whose past half had its weights of time in
-    reverse.)
+    The defaults are those of the released tool of Texler et al. 2020, in which the temporal weights of past frames are
+    reversed.
 
     Args:
-        radius: frames on each side.
-        sigma_time: in frames.
-        sigma_colour: distance of colours in RGB, in grey levels of 0 to 255.
-        flow: estimates the motion between neighbouring frames; DIS unless given.
+        radius: number of frames on each side.
+        sigma_time: temporal standard deviation in frames.
+        sigma_colour: standard deviation of RGB distances, in grey levels of 0 to 255.
+        flow: optical flow estimator, by default DIS.
 
     Raises:
-        AnimegenError: for values that mean nothing.
+        AnimegenError: for invalid values.
     """
 
     def __init__(
@@ -53,19 +53,19 @@ class BilateralFilter:
         self.flow = flow or DISFlow()
 
     def __call__(self, clip: Frames) -> FilteredClip:
-        """Return the filtered clip of uint8 (3, H, W) frames; every frame is computed when it is asked for."""
+        """Return the filtered clip of uint8 (3, H, W) frames, computed lazily."""
         return FilteredClip(self, clip)
 
     def stream(
         self, frames: Iterable[tuple[Tensor, Tag]], cuts: Collection[int] = (), first: int = 0
     ) -> Iterator[tuple[Tensor, Tag]]:
-        """Yield each frame filtered, as in the whole clip of its shot, while no more than a window is in memory.
+        """Yield filtered frames with a window of ``2 * radius + 1`` frames in memory and a delay of ``radius`` frames.
 
-        A window has ``2 * radius + 1`` frames and the flows between them, and frames come ``radius`` frames late.
+        The result equals that for the whole clip of each shot.
 
         Args:
-            frames: (uint8 (3, H, W), what comes with it, such as its time).
-            cuts: numbers of frames that begin a shot; nothing is averaged across them.
+            frames: (uint8 (3, H, W), tag) pairs; tags such as times are passed through.
+            cuts: numbers of the first frames of shots, which are filtered separately.
             first: number of the first frame.
         """
         window = _Window(self)
@@ -78,24 +78,24 @@ class BilateralFilter:
         yield from window.ready(ended=True)
 
     def blend(self, clip: Frames, number: int, motion: Callable[[int, int], Tensor]) -> Tensor:
-        """Return frame ``number`` filtered, float (1, 3, H, W) in [-1, 1].
+        """Return filtered frame ``number``, float (1, 3, H, W) in [-1, 1].
 
         Args:
             clip: uint8 (3, H, W) frames.
-            number: of the frame.
+            number: number of the frame.
             motion: returns the flow (1, 2, H, W) between two neighbouring frames.
         """
         own = to_float(clip[number])[None]
         total, weights = own.clone(), torch.ones_like(own[:, :1])
         for step in (-1, 1):
-            path = torch.zeros_like(own[:, :2])  # how far the pixel has come since frame `number`
+            path = torch.zeros_like(own[:, :2])  # displacement since frame `number`
             for k in range(1, self.radius + 1):
                 place = number + step * k
                 if not 0 <= place < len(clip):
                     break
                 path = path + backward_warp(motion(place - step, place), path)
                 met = backward_warp(to_float(clip[place])[None], path)
-                # Colours lie in [-1, 1]: a grey level is 1/127.5.
+                # Colours are in [-1, 1]: a grey level is 1/127.5.
                 distance = ((met - own) * 127.5).square().sum(1, keepdim=True)
                 weight = torch.exp(-distance / (2 * self.sigma_colour**2) - k**2 / (2 * self.sigma_time**2))
                 total, weights = total + weight * met, weights + weight
@@ -103,9 +103,9 @@ class BilateralFilter:
 
 
 class FilteredClip:
-    """The frames of a clip through a :class:`BilateralFilter`; flows and results are kept once computed.
+    """A clip filtered by a :class:`BilateralFilter`, with caches of results and flows.
 
-    Results take as much memory as the clip, and flows eight bytes per pixel and direction for the frames in reach.
+    Results take as much memory as the clip, flows eight bytes per pixel and direction for the frames in the window.
     """
 
     def __init__(self, filter_: BilateralFilter, clip: Frames) -> None:
@@ -130,12 +130,12 @@ class FilteredClip:
         return self._flows[first, second]
 
     def forget(self, number: int) -> None:
-        """Drop the result of a frame that will not be asked for again."""
+        """Remove the result of a frame from the cache."""
         self._done.pop(number, None)
 
 
 class _Window:
-    """The frames of a shot that a filter needs at present; a clip whose end is not known."""
+    """Sliding window over the frames of a shot."""
 
     def __init__(self, filter_: BilateralFilter) -> None:
         self.radius = filter_.radius
@@ -151,12 +151,12 @@ class _Window:
         return self._frames[number]
 
     def add(self, pixels: Tensor, tag: Any) -> None:
-        """Take the next frame."""
+        """Add the next frame."""
         self._frames[self.count], self._tags[self.count] = pixels, tag
         self.count += 1
 
     def ready(self, ended: bool) -> Iterator[tuple[Tensor, Any]]:
-        """Yield the frames whose neighbours are all there; those after the last of the shot will never be."""
+        """Yield the frames whose neighbours are available; ``ended`` after the last frame of the shot."""
         while self.next < self.count and (ended or self.next + self.radius < self.count):
             yield self.filtered[self.next], self._tags.pop(self.next)
             self.filtered.forget(self.next)

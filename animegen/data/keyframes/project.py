@@ -1,4 +1,4 @@
-"""A key-frame project: a clip, the drawings of a few of its frames, and what else is known about them."""
+"""Key-frame projects: a clip, the drawings of a few of its frames, masks and guides."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Frames(Protocol):
     """Numbered images of one size."""
 
     def __len__(self) -> int:
-        """Return their number."""
+        """Return the number of images."""
         ...
 
     def __getitem__(self, number: int) -> Tensor:
@@ -29,11 +29,11 @@ class Frames(Protocol):
 
 
 class FrameFiles:
-    """Frames that lie in files and are read when asked for.
+    """Frames in files, read on demand.
 
     Args:
         files: one file per frame.
-        size: (height, width) to which images of another size are scaled; ``None`` leaves them.
+        size: (height, width) to which images are scaled; ``None`` keeps their sizes.
     """
 
     def __init__(self, files: Sequence[Path], size: tuple[int, int] | None = None) -> None:
@@ -43,25 +43,24 @@ class FrameFiles:
         return len(self.files)
 
     def __getitem__(self, number: int) -> Tensor:
-        picture = read_image(self.files[number])
-        return picture if self.size is None else resized(picture, self.size)
+        image = read_image(self.files[number])
+        return image if self.size is None else resized(image, self.size)
 
 
 class KeyframeProject:
-    """What few-shot training starts from.
+    """Data of few-shot training.
 
     Args:
         photo: the frames of the clip, uint8 (3, H, W) each.
-        keys: frame number -> its drawing, uint8 (3, H, W).
-        masks: frame number of a key -> bool (H, W), where its drawing is to be learnt; a key without one is learnt
-            everywhere.
-        guides: name -> ready-made guide of every frame, uint8 (C, H, W) each.
-        truth: the drawing of every frame, where it is known.
-        names: a name per frame; numbers unless given.
-        held: keys that are kept from training, to score what was learnt.
+        keys: frame number -> drawing, uint8 (3, H, W).
+        masks: frame number of a key -> bool (H, W), where to learn its drawing; by default everywhere.
+        guides: name -> precomputed guide of every frame, uint8 (C, H, W) each.
+        truth: the drawing of every frame, if known.
+        names: names of the frames, by default numbers.
+        held: keys excluded from training, for scoring.
 
     Raises:
-        AnimegenError: if there is no key to train on, or a key is not in the clip.
+        AnimegenError: if there is no key for training, or a key is not in the clip.
     """
 
     def __init__(
@@ -77,9 +76,9 @@ class KeyframeProject:
         self.photo, self.drawings, self.masks, self.guides = photo, dict(keys), dict(masks or {}), dict(guides or {})
         self.truth = truth
         self.names = list(names or (f"{n:06d}" for n in range(len(photo))))
-        #: The files that it was read from.
+        #: The files of the project.
         self.files: list[Path] = []
-        #: The scene of the generated world that the clip shows, if it does: it knows the true motion.
+        #: The scene of a ToonWorld clip, which knows the true motion.
         self.scene: Scene | None = None
         outside = [n for n in [*keys, *held] if not 0 <= n < len(photo)]
         if outside:
@@ -88,7 +87,7 @@ class KeyframeProject:
         self.keys = sorted(set(keys) - set(held))
         self.held = sorted(set(held) & set(keys))
         if not self.keys:
-            raise AnimegenError("A project needs at least one key frame to train on: draw one, or hold fewer out.")
+            raise AnimegenError("A project needs at least one key frame for training: draw one, or hold out fewer.")
 
     def __len__(self) -> int:
         return len(self.photo)
@@ -101,7 +100,7 @@ class KeyframeProject:
 
     @property
     def scored(self) -> list[int]:
-        """Frames that are not trained on and whose drawing is known."""
+        """Frames with known drawings that are not used for training."""
         return self.held if self.truth is None else [n for n in range(len(self)) if n not in self.keys]
 
     def answer(self, number: int) -> Tensor:
@@ -109,12 +108,12 @@ class KeyframeProject:
         return self.drawings[number] if self.truth is None else self.truth[number]
 
     def nearest_key(self, number: int) -> int:
-        """Return the number of the key to train on that is nearest in time."""
+        """Return the number of the nearest training key in time."""
         return min(self.keys, key=lambda key: (abs(key - number), key))
 
 
 def spread(count: int, total: int) -> list[int]:
-    """Return up to ``count`` of the numbers below ``total``, each in the middle of its share."""
+    """Return up to ``count`` evenly spaced numbers below ``total``."""
     count = min(count, total)
     return [(2 * k + 1) * total // (2 * count) for k in range(count)]
 
@@ -129,26 +128,26 @@ def toonworld_project(
     split: str = "test",
     at: Sequence[int] | None = None,
 ) -> KeyframeProject:
-    """Return a clip of the generated world whose drawing is given at a few frames and known at all of them.
+    """Return a project of a ToonWorld clip with known drawings of all frames.
 
     Args:
         style: meadow, dusk or print.
-        keys: number of key frames, each in the middle of its share of the clip.
+        keys: number of evenly spaced key frames.
         frames: length of the clip.
         size: side of the frames in pixels.
-        scene: which scene.
-        world_seed: which world.
-        split: which part of the world.
+        scene: index of the scene.
+        world_seed: seed of ToonWorld.
+        split: split of ToonWorld.
         at: frame numbers of the keys, instead of ``keys``.
 
     Raises:
-        AnimegenError: for values that do not exist, or more keys than frames.
+        AnimegenError: for unknown choices, or keys that do not fit the clip.
     """
     check_choice("style", style, STYLES)
     if at is None and not 1 <= keys < frames:
         raise AnimegenError(f"A clip of {frames} frames cannot have {keys} key frames: choose 1 to {frames - 1}.")
     drawn = Scene(seed=world_seed, split=split, index=scene, size=size, frames=frames)
-    pictures = {
+    images = {
         look: torch.stack(
             [
                 torch.from_numpy(drawn.photo(t) if look == "photo" else drawn.anime(t, look)).permute(2, 0, 1)
@@ -158,17 +157,17 @@ def toonworld_project(
         for look in ("photo", style)
     }
     chosen = spread(keys, frames) if at is None else sorted(set(at))
-    truth = pictures[style]
+    truth = images[style]
     outside = [n for n in chosen if not 0 <= n < frames]
     if outside:
         raise AnimegenError(f"Key frame {outside[0]} is not in the clip, whose frames are 0 to {frames - 1}.")
-    project = KeyframeProject(pictures["photo"], {n: truth[n] for n in chosen}, truth=truth)
+    project = KeyframeProject(images["photo"], {n: truth[n] for n in chosen}, truth=truth)
     project.scene = drawn
     return project
 
 
-def resized(picture: Tensor, size: tuple[int, int]) -> Tensor:
-    """Scale uint8 (C, H, W) to (height, width), anti-aliased; an image of that size is returned as it is."""
-    if tuple(picture.shape[-2:]) == tuple(size):
-        return picture
-    return torch.nn.functional.interpolate(picture[None], size, mode="bilinear", antialias=True)[0]
+def resized(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize uint8 (C, H, W) to (height, width), bilinear with anti-aliasing."""
+    if tuple(image.shape[-2:]) == tuple(size):
+        return image
+    return torch.nn.functional.interpolate(image[None], size, mode="bilinear", antialias=True)[0]

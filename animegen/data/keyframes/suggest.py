@@ -1,4 +1,4 @@
-"""Which frame to draw next: the one whose look the drawn ones cover least."""
+"""Suggestion of key frames that best cover the appearance of a clip."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from animegen.errors import AnimegenError
 from animegen.media.images import to_float
 
 SIDE = 128
-"""Shorter side in pixels at which frames are compared."""
+"""Shorter side in pixels of the compared frames."""
 PATCH, STEP = 12, 8
-"""Side of the patches that are compared and their distance, at that size."""
+"""Side and stride of the compared patches, at that size."""
 DIMENSIONS = 24
-"""Principal components of the patches that are compared."""
+"""Number of principal components of the compared patches."""
 
 
 class Suggestion(NamedTuple):
-    """A frame worth drawing.
+    """A suggested key frame.
 
     Attributes:
-        number: of the frame.
-        left: mean distance of the clip's patches to the nearest drawn one after this frame (and those suggested before
-            it) is drawn, as a share of the distance before the first suggestion.
+        number: number of the frame.
+        left: mean distance of the clip's patches to the nearest drawn patch with this and the previous suggestions,
+            relative to that without suggestions.
     """
 
     number: int
@@ -37,24 +37,23 @@ class Suggestion(NamedTuple):
 def suggest_keys(
     clip: Frames, keys: Sequence[int] = (), count: int = 3, candidates: int = 48, patches: int = 160
 ) -> list[Suggestion]:
-    """Suggest frames to draw, each the one that brings the drawn patches nearest to all patches of the clip.
+    """Suggest key frames by greedy facility location on patches.
 
-    What the network has to draw is made of patches; where nothing like a patch was drawn, it guesses. So frames are
-    compared patch by patch (colours, reduced to principal components), and a frame is worth as much as it
-    lowers the mean distance of all patches to their nearest drawn one (greedy facility location).
+    Each suggestion minimises the mean distance of all patches of the clip to the nearest drawn patch. Patches are
+    compared by colours, reduced to principal components.
 
     Args:
         clip: uint8 (3, H, W) frames.
-        keys: numbers of the frames that are drawn.
+        keys: numbers of the drawn frames.
         count: number of suggestions.
-        candidates: so many frames, evenly spread, are looked at besides the keys.
-        patches: patches per frame, evenly spread.
+        candidates: number of evenly spaced frames considered besides the keys.
+        patches: number of evenly spaced patches per frame.
 
     Returns:
-        suggestions, the most useful first; fewer if there are fewer frames.
+        Suggestions in order of usefulness; fewer if there are fewer frames.
 
     Raises:
-        AnimegenError: for a key that is not in the clip.
+        AnimegenError: for a key that is not in the clip, or count < 1.
     """
     outside = [n for n in keys if not 0 <= n < len(clip)]
     if outside or count < 1:
@@ -64,10 +63,10 @@ def suggest_keys(
     numbers = sorted({*keys, *spread(candidates, len(clip))})
     described = _reduced([_patches(clip[n], patches) for n in numbers])
     everything = torch.cat(described)
-    # Distance (frames, patches of the whole clip) to the nearest patch of each frame.
+    # Distance of all patches to the nearest patch of each frame, (frames, all patches).
     nearest = torch.stack([torch.cdist(everything, frame).amin(1) for frame in described])
     drawn = [numbers.index(n) for n in keys]
-    # Without any drawing, a patch is as far from being covered as from the mean of all.
+    # Without drawings, use the distance to the mean of all patches.
     covered = nearest[drawn].amin(0) if drawn else everything.sub(everything.mean(0)).norm(dim=1)
     before = covered.mean().clamp_min(1e-12)
     found: list[Suggestion] = []
@@ -83,13 +82,13 @@ def suggest_keys(
 
 def _patches(frame: Tensor, count: int) -> Tensor:
     """Return up to ``count`` patches of a frame as rows (N, 3 * PATCH * PATCH / 4)."""
-    picture = to_float(frame)[None]
-    scale = SIDE / min(picture.shape[-2:])
+    image = to_float(frame)[None]
+    scale = SIDE / min(image.shape[-2:])
     if scale < 1:
-        sides = [round(side * scale) for side in picture.shape[-2:]]
-        picture = F.interpolate(picture, sides, mode="bilinear", antialias=True)
-    picture = F.avg_pool2d(picture, 2)
-    rows = F.unfold(picture, min(PATCH // 2, *picture.shape[-2:]), stride=STEP // 2)[0].T
+        sides = [round(side * scale) for side in image.shape[-2:]]
+        image = F.interpolate(image, sides, mode="bilinear", antialias=True)
+    image = F.avg_pool2d(image, 2)
+    rows = F.unfold(image, min(PATCH // 2, *image.shape[-2:]), stride=STEP // 2)[0].T
     return rows[spread(count, len(rows))]
 
 

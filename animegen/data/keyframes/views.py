@@ -1,4 +1,4 @@
-"""A key-frame project as views: sample numbers for training, which become patches on the device, and whole frames."""
+"""Views of key-frame projects: patches for training, cropped on the device, and whole frames."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from animegen.data.keyframes.guides import FileGuide, Guide, Guides
-from animegen.data.keyframes.patches import Centres, HardPlaces, PatchBank, WholePictures, normal_noise
+from animegen.data.keyframes.patches import Centres, HardPlaces, PatchBank, WholeImages, normal_noise
 from animegen.data.keyframes.prefilter import BilateralFilter
 from animegen.data.keyframes.project import Frames, KeyframeProject, spread
 from animegen.data.sampler import counter_hash, counter_hash_tensor, random_bits
@@ -20,12 +20,12 @@ from animegen.nn.warp import consistent
 
 
 class KeyframeClip:
-    """The frames of a project as a network gets them: filtered, and with their guides.
+    """The frames of a project, denoised and with their guides.
 
     Args:
         project: the project.
-        guides: name -> guide; a :class:`FileGuide` takes the project's images of that name.
-        prefilter: takes noise off the frames.
+        guides: name -> guide; a :class:`FileGuide` reads the project's images of that name.
+        prefilter: denoises the frames.
     """
 
     def __init__(
@@ -44,8 +44,8 @@ class KeyframeClip:
             if name not in project.guides:
                 known = ", ".join(project.guides) or "none"
                 raise AnimegenError(
-                    f"The guide '{name}' comes from files, but the project has none of that name (it has: {known}): put"
-                    f" an image per frame into guides/{name}."
+                    f"The project has no files for the guide '{name}' (it has: {known}): add an image per frame to"
+                    f" guides/{name}."
                 )
             channels = project.guides[name][0].shape[0]
             if channels != guide.channels:
@@ -67,7 +67,7 @@ class KeyframeClip:
         )
 
     def _draw(self) -> dict[str, list[Tensor]]:
-        """Draw the guides that are drawn, for the whole clip at once, since each follows from the frames before."""
+        """Draw the computed guides of the whole clip, since each depends on earlier frames."""
         if self._drawn is None:
             made = {name: guide for name, guide in self.guides.items() if not isinstance(guide, FileGuide)}
             self._drawn = {name: [] for name in made}
@@ -85,30 +85,30 @@ class KeyframeClip:
 
 
 class KeyPatches(View):
-    """Patches of the key frames and their drawings, for training.
+    """Training view of patches of the key frames and their drawings.
 
-    A sample is its number; :meth:`finish` cuts a batch of patches on the device:
+    A sample is its number; :meth:`finish` crops a batch of patches on the device:
 
     ===========================  =======================================================================
     ``photo``                    (B, 3, Q, Q), Q = patch + 2 * context
-    ``guide``                    (B, G, Q, Q), where there are guides
-    ``anime``                    (B, 3, patch, patch), the drawing in the middle of it
-    ``other``                    (B, 3, patch, patch), the drawing elsewhere in the same key frame
-    ``place``                    (B,) where the patch lies
+    ``guide``                    (B, G, Q, Q), if there are guides
+    ``anime``                    (B, 3, patch, patch), the drawing without the context
+    ``other``                    (B, 3, patch, patch), a drawing elsewhere in the same key frame
+    ``place``                    (B,), the linear index of the centre
     ``unlabelled`` ...           with ``unlabelled``: see :meth:`_cut_unlabelled`
     ===========================  =======================================================================
 
     Args:
         clip: frames and guides.
-        patch: side of the patches in pixels; ``None`` takes whole frames, cut to multiples of 4.
-        context: more pixels on every side for the network, which are not compared.
+        patch: side of the patches in pixels; ``None`` for whole frames, cropped to multiples of 4.
+        context: additional pixels on every side of the input.
         balance: see :class:`~animegen.data.keyframes.patches.Centres`.
-        hard_mining: share of the patches that are drawn where the error was large.
-        flip: mirror half of the patches.
+        hard_mining: fraction of the patches drawn by hard mining.
+        flip: flip half of the patches horizontally.
         noise: standard deviation of noise added to the photos, in units of [-1, 1].
-        unlabelled: also cut patches from frames without drawing.
-        unlabelled_frames: so many of these frames, with the one after each, stay on the device.
-        seed: selects the patches.
+        unlabelled: also crop patches from frames without drawing.
+        unlabelled_frames: number of these frames kept on the device, each with its next frame.
+        seed: seed of the patches.
     """
 
     def __init__(
@@ -129,30 +129,30 @@ class KeyPatches(View):
             raise AnimegenError("Whole frames (data.patch=null) have no context: set data.context=0.")
         if not 0 <= hard_mining <= 1 or noise < 0 or unlabelled_frames < 1:
             raise AnimegenError(
-                "data.hard_mining must lie in 0 to 1, data.noise must be 0 or more and data.unlabelled_frames 1 or"
-                f" more, not {hard_mining}, {noise} and {unlabelled_frames}."
+                "data.hard_mining must be in [0, 1], data.noise at least 0 and data.unlabelled_frames at least 1, not"
+                f" {hard_mining}, {noise} and {unlabelled_frames}."
             )
         self.clip, self.context, self.balance, self.share = clip, context, balance, hard_mining
         self.patch, self.flip, self.noise = patch, flip, noise
         self.unlabelled, self.unlabelled_frames = unlabelled, unlabelled_frames
-        self._bank: PatchBank | WholePictures | None = None
+        self._bank: PatchBank | WholeImages | None = None
         self._centres: Centres | None = None
         self.hard: HardPlaces | None = None
 
     @property
     def aligned(self) -> list[list[str]]:
-        """Photo and drawing show the same."""
+        """Groups of batch keys with aligned images: photo and drawing."""
         return [["photo", "anime"]]
 
     @property
     def centres(self) -> Centres:
-        """Where patches may lie."""
+        """The patch centres."""
         self.prepare()
         assert self._centres is not None
         return self._centres
 
     def prepare(self) -> None:
-        """Read the key frames, draw the guides, and lay out what patches are cut from."""
+        """Read the key frames, draw the guides and create the patch banks."""
         if self._bank is not None:
             return
         project, keys = self.clip.project, self.clip.project.keys
@@ -166,14 +166,14 @@ class KeyPatches(View):
             self._prepare_unlabelled()
         self._bank = bank
 
-    def _lay_out(self, pictures: Tensor) -> PatchBank | WholePictures:
-        return WholePictures(pictures) if self.patch is None else PatchBank(pictures, self.patch, self.context)
+    def _lay_out(self, images: Tensor) -> PatchBank | WholeImages:
+        return WholeImages(images) if self.patch is None else PatchBank(images, self.patch, self.context)
 
     def _prepare_unlabelled(self) -> None:
         project = self.clip.project
         without = [n for n in range(len(project) - 1) if n not in project.keys]
         if not without:
-            raise AnimegenError("The clip has no frame without drawing: set data.unlabelled=false.")
+            raise AnimegenError("All frames of the clip have drawings: set data.unlabelled=false.")
         chosen = [without[k] for k in spread(self.unlabelled_frames, len(without))]
         pairs = torch.cat([self.clip.stack(chosen), self.clip.stack([n + 1 for n in chosen])], 1)
         estimate, motions = DISFlow(), []
@@ -193,12 +193,12 @@ class KeyPatches(View):
         return {"sample": torch.tensor(number)}
 
     def name(self, number: int) -> str:
-        """Return the name of the key frame that a sample lies in."""
-        picture, _, _ = self.centres.split(self.centres([number]))
-        return self.clip.project.names[self.clip.project.keys[int(picture)]]
+        """Return the name of the key frame of a sample."""
+        image, _, _ = self.centres.split(self.centres([number]))
+        return self.clip.project.names[self.clip.project.keys[int(image)]]
 
     def places(self, numbers: list[int]) -> Tensor:
-        """Return where the patches of sample numbers lie, (B,)."""
+        """Return the linear indices (B,) of the patch centres of samples."""
         places = self.centres(numbers)
         if self.hard is None:
             return places
@@ -228,12 +228,11 @@ class KeyPatches(View):
         return {**batch, **self._cut_unlabelled(sample, guides)} if self.unlabelled else batch
 
     def _cut_unlabelled(self, sample: Tensor, guides: int) -> dict[str, Tensor]:
-        """Cut patches of frames without drawing.
+        """Crop patches of frames without drawing.
 
-        ``unlabelled`` and ``following`` (B, 3, Q, Q): the same place in a frame and in the next one; with their guides
-        ``unlabelled_guide`` and ``following_guide``; ``motion`` (B, 2, Q, Q) and ``seen`` (B, 1, Q, Q): the flow from
-        the one to the other, and where it can be trusted; ``style`` (B, 3, patch, patch): the drawing somewhere in
-        the nearest key frame.
+        ``unlabelled`` and ``following`` (B, 3, Q, Q): the same position in a frame and the next one, with their guides
+        ``unlabelled_guide`` and ``following_guide``; ``motion`` (B, 2, Q, Q) and ``seen`` (B, 1, Q, Q): the flow
+        between them and its validity; ``style`` (B, 3, patch, patch): a random patch of the nearest drawing.
         """
         assert self._bank is not None
         height, width = self.clip.project.size
@@ -269,11 +268,11 @@ class KeyPatches(View):
 
 
 class WholeFrames(View):
-    """Whole frames of the clip: ``photo``, ``guide`` where there are guides, ``anime`` where the drawing is known.
+    """Whole frames of the clip: ``photo``, ``guide`` if there are guides, ``anime`` if the drawings are known.
 
     Args:
         clip: frames and guides.
-        numbers: of the frames.
+        numbers: numbers of the frames.
     """
 
     def __init__(self, clip: KeyframeClip, numbers: Sequence[int]) -> None:
@@ -305,6 +304,6 @@ class WholeFrames(View):
             self.clip.guide(self.numbers[0])
 
     def preview(self, count: int) -> dict[str, Tensor]:
-        """Return up to ``count`` frames, spread over the clip, as one batch."""
+        """Return up to ``count`` evenly spaced frames as one batch."""
         chosen = [self[n] for n in spread(count, len(self))]
         return {key: torch.stack([sample[key] for sample in chosen]) for key in chosen[0]}

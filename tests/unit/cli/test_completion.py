@@ -26,7 +26,7 @@ from animegen.cli.main import COMMANDS
         (["train", "precision="], ["precision=bf16", "precision=fp32"]),
         (["train", "ablation=[animegan/no_tv,animegan/gan_h"], ["ablation=[animegan/no_tv,animegan/gan_hinge"]),
         (["eval", "benchmark=c"], ["benchmark=clips"]),
-        (["prepare", "film=p"], ["film=photo", "film=print"]),
+        (["prepare", "toonworld=p"], ["toonworld=photo", "toonworld=print"]),
         (["completion", "b"], ["bash"]),
         (["nothing", "a"], []),
         (["stylize", "strength="], []),

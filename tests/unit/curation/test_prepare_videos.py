@@ -120,7 +120,7 @@ def test_motion_brightness_and_bars_are_measured() -> None:
 def test_repeats_are_found_and_films_divided() -> None:
     def clip(name: str, shot: int, *looks: int) -> dict:
         film = name.split("/")[0]
-        return {"name": name, "film": film, "movie": film, "shot": shot, "looks": [f"{look:016x}" for look in looks]}
+        return {"name": name, "video": film, "movie": film, "shot": shot, "looks": [f"{look:016x}" for look in looks]}
 
     clips = [clip("a/1", 0, 0, 0, 0), clip("a/2", 1, 0, 0, 255), clip("b/1", 0, 1, 3, 0)]
     assert find_repeats(clips, 4) == {"b/1": "a/1"}
@@ -134,7 +134,7 @@ def test_repeats_are_found_and_films_divided() -> None:
     assert by_film
     assert [len(films[side]) for side in ("train", "val", "test")] == [6, 1, 1]
     assert len(set.union(*films.values())) == 8
-    one, by_film = divide([c for c in many if c["film"] == "a"], 0.1)
+    one, by_film = divide([c for c in many if c["video"] == "a"], 0.1)
     assert not by_film
     assert one == {"train": ["a/0", "a/1"], "val": ["a/2"], "test": ["a/3"]}
 
@@ -160,7 +160,7 @@ def test_no_movie_is_on_two_sides_whatever_its_files_are_called() -> None:
         for part in range(4):
             film = f"m{movie}-{part}"
             movie_of[film] = f"movie{movie}/"
-            clips += [{"name": f"{film}/{n}", "film": film, "movie": f"movie{movie}/", "shot": n} for n in range(3)]
+            clips += [{"name": f"{film}/{n}", "video": film, "movie": f"movie{movie}/", "shot": n} for n in range(3)]
     sides, by_movie = divide(clips, 0.2)
     assert by_movie
     movies = {side: {movie_of[name.split("/")[0]] for name in names} for side, names in sides.items()}
@@ -202,7 +202,7 @@ def test_films_become_lists_of_clips_that_the_sources_read(
     assert not (output / "report.json").exists()
     assert run(films, output, "shard=1/2") == 1
     report = json.loads((output / "report.json").read_text())
-    assert report["films"] == 4
+    assert report["videos"] == 4
     assert report["frames"] == 60
     assert report["fates"]["held"] == 3 * 6
     assert report["fates"]["kept"] == 3 * (8 + 6)
@@ -267,7 +267,7 @@ def test_films_of_one_folder_stay_together(films: Path, tmp_path: Path) -> None:
     assert sides["c_part1"] == sides["c_part2"]
     assert len(set(sides.values())) == 3
     report = json.loads((output / "report.json").read_text())
-    assert (report["films"], report["movies"], report["divided"]) == (6, 4, "by movie")
+    assert (report["videos"], report["movies"], report["divided"]) == (6, 4, "by movie")
     assert "They belong to 4 movies" in (output / "REPORT.md").read_text()
 
 

@@ -135,5 +135,5 @@ def test_paired_folders(tmp_path: Path) -> None:
     assert len(data.val) + len(data.train) == 12
     (anime / "3.png").unlink()
     again = build("paired/folders", f"data.photos={photos}", f"data.anime={anime}")
-    with pytest.raises(AnimegenError, match=r"no partner .* '3\.png'"):
+    with pytest.raises(AnimegenError, match=r"no counterpart .* '3\.png'"):
         again.setup("fit")

@@ -11,8 +11,8 @@ import torch
 
 from animegen.data import Holdout, ImageFolder, PairedView, UnpairedView
 from animegen.data.clips import TripletFolders
-from animegen.data.clips.films import FilmWindows
 from animegen.data.clips.sources import MixedClips
+from animegen.data.clips.videos import VideoWindows
 from animegen.data.clips.view import ClipView
 from animegen.data.memory import InMemory
 from animegen.data.training_files import check_same_files, pack, same_data, training_files, unpack
@@ -51,7 +51,7 @@ def test_files_of_clips_and_films(tmp_path: Path) -> None:
     assert names(files, tmp_path) == sorted(f"clips/{clip}/{n}.png" for clip in "abc" for n in (1, 2, 3))
     (tmp_path / "films").mkdir()
     (tmp_path / "films" / "one.mp4").write_bytes(b"12345")
-    assert training_files(FilmWindows(tmp_path / "films")) == {str(tmp_path / "films" / "one.mp4"): 5}
+    assert training_files(VideoWindows(tmp_path / "films")) == {str(tmp_path / "films" / "one.mp4"): 5}
 
 
 def test_lists_are_packed_whole() -> None:

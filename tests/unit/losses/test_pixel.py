@@ -29,7 +29,7 @@ def test_gradient_l1_by_hand():
     # Each value four times: between blocks only a third of the steps count, and the halved picture is the small one.
     big_a, big_b = (x.repeat_interleave(2, -1).repeat_interleave(2, -2) for x in (A, B))
     assert GradientL1(scales=2)(big_a, big_b).item() == pytest.approx((1.25 + 1.75) / 3 + 1.25 + 1.75)
-    with pytest.raises(AnimegenError, match="needs pictures of 4x4 or more, not 2x2"):
+    with pytest.raises(AnimegenError, match="needs images of 4x4 or more, not 2x2"):
         GradientL1(scales=2)(A, B)
     with pytest.raises(AnimegenError, match="at least 1, not 0"):
         GradientL1(scales=0)

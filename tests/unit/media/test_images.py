@@ -131,7 +131,7 @@ def test_floating_point_grey(tmp_path: Path) -> None:
     Image.fromarray(values).save(tmp_path / "a.tif")
     assert read_image(tmp_path / "a.tif")[1, 0, :4].tolist() == [255, 128, 64, 0]
     Image.fromarray(values * 300).save(tmp_path / "b.tif")
-    with pytest.raises(AnimegenError, match=r"b\.tif.*no telling what is white"):
+    with pytest.raises(AnimegenError, match=r"b\.tif.*white level is unknown"):
         read_image(tmp_path / "b.tif")
 
 
@@ -203,7 +203,7 @@ def test_write_mistakes(tmp_path: Path) -> None:
     picture = torch.zeros(3, 8, 8, dtype=torch.uint8)
     with pytest.raises(AnimegenError, match=r"use \.png, \.jpg or \.webp\. Did you mean '\.png'"):
         write_image(tmp_path / "a.pngg", picture)
-    with pytest.raises(AnimegenError, match="no suffix"):
+    with pytest.raises(AnimegenError, match="not have the suffix"):
         write_image(tmp_path / "a", picture)
     (tmp_path / "file").touch()
     with pytest.raises(AnimegenError, match="cannot be written"):
@@ -245,7 +245,7 @@ def test_list_mistakes(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     with pytest.raises(AnimegenError, match=r"photo' does not exist.*Did you mean 'photos'"):
         list_images(tmp_path / "photo")
-    with pytest.raises(AnimegenError, match=r"no pictures in the folder .*photos', nothing"):
+    with pytest.raises(AnimegenError, match=r"no images in the folder .*photos', nothing"):
         list_images(tmp_path / "photos")
     (tmp_path / "photos" / "x.txt").touch()
     with pytest.raises(AnimegenError, match="only 1 other files"):

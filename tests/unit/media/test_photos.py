@@ -157,7 +157,7 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     photo = Photo(torch.zeros(3, 4, 4, dtype=torch.uint8))
     with pytest.raises(AnimegenError, match="cannot be written"):
         write_photo(tmp_path / "file" / "a.png", photo)
-    with pytest.raises(AnimegenError, match="no suffix of a picture format"):
+    with pytest.raises(AnimegenError, match="not have the suffix of"):
         write_photo(tmp_path / "a.txt", photo)
     assert format_of("a.JPG") == "JPEG"
     assert format_of("a.mp4") is None

@@ -142,7 +142,7 @@ def test_a_stream_draws_what_the_guides_of_the_whole_clip_give() -> None:
 
 def test_a_guide_from_files_cannot_be_made_up() -> None:
     module = FewShot(FewShotGenerator(inputs=4, width=0.25, blocks=0), guides={"depth": FileGuide(1)}).eval()
-    with pytest.raises(AnimegenError, match="guide from files, which cannot be made"):
+    with pytest.raises(AnimegenError, match="guide from files, which cannot be computed"):
         module.stylize(torch.zeros(1, 3, 16, 16))
     output, _ = module.stylize(torch.zeros(1, 3, 16, 16), None, torch.zeros(1, 1, 16, 16))
     assert output.shape == (1, 3, 16, 16)

@@ -497,5 +497,5 @@ def test_bf16_is_finite() -> None:
 
 
 def test_configurations_of_own_films_compose(tmp_path: Path) -> None:
-    config: Any = compose_config("train", ["experiment=temporal/own_film", "data.films=a", "data.anime=b"])
+    config: Any = compose_config("train", ["experiment=temporal/own_video", "data.videos=a", "data.anime=b"])
     assert config.data.train.photo.length == config.data.length

@@ -141,5 +141,5 @@ def test_a_resized_flow_is_scaled() -> None:
 
 
 def test_shapes_must_belong_together() -> None:
-    with pytest.raises(ValueError, match="does not belong"):
+    with pytest.raises(ValueError, match="does not match"):
         backward_warp(torch.zeros(1, 3, 5, 7), torch.zeros(1, 2, 7, 5))

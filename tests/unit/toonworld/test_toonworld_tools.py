@@ -16,7 +16,7 @@ def test_sheets_and_strips_lay_out_looks_and_truth(tmp_path):
     assert strip.shape == (6 * 32, 3 * 48, 3)
     sheet.save(tmp_path / "strip.png", strip)
     np.testing.assert_array_equal(cv2.imread(str(tmp_path / "strip.png"))[..., ::-1], strip)
-    with pytest.raises(AnimegenError, match=r"end it in \.png"):
+    with pytest.raises(AnimegenError, match=r"the suffix \.png"):
         sheet.save(tmp_path / "missing" / "strip.png", strip)
 
 

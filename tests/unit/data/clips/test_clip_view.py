@@ -95,7 +95,7 @@ def test_whole_frames_and_crops() -> None:
     ("settings", "message"),
     [
         ({"gap": 1}, "leaves no frame"),
-        ({"gap": [2, 4], "shuffle": False}, "needs one gap|need one gap"),
+        ({"gap": [2, 4], "shuffle": False}, "needs one gap|set one gap"),
         ({"middle": "end"}, "unknown"),
         ({"middle": "random", "shuffle": False}, "for training"),
         ({"crop": False}, "crop=true"),
@@ -178,7 +178,7 @@ def test_atd_layout(tmp_path: Path) -> None:
     test = TripletFolders(tmp_path, split="test")
     assert [test.name(n) for n in range(len(test))] == ["test_2k_540p/Disney_v1", "test_2k_540p/Japan_v2"]
     assert int(test.load(1, 2)[0, 0, 0]) == 63
-    with pytest.raises(AnimegenError, match="split=all is for folders"):
+    with pytest.raises(AnimegenError, match="split=all is not available"):
         TripletFolders(tmp_path, split="all").prepare()
     assert len(TripletFolders(tmp_path, split="train")) == len(TripletFolders(tmp_path, split="val")) == 1
 

@@ -133,7 +133,7 @@ def test_evaluation_gives_whole_clips() -> None:
 
 
 def test_mistakes_are_told() -> None:
-    with pytest.raises(AnimegenError, match="3 frames or more"):
+    with pytest.raises(AnimegenError, match="must be at least 3"):
         ClipsView(Numbered([9]), 8, lengths=[2])
     with pytest.raises(AnimegenError, match="the longest has 4"):
         ClipsView(Numbered([4]), 8, lengths=[5]).prepare()

@@ -13,8 +13,15 @@ from PIL import Image
 from torch import Tensor
 
 from animegen.data import ImageFolder
-from animegen.data.clips import FilmWindows, MovingStills, StyledClipAugment, StyledClipView, ToonWorldWindows, in_looks
-from animegen.data.clips.films import anime_windows
+from animegen.data.clips import (
+    MovingStills,
+    StyledClipAugment,
+    StyledClipView,
+    ToonWorldWindows,
+    VideoWindows,
+    in_looks,
+)
+from animegen.data.clips.videos import anime_windows
 from animegen.errors import AnimegenError
 from animegen.media.images import to_float
 from animegen.media.video.frames import VideoInfo
@@ -98,9 +105,9 @@ def test_with_truth_the_drawings_are_those_of_the_photos(world: ToonWorldWindows
         StyledClipView(world, truth, truth=True)
     with pytest.raises(AnimegenError, match="too few for windows of 9"):
         _ = StyledClipView(world, truth, length=9, size=48)[0]
-    with pytest.raises(AnimegenError, match="must give windows"):
+    with pytest.raises(AnimegenError, match="must be a source of windows"):
         StyledClipView(world, ImageFolder("x"))  # type: ignore[arg-type]
-    with pytest.raises(AnimegenError, match="motion of the clips of MovingStills is not known"):
+    with pytest.raises(AnimegenError, match="MovingStills as photo has no motion"):
         StyledClipView(MovingStills(truth), truth)  # type: ignore[arg-type]
 
 
@@ -129,11 +136,11 @@ def test_of_several_looks_the_still_decides(world: ToonWorldWindows, drawn: Toon
     assert held.preview(2)["style"].shape == (2, 3, 48, 48)
     batch = {key: torch.stack([view[n][key] for n in range(3)]) for key in view[0]}
     assert torch.equal(StyledClipAugment(32)(batch)["look"], batch["look"])
-    with pytest.raises(AnimegenError, match=r"data.styles=\['dusk', 'dusk'\] must name"):
+    with pytest.raises(AnimegenError, match=r"data.styles=\['dusk', 'dusk'\] must list"):
         in_looks(drawn, ["dusk", "dusk"])
-    with pytest.raises(AnimegenError, match="Stills of several looks"):
+    with pytest.raises(AnimegenError, match="Several looks take stills"):
         StyledClipView(world, looks, drawn)
-    with pytest.raises(AnimegenError, match="must be the same scenes"):
+    with pytest.raises(AnimegenError, match="clips of the same scenes"):
         StyledClipView(world, [drawn, world.in_look("dusk")])
 
 
@@ -209,7 +216,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_films_become_shots_with_dis_flow(films: Path, tmp_path: Path) -> None:
-    source = FilmWindows(films, size=64, length=6, part="all", cache=tmp_path)
+    source = VideoWindows(films, size=64, length=6, part="all", cache=tmp_path)
     assert source.clips == 2
     assert [source.clip_name(n) for n in range(2)] == ["film.mp4-0", "film.mp4-12"]
     start, frames = source.window(0, 4, 64, lambda count, purpose: count - 1)
@@ -221,7 +228,7 @@ def test_films_become_shots_with_dis_flow(films: Path, tmp_path: Path) -> None:
     assert valid[:, 16:-16, 16:-16].float().mean() > 0.9
     assert torch.equal(source.motion(0, 5, 4)[0], flow)  # kept
     assert len(source._flows) == 1
-    sides = [FilmWindows(films, size=64, part=part, cache=tmp_path) for part in ("train", "heldout")]
+    sides = [VideoWindows(films, size=64, part=part, cache=tmp_path) for part in ("train", "heldout")]
     assert sorted(side.clip_name(0) for side in sides) == ["film.mp4-0", "film.mp4-12"]
     assert [side.clips for side in sides] == [1, 1]
     assert source.image(0).shape == (3, 64, 80)
@@ -230,13 +237,13 @@ def test_films_become_shots_with_dis_flow(films: Path, tmp_path: Path) -> None:
 def test_films_that_cannot_be_used_are_told(films: Path, tmp_path: Path) -> None:
     for settings, message in (
         ({"folder": films / "none"}, "does not exist"),
-        ({"folder": tmp_path}, "There is no video"),
+        ({"folder": tmp_path}, "There are no videos"),
         ({"folder": films, "length": 13, "cache": tmp_path / "c"}, "has 13 frames"),
     ):
         with pytest.raises(AnimegenError, match=message):
-            FilmWindows(**settings).prepare()
+            VideoWindows(**settings).prepare()
     with pytest.raises(AnimegenError, match="part=test"):
-        FilmWindows(films, part="test")
+        VideoWindows(films, part="test")
     Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
     settings: dict[str, Any] = {"size": 32, "length": 4}
-    assert isinstance(anime_windows(ImageFolder(tmp_path), films, **settings), FilmWindows)
+    assert isinstance(anime_windows(ImageFolder(tmp_path), films, **settings), VideoWindows)

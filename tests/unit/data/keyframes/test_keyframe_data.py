@@ -129,7 +129,7 @@ def test_the_filter_is_applied_to_what_is_trained_on_and_shown() -> None:
 
 
 def test_a_guide_from_files_must_be_there() -> None:
-    with pytest.raises(AnimegenError, match="the project has none of that name"):
+    with pytest.raises(AnimegenError, match="The project has no files for the guide"):
         data(guides={"depth": FileGuide(1)})
     photo = torch.zeros(3, 3, 48, 48, dtype=torch.uint8)
     guides = {"depth": torch.arange(3, dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 1, 48, 48)}

@@ -80,7 +80,7 @@ def test_a_mask_without_room_and_an_unknown_balance_are_told() -> None:
     masks = torch.zeros(1, 16, 16, dtype=torch.bool)
     masks[0, :5, :5] = True
     masks[0, 0, 0] = False
-    with pytest.raises(AnimegenError, match="leaves no place for a patch"):
+    with pytest.raises(AnimegenError, match="leaves no position for a patch"):
         Centres(masks)
     with pytest.raises(AnimegenError, match=r"data\.balance=area is unknown"):
         Centres(~masks, balance="area")

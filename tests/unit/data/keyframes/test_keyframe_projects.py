@@ -82,19 +82,19 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
         folder_project(root)
     text = str(caught.value)
     for part in (
-        "several frames are called '001': keep one",
+        "several frames have the name '001': keep one",
         "the frame '001.jpg' cannot be read",
-        "the frame '003.png' is JPEG data under the suffix .png",
+        "the frame '003.png' has JPEG data and the suffix .png",
         "the frame '004.png' has 32x20 pixels, the frames have 32x24: scale it.",
-        "the drawing '009.png' has no frame of that name: rename it. Did you mean '00",
+        "the drawing '009.png' matches no frame: rename it. Did you mean '00",
         "the drawing '000.png' has 64x48 pixels, the frames have 32x24: scale it or set resize=true.",
-        "the drawing '002.png' is transparent in places",
-        "the mask '001.png' leaves no place for a patch",
-        "the mask '004.png' belongs to no key frame",
+        "the drawing '002.png' has transparent pixels",
+        "the mask '001.png' leaves no position for a patch",
+        "the mask '004.png' has no drawing",
         "the guide 'depth' lacks 2 of 6 frames",
-        "the images of the guide 'depth' differ in their channels: 1 ('001.png') and 3 ('000.png')",
-        "the guide 'normals' is asked for, but there is no folder 'guides/normals'",
-        "hold_out names '007', which is no key",
+        "the images of the guide 'depth' differ in their number of channels: 1 ('001.png') and 3 ('000.png')",
+        "the guide 'normals' has no folder 'guides/normals'",
+        "hold_out has the unknown key '007'",
         "'project.yaml' has the unknown key 'rang'. Did you mean 'range'?",
     ):
         assert part in text
@@ -144,7 +144,7 @@ def test_a_folder_that_is_no_project_is_told(tmp_path: Path) -> None:
     with pytest.raises(AnimegenError, match="has no clip: it has neither 'frames' nor a film"):
         folder_project(tmp_path)
     save(tmp_path / "frames" / "0.png")
-    with pytest.raises(AnimegenError, match="no drawings of frames"):
+    with pytest.raises(AnimegenError, match="no drawings in"):
         folder_project(tmp_path)
 
 
@@ -161,7 +161,7 @@ def test_range_resize_and_channels(tmp_path: Path) -> None:
     for n in range(5):
         save(root / "guides" / "depth" / f"{n:03d}.png", mode="L")
     problems = inspect(root, {"range": None, "guides": {"depth": 3}})[1].problems
-    assert problems == ["the guide 'depth' has 1 channels, not 3: export it anew."]
+    assert problems == ["the guide 'depth' has 1 channels, not 3: export it again."]
 
 
 def test_a_film_is_a_clip(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_the_layout_without_a_clip_is_imported(tmp_path: Path) -> None:
 
 
 def test_what_is_no_layout_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
-    with pytest.raises(AnimegenError, match="holds 0 folders called <name>_train"):
+    with pytest.raises(AnimegenError, match="has 0 folders <name>_train"):
         import_layout(tmp_path, tmp_path / "mine")
     train = other_layout(tmp_path, gen=False)
     save(train / "output" / "009.png")
@@ -257,7 +257,7 @@ def test_the_generated_project_has_its_truth() -> None:
     assert toonworld_project(frames=8, size=48, at=[0, 7]).keys == [0, 7]
     with pytest.raises(AnimegenError, match="cannot have 8 key frames"):
         toonworld_project(keys=8, frames=8, size=48)
-    with pytest.raises(AnimegenError, match="at least one key frame to train on"):
+    with pytest.raises(AnimegenError, match="at least one key frame for training"):
         KeyframeProject(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), {0: torch.zeros(3, 8, 8)}, held=[0])
 
 
@@ -275,7 +275,7 @@ def test_the_verb_checks_suggests_filters_and_imports(tmp_path: Path, capsys: py
     write_image(mine / "keys" / "999.png", torch.zeros(3, 24, 32, dtype=torch.uint8))
     capsys.readouterr()
     assert run_verb(prepare.main, f"check={mine}") == 1
-    assert "the drawing '999.png' has no frame of that name" in capsys.readouterr().out
+    assert "the drawing '999.png' matches no frame" in capsys.readouterr().out
     assert "1 problem" in refused(capsys, run_verb(prepare.main, f"suggest_keys={mine}"))
-    assert "needs one of the keys input, film, check" in refused(capsys, run_verb(prepare.main))
+    assert "needs one of the keys input, toonworld, check" in refused(capsys, run_verb(prepare.main))
     assert "filter= needs output=" in refused(capsys, run_verb(prepare.main, f"filter={mine}"))

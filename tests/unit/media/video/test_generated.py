@@ -28,12 +28,12 @@ def test_frames_times_and_sound_are_those_of_the_film(tmp_path: Path) -> None:
 
 def test_prepare_draws_a_film(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "film.mkv"
-    words = ("film=meadow", f"output={output}", "shots=[5,4]", "side=32", "hold=2")
+    words = ("toonworld=meadow", f"output={output}", "shots=[5,4]", "side=32", "hold=2")
     assert run_verb(prepare.main, *words) == 0
     assert "9 frames at 24 per second, cuts at 5" in capsys.readouterr().out
     assert len(list(open_video(output))) == 9
     assert "exists: choose another output= or set overwrite=true" in refused(capsys, run_verb(prepare.main, *words))
     assert run_verb(prepare.main, *words, "overwrite=true") == 0
-    told = refused(capsys, run_verb(prepare.main, "film=medow", f"output={tmp_path / 'other.mp4'}"))
+    told = refused(capsys, run_verb(prepare.main, "toonworld=medow", f"output={tmp_path / 'other.mp4'}"))
     assert "Did you mean 'meadow'" in told
     assert [file.name for file in tmp_path.iterdir()] == ["film.mkv"]

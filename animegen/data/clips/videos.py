@@ -1,4 +1,4 @@
-"""Films as sources of windows: their shots, with estimated motion."""
+"""Videos as sources of windows: their shots, with estimated motion."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ from animegen.data.views import scale_short_side
 from animegen.errors import AnimegenError
 from animegen.files import existing_folder
 from animegen.media.images import to_float
+from animegen.media.video.cache import cached_clip
+from animegen.media.video.flow import DISFlow
+from animegen.media.video.opening import VIDEO_SUFFIXES
+from animegen.media.video.shots import detect_shots
 from animegen.nn.warp import consistent
 
-#: What files of videos end in.
-FILMS = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".gif")
 
+class VideoWindows:
+    """The shots of all videos in a folder, with DIS flow.
 
-class FilmWindows:
-    """The shots of all videos in a folder, decoded once into a cache; their motion by DIS flow, kept in memory.
-
-    As a source of images it has one per shot, its middle frame. Shots are held out by the hashes of their names; a
-    single shot serves for training and for validation.
+    Videos are decoded into a cache on disk, flows are cached in memory. As a source of images it has the middle frame
+    of each shot. Shots are held out by the hashes of their names; a single shot is in both parts.
 
     Args:
-        folder: with videos (mp4, mkv, mov, avi, webm, gif), or one video.
+        folder: folder of videos or animated GIFs, or one of them.
         size: shorter side to which frames are scaled down.
-        length: shortest shot that is used, in frames.
-        share: of the shots is held out.
+        length: minimum length of shots in frames.
+        share: fraction of held-out shots.
         part: ``train``, ``heldout`` or ``all``.
         cache: folder for the decoded videos; by default ``.animegen_cache`` beside them.
-        megabytes: how much flow is kept; what is beyond that is estimated again.
+        megabytes: size of the cache of flows.
     """
 
     def __init__(
@@ -57,43 +58,40 @@ class FilmWindows:
         self._bytes = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the flows behind when it is sent to a worker."""
+        """Exclude the flows when the source is sent to a worker."""
         return {**self.__dict__, "_flows": {}, "_bytes": 0}
 
     def prepare(self) -> None:
         """Decode the videos and find their shots."""
         if self._shots:
             return
-        # On demand: the video layer reads data, not the other way round.
-        from animegen.media.video.cache import cached_clip
-        from animegen.media.video.shots import detect_shots
-
         shots = []
-        for film in self._films():
-            clip = cached_clip(film, self.cache, self.size)
+        for video in self._videos():
+            clip = cached_clip(video, self.cache, self.size)
             for first, stop in detect_shots(clip[t] for t in range(len(clip))):
                 if stop - first >= self.shortest:
-                    shots.append((f"{film.name}-{first}", clip, first, stop))
+                    shots.append((f"{video.name}-{first}", clip, first, stop))
         if not shots:
             raise AnimegenError(
-                f"No shot of the videos in '{self.folder}' has {self.shortest} frames: give longer videos, or a smaller"
-                " data.length."
+                f"No shot of the videos in '{self.folder}' has {self.shortest} frames: use longer videos, or set a"
+                " smaller data.length."
             )
         self._shots = self._side(shots)
 
     @property
     def files(self) -> list[Path]:
-        """The films."""
-        return self._films()
+        """The videos."""
+        return self._videos()
 
-    def _films(self) -> list[Path]:
+    def _videos(self) -> list[Path]:
         if self.folder.is_file():
             return [self.folder]
         existing_folder(self.folder)
-        films = sorted(path for path in self.folder.iterdir() if path.suffix.lower() in FILMS)
-        if not films:
-            raise AnimegenError(f"There is no video in '{self.folder}': it has no {', '.join(FILMS)}.")
-        return films
+        suffixes = (*VIDEO_SUFFIXES, ".gif")
+        videos = sorted(path for path in self.folder.iterdir() if path.suffix.lower() in suffixes)
+        if not videos:
+            raise AnimegenError(f"There are no videos ({', '.join(suffixes)}) in '{self.folder}': add one.")
+        return videos
 
     def _side(self, shots: list[tuple[str, Any, int, int]]) -> list[tuple[str, Any, int, int]]:
         if self.part == "all" or len(shots) == 1 or self.share <= 0:
@@ -140,16 +138,14 @@ class FilmWindows:
         return start, torch.stack(frames)
 
     def motion(self, index: int, now: int, then: int) -> tuple[Tensor, Tensor]:
-        """Return DIS flow, valid where there and back agree; see :class:`MotionSource`."""
+        """Return DIS flow, valid where forward and backward flow agree; see :class:`MotionSource`."""
         key = (index, now, then)
         if key in self._flows:
             flow, valid = self._flows[key]
             return flow.float(), valid
-        from animegen.media.video.flow import DISFlow
-
         _, clip, first, _ = self.shots[index]
-        pictures = [scale_short_side(clip[first + t], self.size)[None] for t in (now, then)]
-        a, b = (to_float(picture) for picture in pictures)
+        images = [scale_short_side(clip[first + t], self.size)[None] for t in (now, then)]
+        a, b = (to_float(image) for image in images)
         flow_there, flow_back = DISFlow()(torch.cat([a, b]), torch.cat([b, a])).split(1)
         flow, valid = flow_there[0], consistent(flow_there, flow_back)[0]
         cost = flow.numel() * 2 + valid.numel()
@@ -159,12 +155,14 @@ class FilmWindows:
         return flow.half().float(), valid
 
 
-def anime_windows(stills: ImageSource, films: str | Path | None = None, **settings: Any) -> FilmWindows | MovingStills:
-    """Return what moves in the style: the videos of a folder if one is given, else the stills, moved.
+def anime_windows(
+    stills: ImageSource, videos: str | Path | None = None, **settings: Any
+) -> VideoWindows | MovingStills:
+    """Return the windows of a folder of videos if given, else moving crops of the stills.
 
     Args:
         stills: images in the style.
-        films: folder with videos in the style, or ``None``.
-        settings: of :class:`FilmWindows`.
+        videos: folder of videos in the style, or ``None``.
+        settings: see :class:`VideoWindows`.
     """
-    return MovingStills(stills) if films is None else FilmWindows(films, **settings)
+    return MovingStills(stills) if videos is None else VideoWindows(videos, **settings)
