@@ -58,7 +58,7 @@ def notes(summary: Summary) -> list[str]:
             f"Signed figures: difference to {summary.baseline}" + ("; ≈: within the spread." if runs > 1 else ".")
         )
     if any(row.privileged for row in summary.rows):
-        said.append("*: made with true drawings of photos: a reference, not a competitor.")
+        said.append("*: made with true drawings of photos, for reference only.")
     return said
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from animegen.data.keyframes.patches import Centres, HardPlaces, PatchBank, WholePictures, erode, normal_noise
+from animegen.data.keyframes.patches import Centres, HardPlaces, PatchBank, WholeImages, erode, normal_noise
 from animegen.errors import AnimegenError
 
 
@@ -31,7 +31,7 @@ def test_patches_too_large_for_the_frame_are_refused() -> None:
 
 def test_whole_pictures_are_cut_to_multiples_of_4() -> None:
     pictures = torch.randint(256, (2, 3, 10, 13), dtype=torch.uint8)
-    cut = WholePictures(pictures).cut(torch.tensor([1]), torch.tensor([3]), torch.tensor([2]))
+    cut = WholeImages(pictures).cut(torch.tensor([1]), torch.tensor([3]), torch.tensor([2]))
     assert torch.equal(cut, pictures[1:, :, :8, :12])
 
 
