@@ -173,7 +173,7 @@ def test_matched_by_name_without_suffix() -> None:
     assert levels(matched) == [2, 1]
     with pytest.raises(AnimegenError, match=r"2 of 2 .* such as 'q\.jpg'"):
         len(Matched(drawings, like=Fake(names=["q.jpg", "r.jpg"])))
-    with pytest.raises(AnimegenError, match=r"'a\.png' and 'a\.webp' have the same name"):
+    with pytest.raises(AnimegenError, match=r"'a\.png' and 'a\.webp' only differ"):
         len(Matched(Fake(names=["a.png", "a.webp"]), like=Fake(names=["a.jpg"])))
 
 

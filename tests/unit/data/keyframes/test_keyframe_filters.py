@@ -58,7 +58,7 @@ def test_a_film_becomes_a_project_with_the_truth_of_every_frame(tmp_path: Path, 
     third = project.photo[3].permute(1, 2, 0).numpy()
     expected = torch.from_numpy(FILTERS["ink"](np.ascontiguousarray(third))).permute(2, 0, 1)
     torch.testing.assert_close(project.answer(3), expected)
-    with pytest.raises(AnimegenError, match="has no 20 frames from frame 2, only 10"):
+    with pytest.raises(AnimegenError, match="has 10 frames from frame 2, not 20"):
         filtered_project(tmp_path, frames=20, start=2)
     with pytest.raises(AnimegenError, match="Did you mean 'poster'"):
         filtered_project(tmp_path, "postr")

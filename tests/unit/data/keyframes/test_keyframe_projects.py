@@ -112,7 +112,7 @@ def test_pictures_are_looked_at_to_the_last_pixel(tmp_path: Path) -> None:
     for part in (
         "the frame '002.png' cannot be read",
         "the drawing '003.png' cannot be read",
-        "the drawing '².png' has no frame of that name",
+        "the drawing '².png' matches no frame",
     ):
         assert part in str(caught.value)
 
@@ -141,7 +141,7 @@ def test_pictures_are_measured_as_they_are_seen(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_project_is_told(tmp_path: Path) -> None:
     with pytest.raises(AnimegenError, match="nowhere' does not exist"):
         folder_project(tmp_path / "nowhere")
-    with pytest.raises(AnimegenError, match="has no clip: it has neither 'frames' nor a film"):
+    with pytest.raises(AnimegenError, match="has no clip: it has neither 'frames' nor a video"):
         folder_project(tmp_path)
     save(tmp_path / "frames" / "0.png")
     with pytest.raises(AnimegenError, match="no drawings in"):
