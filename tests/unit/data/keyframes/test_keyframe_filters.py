@@ -62,5 +62,5 @@ def test_a_film_becomes_a_project_with_the_truth_of_every_frame(tmp_path: Path, 
         filtered_project(tmp_path, frames=20, start=2)
     with pytest.raises(AnimegenError, match="Did you mean 'poster'"):
         filtered_project(tmp_path, "postr")
-    with pytest.raises(AnimegenError, match="cannot have 8 key frames"):
+    with pytest.raises(AnimegenError, match="keys=8, frames=8"):
         filtered_project(tmp_path, keys=8, frames=8)
