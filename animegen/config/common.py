@@ -92,7 +92,11 @@ class OverwriteOptions(Options):
 class EncodingOptions(Options):
     """How videos are encoded."""
 
-    codec: str = option("libx264", "an encoder of FFmpeg: libx264, libx265, libsvtav1 ...", section=VIDEO)
+    codec: str | None = option(
+        None,
+        "an encoder of FFmpeg: libx264, libx265, libsvtav1 ...; null: libx264, or libvpx-vp9 for .webm",
+        section=VIDEO,
+    )
     crf: float | None = option(
         None, "quality, lower is better; null: hardly any loss", minimum=0, maximum=63, section=VIDEO
     )

@@ -25,10 +25,9 @@ from animegen.curation.rules import Case, Choice, choose
 from animegen.data.views import scale_short_side
 from animegen.errors import AnimegenError
 from animegen.files import completed, real_path, regular_file, user_path
-from animegen.media.images import visible_files, write_image
-from animegen.media.video.opening import VIDEO_SUFFIXES
+from animegen.media.images import write_image
+from animegen.media.kinds import Kind, kinds_in
 from animegen.media.video.reader import VideoReader
-from animegen.media.video.sequences import frames_of_gif
 from animegen.media.video.shots import detect_shots
 
 #: Folder in the data set with the record of each video, and small images of close decisions.
@@ -52,10 +51,9 @@ def find_videos(source: str | Path) -> dict[str, Path]:
         regular_file(place)
         files = [place]
     else:
-        files = sorted(visible_files(place))
-        files = [p for p in files if p.suffix.lower() in VIDEO_SUFFIXES or frames_of_gif(p) > 1]
+        files = sorted(path for path, kind in kinds_in(place).items() if kind in (Kind.video, Kind.animation))
     if not files:
-        raise AnimegenError(f"There are no videos in '{place}': they end with {', '.join(VIDEO_SUFFIXES)}, or .gif.")
+        raise AnimegenError(f"There are no videos in '{place}' or the folders inside it: name another folder.")
     videos: dict[str, Path] = {}
     for file in files:
         name = _plain(file.stem)

@@ -12,7 +12,7 @@ from animegen.config.common import Device, EncodingOptions, Precision, Weights
 from animegen.engine.checkpoint import load_model, pick_device
 from animegen.engine.runs import resolve_checkpoint
 from animegen.errors import AnimegenError
-from animegen.media.video.encoding import CONTAINERS, Encoding, check_encoding, usual_format
+from animegen.media.video.encoding import CONTAINERS, Encoding, check_encoding, usual_codec, usual_format
 
 
 class Applies(Protocol):
@@ -71,8 +71,10 @@ def choose_encoding(options: EncodingOptions, targets: Iterable[Path], deep: boo
     Raises:
         AnimegenError: names the option that is wrong.
     """
-    pix_fmt = options.pix_fmt or usual_format(options.codec, deep)
-    encoding = Encoding(options.codec, options.crf, options.preset, pix_fmt)
-    for suffix in {target.suffix.lower() for target in targets} & set(CONTAINERS):
+    suffixes = {target.suffix.lower() for target in targets} & set(CONTAINERS)
+    codec = options.codec or usual_codec(min(suffixes, default=""))
+    pix_fmt = options.pix_fmt or usual_format(codec, deep)
+    encoding = Encoding(codec, options.crf, options.preset, pix_fmt)
+    for suffix in suffixes:
         check_encoding(encoding, Path(f"x{suffix}"))
     return encoding

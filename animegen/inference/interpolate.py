@@ -10,7 +10,6 @@ from pathlib import Path
 
 from animegen.config.common import ImageFormat
 from animegen.errors import AnimegenError
-from animegen.files import regular_file
 from animegen.inference.application import Applied, choose_encoding, load_applied
 from animegen.inference.display import Display
 from animegen.inference.inbetween import Inbetweener, Pictures, VideoPlan, interpolate_video
@@ -19,13 +18,13 @@ from animegen.inference.planning import check_video_output
 from animegen.inference.selfcheck import selfcheck
 from animegen.inference.timegrid import Grid
 from animegen.inference.videos import copies_for, identity
-from animegen.media.images import EXTENSIONS
+from animegen.media.kinds import Kind, kind_of
 from animegen.media.video.deep import is_deep
-from animegen.media.video.encoding import CONTAINERS
+from animegen.media.video.encoding import CONTAINERS, Encoding
 from animegen.media.video.frames import FrameReader
 from animegen.media.video.opening import open_video
 from animegen.media.video.reader import VideoReader
-from animegen.media.video.sequences import frames_of_gif, is_pattern
+from animegen.media.video.sequences import is_pattern
 from animegen.media.video.slowed import Slowed
 from animegen.tasks.protocols import Interpolator
 
@@ -77,7 +76,7 @@ def interpolate(options: InterpolateOptions) -> Interpolated:
         copies=copies,
     )
     began = time.perf_counter()
-    frames = _write(reader, target, draw, plan, list(_notes(options, reader, target, encoding.pix_fmt)))
+    frames = _write(reader, target, draw, plan, list(_notes(options, reader, target, encoding)))
     seconds = time.perf_counter() - began
     held = f", {draw.held} held since their pairs match too little" if draw.held else ""
     return Interpolated(
@@ -107,8 +106,7 @@ def _open_source(files: list[Path], fps: Fraction | None) -> FrameReader:
         return Pictures(files, fps)
     source = files[0]
     if not is_pattern(source) and not source.is_dir():
-        regular_file(source)
-        if source.suffix.lower() in EXTENSIONS and frames_of_gif(source) < 2:
+        if kind_of(source) is Kind.image:
             raise AnimegenError(f"input='{source}' is one image: name two, as input=[{source.name},b.png].")
         if fps is not None:
             raise AnimegenError("input_fps= is for images; videos have a rate of their own: leave it out.")
@@ -127,14 +125,14 @@ def _identity(options: InterpolateOptions, applied: Applied) -> dict[str, object
     }
 
 
-def _notes(options: InterpolateOptions, reader: FrameReader, target: Path, pix_fmt: str) -> Iterator[str]:
+def _notes(options: InterpolateOptions, reader: FrameReader, target: Path, encoding: Encoding) -> Iterator[str]:
     """Yield what the user should know before the work begins."""
     yield from reader.info.remarks
     if options.slowmo is not None:
         yield "Sound and subtitles do not fit slow motion and are left out."
-    lost = is_deep(reader.info.pix_fmt) and not is_deep(pix_fmt)
+    lost = is_deep(reader.info.pix_fmt) and not is_deep(encoding.pix_fmt)
     if lost and options.pix_fmt is None and target.suffix.lower() in CONTAINERS:
-        yield f"codec={options.codec} has no format with ten bits: of {reader.info.pix_fmt} eight are kept."
+        yield f"codec={encoding.codec} has no format with ten bits: of {reader.info.pix_fmt} eight are kept."
 
 
 def _write(reader: FrameReader, target: Path, draw: Inbetweener, plan: VideoPlan, notes: list[str]) -> int:

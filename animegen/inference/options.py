@@ -59,7 +59,7 @@ class StylizeOptions(CheckpointOptions, ComputeOptions, PrecisionOptions, Encodi
     )
 
     input: str = option(help="an image, a video, numbered frames (frames/%05d.png), or a folder", path=True)
-    output: str = option(help="an image, a video (.mp4 .mkv .mov .gif), or a folder", path=True)
+    output: str = option(help="an image, a video (.mp4 .mov .mkv .webm .gif .webp .apng), or a folder", path=True)
     strength: float = option(1.0, "0 is the input, 1 the stylized image", minimum=0, maximum=1)
     style: list[str] | None = option(
         None, "images in the wanted style, or a folder of them, for models that take any (temporal)", path=True
@@ -122,7 +122,7 @@ class InterpolateOptions(CheckpointOptions, ComputeOptions, PrecisionOptions, En
         path=True,
     )
     output: str | None = option(
-        None, "a video (.mp4 .mkv .mov .gif), or a folder for images; selfcheck needs none", path=True
+        None, "a video (.mp4 .mov .mkv .webm .gif .webp .apng), or a folder for images; selfcheck needs none", path=True
     )
     factor: Fraction | None = option(
         None, "frames per frame, such as 2.5; null: 2, unless fps or slowmo is given", above=1, maximum=1000
@@ -182,7 +182,7 @@ class GenerateOptions(CheckpointOptions, ComputeOptions, PrecisionOptions, Encod
         "checkpoint=runs/my_run keys=[a.png,b.png,c.png] frames=9 output=frames/",
     )
 
-    output: str = option(help="a video (.mp4 .mkv .mov .gif), or a folder for images", path=True)
+    output: str = option(help="a video (.mp4 .mov .mkv .webm .gif .webp .apng), or a folder for images", path=True)
     first: str | None = option(None, "the first image", path=True)
     last: str | None = option(None, "the last image, of the same size", path=True)
     keys: list[str] | None = option(None, "or two or more images: [a.png,b.png,c.png]", path=True)

@@ -8,14 +8,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from animegen.errors import AnimegenError
-from animegen.files import check_outputs, is_inside, real_path, regular_file, user_path
-from animegen.inference.targets import Format, Job, check_distinct, plan_jobs
+from animegen.files import check_outputs, real_path, regular_file, user_path
+from animegen.inference.targets import (
+    Format,
+    Job,
+    check_distinct,
+    files_to_read,
+    folder_jobs,
+    plan_jobs,
+    set_apart,
+)
 from animegen.locks import locked, locked_file
-from animegen.media.images import EXTENSIONS, list_images
+from animegen.media.images import EXTENSIONS
+from animegen.media.kinds import VIDEO_SUFFIXES, Kind, kind_of
 from animegen.media.photos import format_of
-from animegen.media.video.opening import VIDEO_SUFFIXES, WRITTEN_SUFFIXES
-from animegen.media.video.sequences import frames_of_gif, is_pattern, numbered
+from animegen.media.video.animations import ANIMATIONS
+from animegen.media.video.encoding import CONTAINERS
+from animegen.media.video.opening import WRITTEN_SUFFIXES
+from animegen.media.video.sequences import is_pattern, numbered
 
+#: Files that are named when they are left out.
+NAMED = 5
 #: Suffix of the result for videos in a folder whose own format cannot be written.
 USUAL_SUFFIX = ".mkv"
 
@@ -28,11 +41,13 @@ class Plan:
         photos: images to read and to write.
         videos: videos to read and to write.
         folder: the output, if it is a folder that is filled file by file.
+        notes: a sentence for what is left out.
     """
 
     photos: list[Job]
     videos: list[Job]
     folder: Path | None = None
+    notes: tuple[str, ...] = ()
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -58,11 +73,11 @@ def plan(source: str, target: str, format_: Format, recursive: bool, overwrite: 
     source                        target                              result
     ============================  ==================================  =============================
     image                         image, or folder                    image
-    video or animated GIF         ``.mp4`` ``.mkv`` ``.mov`` ``.gif``  video
-    video or animated GIF         folder, or ``frames/%05d.png``      its frames as images
+    video or animated image       ``.mp4`` ``.mkv`` ``.mov`` ``.gif``  video
+    video or animated image       folder, or ``frames/%05d.png``      its frames as images
     ``frames/%05d.png``, folder   ``.mp4`` ``.mkv`` ``.mov`` ``.gif``  video of the images
     ``frames/%05d.png``, folder   ``drawn/%05d.png``                  images, as frames of one video
-    folder                        folder                              each image, video and animated GIF
+    folder                        folder                              each image, video and animation
     ============================  ==================================  =============================
 
     Raises:
@@ -76,7 +91,7 @@ def plan(source: str, target: str, format_: Format, recursive: bool, overwrite: 
     elif begin.is_dir() and (is_video_name or is_pattern(end)):
         made = Plan([], [_video_job(begin, end, is_video_name)])
     elif begin.is_dir():
-        made = _plan_folder(begin, end, source, target, format_, recursive)
+        made = _plan_folder(begin, end, format_, recursive)
     else:
         regular_file(begin)
         made = _plan_file(begin, end, source, target, format_, is_video_name)
@@ -87,18 +102,23 @@ def plan(source: str, target: str, format_: Format, recursive: bool, overwrite: 
 
 def is_sequence(path: Path) -> bool:
     """Tell whether a video of this name is a folder of images."""
+    if path.is_file():
+        return False
     return is_pattern(path) or path.is_dir() or path.suffix.lower() not in (*VIDEO_SUFFIXES, *WRITTEN_SUFFIXES)
 
 
 def _plan_file(begin: Path, end: Path, source: str, target: str, format_: Format, is_video_name: bool) -> Plan:
-    if _is_video(begin) and not (begin.suffix.lower() == ".gif" and _is_image_name(end)):
-        return Plan([], [_video_job(begin, end, is_video_name)])
-    if begin.suffix.lower() not in EXTENSIONS:
+    kind = kind_of(begin)
+    if kind is None:
         raise AnimegenError(
             f"input='{begin}' is neither an image nor a video that can be read: supported are"
             f" {', '.join(EXTENSIONS)}, {', '.join(VIDEO_SUFFIXES)}, and folders of them."
         )
-    return Plan(plan_jobs(source, target, format_), [])
+    first_only = kind is Kind.animation and not is_video_name and format_of(end) is not None and not is_pattern(end)
+    if kind is not Kind.image and not first_only:
+        return Plan([], [_video_job(begin, end, is_video_name)])
+    note = f"'{begin}' is animated, and '{end}' is one image: its first frame. A video or a folder gets all of them."
+    return Plan(plan_jobs(source, target, format_), [], notes=(note,) if first_only else ())
 
 
 def _video_job(source: Path, target: Path, is_video_name: bool) -> Job:
@@ -114,45 +134,30 @@ def _video_job(source: Path, target: Path, is_video_name: bool) -> Job:
     return Job(source, target)
 
 
-def _plan_folder(begin: Path, end: Path, source: str, target: str, format_: Format, recursive: bool) -> Plan:
-    videos = [path for path in _find(begin, (*VIDEO_SUFFIXES, ".gif"), recursive) if _is_video(path)]
-    # Results of an earlier run, and of one that was stopped, are not input.
-    videos = [path for path in videos if not is_inside(path, end)]
-    videos = [path for path in videos if not any(part.endswith(".partial") for part in path.parts)]
-    chosen = set(videos)
-    photos: list[Job] = []
-    if not videos or any(path not in chosen for path in _find(begin, EXTENSIONS, recursive)):
-        photos = [job for job in plan_jobs(source, target, format_, recursive) if job.source not in chosen]
-    elif end.is_file():
-        raise AnimegenError(f"input='{begin}' is a folder, so output='{end}' must be a folder, too: name one.")
-    elif real_path(end) == real_path(begin):
-        raise AnimegenError(f"output='{end}' is the input folder: choose another one.")
-    return Plan(photos, [Job(path, end / _kept(path.relative_to(begin))) for path in videos], end)
+def _plan_folder(begin: Path, end: Path, format_: Format, recursive: bool) -> Plan:
+    found = files_to_read(begin, end, recursive)
+    photos = folder_jobs([path for path, kind in found.items() if kind is Kind.image], begin, end, format_)
+    videos = [
+        Job(path, end / _kept(path.relative_to(begin), kind))
+        for path, kind in found.items()
+        if kind in (Kind.animation, Kind.video)
+    ]
+    others = [path.relative_to(begin).as_posix() for path, kind in found.items() if kind is None]
+    named = ", ".join([*others[:NAMED], *([f"and {len(others) - NAMED} more"] if len(others) > NAMED else [])])
+    notes = (f"Neither images nor videos that can be read, and left out: {named}.",) if others else ()
+    return Plan(photos, set_apart(videos, end, begin), end, notes)
 
 
-def _kept(name: Path) -> Path:
-    return name if name.suffix.lower() in WRITTEN_SUFFIXES else name.with_suffix(USUAL_SUFFIX)
-
-
-def _is_video(path: Path) -> bool:
-    suffix = path.suffix.lower()
-    return suffix in VIDEO_SUFFIXES or (suffix == ".gif" and frames_of_gif(path) > 1)
-
-
-def _is_image_name(path: Path) -> bool:
-    return path.suffix.lower() != ".gif" and format_of(path) is not None
+def _kept(name: Path, kind: Kind | None) -> Path:
+    suffix = name.suffix.lower()
+    if kind is Kind.animation:
+        return name if suffix in ANIMATIONS else name.with_suffix(".apng" if suffix == ".png" else ".webp")
+    return name if suffix in CONTAINERS and suffix != ".webm" else name.with_suffix(USUAL_SUFFIX)
 
 
 def _looks_like_folder(path: Path) -> bool:
     # A folder may have a dot in its name, but not the suffix of something else that is known.
     return path.suffix.lower() not in (*VIDEO_SUFFIXES, *EXTENSIONS)
-
-
-def _find(folder: Path, suffixes: tuple[str, ...], recursive: bool) -> list[Path]:
-    try:
-        return list_images(folder, recursive, suffixes)
-    except AnimegenError:
-        return []
 
 
 def check_video_output(sources: Sequence[Path], target: Path, overwrite: bool) -> None:

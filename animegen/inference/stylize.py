@@ -52,6 +52,8 @@ def stylize(options: StylizeOptions) -> Summary:
     skip_broken = options.on_error is OnError.skip
     summary, began = Summary(), time.perf_counter()
     with made.held(), Display(len(made.photos) + len(made.videos)) as display:
+        for sentence in made.notes:
+            display.note(sentence)
         if prefilter is not None:
             display.note("Noise is filtered off the frames, as it was while the model learnt (prefilter=false: not).")
         tile = None if options.tile == "auto" else options.tile

@@ -10,7 +10,8 @@ from pathlib import Path
 from animegen.config.common import ImageFormat as Format
 from animegen.errors import AnimegenError
 from animegen.files import is_inside, real_path, regular_file, user_path
-from animegen.media.images import EXTENSIONS, list_images
+from animegen.media.images import EXTENSIONS
+from animegen.media.kinds import Kind, kind_of, kinds_in
 from animegen.media.photos import KEPT_SUFFIXES, format_of
 
 
@@ -30,12 +31,57 @@ def plan_jobs(source: str, target: str, format_: Format = Format.keep, recursive
     """
     begin, end = user_path("input", source), user_path("output", target)
     if begin.is_dir():
-        jobs = _plan_folder(begin, end, format_, recursive)
+        found = files_to_read(begin, end, recursive)
+        jobs = folder_jobs([path for path, kind in found.items() if kind is Kind.image], begin, end, format_)
     else:
         regular_file(begin)
         jobs = [_plan_file(begin, end, format_, is_folder=end.is_dir() or target.endswith(("/", os.sep)))]
     check_distinct(jobs)
     return jobs
+
+
+def files_to_read(source: Path, target: Path, recursive: bool) -> dict[Path, Kind | None]:
+    """Return the files of an input folder, besides results of earlier and stopped runs.
+
+    Raises:
+        AnimegenError: if the output is no other folder, or there is no image and no video.
+    """
+    if target.is_file() or (not target.exists() and target.suffix.lower() in EXTENSIONS):
+        raise AnimegenError(f"input='{source}' is a folder, so output='{target}' must be a folder, too: name one.")
+    if real_path(target) == real_path(source):
+        raise AnimegenError(f"output='{target}' is the input folder: choose another one.")
+    found = kinds_in(source, recursive)
+    if is_inside(target, source):
+        found = {path: kind for path, kind in found.items() if not is_inside(path, target)}
+    found = {p: kind for p, kind in found.items() if not any(part.endswith(".partial") for part in p.parts)}
+    if not any(found.values()):
+        beside = f" besides those in output='{target}'" if is_inside(target, source) else ""
+        deeper = "" if recursive else ", and folders inside it are not searched"
+        inside = f"only {len(found)} other files" if found else "nothing"
+        raise AnimegenError(
+            f"There are no images and no videos in '{source}'{beside}, {inside}{deeper}: name another folder."
+        )
+    return found
+
+
+def folder_jobs(photos: Sequence[Path], source: Path, target: Path, format_: Format = Format.keep) -> list[Job]:
+    """Return where to write the images of a folder."""
+    jobs = [Job(photo, target / _renamed(photo.relative_to(source), format_)) for photo in photos]
+    return jobs if format_ is not Format.keep else set_apart(jobs, target, source)
+
+
+def set_apart(jobs: Sequence[Job], target: Path, source: Path) -> list[Job]:
+    """Return jobs whose results differ in name: one that has to change its suffix adds it if the name is taken."""
+    own = {job.source: target / job.source.relative_to(source) for job in jobs}
+    taken = {str(job.target).casefold() for job in jobs if job.target == own[job.source]}
+    apart = []
+    for job in jobs:
+        if job.target != own[job.source]:
+            if str(job.target).casefold() in taken:
+                job = Job(job.source, own[job.source].with_name(job.source.name + job.target.suffix))
+            taken.add(str(job.target).casefold())
+        apart.append(job)
+    return apart
 
 
 def check_distinct(jobs: Sequence[Job]) -> None:
@@ -58,22 +104,8 @@ def check_distinct(jobs: Sequence[Job]) -> None:
             )
 
 
-def _plan_folder(source: Path, target: Path, format_: Format, recursive: bool) -> list[Job]:
-    if target.is_file() or (not target.exists() and target.suffix.lower() in EXTENSIONS):
-        raise AnimegenError(f"input='{source}' is a folder, so output='{target}' must be a folder, too: name one.")
-    if real_path(target) == real_path(source):
-        raise AnimegenError(f"output='{target}' is the input folder: choose another one.")
-    photos = list_images(source, recursive)
-    if is_inside(target, source):
-        # Results of an earlier run are not photos.
-        photos = [photo for photo in photos if not is_inside(photo, target)]
-    if not photos:
-        raise AnimegenError(f"There are no images in '{source}' besides those in output='{target}'.")
-    return [Job(photo, target / _renamed(photo.relative_to(source), format_)) for photo in photos]
-
-
 def _plan_file(source: Path, target: Path, format_: Format, is_folder: bool) -> Job:
-    if source.suffix.lower() not in EXTENSIONS:
+    if kind_of(source) not in (Kind.image, Kind.animation):
         raise AnimegenError(
             f"input='{source}' is not an image that can be read: supported are {', '.join(EXTENSIONS)},"
             " and folders of them."

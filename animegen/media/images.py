@@ -6,8 +6,10 @@ import io
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,13 @@ from animegen.errors import AnimegenError, did_you_mean
 from animegen.files import completed, existing_folder, io_error_message, read_bytes
 from animegen.outputs import STATE, OutputFolder
 
-#: Suffixes listed by :func:`list_images`, all read by Pillow without further packages.
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jp2", ".avif")
+#: Suffixes listed by :func:`list_images`. Pillow reads them; HEIC needs the package pillow-heif.
+EXTENSIONS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"),
+    *(".jp2", ".avif", ".tga", ".heic", ".heif"),
+)
+#: Brands of HEIC files (ISO 23008-12, annex B).
+_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 #: Pixels converted at a time.
 STRIP_PIXELS = 2**20
@@ -149,7 +156,14 @@ def image_formats() -> tuple[str, ...]:
     """Return the names of the supported input formats; EPS is excluded, since reading it starts a program."""
     Image.init()
     wanted = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF", "TGA", "ICO")
-    return tuple(name for name in wanted if name in Image.OPEN)
+    with suppress(ImportError):
+        import_module("pillow_heif").register_heif_opener()
+    return tuple(name for name in (*wanted, "HEIF") if name in Image.OPEN)
+
+
+def is_heic(head: bytes) -> bool:
+    """Tell by its first bytes whether a file is a HEIC image. FFmpeg shows a tile of it as a video."""
+    return head[4:8] == b"ftyp" and head[8:12] in _HEIC
 
 
 def list_images(folder: str | Path, recursive: bool = True, extensions: tuple[str, ...] = EXTENSIONS) -> list[Path]:
@@ -212,6 +226,8 @@ def open_image(path: str | Path) -> Image.Image:
             f"The image '{path}' is so large that it may be a decompression bomb ({error}): scale it down."
         ) from error
     except Exception as error:  # Pillow's plug-ins raise nearly every kind of exception
+        if is_heic(data):
+            raise AnimegenError(f"'{path}' is a HEIC image: pip install 'animegen[heic]' to read it.") from error
         kind = "empty" if not data else "not an image, or its header is broken"
         raise AnimegenError(f"The file '{path}' is {kind}: replace or remove it.") from error
 

@@ -16,7 +16,7 @@ from animegen.files import completed, translate_io_errors
 from animegen.media.images import load_image, to_rgb
 
 #: Suffixes of the formats in which photos are written; others become ``.png``.
-KEPT_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".avif")
+KEPT_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".avif")
 
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     # No chroma subsampling, which blurs the saturated edges of drawings.

@@ -22,10 +22,10 @@ from animegen.inference import application
 from animegen.inference import stylize as body
 from animegen.locks import locked
 from animegen.media.images import write_image
+from animegen.media.video.animations import AnimationWriter
 from animegen.media.video.frames import VideoInfo
 from animegen.media.video.opening import open_video
 from animegen.media.video.reader import VideoReader
-from animegen.media.video.sequences import GifWriter
 from tests.support import refused
 from tests.video_support import EXACT, level, noise, other_packets, with_sound, write_film
 
@@ -280,7 +280,7 @@ def test_strength_tile_max_side(model: Inverts, tmp_path: Path) -> None:
 
 
 def test_gif_and_pictures(model: Inverts, tmp_path: Path) -> None:
-    with GifWriter(tmp_path / "in.gif", VideoInfo(24, 16)) as writer:
+    with AnimationWriter(tmp_path / "in.gif", VideoInfo(24, 16)) as writer:
         for number in range(4):
             writer.write(level(50 * number), Fraction(number * 7, 100))
         writer.close(Fraction(30, 100))

@@ -15,9 +15,9 @@ from animegen.data.views import scale_short_side
 from animegen.errors import AnimegenError
 from animegen.files import existing_folder
 from animegen.media.images import to_float
+from animegen.media.kinds import VIDEO_SUFFIXES
 from animegen.media.video.cache import cached_clip
 from animegen.media.video.flow import DISFlow
-from animegen.media.video.opening import VIDEO_SUFFIXES
 from animegen.media.video.shots import detect_shots
 from animegen.nn.warp import consistent
 

@@ -75,7 +75,13 @@ def usual_format(codec: str, deep: bool) -> str:
         formats = [format_.name for format_ in Codec(codec, "w").video_formats or []]
     except ValueError:
         return USUAL_FORMAT  # the unknown encoder is reported when it is opened
-    return DEEP_FORMAT if deep and DEEP_FORMAT in formats else USUAL_FORMAT
+    wanted = [DEEP_FORMAT, USUAL_FORMAT] if deep else [USUAL_FORMAT]
+    return next((name for name in wanted if name in formats or not formats), formats[0] if formats else USUAL_FORMAT)
+
+
+def usual_codec(suffix: str) -> str:
+    """Return FFmpeg's name of the default encoder for videos of a suffix."""
+    return "libvpx-vp9" if suffix == ".webm" else "libx264"
 
 
 #: Fast lossless encoding for segments that are encoded again.
@@ -90,9 +96,10 @@ def container_of(path: Path) -> str:
     """
     name = CONTAINERS.get(path.suffix.lower())
     if name is None:
-        near = did_you_mean(path.suffix.lower(), [*CONTAINERS, ".gif"])
+        near = did_you_mean(path.suffix.lower(), [*CONTAINERS, ".gif", ".webp", ".apng"])
         raise AnimegenError(
-            f"'{path}' has no suffix of a video that can be written: use {', '.join(CONTAINERS)} or .gif.{near}"
+            f"'{path}' has no suffix of a video that can be written: use {', '.join(CONTAINERS)}, .gif, .webp or"
+            f" .apng.{near}"
         )
     return name
 

@@ -5,26 +5,23 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 
+from animegen.media.kinds import is_animation
+from animegen.media.video.animations import ANIMATIONS, AnimationReader, AnimationWriter
 from animegen.media.video.encoding import CONTAINERS, Encoding
 from animegen.media.video.frames import FrameReader, FrameWriter, VideoInfo
 from animegen.media.video.reader import VideoReader
-from animegen.media.video.sequences import GifWriter, SequenceReader, SequenceWriter, is_pattern
+from animegen.media.video.sequences import SequenceReader, SequenceWriter, is_pattern
 from animegen.media.video.writer import VideoWriter
 
-#: Suffixes by which videos are found in folders. Files with other suffixes can be named explicitly.
-VIDEO_SUFFIXES = (
-    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".wmv", ".flv"),
-    *(".ogv", ".3gp"),
-)
 #: Suffixes of videos that can be written.
-WRITTEN_SUFFIXES = (*CONTAINERS, ".gif")
+WRITTEN_SUFFIXES = (*CONTAINERS, *ANIMATIONS)
 
 
 def open_video(path: str | Path, fps: Fraction | None = None) -> FrameReader:
     """Open a video for reading.
 
     Args:
-        path: a video, an animated GIF, a folder of images, or a pattern like ``frames/%05d.png``.
+        path: a video, an animated image, a folder of images, or a pattern like ``frames/%05d.png``.
         fps: rate of images; a video has its own.
 
     Raises:
@@ -33,7 +30,7 @@ def open_video(path: str | Path, fps: Fraction | None = None) -> FrameReader:
     path = Path(path)
     if path.is_dir() or is_pattern(path):
         return SequenceReader(path, fps)
-    return VideoReader(path)
+    return AnimationReader(path) if is_animation(path, ("WEBP", "AVIF")) else VideoReader(path)
 
 
 def create_video(
@@ -47,7 +44,7 @@ def create_video(
     """Open a video for writing.
 
     Args:
-        path: ``.mp4``, ``.m4v``, ``.mov``, ``.mkv``, ``.gif``; a pattern like ``frames/%05d.png``; or, with any other
+        path: its suffix is one of :data:`WRITTEN_SUFFIXES`; or a pattern like ``frames/%05d.png``; or, with any other
             or no suffix, a folder for images.
         like: size, rate, time base and colour of the video.
         encoding: how to encode; GIFs and images need none.
@@ -61,6 +58,6 @@ def create_video(
     path = Path(path)
     if is_pattern(path) or path.suffix.lower() not in WRITTEN_SUFFIXES:
         return SequenceWriter(path, suffix, overwrite)
-    if path.suffix.lower() == ".gif":
-        return GifWriter(path, like, overwrite)
+    if path.suffix.lower() in ANIMATIONS:
+        return AnimationWriter(path, like, overwrite)
     return VideoWriter(path, like, encoding, copy_from, overwrite=overwrite)

@@ -1,32 +1,23 @@
-"""Videos as images: folders of numbered frames, and animated GIFs."""
+"""Videos as folders of numbered images."""
 
 from __future__ import annotations
 
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
-import av
-import av.error
-import numpy as np
-from av.video.frame import VideoFrame
-from PIL import Image
 from torch import Tensor
 
 from animegen.errors import AnimegenError
-from animegen.files import exists_error, hidden_name, publish, publish_all, publish_folder, real_path, regular_file
+from animegen.files import exists_error, hidden_name, publish_all, publish_folder, real_path
 from animegen.locks import locked_file
 from animegen.media.images import list_images, natural_key, read_image, write_image
 from animegen.media.video.frames import DEFAULT_RATE, RGB, Colour, FrameReader, FrameWriter, VideoInfo
 from animegen.media.video.writer import writing
 
-#: GIFs count time in hundredths of a second; viewers show frames shorter than two of them for a tenth of a second.
-GIF_TICK = Fraction(1, 100)
-GIF_SHORTEST = 2
 _NUMBER = re.compile(r"%0?(\d*)d")
 
 
@@ -153,96 +144,9 @@ class SequenceWriter(FrameWriter):
         self._lock.close()
 
 
-class GifWriter(FrameWriter):
-    """An animated GIF, endlessly repeated; every frame has its own 256 colours.
-
-    Times are rounded to hundredths of a second without accumulating errors. Frames that would be shown for less than
-    two of them are dropped, since viewers would slow down; their number is reported.
-
-    Args:
-        path: the file, which appears when it is complete.
-        info: facts about the video.
-        overwrite: replace a file of that name.
-    """
-
-    def __init__(self, path: str | Path, info: VideoInfo, overwrite: bool = True) -> None:
-        self.path, self.info, self.overwrite = Path(path), info, overwrite
-        self.notes: list[str] = []
-        self.count = self.dropped = 0
-        self._pending: tuple[Tensor, int] | None = None
-        self._start: Fraction | None = None
-        self._last_duration = max(GIF_SHORTEST, round(1 / info.fps / GIF_TICK))
-        self._hidden = hidden_name(self.path)
-        with writing(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._container = av.open(str(self._hidden), "w", format="gif")
-            self._stream = self._container.add_stream("gif", rate=100, width=info.width, height=info.height)
-        self._stream.pix_fmt = "pal8"
-        self._stream.codec_context.time_base = GIF_TICK
-
-    def write(self, pixels: Tensor, time: Fraction) -> None:
-        """Append a frame; see :meth:`FrameWriter.write`."""
-        self._start = time if self._start is None else self._start
-        tick = round((time - self._start) / GIF_TICK)
-        if self._pending is not None:
-            if tick < self._pending[1] + GIF_SHORTEST:
-                self.dropped += 1
-                return
-            self._encode(tick)
-        self._pending = pixels, tick
-        self.count += 1
-
-    def close(self, end: Fraction | None = None) -> None:
-        """Complete the video; see :meth:`FrameWriter.close`."""
-        if self._pending is None:
-            self.abort()
-            raise AnimegenError(f"'{self.path}' is not written, since there is no frame for it: check the input.")
-        if not self._hidden.exists():
-            return
-        assert self._start is not None
-        self._encode(None if end is None else round((end - self._start) / GIF_TICK))
-        try:
-            with writing(self.path):
-                for packet in self._stream.encode(None):
-                    self._container.mux(packet)
-                self._container.close()
-                publish(self._hidden, self.path, self.overwrite)
-        finally:
-            self._hidden.unlink(missing_ok=True)
-        if self.dropped:
-            self.notes.append(f"A GIF shows at most 50 frames per second: {self.dropped} were left out.")
-
-    def abort(self) -> None:
-        """Remove what was written; see :meth:`FrameWriter.abort`."""
-        if self._hidden.exists():
-            with suppress(av.error.FFmpegError, OSError):
-                self._container.close()
-            self._hidden.unlink(missing_ok=True)
-
-    def _encode(self, until: int | None) -> None:
-        assert self._pending is not None
-        pixels, tick = self._pending
-        if until is not None:
-            self._last_duration = max(GIF_SHORTEST, until - tick)
-        picture = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
-        # Median cut keeps the flat colours of drawings as they are; dithering would cover them with dots.
-        reduced = picture.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-        colours = np.array(reduced.getpalette("RGB"), np.uint8).reshape(-1, 3)
-        palette = np.zeros((256, 4), np.uint8)
-        palette[:, 0] = 255
-        palette[: len(colours), 1:] = colours
-        both: Any = (np.array(reduced), palette)  # what PyAV's types do not know of
-        frame = VideoFrame.from_ndarray(both, "pal8")
-        frame.pts, frame.time_base = tick, GIF_TICK
-        with writing(self.path):
-            for packet in self._stream.encode(frame):
-                packet.duration = self._last_duration
-                self._container.mux(packet)
-
-
 def is_pattern(path: str | Path) -> bool:
-    """Tell whether a path is a pattern for numbered files, like ``frames/%05d.png``."""
-    return bool(_NUMBER.search(Path(path).name))
+    """Tell whether a path is a pattern for numbered files, like ``frames/%05d.png``, and not the name of a file."""
+    return bool(_NUMBER.search(Path(path).name)) and not Path(path).is_file()
 
 
 def numbered(pattern: Path, must_exist: bool = True) -> list[Path]:
@@ -259,13 +163,3 @@ def numbered(pattern: Path, must_exist: bool = True) -> list[Path]:
     if must_exist and not found:
         raise AnimegenError(f"There is no picture '{pattern}' with a number in its name: check the pattern.")
     return sorted(found, key=lambda file: natural_key(file.name))
-
-
-def frames_of_gif(path: Path) -> int:
-    """Return the number of frames of a GIF; 0 for any other file."""
-    try:
-        regular_file(path)
-        with Image.open(path) as picture:
-            return getattr(picture, "n_frames", 1)
-    except Exception:  # Pillow's plug-ins raise nearly every kind of exception
-        return 0

@@ -103,7 +103,7 @@ def test_names_decide(tmp_path: Path) -> None:
     info = VideoInfo(24, 16)
     for name, kind in (
         ("a.mp4", "VideoWriter"),
-        ("a.gif", "GifWriter"),
+        ("a.gif", "AnimationWriter"),
         ("a", "SequenceWriter"),
         ("%d.png", "SequenceWriter"),
     ):
