@@ -18,7 +18,8 @@ from animegen.data.keyframes.project import FrameFiles, KeyframeProject, resized
 from animegen.errors import AnimegenError, did_you_mean
 from animegen.files import existing_folder, read_text, user_path
 from animegen.media.images import EXTENSIONS, list_images, natural_key, open_image, read_image
-from animegen.media.video.opening import VIDEO_SUFFIXES, open_video
+from animegen.media.kinds import VIDEO_SUFFIXES
+from animegen.media.video.opening import open_video
 
 MANIFEST = "project.yaml"
 KEYS = ("clip", "range", "hold_out", "resize", "guides")
