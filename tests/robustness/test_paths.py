@@ -163,6 +163,46 @@ def test_paths_that_cannot_be_used(
     assert command == "train" or not places["new"].parent.exists()
 
 
+#: Command and its words for a folder in which a named pipe lies among the files.
+FOLDERS = {
+    "stylize": ["checkpoint={run}", "input={folder}", "output={new}", "device=cpu"],
+    "interpolate": ["checkpoint={between}", "input={folder}", "output={new}", "device=cpu"],
+    "prepare": ["input={folder}", "output={new}"],
+    "prepare check": ["check={folder}"],
+    "compare": ["{folder}", "output={new}"],
+    "evaluate": [
+        *("checkpoint={run}", "device=cpu", "samples=1", "features=none"),
+        *("data=paired/folders", "data.photos={folder}", "data.anime={folder}"),
+    ],
+    "train": [
+        *tiny("experiment=toy/quickstart", "train_steps=1", "data=paired/folders", "data.photos=x", "data.anime=x"),
+        "output={new}",
+    ],
+}
+
+
+@pytest.mark.parametrize("command", FOLDERS)
+def test_a_pipe_among_the_files_of_a_folder(
+    command: str, places: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(places["folder"], tmp_path / "folder")
+    shutil.copy(places["video"], folder)
+    (folder / "frames").mkdir()
+    (folder / "run").mkdir()
+    for name in ("3.png", "3.mp4", "frames/3.png", "run/run.json"):
+        os.mkfifo(folder / name)
+    names = {**places, "folder": folder, "new": tmp_path / "new"}
+    if command == "interpolate":
+        names["between"] = train("experiment=interpolation/quickstart", "train_steps=1", output=tmp_path / "between")
+    words = [word.format(**names).replace("=x", f"={folder}") for word in FOLDERS[command]]
+    capsys.readouterr()
+    code = import_module(f"animegen.cli.{command.split(' ')[0]}").main(words)
+    said = "".join(capsys.readouterr())
+    assert "Traceback" not in said
+    assert code in (0, 1, 2)
+    assert "named pipe" in said or code == 0, said
+
+
 #: Command, words, the output in a folder, and how many files it holds then.
 UNDECODABLE = {
     "image": ("stylize", ["checkpoint={run}", "input={bad}/{name}.png"], "{name}.png"),

@@ -83,6 +83,13 @@ def test_a_key_without_a_value_is_refused(
 
 
 @pytest.mark.parametrize("command", [train.main, evaluate.main, bench.main])
+def test_a_variable_in_a_path_is_refused(
+    command: Callable[[list[str]], int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "output=runs/${NAME} holds '${'" in refused(capsys, command(["output=runs/${NAME}"]))
+
+
+@pytest.mark.parametrize("command", [train.main, evaluate.main, bench.main])
 def test_an_empty_word_is_refused(command: Callable[[list[str]], int], capsys: pytest.CaptureFixture[str]) -> None:
     assert "is empty" in refused(capsys, command(["model=toy", ""]))
 
