@@ -51,14 +51,14 @@ def command(
 
 
 def composed_command(
-    schema: type[Options], groups: bool = False, own_help: Callable[[list[str]], bool] | None = None
+    schema: type[Options], groups: bool = False, explained: Callable[[Sequence[str]], type[Options]] | None = None
 ) -> Callable[[Callable[[list[str]], int | None]], Callable[..., int]]:
     """Turn a function of words, which Hydra composes, into the ``main(words) -> exit code`` of a command.
 
     Args:
         schema: the dataclass of the keys on the top level.
         groups: list the configuration groups in ``--help``.
-        own_help: tells whether the function answers ``--help`` to such words.
+        explained: returns the dataclass that ``--help`` explains beside given words; by default ``schema``.
     """
 
     def decorate(body: Callable[[list[str]], int | None]) -> Callable[..., int]:
@@ -67,8 +67,8 @@ def composed_command(
             words = list(sys.argv[1:] if arguments is None else arguments)
 
             def job() -> int | None:
-                if wants_help(words) and not (own_help and own_help(words)):
-                    print(help_text(schema, _groups() if groups else ""))
+                if wants_help(words):
+                    print(help_text(explained(words) if explained else schema, _groups() if groups else ""))
                     return 0
                 refuse_empty(words)
                 return body(words)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from animegen.cli.command import composed_command
-from animegen.config.schema import TrainSchema
+from animegen.config.options import Options
+from animegen.config.schema import StudySchema, TrainSchema
 
 
-def _is_study(words: list[str]) -> bool:
-    return any(word.startswith("study=") for word in words)  # a study explains its keys itself
+def _schema(words: Sequence[str]) -> type[Options]:
+    return StudySchema if any(word.startswith("study=") for word in words) else TrainSchema
 
 
-@composed_command(TrainSchema, groups=True, own_help=_is_study)
+@composed_command(TrainSchema, groups=True, explained=_schema)
 def main(words: list[str]) -> int:
     """Train; the words decide what exactly."""
     from animegen.cli.training import train_command  # imports PyTorch

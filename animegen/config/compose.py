@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from animegen.config import messages as mistakes
@@ -27,7 +27,7 @@ from animegen.errors import AnimegenError
 def register() -> None:
     """Make our schemas and resolvers known to Hydra; calling it again changes nothing."""
     register_schemas()
-    OmegaConf.register_new_resolver("run_dir", _run_dir, replace=True)
+    OmegaConf.register_new_resolver("run_dir", run_dir, replace=True)
     OmegaConf.register_new_resolver("recorded_ablations", recorded, replace=True)
     OmegaConf.register_new_resolver("mul", _product, replace=True)
     OmegaConf.register_new_resolver("torchrun", _torchrun, replace=True)
@@ -50,17 +50,17 @@ def _torchrun(what: str) -> Any:
     return int(here) if what == "devices" else int(all_) // int(here)
 
 
-def _run_dir(
-    output: str | None, resume: str | None, runs: str, experiment: str, model: str, ablations: Any, seed: int, now: str
+def run_dir(
+    output: str | None, resume: str | None, runs: str, experiment: str, model: str, ablations: Any, seed: int, end: Any
 ) -> str:
-    """Return the folder of a run: the one named or resumed, else ``runs/<what>/<ablations>/seed<k>-<time>``."""
+    """Return the folder of a run: the one named or resumed, else ``runs/<what>/<ablations>/seed<k>-<end>``."""
     if output:
         return output
     if resume:
         return str(run_folder(resume))
     what = experiment if experiment != "none" else model
     changes = "+".join(sorted(name for name, on in (ablations or {}).items() if on)) or "plain"
-    return str(Path(runs) / what / changes / f"seed{seed}-{now}")
+    return str(Path(runs) / what / changes / f"seed{seed}-{end}")
 
 
 def run_folder(path: str | Path) -> Path:
@@ -80,22 +80,31 @@ def compose_config(name: str, overrides: Sequence[str], complete: bool = True) -
     Raises:
         AnimegenError: for anything wrong with the overrides, with the nearest right key or option.
     """
+    return compose_choices(name, overrides, complete)[0]
+
+
+def compose_choices(name: str, overrides: Sequence[str], complete: bool = True) -> tuple[DictConfig, dict[str, Any]]:
+    """Return what :func:`compose_config` returns, and the chosen option of each configuration group."""
     register()
     mistakes.check_words(overrides, list_options())
     words = expand(overrides) if "ablations" in schema_keys(name) else list(overrides)
     try:
-        config = _compose(name, words)
+        config, choices = _compose(name, words)
         if complete:
             check_complete(config, name)
     except (HydraException, OmegaConfBaseException) as error:
         raise AnimegenError(explain(error, name, overrides)) from error
-    return config
+    return config, choices
 
 
-def _compose(name: str, overrides: Sequence[str]) -> DictConfig:
+def _compose(name: str, overrides: Sequence[str]) -> tuple[DictConfig, dict[str, Any]]:
     GlobalHydra.instance().clear()
     with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
-        return compose(name, overrides=list(overrides))
+        config = compose(name, overrides=list(overrides), return_hydra_config=True)
+    choices = dict(config.hydra.runtime.choices)
+    with open_dict(config):
+        del config["hydra"]
+    return config, choices
 
 
 def check_complete(config: DictConfig, name: str = "train") -> None:
@@ -119,7 +128,7 @@ def explain(error: BaseException, name: str, overrides: Sequence[str]) -> str:
     groups = [group for group in list_groups() if group != KEY]
     try:
         # All that the group choices alone compose: the keys that the user can have meant.
-        config = _compose(name, [word for word in overrides if word.split("=")[0] in groups])
+        config, _ = _compose(name, [word for word in overrides if word.split("=")[0] in groups])
         known = [key for key, _ in _dotted(OmegaConf.to_container(config, resolve=False))]
     except (HydraException, OmegaConfBaseException):  # the mistake is in a file
         known = schema_keys(name)

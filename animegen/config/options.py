@@ -30,7 +30,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from fractions import Fraction
-from typing import Any, ClassVar, TypeVar, get_type_hints
+from typing import Any, ClassVar, TypeVar, get_origin, get_type_hints
 
 from animegen.config.messages import refuse_empty
 from animegen.config.values import (
@@ -306,7 +306,7 @@ def _allowed(key: Key) -> str:
     """Return the range or the choices of a key, or nothing where any value will do."""
     kind = element(key.kind) if is_list(key.kind) else key.kind
     kinds = [each for each in alternatives(kind) if each is not type(None)]
-    if kinds == [bool] or kinds == [str] or Any in kinds:
+    if kinds == [bool] or kinds == [str] or Any in kinds or get_origin(kinds[0]) is dict:
         return ""
     kinds = [float if each is Fraction else each for each in kinds]
     texts = [_NOUN.sub("", describe(each, key.declaration.limits)) for each in kinds]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import re
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
@@ -13,6 +12,7 @@ from hydra.core.override_parser.types import ChoiceSweep, Override, OverrideType
 from hydra.errors import HydraException
 
 from animegen.config.compose import compose_config, plain
+from animegen.config.grids import expand_grid
 from animegen.config.groups import list_groups
 from animegen.config.plain import plain_data, shown
 from animegen.config.trust import check_config, named_in
@@ -98,7 +98,12 @@ def check_sweep(words: Sequence[str], source: str, launchers: Collection[str]) -
     # Without a node and a reference no word can make Hydra build anything else than the installed options.
     texts = [text for word, each in zip(words, found, strict=True) for text in _texts(word, each)]
     if any("_target_" in text or "$" in text for text in texts):
-        for job in _jobs(of_jobs, source):
+        jobs = expand_grid(of_jobs)
+        if len(jobs) > JOBS:
+            raise AnimegenError(
+                f"{source} is refused: it asks for more than {JOBS} jobs with parts of their own. {REMEDY}"
+            )
+        for job in jobs:
             check_recorded(job, (), source)
 
 
@@ -114,21 +119,6 @@ def _is_harmless(override: Override, launchers: Collection[str]) -> bool:
     name = key.removeprefix("hydra.launcher.")
     simple = value is None or isinstance(value, int | float) or bool(_NAME.fullmatch(str(value)))
     return name != key and bool(re.fullmatch(r"[a-z]\w*", name)) and name not in _PROGRAMS and simple
-
-
-def _jobs(words: Sequence[str], source: str) -> Iterator[list[str]]:
-    """Yield the overrides of each job of a grid."""
-    choices: list[list[str]] = []
-    for word, override in zip(words, _parsed(words, source), strict=True):
-        if override.is_discrete_sweep():
-            key = override.get_key_element()
-            values = itertools.islice(override.sweep_string_iterator(), JOBS + 1)
-            choices.append([f"{key}={value}" for value in values])
-        else:
-            choices.append([word])
-    if math.prod(map(len, choices)) > JOBS:
-        raise AnimegenError(f"{source} is refused: it asks for more than {JOBS} jobs with parts of their own. {REMEDY}")
-    yield from map(list, itertools.product(*choices))
 
 
 def _refused_sweep(override: Override, source: str) -> bool:

@@ -1,4 +1,4 @@
-"""The keys of the commands that Hydra composes: ``train``, ``eval`` and ``bench``.
+"""The keys of what Hydra composes: the commands ``train``, ``eval`` and ``bench``, and study files.
 
 Keys with :func:`~animegen.config.options.option` are explained by ``--help`` and checked; the others are configuration
 groups, which are checked when they are built. This module imports neither Hydra nor PyTorch.
@@ -81,6 +81,45 @@ class TrainSchema(RunsOptions, ComputeOptions, OverwriteOptions, SeedOptions, Tr
 
 
 @dataclass
+class GridOptions(OverwriteOptions):
+    """How the runs of a study or a sweep are started."""
+
+    jobs: int = option(1, "runs at a time on this machine", minimum=1, maximum=1024)
+    dry_run: bool = option(False, "only print the commands of the runs")
+
+
+@dataclass
+class StudySchema(GridOptions):
+    """Train the grid of a study: experiments x changes x seeds, each run in a process of its own.
+
+    A study is a file experiments/study/<name>.yaml in the current folder or in the clone; some come with the package.
+    It sets these keys, and the command line wins. Any other key is an override for all runs, such as train_steps=50;
+    hydra/launcher=... starts the runs elsewhere. The same command again runs what is missing: finished runs stay,
+    others resume. Then "animegen compare study=<name>" shows tables, plots and images.
+    """
+
+    command: ClassVar[str] = "train study=<name>"
+    examples: ClassVar[Sequence[str]] = (
+        "jobs=2",
+        "leave_one_out=generator",
+        "train_steps=50 output=runs/try",
+        "hydra/launcher=submitit_slurm hydra.launcher.partition=gpu",
+    )
+
+    question: str = option("", "the question that the study answers")
+    experiments: list[str] = option(["none"], "options of the group experiment")
+    ablations: list[Any] = option(["none"], "ablations; a list in the list combines several")
+    variants: dict[str, list[str]] = option({}, "more changes: {name: [override, ...]}")
+    leave_one_out: str | None = option(None, "an objective, such as generator: one more change per term, without it")
+    seeds: list[int] = option([0, 1], "seeds of each change", minimum=0, maximum=LARGEST_SEED)
+    overrides: list[str] = option([], "overrides for all runs")
+    baseline: str | None = option(None, "the row that the others are compared with; null: the first")
+    metrics: list[str] | None = option(None, "metrics to show, in this order; null: all")
+    samples: list[int] | None = option(None, "test samples to show, counted from 0; null: all that were kept")
+    output: str | None = option(None, "folder of all runs; null: runs/study/<name>", path=True)
+
+
+@dataclass
 class EvalSchema(CheckpointOptions, ComputeOptions, OverwriteOptions, SeedOptions, TrustOptions):
     """Score a checkpoint on its task, always beside the trivial baselines.
 
@@ -137,7 +176,12 @@ class BenchSchema(ComputeOptions, OverwriteOptions, SeedOptions):
     features: Any = None
 
 
-SCHEMAS: Mapping[str, type[Options]] = {"train": TrainSchema, "eval": EvalSchema, "bench": BenchSchema}
+SCHEMAS: Mapping[str, type[Options]] = {
+    "train": TrainSchema,
+    "study": StudySchema,
+    "eval": EvalSchema,
+    "bench": BenchSchema,
+}
 
 
 def register_schemas() -> None:

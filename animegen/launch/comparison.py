@@ -8,8 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
+from animegen.config.compose import plain
 from animegen.config.studies import find_study, list_studies
 from animegen.engine.runs import has_record
 from animegen.errors import AnimegenError
@@ -21,7 +20,7 @@ from animegen.reports.runs import RunFolder, find_runs, group_seeds, load_run
 
 
 def find_comparison(options: CompareOptions) -> Comparison:
-    """Return what the options ask to compare.
+    """Return the runs that the options select, and where their report goes.
 
     Raises:
         AnimegenError: if there are no such runs, or the folder of the report holds something already.
@@ -54,11 +53,11 @@ def _of_study(options: CompareOptions) -> Comparison:
     record = read_study(folder)
     name = record["study"]
     if study not in (None, name):
-        raise AnimegenError(f"'{folder}' holds the study '{name}', not '{study}': name another folder.")
+        raise AnimegenError(f"'{folder}' contains the study '{name}', not '{study}': name another folder.")
     shown = {key: record.get(key) for key in ("question", "baseline", "metrics", "samples")}
-    if name in list_studies():  # what is shown may be changed after the runs
-        now = compose_study(name)
-        shown = {key: _plain(now[key]) for key in shown}
+    if name in list_studies():  # the file may have changed since the runs
+        now = plain(compose_study(name))
+        shown = {key: now[key] for key in shown}
     rows: dict[str, list[RunFolder]] = {}
     for entry in record["runs"]:
         where = folder / entry["folder"]
@@ -81,7 +80,7 @@ def _of_study(options: CompareOptions) -> Comparison:
 
 
 def _record_folder(name: str) -> Path:
-    """Return ``experiments/<name>`` beside the study's file, or in the current folder for a study of the package."""
+    """Return ``experiments/<name>`` next to the study file, or in the current folder for a study of the package."""
     path = find_study(name)
     root = path.parents[len(Path(name).parts)]
     return root / name if root.name == "experiments" else Path("experiments") / name
@@ -92,14 +91,10 @@ def _settings(options: CompareOptions, otherwise: Mapping[str, Any]) -> dict[str
     return {key: value if value is not None else otherwise.get(key) for key, value in given.items()}
 
 
-def _plain(value: Any) -> Any:
-    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-
-
 def _of_runs(options: CompareOptions) -> Comparison:
     paths = options.folders
     if not paths:
-        raise AnimegenError("Name what to compare: animegen compare study=<name>, or run folders; see --help.")
+        raise AnimegenError("Name the runs to compare: animegen compare study=<name>, or run folders; see --help.")
     if options.record:
         raise AnimegenError("record= is for studies: animegen compare study=<name> record=<folder>.")
     found = find_runs(paths)

@@ -1,4 +1,4 @@
-"""What this machine has and lacks for animegen, with remedies."""
+"""Report on this machine: versions, devices, codecs, feature weights, disk space."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FEATURE_FILES = {
 
 
 class Finding(NamedTuple):
-    """One line of the report. ``good`` is ``None`` for what is neither good nor bad."""
+    """One line of the report; ``good`` is ``None`` for neutral information."""
 
     good: bool | None
     name: str
@@ -34,7 +34,7 @@ class Finding(NamedTuple):
 
 
 def findings() -> Iterator[Finding]:
-    """Yield what there is to say about this machine."""
+    """Yield the lines of the report."""
     yield Finding(
         None, "animegen", f"{__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
     )
@@ -74,7 +74,7 @@ def _processors() -> Iterator[Finding]:
     else:
         built = torch.version.cuda
         text = (
-            f"none visible to torch (built for CUDA {built}): check the driver with nvidia-smi"
+            f"none visible to torch (built for CUDA {built}); check the driver with nvidia-smi"
             if built
             else "this torch is a CPU build"
         )
@@ -100,7 +100,7 @@ def _codecs() -> Iterator[Finding]:
         from av.codec import Codec
     except ImportError:
         return
-    for name, use in (("libx264", "H.264 films"), ("libx265", "H.265 films"), ("libsvtav1", "AV1 films")):
+    for name, use in (("libx264", "H.264 videos"), ("libx265", "H.265 videos"), ("libsvtav1", "AV1 videos")):
         try:
             Codec(name, "w")
             yield Finding(True, name, f"writes {use}")
@@ -128,7 +128,7 @@ def _space() -> Finding:
 
 
 def report() -> bool:
-    """Print the report; return whether nothing that animegen needs is missing."""
+    """Print the report; return whether everything that animegen needs is installed."""
     console = Console(highlight=False, soft_wrap=True)
     complete = True
     for finding in findings():

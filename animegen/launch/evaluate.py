@@ -1,4 +1,4 @@
-"""Score a checkpoint on its task, always beside the trivial baselines."""
+"""Score a checkpoint on its task, next to the trivial baselines."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from animegen.outputs import OutputFolder
 
 
 def data_of(checkpoint: Path, model: AnimeModule, words: list[str], trust: bool = False) -> AnimeDataModule:
-    """Build the data of an evaluation: the checkpoint's own, or what ``data=...`` words choose.
+    """Build the data of an evaluation: those of the checkpoint, or those that ``data=...`` selects.
 
     Args:
         checkpoint: of the model.
-        model: as loaded.
-        words: of the command line, about data.
-        trust: build whatever the checkpoint names.
+        model: the loaded model.
+        words: overrides about data.
+        trust: build any class that the checkpoint names.
     """
     info, source = model.run_info, f"The checkpoint '{checkpoint}'"
     if not words:
@@ -42,12 +42,12 @@ def data_of(checkpoint: Path, model: AnimeModule, words: list[str], trust: bool 
         config = compose_recorded(merged_overrides(recorded, words), source)["data"]
     data = build_from(config, "data", source, REMEDY, named_in(words), trust=trust)
     if not isinstance(data, AnimeDataModule):
-        raise AnimegenError(f"{source} has no data that can be scored: choose some with data=...")
+        raise AnimegenError(f"{source} has no data to score on: choose some with data=...")
     return data
 
 
 def evaluate(words: list[str]) -> dict[str, Any]:
-    """Run the command; return what ``scores.json`` holds."""
+    """Run the command; return the content of ``scores.json``."""
     mine = [w for w in words if w.startswith(("data=", "data.", "size=", "size."))]
     config = compose_config("eval", literal_paths("eval", [w for w in words if w not in mine]))
     with contextlib.ExitStack() as held:
@@ -69,7 +69,7 @@ def score(config: DictConfig, words: list[str]) -> Evaluation:
 
     Args:
         config: of ``animegen eval``.
-        words: the overrides that choose other data.
+        words: overrides that choose other data.
     """
     checkpoint = resolve_checkpoint(config.checkpoint, config.runs)
     if config.threads:
@@ -84,7 +84,7 @@ def score(config: DictConfig, words: list[str]) -> Evaluation:
     evaluation = evaluate_model(model, data, features, config.samples, config.batch_size, chosen)
     if evaluation is None:
         raise AnimegenError(
-            f"{type(model).__name__} cannot be scored on these data: they have neither drawings of their test photos"
+            f"{type(model).__name__} cannot be scored on these data, which have neither drawings of their test photos"
             " nor held-out stills; choose data=unpaired/toonworld, or data=unpaired/folders with both folders."
         )
     return evaluation

@@ -1,4 +1,4 @@
-"""Scoring a model on its task beside the trivial baselines, and the files that hold the result."""
+"""Scores of a model on its task next to the trivial baselines, and the files of the result."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from animegen.reports.samples import save_samples
 from animegen.reports.summary import of_result
 from animegen.tasks.protocols import Interpolator, Stylizer
 
-#: The files of an evaluation, in the order in which they are written: a folder that holds the last holds all.
+#: The files of an evaluation, in the order in which they are written; the last one marks the set as complete.
 SCORE_FILES = ("table.md", "strip.png", "samples/*/*.png", "samples/index.json", PARETO, "scores.json")
 
 
@@ -44,9 +44,9 @@ class Evaluation:
     """The scores of a model and of the baselines.
 
     Attributes:
-        result: what ``scores.json`` holds.
+        result: content of ``scores.json``.
         tables: the scores for the terminal.
-        markdown: the same for ``table.md``.
+        markdown: the scores for ``table.md``.
         headers: titles of the columns of images.
         rows: per sample an image (3, H, W) in [-1, 1] for each column.
     """
@@ -58,13 +58,13 @@ class Evaluation:
     rows: list[list[Tensor]]
 
     def write(self, folder: OutputFolder) -> None:
-        """Write `SCORE_FILES` in the place of older ones, which stay if this fails.
+        """Write `SCORE_FILES`, replacing older ones, which stay if this fails.
 
         Args:
-            folder: it is held.
+            folder: locked by this command.
 
         Raises:
-            AnimegenError: if the folder cannot be written, or a file of the user has one of these names.
+            AnimegenError: if the folder cannot be written, or another file has one of these names.
         """
         place = folder.path
         with folder.replacing(SCORE_FILES, old=SCORE_FILES, until=SCORE_FILES[-1]):
@@ -79,12 +79,12 @@ class Evaluation:
                 hidden.write_text(json.dumps(self.result, indent=2) + "\n")
 
     def show(self, folder: OutputFolder | None) -> None:
-        """Print the tables, and where the images are."""
+        """Print the tables, and the path of the image strip."""
         console = Console(highlight=False)
         for table in self.tables:
             console.print(table)
         if folder is not None:
-            print(f"photo, baselines, model and truth side by side: {folder.path / 'strip.png'}")
+            print(f"image strip: {folder.path / 'strip.png'}")
 
 
 def evaluate_model(
@@ -95,18 +95,18 @@ def evaluate_model(
     batch_size: int = 8,
     benchmark: Benchmark | None = None,
 ) -> Evaluation | None:
-    """Score a model on the test set of its data (or else the validation set), beside the baselines.
+    """Score a model and the baselines on the test set of its data, or else the validation set.
 
     Args:
-        model: a model whose task has a benchmark; EMA weights are used if it keeps any.
+        model: with a task that has a benchmark; EMA weights are used if there are any.
         data: its data.
-        features: network for feature distances; ``None`` leaves these out.
+        features: network for feature distances; ``None`` omits them.
         samples: number of test samples; ``None`` takes all.
         batch_size: samples per batch.
-        benchmark: the benchmark to run; by default that of the task on the model's own data.
+        benchmark: by default that of the task.
 
     Returns:
-        The scores, or ``None`` if there is no benchmark for such a model and such data.
+        The scores, or ``None`` if there is no benchmark for the model and the data.
     """
     arguments = (data, features, samples, batch_size)
     if isinstance(model, Interpolator):
@@ -136,7 +136,7 @@ def evaluate_model(
 def stylise_benchmark(
     data: AnimeDataModule, features: FeatureExtractor | None, samples: int | None, batch_size: int
 ) -> StyliseBenchmark | None:
-    """Return the benchmark of *stylise* for these data, or ``None`` if they cannot be scored."""
+    """Return the benchmark of stylization on these data, or ``None`` if they cannot be scored."""
     test = data.test or data.val
     train = data.train.sources
     if test is None or "photo" not in test.sources or not {"photo", "anime"} <= set(train):
@@ -164,7 +164,7 @@ def stylise_benchmark(
 
 
 def twin(photos: Any, animes: Any) -> Any | None:
-    """Return the drawings of ``photos`` in the look of ``animes`` if the source can make them (the generated world)."""
+    """Return the drawings of ``photos`` in the style of ``animes`` if the source can generate them."""
     look, other = getattr(animes, "look", None), getattr(photos, "in_look", None)
     return other(look) if look is not None and other is not None else None
 
@@ -177,12 +177,16 @@ def chosen_benchmark(
     samples: int | None,
     batch_size: int,
 ) -> Benchmark:
-    """Build the benchmark that ``benchmark=...`` names, for a model that it can score."""
+    """Build the benchmark of ``benchmark=...``.
+
+    Raises:
+        AnimegenError: if it does not apply to the model.
+    """
     generation = settings["_target_"].endswith(".generation_benchmark")
     if not isinstance(model, Interpolator if generation else Stylizer):
-        what = "frames between frames" if generation else "photos and films"
+        what = "generate frames between frames" if generation else "stylize photos and videos"
         raise AnimegenError(
-            f"benchmark= scores models that draw {what}, and {type(model).__name__} does not: leave benchmark= out."
+            f"benchmark= scores models that {what}, and {type(model).__name__} does not: leave benchmark= out."
         )
     if generation:
         return generation_benchmark(settings, data, model, features, samples, batch_size)

@@ -1,4 +1,4 @@
-"""Many commands on one machine: each a process of its own, so many at a time, with the machine shared out."""
+"""Run commands as processes of their own, several at a time, each with its share of this machine."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from animegen.launch.slots import Slot
 
 POLL_SECONDS = 0.1
 PLAIN_SECONDS = 60.0
@@ -28,11 +30,11 @@ class Task:
     """A command to run.
 
     Attributes:
-        name: for the reader.
+        name: shown to the user.
         command: program and arguments.
         log: file that its output is appended to.
-        steps: the train step at which it ends; its lines "step <n>" tell how far it is.
-        folder: where it runs; ``None`` is the current folder.
+        steps: number of train steps; the command reports them in lines ``step <n>``.
+        folder: working directory; ``None`` is the current one.
     """
 
     name: str
@@ -43,57 +45,25 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Slot:
-    """A share of the machine.
-
-    Attributes:
-        threads: for computing; 0 leaves the environment as it is.
-        gpus: CUDA devices that a command sees; ``None`` leaves the environment as it is.
-        changes: further variables of its environment.
-    """
-
-    threads: int
-    gpus: str | None = None
-    changes: Mapping[str, str] = field(default_factory=dict)
-
-    def environment(self) -> dict[str, str]:
-        """Return the environment of a command that runs in this share."""
-        changed = {**self.changes, **({"OMP_NUM_THREADS": str(self.threads)} if self.threads else {})}
-        if self.gpus is not None:
-            changed["CUDA_VISIBLE_DEVICES"] = self.gpus
-        return {**os.environ, **changed}
-
-
-@dataclass(frozen=True)
 class Failure:
-    """A command that did not end well, and why: the last line of its output."""
+    """A failed command, and the last line of its output."""
 
     task: Task
     reason: str
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Running:
     task: Task
     slot: Slot
     process: subprocess.Popen
     since: float
     logged_before: int
-    first: tuple[int, float] | None = None  # the first step that was seen, and when
-    step: int = 0
 
-    def look(self, now: float) -> None:
-        """Read from the log how far the command is."""
+    def step(self) -> int:
+        """Return the last train step in the log."""
         steps = _STEP.findall(_tail(self.task.log, self.logged_before))
-        if steps:
-            self.step = int(steps[-1])
-            self.first = self.first or (self.step, now)
-
-    def left(self, now: float) -> float | None:
-        """Return the seconds left, judged by the steps so far, or ``None`` as long as nothing is known."""
-        if self.first is None or self.step <= self.first[0]:
-            return None
-        return (now - self.first[1]) * (self.task.steps - self.step) / (self.step - self.first[0])
+        return int(steps[-1]) if steps else 0
 
 
 def train_command(words: Sequence[str]) -> tuple[str, ...]:
@@ -102,39 +72,6 @@ def train_command(words: Sequence[str]) -> tuple[str, ...]:
     ``-P`` keeps the current folder out of the search path of modules: a file ``random.py`` there is never imported.
     """
     return (sys.executable, "-P", "-m", "animegen", "train", *words)
-
-
-def share_machine(count: int, cores: int | None = None, gpus: Sequence[str] | None = None) -> list[Slot]:
-    """Return ``count`` equal shares of this machine.
-
-    With more GPUs than shares each gets several; with fewer, shares have to share one.
-
-    Args:
-        count: number of shares.
-        cores: number of cores; ``None`` counts those that this process may use.
-        gpus: names of the CUDA devices; ``None`` looks.
-    """
-    cores = cores or count_cores()
-    gpus = list_gpus() if gpus is None else gpus
-    slots = []
-    for number in range(count):
-        mine = gpus[number::count] or ([gpus[number % len(gpus)]] if gpus else [])
-        slots.append(Slot(max(1, cores // count), ",".join(mine) if mine else None))
-    return slots
-
-
-def count_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def list_gpus() -> list[str]:
-    """Return the names of the CUDA devices that this process may use, as ``CUDA_VISIBLE_DEVICES`` takes them."""
-    import torch  # takes seconds, and only the real machine is asked
-
-    count = torch.cuda.device_count()
-    visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-    return visible[:count] if visible else [str(number) for number in range(count)]
 
 
 def run_all(
@@ -146,19 +83,19 @@ def run_all(
     KeyboardInterrupt; a second one kills them.
 
     Args:
-        tasks: what to run, in this order.
+        tasks: the commands, in this order.
         slots: shares of the machine.
-        lock: of :func:`locked`.
-        stream: where progress goes; stderr by default.
+        lock: descriptor from :func:`animegen.locks.locked`, which the processes inherit.
+        stream: receives the progress; stderr by default.
     """
     waiting, free, failed = list(tasks), list(slots), []
     running: list[_Running] = []
-    with _signals(), _display(len(tasks), len(slots), stream or sys.stderr) as display:
+    with _signals(), _display(tasks, stream or sys.stderr) as display:
         try:
             while waiting or running:
                 while waiting and free:
                     running.append(_start(waiting.pop(0), free.pop(0), lock))
-                    display.began(running[-1])
+                    display.started(running[-1])
                 time.sleep(POLL_SECONDS)
                 for job in [job for job in running if job.process.poll() is not None]:
                     running.remove(job)
@@ -167,7 +104,7 @@ def run_all(
                     if reason is not None:
                         failed.append(Failure(job.task, reason))
                     display.ended(job, reason)
-                display.shows(running, len(waiting))
+                display.update(running)
         except BaseException:
             _stop([job.process for job in running], display)
             raise
@@ -196,7 +133,7 @@ def _stop(processes: Sequence[subprocess.Popen], display: _Display) -> None:
     alive = [process for process in processes if process.poll() is None]
     if not alive:
         return
-    display.note("stopping: each run ends after its present step and saves a checkpoint (Ctrl+C again: at once)")
+    display.note("stopping: each run saves a checkpoint after its current step (Ctrl+C again: stop at once)")
     for process in alive:
         process.terminate()
     try:
@@ -222,7 +159,7 @@ def _signals() -> Iterator[None]:
     try:
         for name in names:
             before[getattr(signal, name)] = signal.signal(getattr(signal, name), interrupt)
-    except ValueError:  # not the main thread: whoever started it takes care
+    except ValueError:  # not the main thread, which handles signals
         pass
     try:
         yield
@@ -239,7 +176,7 @@ def _failure(job: _Running) -> str | None:
     with job.task.log.open("rb") as log:
         log.seek(job.logged_before)
         lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
-    last = lines[-1] if lines else "it said nothing"
+    last = lines[-1] if lines else "no output"
     if code < 0:
         return f"killed by {signal.Signals(-code).name}, last line: {last}"
     return last.removeprefix("animegen: ")
@@ -256,6 +193,9 @@ def _tail(path: Path, start: int) -> str:
         return ""
 
 
+# --- Progress --------------------------------------------------------------------------------------------------
+
+
 def duration(seconds: float) -> str:
     """Return a time as ``42 s``, ``3:05 min`` or ``2:10 h``."""
     whole = round(seconds)
@@ -265,93 +205,66 @@ def duration(seconds: float) -> str:
     return f"{minutes}:{rest:02d} min" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d} h"
 
 
-@dataclass
 class _Display:
-    """Progress: bars on a terminal; else a line for each beginning, end, and minute of each command."""
+    """Progress: bars on a terminal, elsewhere a line for each start and end, and one per command and minute."""
 
-    total: int
-    slots: int
-    console: Console
-    bars: Progress | None = None
-    done: int = 0
-    spent: list[float] = field(default_factory=list)
-    told: float = field(default_factory=time.monotonic)
-    looked: float = 0.0
-    ids: dict[str, Any] = field(default_factory=dict)
+    def __init__(self, bars: Progress, tasks: Sequence[Task]) -> None:
+        self.bars = bars
+        self.count, self.done = len(tasks), 0
+        self.done_steps = 0
+        self.whole = bars.add_task("all runs", total=sum(task.steps for task in tasks))
+        self.rows: dict[str, TaskID] = {}
+        self.updated, self.printed = 0.0, time.monotonic()
 
     def note(self, text: str) -> None:
         """Print a line."""
-        self.console.print(text, soft_wrap=True, markup=False, highlight=False)
+        self.bars.console.print(text, soft_wrap=True, markup=False, highlight=False)
 
-    def began(self, job: _Running) -> None:
-        """Tell that a command was started."""
-        if self.bars is not None:
-            self.ids[job.task.name] = self.bars.add_task(job.task.name, total=job.task.steps, left="starting")
-        else:
+    def started(self, job: _Running) -> None:
+        """Show that a command was started."""
+        self.rows[job.task.name] = self.bars.add_task(job.task.name, total=job.task.steps)
+        if self.bars.disable:
             threads = f", {job.slot.threads} threads" if job.slot.threads else ""
-            self.note(f"{job.task.name}: started{threads}{_on(job.slot)}")
+            gpus = "" if job.slot.gpus is None else f", CUDA device {job.slot.gpus}"
+            self.note(f"{job.task.name}: started{threads}{gpus}")
 
     def ended(self, job: _Running, reason: str | None) -> None:
-        """Tell that a command has ended."""
+        """Show that a command has ended."""
         self.done += 1
-        seconds = time.monotonic() - job.since
-        if self.bars is not None:
-            self.bars.remove_task(self.ids.pop(job.task.name))
-        if reason is None:
-            self.spent.append(seconds)
-        how = f"finished in {duration(seconds)}" if reason is None else f"failed after {duration(seconds)}: {reason}"
-        self.note(f"[{self.done}/{self.total}] {job.task.name}: {how}")
+        self.done_steps += job.task.steps
+        self.bars.remove_task(self.rows.pop(job.task.name))
+        spent = duration(time.monotonic() - job.since)
+        result = f"finished in {spent}" if reason is None else f"failed after {spent}: {reason}"
+        self.note(f"[{self.done}/{self.count}] {job.task.name}: {result}")
 
-    def shows(self, running: Sequence[_Running], waiting: int) -> None:
-        """Bring the progress up to date."""
+    def update(self, running: Sequence[_Running]) -> None:
+        """Read the train steps from the logs, once per second."""
         now = time.monotonic()
-        if now - self.looked < 1.0:
+        if now - self.updated < 1.0:
             return
-        self.looked = now
-        for job in running:
-            job.look(now)
-        if self.bars is None:
-            if now - self.told < PLAIN_SECONDS:
-                return
-            self.told = now
-        for job in running:
-            left = job.left(now)
-            about = f"{duration(left)} left" if left is not None else "time left unknown"
-            if self.bars is not None:
-                self.bars.update(self.ids[job.task.name], completed=job.step, left=about)
-            else:
-                self.note(f"{job.task.name}: step {job.step} of {job.task.steps}, {about}")
-        whole = self.left(running, waiting, now)
-        if whole is not None:
-            if self.bars is not None:
-                self.bars.update(self.ids["all"], completed=self.done, left=f"about {duration(whole)} left")
-            else:
-                self.note(f"{self.done} of {self.total} done, about {duration(whole)} left")
+        self.updated = now
+        steps = {job.task.name: job.step() for job in running}
+        for name, step in steps.items():
+            self.bars.update(self.rows[name], completed=step)
+        self.bars.update(self.whole, completed=self.done_steps + sum(steps.values()))
+        if self.bars.disable and now - self.printed >= PLAIN_SECONDS:
+            self.printed = now
+            for job in running:
+                step = steps[job.task.name]
+                self.note(f"{job.task.name}: step {step} of {job.task.steps}, {self.left(self.rows[job.task.name])}")
+            self.note(f"{self.done} of {self.count} done, {self.left(self.whole)}")
 
-    def left(self, running: Sequence[_Running], waiting: int, now: float) -> float | None:
-        """Return the seconds until all is done, or ``None`` as long as nothing is known."""
-        lefts = [job.left(now) for job in running]
-        known = [left for left in lefts if left is not None]
-        wholes = self.spent or [now - job.since + left for job, left in zip(running, lefts, strict=True) if left]
-        if not wholes:
-            return None
-        whole = sum(wholes) / len(wholes)
-        unknown = len(lefts) - len(known) + waiting
-        return max([(sum(known) + unknown * whole) / self.slots, *known])
-
-
-def _on(slot: Slot) -> str:
-    return "" if slot.gpus is None else f", CUDA device {slot.gpus}"
+    def left(self, row: TaskID) -> str:
+        """Return the time left of a command, or of all."""
+        seconds = next(task.time_remaining for task in self.bars.tasks if task.id == row)
+        return "time left unknown" if seconds is None else f"about {duration(seconds)} left"
 
 
 @contextlib.contextmanager
-def _display(total: int, slots: int, stream: TextIO) -> Iterator[_Display]:
+def _display(tasks: Sequence[Task], stream: TextIO) -> Iterator[_Display]:
     console = Console(file=stream, highlight=False)
-    if not console.is_terminal:
-        yield _Display(total, slots, console)
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-    with Progress(*columns, TextColumn("{task.fields[left]}"), transient=True, console=console) as bars:
-        display = _Display(total, slots, console, bars)
-        display.ids["all"] = bars.add_task("all runs", total=total, left="")
-        yield display
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    settings: dict[str, Any] = {"transient": True, "console": console, "disable": not console.is_terminal}
+    # Commands report some steps per minute.
+    with Progress(*columns, speed_estimate_period=600.0, **settings) as bars:
+        yield _Display(bars, tasks)

@@ -7,7 +7,7 @@ from enum import Enum
 
 from animegen.errors import AnimegenError
 
-_MULTIRUN = ("-m", "--multirun")
+MULTIRUN = ("-m", "--multirun")
 
 
 class Mode(Enum):
@@ -17,23 +17,14 @@ class Mode(Enum):
     sweep = "one run per combination of values"
     study = "the grid of a study file"
     rerun = "a recorded run again"
-    help = "the help text"
 
 
 def choose_mode(words: Sequence[str]) -> Mode:
-    """Return the mode that the words of ``animegen train`` ask for.
-
-    A study answers ``--help`` itself. A sweep with further options of Hydra, such as ``-m --cfg job``, is left to
-    Hydra as a run.
-    """
+    """Return the mode that the words of ``animegen train`` ask for."""
     keys = {key: value for key, equals, value in (word.partition("=") for word in words) if equals}
-    options = split_options(words)[1]
     if "study" in keys:
         return Mode.study
-    if any(option in ("-h", "--help") for option in options):
-        return Mode.help
-    multirun = "resume_sweep" in keys or keys.get("hydra.mode") == "MULTIRUN" or options
-    if multirun and all(option in _MULTIRUN for option in options):
+    if "resume_sweep" in keys or keys.get("hydra.mode") == "MULTIRUN" or set(split_options(words)[1]) & set(MULTIRUN):
         return Mode.sweep
     return Mode.rerun if "rerun" in keys else Mode.run
 

@@ -1,4 +1,4 @@
-"""``animegen train rerun=<run.json>``: a run once more, from nothing but its record."""
+"""``animegen train rerun=<run>``: repeat a run from its record."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from animegen.engine.callbacks.run_record import git_state, versions
 from animegen.engine.runs import read_record, unquoted
 from animegen.errors import AnimegenError
 
-#: What may be different in the second run: where it goes, and how fast.
+#: Keys that may differ in the repeated run: its folder and its speed.
 ALLOWED = ("output", "runs", "overwrite", "device", "threads", "trust")
 
 
@@ -31,10 +31,10 @@ class Rerun:
     Attributes:
         config: the recorded configuration, with the new circumstances.
         folder: of the new run.
-        choices: the recorded group choices.
-        overrides: the recorded words of the command line, with the new ones.
+        choices: the recorded option of each group.
+        overrides: the recorded overrides, with the new ones.
         words: of this command, with the folder.
-        notes: lines about what is not as it was: versions, code.
+        notes: lines about changed versions and code.
     """
 
     config: DictConfig
@@ -46,10 +46,10 @@ class Rerun:
 
 
 def plan_rerun(words: Sequence[str]) -> Rerun:
-    """Return the run that ``rerun=`` asks for.
+    """Return the run that ``rerun=`` repeats.
 
     Raises:
-        AnimegenError: if the record is missing or damaged, or if the words would change what is trained.
+        AnimegenError: if the record is missing or damaged, or if the words would change the training.
     """
     values = {key: unquoted(value) for key, equals, value in (word.partition("=") for word in words) if equals}
     named = Path(values.pop("rerun"))
@@ -57,12 +57,12 @@ def plan_rerun(words: Sequence[str]) -> Rerun:
     if more:
         raise AnimegenError(
             f"rerun= repeats a run as it was; it takes {', '.join(ALLOWED)}, not {' '.join(more)}. To change something,"
-            " give the words of its command again."
+            " run its command with other words."
         )
     old = named.parent if named.name == "run.json" else run_folder(named)
     record, source = read_record(old), f"The record '{old / 'run.json'}'"
     if not isinstance(record.get("config"), dict):
-        raise AnimegenError(f"'{old / 'run.json'}' holds no configuration: it cannot be run again.")
+        raise AnimegenError(f"'{old / 'run.json'}' contains no configuration: it cannot be run again.")
     overrides = record.get("overrides", [])
     if values.get("trust", "").lower() != "true":
         overrides = recorded_words(overrides, source)
@@ -81,7 +81,7 @@ def plan_rerun(words: Sequence[str]) -> Rerun:
         ) from error
     assert isinstance(config, DictConfig)
     if "device" in given and isinstance(config.trainer, DictConfig):
-        config.trainer.accelerator = given["device"]  # which the record holds resolved
+        config.trainer.accelerator = given["device"]  # recorded as resolved
     gone = ("resume", *ALLOWED)
     kept = [word for word in overrides if word.partition("=")[0] not in gone]
     mine = [f"{key}={value}" for key, value in given.items()]
@@ -92,19 +92,17 @@ def plan_rerun(words: Sequence[str]) -> Rerun:
 
 
 def what_differs(record: Mapping[str, Any]) -> list[str]:
-    """Return a line for each version that is not what it was, and for other or unsaved code."""
+    """Return a line for each changed version, and for other or uncommitted code."""
     now = versions()
     then = record.get("versions") or {}
     lines = [
-        f"{name} was {then.get(name, 'not recorded')} then and is {now[name]} now"
-        for name in now
-        if then.get(name) != now[name]
+        f"{name}: {then.get(name, 'not recorded')} then, {now[name]} now" for name in now if then.get(name) != now[name]
     ]
     git, before = git_state(), record.get("git")
     if before and git and before.get("commit") != git["commit"]:
-        lines.append(f"the code was commit {str(before.get('commit'))[:9]} then and is {git['commit'][:9]} now")
+        lines.append(f"code: commit {str(before.get('commit'))[:9]} then, {git['commit'][:9]} now")
     if before and before.get("dirty"):
-        lines.append("the code had changes then that were in no commit")
+        lines.append("code: it had uncommitted changes then")
     if record.get("resumed_at"):
-        lines.append(f"the run was resumed at train step {record['resumed_at']}; this one trains from the beginning")
+        lines.append(f"the run was resumed at train step {record['resumed_at']}; this one starts at step 0")
     return lines

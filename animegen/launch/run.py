@@ -45,7 +45,7 @@ def train(request: Request) -> None:
     """Run one training.
 
     Raises:
-        AnimegenError: for a mistake in the request, or if the run cannot go to its end.
+        AnimegenError: for a mistake in the request, or if the run cannot be completed.
         KeyboardInterrupt: after Ctrl+C or SIGTERM.
     """
     with contextlib.ExitStack() as held, disk_errors(request.folder):
@@ -63,7 +63,7 @@ def train(request: Request) -> None:
 
 
 def build_parts(plan: Plan) -> Parts:
-    """Build trainer, data, model and benchmark: a mistake in the configuration shows before anything is written."""
+    """Build trainer, data, model and benchmark; mistakes in the configuration are found before anything is written."""
     config = plan.config
     record = callbacks.RunRecord(plan.folder, plan.facts, resumed=plan.in_place)
     trainer = build_trainer(config, plan.folder, record, plan.step)
@@ -83,7 +83,7 @@ def build_parts(plan: Plan) -> Parts:
         log.info("%s: weights of %s", ", ".join(load_pretrained(model, config.init)), config.init)
     benchmark = None
     if config.get("benchmark") and config.evaluate:
-        with torch.random.fork_rng(devices=[]):  # what is drawn in training stays the same
+        with torch.random.fork_rng(devices=[]):  # the random numbers of the training stay the same
             benchmark = chosen_benchmark(plain(config)["benchmark"], model, data, model.features, None, BATCH)
     return Parts(trainer, model, data, record, benchmark, files)
 
@@ -122,20 +122,20 @@ def fit_model(plan: Plan, parts: Parts) -> None:
 
 
 def check_end(plan: Plan, step: int) -> None:
-    """Refuse to take a run for a finished one that something else than ``train_steps`` has ended."""
+    """Raise if something other than ``train_steps`` ended the training."""
     if step < plan.config.train_steps:
         raise AnimegenError(
-            f"The training ended at train step {step} of {plan.config.train_steps}: a callback or a setting of the"
-            f" trainer (such as max_time) has stopped it. To continue: animegen train resume={plan.folder}"
+            f"The training ended at train step {step} of {plan.config.train_steps}, stopped by a callback or a"
+            f" setting of the trainer (such as max_time). To continue: animegen train resume={plan.folder}"
         )
 
 
 def trained_model(
     checkpoint: Path, trainer: pl.Trainer, record: callbacks.RunRecord, trust: bool = False
 ) -> AnimeModule:
-    """Return the model of a run that only lacks its scores, after copying the facts of its training to the record."""
+    """Return the trained model of a run without scores, after copying the results of its training to the record."""
     model = load_model(checkpoint, trainer.strategy.root_device, trust=trust)
-    log.info("trained already, step %d: only the evaluation is left", model.train_step)
+    log.info("already trained to step %d: only the evaluation is left", model.train_step)
     before = read_record(run_folder(checkpoint), newest=True)
     for key in ("metrics", "seconds", "parameters", "features", "calibration", "resumed_at", "started"):
         if key in before:
@@ -153,7 +153,7 @@ def evaluate(plan: Plan, parts: Parts) -> Evaluation | None:
     if not plan.config.evaluate or not trainer.is_global_zero:
         return None
     model.to(trainer.strategy.root_device)  # Lightning leaves it on the CPU
-    # A stand-in for LPIPS that needs no download; the metric's name says that it is random.
+    # In place of LPIPS, without a download; the name of the metric contains 'random'.
     features = model.features or FeatureExtractor("squeezenet1_1", "random")
     evaluation = evaluate_model(model, parts.data, features, None, BATCH, parts.benchmark)
     if evaluation is not None:
@@ -170,7 +170,7 @@ def finish(plan: Plan, parts: Parts, evaluation: Evaluation | None) -> None:
     parts.record.finish(parts.trainer, parts.model.train_step, evaluation.result if evaluation else None)
     if not parts.trainer.is_global_zero:
         return
-    # Scores and report of an earlier end are those of another model.
+    # Earlier scores and reports belong to another model.
     plan.output.remove([*(() if evaluation else SCORE_FILES), REPORT])
     if plan.config.report:
         write_page(plan.folder)
@@ -183,7 +183,7 @@ def finish(plan: Plan, parts: Parts, evaluation: Evaluation | None) -> None:
 
 @contextlib.contextmanager
 def disk_errors(folder: Path) -> Iterator[None]:
-    """Turn the errors of a disk that is full or read-only into a sentence, whatever was being written."""
+    """Turn errors of a full or read-only disk into a sentence, whatever is written."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The folder of a training run: what a new run replaces, and when a resumed one begins to change it."""
+"""The folder of a training run: replacement of an earlier run, and the start of writing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 def check_free(plan: Plan) -> None:
-    """Refuse a folder that holds a run, unless it is resumed or replaced, or a record that is not ours."""
+    """Raise if a folder contains a run that is neither resumed nor replaced, or files that animegen did not write."""
     if plan.in_place:
         return
     if not plan.config.overwrite and is_run(plan.folder):
@@ -37,22 +37,22 @@ def check_free(plan: Plan) -> None:
 
 
 def prepare(plan: Plan, parts: Parts, held: contextlib.ExitStack) -> Replacement:
-    """Hold the folder of the run until its end, and set aside what it replaces.
+    """Lock the folder of the run until its end, and set aside the files that it replaces.
 
-    An old run returns if the new one fails before its first checkpoint. In a resumed run nothing changes before its
-    first step is trained: until then it may be refused.
+    An old run is restored if the new one fails before its first checkpoint. The files of a resumed run are changed
+    after its first train step: until then it may be refused.
     """
     if not parts.trainer.is_global_zero:
         return Replacement.none()
     output = plan.output
     held.enter_context(output.held())
-    check_free(plan)  # another command may have been faster
+    check_free(plan)  # another command may have started a run
     writes = [*plan.writes(), *parts.writes()]
     if plan.in_place and not (plan.folder / STATE).exists():
-        output.claim(writes, check=False)  # a run whose hidden file was lost, such as a copy
+        output.claim(writes, check=False)  # a run without the hidden file, such as a copy
     log.info("run folder: %s", plan.folder)
     if not plan.in_place and not is_run(plan.folder):
-        output.remove()  # what an attempt without a checkpoint has left
+        output.remove()  # files of an attempt without a checkpoint
         output.claim(writes)
         begin(plan, parts)
         return Replacement.none()
@@ -74,24 +74,24 @@ def prepare(plan: Plan, parts: Parts, held: contextlib.ExitStack) -> Replacement
 
 
 def check_not_trained_on(plan: Plan, parts: Parts) -> None:
-    """Refuse to replace a run whose files are the training data of the new one."""
+    """Raise if files of the replaced run are training data of the new one."""
     trained_on = {real_path(path) for path in parts.files}
     for name in plan.output.files():
         if real_path(plan.folder / name) in trained_on:
             raise AnimegenError(
-                f"'{plan.folder / name}' is a training file, but it belongs to the run that is replaced: copy it first."
+                f"'{plan.folder / name}' is a training file that belongs to the replaced run: copy it first."
             )
 
 
 class Once(pl.Callback):
-    """Act once, after the first train step at which a condition holds."""
+    """Call a function once, after the first train step at which a condition holds."""
 
     def __init__(self, condition: Callable[[], bool], act: Callable[[], None]) -> None:
         self._condition, self._act = condition, act
         self._done = False
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """Act if it is time."""
+        """Call the function if the condition holds."""
         if not self._done and self._condition():
             self._done = True
             self._act()

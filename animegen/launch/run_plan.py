@@ -1,4 +1,4 @@
-"""What a training run is asked for, and what it is made of."""
+"""The request for a training run, its validation, and the parts of a run."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from animegen.reports.sections import REPORT
 
 @dataclass(frozen=True)
 class Request:
-    """A run as it is asked for.
+    """The request for a run.
 
     Attributes:
         config: the composed configuration.
         folder: of the run.
         choices: the option of each configuration group.
-        overrides: words of the command line.
+        overrides: of the command line.
     """
 
     config: DictConfig
@@ -42,15 +42,15 @@ class Request:
 
 @dataclass(frozen=True)
 class Plan:
-    """A request that was checked.
+    """A validated request.
 
     Attributes:
         config: the configuration.
         output: the folder of the run.
-        facts: what checkpoints and ``run.json`` say about the run: ``config``, ``choices``, ``overrides``.
+        facts: about the run, for checkpoints and ``run.json``: ``config``, ``choices``, ``overrides``.
         checkpoint: the checkpoint to resume, if any.
         in_place: the checkpoint lies in the folder of the run.
-        only_score: the run is trained, and only its evaluation is missing.
+        only_score: the run is trained, but not evaluated.
         step: the train step of the checkpoint, else 0.
     """
 
@@ -68,7 +68,7 @@ class Plan:
         return self.output.path
 
     def writes(self) -> list[str]:
-        """Return the patterns of the files that the commands of a run write, without those of its parts."""
+        """Return the patterns of the files that a run writes, without those of its parts."""
         files = [*RUN_FILES]
         if self.config.evaluate:
             files += SCORE_FILES
@@ -77,7 +77,7 @@ class Plan:
 
 @dataclass
 class Parts:
-    """What a run is built of.
+    """The parts of a run.
 
     Attributes:
         trainer: the trainer.
@@ -85,7 +85,7 @@ class Parts:
         data: the data module.
         record: the callback that writes ``run.json``.
         benchmark: the benchmark that the configuration names, if any.
-        files: path -> size of the files that are trained on.
+        files: path -> size of the training files.
     """
 
     trainer: pl.Trainer
@@ -97,7 +97,7 @@ class Parts:
 
     @property
     def callbacks(self) -> list[pl.Callback]:
-        """The callbacks in the order in which they are called; more may be inserted."""
+        """The callbacks in calling order; more may be inserted."""
         return self.trainer.callbacks  # type: ignore[attr-defined]
 
     def writes(self) -> list[str]:
@@ -109,7 +109,11 @@ class Parts:
 
 
 def validate(request: Request) -> Plan:
-    """Check a request; nothing is written."""
+    """Validate a request; nothing is written.
+
+    Raises:
+        AnimegenError: for a mistake in the request.
+    """
     config, folder, overrides = request.config, request.folder, request.overrides
     check_complete(config)
     for key in ("train_steps", "val_every"):
@@ -117,7 +121,9 @@ def validate(request: Request) -> Plan:
             raise AnimegenError(f"{key} must be at least 1, got {config[key]}.")
     check_length(config)
     if "TORCHELASTIC_RUN_ID" in os.environ and not (config.output or config.resume):
-        raise AnimegenError("torchrun starts several processes, which need one folder: set output=<shared folder>.")
+        raise AnimegenError(
+            "torchrun starts several processes, which need a common folder: set output=<shared folder>."
+        )
     pick_device(config.device.value)  # raises for a device that is missing
     if config.init and not config.resume:  # 'last' will be another run tomorrow
         config.init = str(resolve_checkpoint(config.init, config.runs))
@@ -131,7 +137,7 @@ def validate(request: Request) -> Plan:
 
 
 def only_unscored(checkpoint: Path, config: dict[str, Any]) -> bool:
-    """Tell whether a run has trained all its steps, and was stopped before it was evaluated and marked as finished."""
+    """Tell whether a run has trained all its steps, and was stopped before its evaluation finished."""
     last = run_folder(checkpoint) / "checkpoints" / "last.ckpt"
     return (
         read_record(run_folder(checkpoint), newest=True).get("status") != "finished"

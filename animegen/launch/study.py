@@ -2,65 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import re
+import itertools
 import shlex
-import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
-from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from animegen.config.compose import compose_config, plain, register
-from animegen.config.fitting import check_ablations
+from animegen.config.compose import compose_config, literal_paths, plain, quoted, register
 from animegen.config.groups import Ablation, list_groups, read_changes
 from animegen.config.mismatch import mismatch
 from animegen.config.plain import read_json, shown
-from animegen.config.schema import schema_keys
+from animegen.config.schema import GridOptions, schema_keys
 from animegen.config.studies import find_study, study_roots
-from animegen.engine.runs import has_record, quoted, read_record
 from animegen.errors import AnimegenError, did_you_mean
-from animegen.launch import jobs
-from animegen.locks import locked
-from animegen.reports.differences import CIRCUMSTANCES, differences
-
-HELP = """animegen train study=<name> [key=value ...]
-
-  animegen train study=toy jobs=2                     the grid of the study, two runs at a time
-  animegen train study=toy leave_one_out=generator    and one run without each term of that objective
-  animegen train study=toy train_steps=50 output=runs/try    any other key is an override for all runs
-  animegen compare study=toy                          then: the table, the plots, the pictures
-
-A study is a file experiments/study/<name>.yaml in the current folder or in the clone (some come with the package).
-Its keys: question, experiments, ablations, variants, leave_one_out, seeds, overrides, baseline, metrics, samples; and
-jobs, output, overwrite, dry_run. The same command again does what is missing: finished runs stay, others go on."""
+from animegen.launch.execution import run_grid
+from animegen.launch.grid import Grid, Job, compose_job
+from animegen.launch.launchers import split_launcher
 
 RECORD = "study.json"
-
-
-@dataclass
-class StudySchema:
-    """Keys of a study."""
-
-    question: str = ""
-    experiments: list[str] = field(default_factory=lambda: ["none"])
-    ablations: list[Any] = field(default_factory=lambda: ["none"])
-    variants: dict[str, list[str]] = field(default_factory=dict)
-    leave_one_out: str | None = None
-    seeds: list[int] = field(default_factory=lambda: [0, 1])
-    overrides: list[str] = field(default_factory=list)
-    baseline: str | None = None
-    metrics: list[str] | None = None
-    samples: list[int] | None = None
-    jobs: int = 1
-    output: str | None = None
-    overwrite: bool = False
-    dry_run: bool = False
 
 
 class RunEntry(TypedDict):
@@ -108,31 +70,7 @@ class Row:
     words: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Run:
-    """One run of a study.
-
-    Attributes:
-        row: name of its row.
-        seed: its seed.
-        folder: where it goes, below the study's folder.
-        words: its overrides, without those about the process (``output``, ``threads``).
-        config: the configuration that they compose, as ``run.json`` holds it.
-    """
-
-    row: str
-    seed: int
-    folder: Path
-    words: tuple[str, ...]
-    config: dict[str, Any] = field(repr=False, default_factory=dict)
-
-
 # --- The study file ------------------------------------------------------------------------------------------------
-
-
-def _register() -> None:
-    register()
-    ConfigStore.instance().store(group="schema", name="study", node=StudySchema, package="_global_")
 
 
 def compose_study(name: str, words: Sequence[str] = ()) -> DictConfig:
@@ -145,7 +83,6 @@ def compose_study(name: str, words: Sequence[str] = ()) -> DictConfig:
     path = find_study(name)
     if "@package _global_" not in path.read_text("utf-8").partition("\n")[0]:
         raise AnimegenError(f"The study '{path}' must begin with the line '# @package _global_'.")
-    _register()
     folders = ",".join(quoted(f"file://{root}") for root in study_roots() if (root / "study").is_dir())
     return compose_config("study", [f"study={name}", f"hydra.searchpath=[{folders}]", *words])
 
@@ -156,7 +93,7 @@ def split_words(words: Sequence[str]) -> tuple[str, list[str], list[str]]:
     Raises:
         AnimegenError: for words that a study cannot take.
     """
-    _register()
+    register()
     mine = schema_keys("study")
     known = [*mine, *schema_keys("train"), *list_groups()]
     instead = {"seed": "seeds=[...]", "experiment": "experiments=[...]", "ablation": "ablations=[...]"}
@@ -265,24 +202,6 @@ def leave_one_out(objective: str, words: Sequence[str]) -> dict[str, tuple[str, 
     return {f"no_{term}": (f"~model.objectives.{objective}.{term}",) for term in terms}
 
 
-def plan_runs(rows: Sequence[Row], seeds: Sequence[int], folder: Path) -> list[Run]:
-    """Return the runs of all rows, a seed after the other, so that each row has a result early.
-
-    Every configuration is composed now, so that a mistake is told before anything runs.
-    """
-    planned = []
-    for seed in seeds:
-        for row in rows:
-            words = (*row.words, f"seed={seed}")
-            try:
-                check_ablations(words)
-                config = json.loads(json.dumps(plain(compose_config("train", words)), default=str))
-            except AnimegenError as error:
-                raise AnimegenError(f"The row '{row.name}' of the study cannot be composed: {error}") from error
-            planned.append(Run(row.name, seed, folder / row.name.replace("/", "_") / f"seed{seed}", words, config))
-    return planned
-
-
 def _option(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"[{','.join(names)}]"
 
@@ -299,128 +218,43 @@ def _short_names(names: Iterable[str]) -> dict[str, str]:
     return {name: short if list(last.values()).count(short) == 1 else name for name, short in last.items()}
 
 
-# --- What is missing -----------------------------------------------------------------------------------------------
-
-
-def missing_words(run: Run, overwrite: bool = False) -> tuple[str, ...] | None:
-    """Return the overrides that bring a run to its end, or ``None`` if it has finished.
-
-    A run with a checkpoint is resumed; one without begins again.
-
-    Raises:
-        AnimegenError: if its folder holds a run of another configuration, which nobody asked to replace.
-    """
-    output = f"output={_path(run.folder)}"
-    if overwrite or not has_record(run.folder):
-        return (*run.words, output, *(["overwrite=true"] if overwrite else []))
-    record = read_record(run.folder)
-    if record.get("status") != "finished" and not can_resume(run.folder):
-        return (*run.words, output, "overwrite=true")  # it trained nothing, whatever its configuration was
-    differing = differences({"there": _what(record.get("config", {})), "asked": _what(run.config)})
-    if differing:
-        key, values = next(iter(differing.items()))
-        raise AnimegenError(
-            f"'{run.folder}' holds a run of another configuration ({key} is {values.get('there', 'absent')} there and"
-            f" {values.get('asked', 'absent')} now): choose another output=, or train all again with overwrite=true."
-        )
-    if record.get("status") == "finished":
-        return None
-    return (*run.words, f"resume={_path(run.folder)}")  # what they name may be built, whatever the record says
-
-
-def can_resume(folder: Path) -> bool:
-    """Tell whether ``resume=`` brings an unfinished run to its end, be it that only its evaluation is left."""
-    return (folder / "checkpoints" / "last.ckpt").is_file()
-
-
-def _what(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key not in CIRCUMSTANCES}
-
-
-# --- The verb ------------------------------------------------------------------------------------------------------
+# --- The grid ------------------------------------------------------------------------------------------------------
 
 
 def run_study(words: Sequence[str]) -> int:
     """Run ``animegen train study=<name> ...``; return the exit code, 1 if a run failed."""
-    if any(word in ("-h", "--help") for word in words):
-        print(HELP)
-        return 0
-    name, own, common = split_words(words)
-    config = compose_study(name, own)
-    if config.jobs < 1:
-        raise AnimegenError(f"jobs must be at least 1, got {config.jobs}.")
-    folder = Path(config.output) if config.output else Path("runs") / "study" / name
-    rows = expand(config, common)
-    runs = plan_runs(rows, config.seeds, folder)
-    if config.dry_run:
-        for task in make_tasks(runs, config.overwrite, jobs.share_machine(config.jobs)[0].threads):
-            print(shlex.join(["animegen", *task.command[4:]]))
-        return 0
-    with locked(folder) as lock:
-        slots = jobs.share_machine(config.jobs)
-        tasks = make_tasks(runs, config.overwrite, slots[0].threads)
-        _write_record(folder, name, config, rows, runs, words)
-        print(f"study {name}: {len(rows)} rows, {len(config.seeds)} seeds, {len(tasks)} of {len(runs)} runs to do")
-        try:
-            failed = jobs.run_all(tasks, slots, lock)
-        except KeyboardInterrupt:
-            print("animegen: stopped; the same command goes on where this one ended.", file=sys.stderr)
-            raise
-    for failure in failed:
-        print(f"failed: {failure.task.name}: {failure.reason} (log: {failure.task.log})", file=sys.stderr)
-    if failed:
-        print(
-            f"animegen: {len(failed)} of {len(runs)} runs failed; the same command tries them again.", file=sys.stderr
-        )
-    print(f"the comparison: animegen compare study={name}" + (f" {shlex.quote(str(folder))}" if config.output else ""))
-    return 1 if failed else 0
+    return run_grid(plan_study(words))
 
 
-def _path(folder: Path) -> str:
-    """Return a path as Hydra takes it, with quotes only where it needs them."""
-    return str(folder) if re.fullmatch(r"[\w./+-]+", str(folder)) else quoted(folder)
+def plan_study(words: Sequence[str]) -> Grid:
+    """Return the runs of a study.
 
+    Args:
+        words: of the command line.
 
-def make_tasks(runs: Sequence[Run], overwrite: bool, threads: int) -> list[jobs.Task]:
-    """Return the commands that do what is missing of the runs."""
-    tasks = []
-    for run in runs:
-        words = missing_words(run, overwrite)
-        if words is None:
-            continue
-        if not any(word.startswith("threads=") for word in words):
-            words = (*words, f"threads={threads}")
-        command = jobs.train_command(words)
-        tasks.append(
-            jobs.Task(f"{run.row}, seed {run.seed}", command, run.folder / "log.txt", run.config["train_steps"])
-        )
-    return tasks
-
-
-def _write_record(
-    folder: Path, name: str, config: DictConfig, rows: Sequence[Row], runs: Sequence[Run], words: Sequence[str]
-) -> None:
-    """Write what ``animegen compare`` needs to know of the study."""
-    kept = {
-        key: OmegaConf.to_container(config[key]) if OmegaConf.is_config(config[key]) else config[key]
-        for key in ("question", "baseline", "metrics", "samples")
-    }
-    record = {
-        "study": name,
-        **kept,
-        "command": shlex.join(["animegen", "train", *words]),
-        "seeds": list(config.seeds),
-        "rows": [asdict(row) for row in rows],
-        "runs": [
-            {"row": run.row, "seed": run.seed, "folder": run.folder.relative_to(folder).as_posix()} for run in runs
-        ],
-    }
-    unfinished = folder / f"{RECORD}.unfinished"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(json.dumps(record, indent=2) + "\n")
-        os.replace(unfinished, folder / RECORD)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            unfinished.unlink(missing_ok=True)
-        raise AnimegenError(f"'{folder}' cannot be written ({error.strerror}): choose another output=.") from error
+    Raises:
+        AnimegenError: for a mistake in the study, in the words, or in the configuration of a run.
+    """
+    launcher, others = split_launcher(words)
+    name, own, common = split_words(others)
+    config = compose_study(name, literal_paths("study", own))
+    folder = Path(config.output or f"runs/study/{name}")
+    jobs, rows = [], []
+    for seed, row in itertools.product(config.seeds, expand(config, literal_paths("train", common))):
+        # Row after row of a seed: each row has an early result.
+        title, overrides = f"{row.name}, seed {seed}", (*row.words, f"seed={seed}")
+        place = f"{row.name.replace('/', '_')}/seed{seed}"
+        jobs.append(Job(title, overrides, folder / place, compose_job(title, overrides)[0]))
+        rows.append({"row": row.name, "seed": seed, "folder": place})
+    command = shlex.join(["animegen", "train", *words])
+    shown = {key: plain(config)[key] for key in ("question", "baseline", "metrics", "samples")}
+    return Grid(
+        title=f"study {name}",
+        folder=folder,
+        jobs=jobs,
+        options=GridOptions(overwrite=config.overwrite, jobs=config.jobs, dry_run=config.dry_run),
+        launcher=launcher,
+        record=(RECORD, {"study": name, **shown, "command": command, "runs": rows}),
+        again=command,
+        compare=f"animegen compare study={name}" + (f" {shlex.quote(str(folder))}" if config.output else ""),
+    )

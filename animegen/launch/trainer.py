@@ -1,4 +1,4 @@
-"""The Lightning trainer of a run, and its errors as sentences."""
+"""The Lightning trainer of a run, with readable errors."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from animegen.reports.pareto import PARETO
 #: TensorBoard's CUSTOM SCALARS: the same charts for every model; the tags are patterns.
 LAYOUT = {
     "validation": {
-        "likeness": ["Multiline", [r"val/(psnr|ssim|edge_f)$"]],
-        "all of validation": ["Multiline", [r"^val/.*"]],
+        "similarity": ["Multiline", [r"val/(psnr|ssim|edge_f)$"]],
+        "all validation metrics": ["Multiline", [r"^val/.*"]],
     },
     "training": {
         "objectives": ["Multiline", [r"^train/[^/]+/total$"]],
@@ -46,15 +46,15 @@ LENGTHS: dict[str, tuple[Any, ...]] = {
 
 
 def check_length(config: DictConfig) -> None:
-    """Refuse settings of the trainer that contradict ``train_steps``."""
+    """Raise for settings of the trainer that contradict ``train_steps``."""
     settings = plain(config)["trainer"] or {}
     for key, neutral in LENGTHS.items():
         value = settings.get(key, neutral[0])
         one_batch = key == "limit_train_batches" and type(value) is int  # 1, where 1.0 means all
         if value not in neutral or one_batch:
             raise AnimegenError(
-                f"trainer.{key}={value} contradicts train_steps={config.train_steps}, which alone sets the length of a"
-                f" run: leave trainer.{key} out."
+                f"trainer.{key}={value} contradicts train_steps={config.train_steps}, which sets the length of a run:"
+                f" leave trainer.{key} out."
             )
 
 
@@ -65,14 +65,14 @@ def build_trainer(config: DictConfig, folder: Path, record: callbacks.RunRecord,
         config: of the run.
         folder: of the run.
         record: the callback that writes ``run.json``.
-        step: the train step of the checkpoint that is resumed, else 0.
+        step: the train step of the resumed checkpoint, else 0.
     """
     chosen = {
         name: build(node, f"callbacks.{name}", pl.Callback) for name, node in (config.callbacks or {}).items() if node
     }
     checkpoints = [callback for callback in chosen.values() if isinstance(callback, callbacks.Checkpoints)]
     others = [callback for callback in chosen.values() if callback not in checkpoints]
-    # Checkpoints come last, so that they hold what every other callback did at that step.
+    # Checkpoints come last, so that they contain the changes of all other callbacks at that step.
     ordered = [callbacks.ExactResume(), record, callbacks.StopAfter(config.train_steps), *others, *checkpoints]
     ordered.append(callbacks.StopOnSignal(checkpoints))
     loggers = []
@@ -92,7 +92,7 @@ def fit(trainer: pl.Trainer, model: AnimeModule, data: pl.LightningDataModule, c
     """Train, from a checkpoint if one is given.
 
     Raises:
-        AnimegenError: in place of what Lightning and torch raise for a mistake of the user.
+        AnimegenError: for errors of Lightning and torch that a user can cause.
         KeyboardInterrupt: after Ctrl+C or SIGTERM.
     """
     try:
@@ -103,13 +103,13 @@ def fit(trainer: pl.Trainer, model: AnimeModule, data: pl.LightningDataModule, c
         raise AnimegenError(f"Lightning refuses this configuration: {' '.join(str(error).split())}") from error
     except torch.OutOfMemoryError as error:
         raise AnimegenError(
-            "The memory of the device is too small: set model.accumulate=2 (same gradients, less memory), or a smaller"
+            "The device is out of memory: set model.accumulate=2 (same gradients, less memory), or a smaller"
             " data.batch_size or data.image_size."
         ) from error
     except (RuntimeError, TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
         if "DTensor" in str(error):
             raise AnimegenError(
-                "trainer=fsdp cannot shard this model, which calls parts of its networks alone: use trainer=ddp."
+                "trainer=fsdp cannot shard this model, which calls parts of its networks separately: use trainer=ddp."
             ) from error
         resumes = [each for each in trainer.callbacks if isinstance(each, callbacks.ExactResume)]  # type: ignore[attr-defined]
         begun = any(each.begun for each in resumes)
@@ -117,8 +117,8 @@ def fit(trainer: pl.Trainer, model: AnimeModule, data: pl.LightningDataModule, c
             raise
         if "loading state_dict" not in str(error):
             raise AnimegenError(
-                f"'{checkpoint}' cannot be resumed, it is damaged or of another model ({type(error).__name__},"
-                f" {first_line(error)}): use another checkpoint of the run."
+                f"'{checkpoint}' cannot be resumed: it is damaged or of another model ({type(error).__name__},"
+                f" {first_line(error)}). Use another checkpoint of the run."
             ) from error
         raise AnimegenError(
             f"The weights in '{checkpoint}' do not fit this model: resume with the model configuration of the run."
@@ -134,7 +134,7 @@ def show_config(trainer: pl.Trainer, config: DictConfig, step: int) -> None:
 
 
 def show_pareto(trainer: pl.Trainer, folder: Path, step: int) -> None:
-    """Add the plot of an evaluation on clips to TensorBoard's IMAGES tab, if there is one."""
+    """Add the consistency plot of an evaluation on clips to TensorBoard's IMAGES tab, if there is one."""
     if (folder / PARETO).is_file():
         pixels = read_image(folder / PARETO)
         for logger in trainer.loggers:

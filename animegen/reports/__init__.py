@@ -1,1 +1,1 @@
-"""What many runs say together: tables, plots, picture strips, pages."""
+"""Comparison of runs: tables, plots, image strips, pages."""

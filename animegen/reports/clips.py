@@ -1,4 +1,4 @@
-"""Moving previews of several runs as one animation."""
+"""Preview clips of several runs as one animation."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ DEFAULT_MS = 120
 
 
 def last_clip(folder: Path) -> Path | None:
-    """Return the newest moving preview of a run folder, or ``None`` if it has none."""
+    """Return the newest preview clip of a run folder, or ``None``."""
     return max(folder.glob("previews/*.gif"), key=lambda path: path.stem, default=None)
 
 
 def gif_strip(clips: Sequence[tuple[str, Path]]) -> bytes | None:
-    """Return moving previews one above the other as one GIF, each under its title.
+    """Return preview clips stacked vertically as one GIF, each below its title.
 
-    A clip with fewer frames than the longest begins again; the time per frame is that of the first clip.
+    Shorter clips repeat until the longest ends; the time per frame is that of the first clip.
 
     Args:
         clips: (title, file).
 
     Returns:
-        The file's bytes; ``None`` if there are no two clips.
+        The encoded GIF; ``None`` for fewer than two clips.
     """
     if len(clips) < 2:
         return None
-    films = []
+    videos = []
     for title, path in clips:
         with Image.open(path) as image:
-            films.append((title, [frame.convert("RGB") for frame in ImageSequence.Iterator(image)]))
+            videos.append((title, [frame.convert("RGB") for frame in ImageSequence.Iterator(image)]))
     with Image.open(clips[0][1]) as image:
         milliseconds = image.info.get("duration", DEFAULT_MS)
-    width = max(frames[0].width for _, frames in films)
-    height = sum(frames[0].height + TITLE_HEIGHT for _, frames in films)
+    width = max(frames[0].width for _, frames in videos)
+    height = sum(frames[0].height + TITLE_HEIGHT for _, frames in videos)
     strip = []
-    for number in range(max(len(frames) for _, frames in films)):
+    for number in range(max(len(frames) for _, frames in videos)):
         canvas = Image.new("RGB", (width, height), "white")
         draw, top = ImageDraw.Draw(canvas), 0
-        for title, frames in films:
+        for title, frames in videos:
             draw.text((2, top + 1), title, fill="black")
             canvas.paste(frames[number % len(frames)], (0, top + TITLE_HEIGHT))
             top += TITLE_HEIGHT + frames[0].height

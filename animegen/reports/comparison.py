@@ -19,21 +19,21 @@ from animegen.reports.readme import BEGIN, small_jpeg, write_results
 from animegen.reports.runs import RunFolder
 from animegen.reports.sections import differing, gallery, make_sections
 
-#: The most settings that are listed where runs differ; more tell nobody anything.
+#: The largest number of differing settings that are listed.
 LARGEST_DIFFERENCE = 40
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is compared, and how it is shown.
+    """Runs to compare, and how to show them.
 
     Attributes:
         title: of the report.
-        question: what was to be found out; may be empty.
-        commands: what made the runs.
+        question: that the runs answer; may be empty.
+        commands: that made the runs.
         rows: the runs by row.
         report: folder of the report.
-        record: folder of the study's README, if that is to be written.
+        record: folder of the study's README, if it is written.
         settings: ``baseline``, ``metrics``, ``samples``.
         own_folder: the report replaces an earlier one in a folder of its own, rather than one that a user named.
     """
@@ -52,8 +52,8 @@ def show_comparison(comparison: Comparison, overwrite: bool = False) -> None:
     """Print a comparison and write its report, and its part of the study's README.
 
     Args:
-        comparison: what to show.
-        overwrite: replace files that are not of an earlier report.
+        comparison: the runs.
+        overwrite: also replace files that do not belong to an earlier report.
 
     Raises:
         AnimegenError: if a folder cannot be written.
@@ -64,10 +64,10 @@ def show_comparison(comparison: Comparison, overwrite: bool = False) -> None:
     console = Console(highlight=False)
     for section in sections:
         console.print(tables.terminal(section.summary, section.title))
-    _tell_unfinished(comparison.rows)
+    _report_unfinished(comparison.rows)
     unequal = differing(comparison.rows)
     if not sections:
-        print("No run has scores: animegen train resume=<run> finishes one.", file=sys.stderr)
+        print("No run has scores: finish one with animegen train resume=<run>.", file=sys.stderr)
     elif comparison.record is None:
         for group in unequal:
             if 0 < len(group.changed) <= LARGEST_DIFFERENCE:
@@ -79,7 +79,7 @@ def show_comparison(comparison: Comparison, overwrite: bool = False) -> None:
         print(f"results: {comparison.record / 'README.md'}")
 
 
-def _tell_unfinished(rows: Mapping[str, Sequence[RunFolder]]) -> None:
+def _report_unfinished(rows: Mapping[str, Sequence[RunFolder]]) -> None:
     for name, runs in rows.items():
         for each in runs:
             if each.status != "finished":
@@ -88,7 +88,7 @@ def _tell_unfinished(rows: Mapping[str, Sequence[RunFolder]]) -> None:
 
 
 def _write_report(comparison: Comparison, sections: Sequence[Section], overwrite: bool) -> None:
-    """Write all files of the report; each appears when all are complete, and others in the folder stay."""
+    """Write all files of the report; they appear when all are complete, and other files stay."""
     runs = [each for group in comparison.rows.values() for each in group]
     more = gallery(runs[0]) if len(runs) == 1 else []
     unscored = [] if sections else differing(comparison.rows)
@@ -99,7 +99,7 @@ def _write_report(comparison: Comparison, sections: Sequence[Section], overwrite
         "table.csv": _encoded("\n".join(tables.csv_text(section.summary) for section in sections)),
     }
     for section in sections:
-        files.update({name: picture.data for name, picture in section.pictures.items()})
+        files.update({name: image.data for name, image in section.images.items()})
     write_files(comparison.report, files, overwrite)
 
 
@@ -115,7 +115,7 @@ def _section_markdown(section: Section) -> str:
 
 
 def write_record(comparison: Comparison, sections: Sequence[Section], overwrite: bool = False) -> None:
-    """Write table and pictures into the study's README, the pictures as small JPEGs beside it."""
+    """Write the table and images into the study's README, the images as small JPEG files next to it."""
     assert comparison.record is not None
     study = comparison.title.removeprefix("Study ")
     compare_words = shlex.join(["animegen", "compare", f"study={study}"])
@@ -125,14 +125,14 @@ def write_record(comparison: Comparison, sections: Sequence[Section], overwrite:
     for section in sections:
         text += [f"### {section.title}", ""] if len(sections) > 1 else []
         text += [tables.markdown(section.summary)]
-        for name, picture in section.pictures.items():
-            still = picture.kind != "gif"
+        for name, image in section.images.items():
+            still = image.kind != "gif"
             small = f"{Path(name).stem}.jpg" if still else name
-            files[small] = small_jpeg(picture.data) if still else picture.data
-            text += [f"![{picture.caption}]({small})", ""]
+            files[small] = small_jpeg(image.data) if still else image.data
+            text += [f"![{image.caption}]({small})", ""]
     text += [machine]
     readme = comparison.record / "README.md"
-    is_ours = readme.is_file() and BEGIN in read_text(readme)  # earlier results lie beside it
+    is_ours = readme.is_file() and BEGIN in read_text(readme)  # with earlier results
     if not is_ours and not overwrite:
         check_free(comparison.record, list(files))
     write_results(readme, comparison.question or comparison.title, "\n".join(text))
@@ -140,7 +140,7 @@ def write_record(comparison: Comparison, sections: Sequence[Section], overwrite:
 
 
 def _machine(runs: Sequence[RunFolder]) -> str:
-    """Return a line about where and how long the finished runs were trained."""
+    """Return a line about the machine and the training time of the finished runs."""
     done = [each.record for each in runs if each.evaluation is not None]
     machine, versions = done[0].get("machine") or {}, done[0].get("versions") or {}
     seconds = [record["seconds"]["total"] for record in done if "total" in (record.get("seconds") or {})]

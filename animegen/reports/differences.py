@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-#: Keys of the configuration that say where and how fast a run computes, or on what it is scored, not what it learns.
+#: Keys of the configuration that affect where a run computes, its speed and its scores, but not its training.
 CIRCUMSTANCES = frozenset({"output", "runs", "resume", "overwrite", "threads", "device", "benchmark", "trust"})
 
 
@@ -29,10 +29,10 @@ def by_model(configs: Mapping[str, Mapping[str, Any]]) -> list[Differences]:
     """Compare the configurations of the same model with one another; different models are not compared.
 
     Args:
-        configs: the configurations by the name of the run; the model is told by ``model._target_``.
+        configs: the configurations by the name of the run; ``model._target_`` identifies the model.
 
     Returns:
-        An entry for each model of which there are several configurations that differ.
+        An entry for each model with several configurations that differ.
     """
     groups: dict[str, dict[str, Mapping[str, Any]]] = {}
     for name, config in configs.items():
@@ -51,7 +51,7 @@ def by_model(configs: Mapping[str, Mapping[str, Any]]) -> list[Differences]:
 def differences(configs: Mapping[str, Any], prefix: str = "") -> dict[str, dict[str, Any]]:
     """Return the dotted keys in which configurations differ, ``{key: {name: value}}``; absent values are omitted.
 
-    A branch that some do not have is one entry, not one for each of its leaves.
+    A branch that some lack is one entry.
     """
     names = list(configs)
     found: dict[str, dict[str, Any]] = {}

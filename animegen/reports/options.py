@@ -14,9 +14,9 @@ from animegen.config.options import option
 class CompareOptions(OverwriteOptions):
     """Compare runs: one table, plots, images, and what differs in their configurations.
 
-    Writes report.html (one file that loads nothing from elsewhere), table.md, table.csv and the images. Runs that
-    differ in the seed only are one row: mean and spread. With study= the part of the study's README between the lines
-    <!-- results --> and <!-- /results --> is replaced, too.
+    Writes report.html (self-contained), table.md, table.csv and the images. Runs that differ only in the seed form one
+    row with mean and spread. study= also replaces the part of the study's README between the lines
+    <!-- results --> and <!-- /results -->.
     """
 
     command: ClassVar[str] = "compare"
@@ -27,7 +27,7 @@ class CompareOptions(OverwriteOptions):
         "runs/a",
     )
 
-    folders: list[str] = option([], "run folders, folders that hold runs, or patterns", path=True, positional=True)
+    folders: list[str] = option([], "run folders, folders that contain runs, or patterns", path=True, positional=True)
     study: str | None = option(None, "name of a study, whose runs are compared")
     output: str | None = option(
         None, "folder of the report; null: report/ in the study or single run, else runs/compare/<time>", path=True
@@ -36,9 +36,9 @@ class CompareOptions(OverwriteOptions):
         None, "folder of the README of the study; null: experiments/<name>, none: no README", path=True
     )
     baseline: str | None = option(
-        None, "the row that differences are taken against; null: that of the study, or the first"
+        None, "the row that the others are compared with; null: that of the study, or the first"
     )
-    metrics: list[str] | None = option(None, "the metrics to show, in this order; null: those of the study, or all")
+    metrics: list[str] | None = option(None, "metrics to show, in this order; null: those of the study, or all")
     samples: list[int] | None = option(
-        None, "the test samples to show, counted from 0; null: those of the study, or all that were kept", minimum=0
+        None, "test samples to show, counted from 0; null: those of the study, or all that were kept", minimum=0
     )

@@ -1,4 +1,4 @@
-"""Writing a report: several files that appear together, and never in place of somebody else's."""
+"""Write reports: several files that appear together and replace only those of an earlier report."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from animegen.reports.page import GENERATOR
 
 
 def write_files(folder: Path, files: Mapping[str, bytes], overwrite: bool) -> None:
-    """Write files into a folder; they appear when all are complete, and other files in the folder stay.
+    """Write files into a folder; they appear when all are complete, and other files stay.
 
     Args:
-        folder: created if missing; it belongs to this command while it writes.
+        folder: created if missing; locked while it is written.
         files: content by file name.
         overwrite: replace files of these names. Otherwise all of them appear, or none.
 
@@ -35,10 +35,10 @@ def write_files(folder: Path, files: Mapping[str, bytes], overwrite: bool) -> No
 
 
 def check_report_folder(folder: Path) -> None:
-    """Check that the default folder of a report is free, or holds an earlier report, which may be replaced.
+    """Check that the default folder of a report is empty or contains an earlier report.
 
     Raises:
-        AnimegenError: if it holds something else.
+        AnimegenError: if it contains other files.
     """
     if not folder.exists():
         return
@@ -46,7 +46,7 @@ def check_report_folder(folder: Path) -> None:
     with translate_io_errors(folder):
         is_ours = report.is_file() and GENERATOR in report.read_text("utf-8", "replace")[:2000]
         if not is_ours and (not folder.is_dir() or any(folder.iterdir())):
-            raise AnimegenError(f"'{folder}' holds files that are no report: give another output=.")
+            raise AnimegenError(f"'{folder}' contains files that are not a report: choose another output=.")
 
 
 def check_free(folder: Path, names: Sequence[str]) -> None:
@@ -58,6 +58,6 @@ def check_free(folder: Path, names: Sequence[str]) -> None:
     taken = [name for name in names if (folder / name).exists()]
     if taken:
         raise AnimegenError(
-            f"'{folder / taken[0]}' exists and was not written by animegen compare: give another record=, or set"
+            f"'{folder / taken[0]}' exists and was not written by animegen compare: choose another record=, or set"
             " overwrite=true."
         )

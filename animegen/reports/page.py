@@ -1,4 +1,4 @@
-"""The report as one HTML file: everything is inside it, nothing is loaded from elsewhere, no script."""
+"""The report as one self-contained HTML file without scripts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from animegen.reports.runs import RunFolder
 from animegen.reports.summary import Summary
 from animegen.reports.tables import heading, label, notes, parts, short
 
-#: Marks a page as written here, so that a later report may replace it.
+#: Marks a page that a later report may replace.
 GENERATOR = '<meta name="generator" content="animegen">'
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1200px; margin: 2em auto; padding: 0 1em;
@@ -34,15 +34,15 @@ img { max-width: 100%; height: auto; } figure { margin: 1em 0; } figcaption { co
 .gallery figure { display: inline-block; margin: 0.5em 1em 0.5em 0; vertical-align: top; }
 """
 
-#: Characters that fit the width of the page.
+#: Characters per line of the page.
 WIDTH = 140
-#: Runs beside one another in a table of texts.
+#: Runs per table of texts.
 COLUMNS = 6
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture in the page: its bytes, its kind (``png``, ``jpeg``, ``gif``) and what it shows."""
+class EmbeddedImage:
+    """An image in the page: encoded data, kind (``png``, ``jpeg``, ``gif``) and caption."""
 
     data: bytes
     kind: str
@@ -51,19 +51,19 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """All that is told about runs with the same benchmark.
+    """The results of runs with the same benchmark.
 
     Attributes:
         title: its heading.
         summary: the figures.
         differing: differences between the configurations of the rows.
-        pictures: plots and picture strips by file name.
+        images: plots and image strips by file name.
     """
 
     title: str
     summary: Summary
     differing: Sequence[Differences]
-    pictures: dict[str, Picture] = field(default_factory=dict)
+    images: dict[str, EmbeddedImage] = field(default_factory=dict)
 
 
 def page(
@@ -72,19 +72,19 @@ def page(
     commands: Sequence[str],
     sections: Sequence[Section],
     runs: Mapping[str, Sequence[RunFolder]],
-    gallery: Sequence[Picture] = (),
+    gallery: Sequence[EmbeddedImage] = (),
     differing: Sequence[Differences] = (),
 ) -> str:
     """Return the report.
 
     Args:
         title: of the report.
-        question: what was to be found out; may be empty.
-        commands: what made the runs.
+        question: that the runs answer; may be empty.
+        commands: that made the runs.
         sections: one for each benchmark.
         runs: all runs by row, also those without scores.
-        gallery: more pictures, for the report of one run.
-        differing: differences between the configurations, where no section tells them.
+        gallery: more images, for the report of one run.
+        differing: differences between the configurations, where no section shows them.
     """
     body = [f"<h1>{escape(title)}</h1>"]
     if question:
@@ -93,7 +93,7 @@ def page(
     for section in sections:
         body += _section(section)
     if gallery:
-        body += ['<h2>On the way</h2><div class="gallery">', *map(_figure, gallery), "</div>"]
+        body += ['<h2>During training</h2><div class="gallery">', *map(_figure, gallery), "</div>"]
     body += _differences("h2", differing)
     body += ["<h2>Runs</h2>", _runs(runs)]
     return (
@@ -110,7 +110,7 @@ def _section(section: Section) -> list[str]:
     summary = section.summary
     body = [f"<h2>{escape(section.title)}</h2>", _scores(summary)]
     body.append(f"<p><small>{escape(' '.join(notes(summary)))}</small></p>")
-    body += [_figure(picture) for picture in section.pictures.values()]
+    body += [_figure(image) for image in section.images.values()]
     body += _differences("h3", section.differing)
     items = "".join(
         f"<li><b>{escape(heading(name, info))}</b>: {escape(info.description)}</li>"
@@ -121,7 +121,7 @@ def _section(section: Section) -> list[str]:
 
 
 def _scores(summary: Summary) -> str:
-    """Return the scores: a line per metric, a column per row of the summary; in several tables if need be."""
+    """Return the scores: a line per metric, a column per row of the summary; split into several tables if too wide."""
     columns, shown = [], {}
     for row in sorted(summary.rows, key=lambda row: row.trivial):
         texts, cells = [], []
@@ -144,7 +144,7 @@ def _scores(summary: Summary) -> str:
 
 
 def _differences(level: str, differing: Sequence[Differences]) -> list[str]:
-    """Return the differences between configurations; keys that some runs lack are folded."""
+    """Return the differences between configurations; keys that some runs lack are collapsed."""
     body = [f"<{level}>Differences between the configurations</{level}>"] if differing else []
     for group in differing:
         if group.changed:
@@ -198,9 +198,9 @@ def _table(head: str, lines: Sequence[str], kind: str = "") -> str:
     return f'<div class="scroll">{opening}<thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
 
 
-def _figure(picture: Picture) -> str:
-    data = base64.b64encode(picture.data).decode()
+def _figure(image: EmbeddedImage) -> str:
+    data = base64.b64encode(image.data).decode()
     return (
-        f'<figure><img alt="{escape(picture.caption)}" src="data:image/{picture.kind};base64,{data}">'
-        f"<figcaption>{escape(picture.caption)}</figcaption></figure>"
+        f'<figure><img alt="{escape(image.caption)}" src="data:image/{image.kind};base64,{data}">'
+        f"<figcaption>{escape(image.caption)}</figcaption></figure>"
     )

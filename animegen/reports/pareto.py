@@ -1,4 +1,4 @@
-"""Steadiness against what was done to the film: blur and doing nothing are the steadiest of all."""
+"""Plots of temporal consistency against stylization strength: the identity and blur are the most consistent."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from animegen.reports.plots import COLOURS
+from animegen.reports.plots import COLOURS, legend
 from animegen.reports.summary import Cell, Summary, TableRow
 
 PARETO = "pareto.png"
-"""Name of the picture in a run folder or a report."""
+"""Name of the plot in a run folder or a report."""
 
 CAPTION = (
-    "Steadiness against how much was changed, and against likeness to the truth: a dot per seed, a ring for the mean,"
+    "Temporal consistency against strength, and against similarity to the truth: a dot per seed, a ring for the mean,"
     " thin lines to the same model without memory or smoothed; squares are trivial baselines (hollow: privileged)."
 )
 
 TRUTH = "#b8860b"
-"""Colour of the truth, which no run has."""
+"""Colour of the ground truth, which no run has."""
 
 LIKENESS = ("lpips_", "perceptual_")
 """Distances from the truth in the order of preference; 1 - SSIM where a benchmark has neither."""
@@ -32,8 +32,8 @@ class Axis:
 
     Attributes:
         metric: its full name.
-        label: what the axis says.
-        better: the end where good values are: ``low``, ``high`` or ``none``.
+        label: of the axis.
+        better: which values are better: ``low``, ``high`` or ``none``.
         complement: show 1 - value.
     """
 
@@ -49,11 +49,11 @@ class Axis:
 
 
 def pareto_axes(summary: Summary) -> list[tuple[Axis, Axis]]:
-    """Return the (x, y) of the panels; none for scores without strength and warping error.
+    """Return the (x, y) of each panel; none for scores without strength and warping error.
 
-    Strength against warping error, where steady is good only as far as the truth (a line) is steady; and, with a
-    truth, distance from it against how far the warping error is from its own, both better when lower. Without a truth
-    lower and further right is better.
+    The first panel shows warping error over strength. Without a ground truth, lower and further right is better; with
+    one, its own warping error is the target, drawn as a line. The second panel, only with a ground truth, shows the
+    distance of the warping error from that target over the distance of the images from the truth.
     """
     metrics = list(summary.metrics)
     errors = [name for name in metrics if name.startswith("warp_error_")]
@@ -63,9 +63,9 @@ def pareto_axes(summary: Summary) -> list[tuple[Axis, Axis]]:
     interval, _, flow = error.removeprefix("warp_error_").partition("_")
     gap = error.replace("error", "gap", 1)
     frames = "1 frame" if interval == "1" else f"{interval} frames"
-    judged = "none" if gap in metrics else "low"
+    direction = "none" if gap in metrics else "low"
     strength = Axis("strength", "strength: 1 - SSIM to the photo", "high")
-    axes = [(strength, Axis(error, f"warping error over {frames}, {flow} flow (levels)", judged))]
+    axes = [(strength, Axis(error, f"warping error over {frames}, {flow} flow (levels)", direction))]
     if gap in metrics:
         known = (name for prefix in LIKENESS for name in metrics if name.startswith(prefix))
         network = next(known, None)
@@ -76,7 +76,7 @@ def pareto_axes(summary: Summary) -> list[tuple[Axis, Axis]]:
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Return the numbers of the points that no other one beats in both coordinates (lower is better), by the first."""
+    """Return the indices of the Pareto front, sorted by the first coordinate; lower is better in both."""
     order = sorted(range(len(points)), key=lambda n: points[n])
     kept: list[int] = []
     for number in order:
@@ -86,17 +86,14 @@ def front(points: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def pareto_plot(summary: Summary) -> Figure | None:
-    """Plot steadiness against strength and likeness; ``None`` for scores that have none of it."""
+    """Plot temporal consistency against strength and similarity; ``None`` for scores without them."""
     panels = pareto_axes(summary)
     if not panels:
         return None
     figure = Figure(figsize=(5.4 * len(panels) + 0.4, 5.0), layout="constrained")
     for axes, (x, y) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         _panel(axes, summary, x, y)
-    handles = {
-        label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=4, fontsize=8)
+    legend(figure, fontsize=8)
     return figure
 
 
@@ -110,7 +107,7 @@ def _panel(axes: Axes, summary: Summary, x: Axis, y: Axis) -> None:
         place = (mine.mean, others.mean)
         if row.name == "truth":
             if y.better == "none":
-                axes.axhline(place[1], color=TRUTH, ls="--", lw=1, label="the truth's own")
+                axes.axhline(place[1], color=TRUTH, ls="--", lw=1, label="of the truth")
             axes.plot(*place, "*", color=TRUTH, ms=13, label="truth", clip_on=False, zorder=3)
             continue
         if not row.privileged:
@@ -125,7 +122,7 @@ def _panel(axes: Axes, summary: Summary, x: Axis, y: Axis) -> None:
         elif row.trivial:
             fill = "none" if row.privileged else "#888888"
             axes.plot(*place, "s", color="#888888", mfc=fill, ms=6)
-            offset = (5, -10) if row.privileged else (5, 4)  # a map of colours and the best one lie close together
+            offset = (5, -10) if row.privileged else (5, 4)  # the two colour maps lie close together
             axes.annotate(row.name, place, offset, textcoords="offset points", fontsize=7, color="#555555")
         else:
             colour = colours[row.name]
@@ -136,7 +133,7 @@ def _panel(axes: Axes, summary: Summary, x: Axis, y: Axis) -> None:
         sign = -1 if x.better == "high" else 1
         best = [contest[n] for n in front([(sign * a, b) for a, b in contest])]
         across, up = zip(*best, strict=True)
-        axes.plot(across, up, ":", color="#444444", lw=1.2, label="nothing here beats these", zorder=0)
+        axes.plot(across, up, ":", color="#444444", lw=1.2, label="Pareto front", zorder=0)
     axes.set_xlabel(x.label + _towards(x))
     axes.set_ylabel(y.label + _towards(y))
     axes.margins(0.16)

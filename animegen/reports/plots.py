@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,7 +19,7 @@ COLOURS = (
     *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"),
     *("#000000", "#7f3c8d", "#80ba5a", "#a5aa99", "#f2b701", "#cf1c90"),
 )
-"""Okabe and Ito's colours (without yellow), which most colour-blind people can tell apart, then more."""
+"""The colours of Okabe and Ito without yellow, which suit most colour-blind people, then more."""
 
 PANELS_PER_LINE = 3
 
@@ -36,7 +37,7 @@ def curves_plot(rows: Mapping[str, Sequence[Mapping[str, Curve]]], metrics: Sequ
 
     Args:
         rows: name -> per run of the row, its curves by metric.
-        metrics: what to plot; those that no run has are left out.
+        metrics: to plot; those that no run has are left out.
 
     Returns:
         The figure, or ``None`` if there is nothing to plot.
@@ -58,10 +59,7 @@ def curves_plot(rows: Mapping[str, Sequence[Mapping[str, Curve]]], metrics: Sequ
                 axes.fill_between(steps, low, high, color=colour, alpha=0.15 if len(rows) < 4 else 0.07, lw=0)
         axes.set_title(metric)
         axes.set_xlabel("train step")
-    handles = {
-        label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=min(4, len(handles)))
+    legend(figure)
     return figure
 
 
@@ -84,10 +82,20 @@ def scores_plot(summary: Summary) -> Figure:
         axes.set_title(heading(metric, info))
         if (axes is not panels[0]) and panels.index(axes) % PANELS_PER_LINE:
             axes.tick_params(labelleft=False)
-    handles, labels = panels[0].get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(handles)))
+    legend(figure)
     return figure
+
+
+def legend(figure: Figure, fontsize: float | None = None) -> None:
+    """Add one legend below all panels, with each label once."""
+    handles: dict[str, Any] = {}
+    for axes in figure.axes:
+        handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    if handles:
+        columns = min(4, len(handles))
+        figure.legend(
+            list(handles.values()), list(handles), loc="outside lower center", ncols=columns, fontsize=fontsize
+        )
 
 
 def png(figure: Figure, dpi: int = 110) -> bytes:

@@ -1,4 +1,4 @@
-"""The part of an experiment's README that a command writes; all other text there is people's."""
+"""The results in an experiment's README, between two markers; all other text stays."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ LARGEST_BYTES = 300_000
 
 
 def replace_results(text: str, results: str) -> str:
-    """Return a text with what stands between the markers replaced; without markers the results go to the end.
+    """Replace the text between the markers; without markers, append the results.
 
     Raises:
         AnimegenError: if a marker is missing, or the markers are doubled or in the wrong order.
     """
-    inner = results.strip("\n")  # not spaces: they may indent a command
+    inner = results.strip("\n")  # keep spaces, which may indent a command
     block = f"{BEGIN}\n{inner}\n{END}"
     if BEGIN not in text and END not in text:
         gap = "" if not text else "\n" if text.endswith("\n") else "\n\n"
         return f"{text}{gap}{block}\n"
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
         raise AnimegenError(
-            f"The README must hold '{BEGIN}' and after it '{END}', each once: mend the markers, or delete both."
+            f"The README must contain '{BEGIN}' and after it '{END}', each once: correct the markers, or delete both."
         )
     before, rest = text.split(BEGIN)
     return f"{before}{block}{rest.split(END)[1]}"
 
 
 def write_results(path: Path, title: str, results: str) -> None:
-    """Put results between the markers of a README, which is made if it is not there.
+    """Write results between the markers of a README, which is created if missing.
 
     Args:
         path: the README.
-        title: its heading, if it is made.
+        title: its heading, if it is created.
         results: Markdown.
 
     Raises:
-        AnimegenError: if the markers are damaged, or the file cannot be written; it stays as it was.
+        AnimegenError: if the markers are damaged, or the file cannot be written; it stays unchanged.
     """
     text = read_text(path) if path.exists() else f"# {title}\n"
     try:
@@ -53,14 +53,14 @@ def write_results(path: Path, title: str, results: str) -> None:
         hidden.write_text(new, "utf-8", "surrogateescape")
 
 
-def small_jpeg(picture: bytes, largest: int = LARGEST_BYTES) -> bytes:
-    """Return a picture as JPEG of at most ``largest`` bytes: of lower quality first, then smaller.
+def small_jpeg(data: bytes, largest: int = LARGEST_BYTES) -> bytes:
+    """Return an image as JPEG of at most ``largest`` bytes: first reduce the quality, then the size.
 
     Args:
-        picture: an encoded picture, such as the bytes of a PNG.
+        data: an encoded image, such as the bytes of a PNG.
         largest: number of bytes.
     """
-    image = Image.open(io.BytesIO(picture)).convert("RGB")
+    image = Image.open(io.BytesIO(data)).convert("RGB")
     while True:
         for quality in (92, 85, 75):
             buffer = io.BytesIO()

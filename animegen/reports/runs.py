@@ -1,4 +1,4 @@
-"""Runs as they are found on disk: their scores, what they are called, and which of them belong together."""
+"""Runs on disk: their scores, titles, curves, and grouping by seed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from animegen.reports.differences import CIRCUMSTANCES, differences
 from animegen.reports.samples import Samples
 
 Curve = list[tuple[int, float]]
-"""(train step, value) in the order of the steps."""
+"""(train step, value), sorted by step."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class RunFolder:
 
     Attributes:
         folder: its folder.
-        record: what ``run.json`` holds.
+        record: content of ``run.json``.
     """
 
     folder: Path
@@ -51,12 +51,12 @@ class RunFolder:
 
     @property
     def evaluation(self) -> dict[str, Any] | None:
-        """The scores of the final evaluation, if the run came so far."""
+        """The scores of the final evaluation, if the run has finished."""
         return self.record.get("evaluation") if self.status == "finished" else None
 
     @property
     def title(self) -> str:
-        """What it trains: experiment or model, and ablations."""
+        """The experiment or model, and the ablations."""
         choices = self.record.get("choices") or {}
         experiment = str(choices.get("experiment") or "none")
         what = experiment if experiment != "none" else str(choices.get("model", self.folder.name))
@@ -72,11 +72,11 @@ class RunFolder:
 
     @cached_property
     def samples(self) -> Samples | None:
-        """The pictures of its evaluation, if it kept any."""
+        """The images of its evaluation, if it kept any."""
         return Samples.of_run(self.folder)
 
     def comparable(self, other: RunFolder) -> bool:
-        """Tell whether both have scores of the same benchmark: task, samples, and what needs no fitting there."""
+        """Tell whether both have scores of the same benchmark: task, samples, and the first baseline agree."""
         mine, yours = self.evaluation, other.evaluation
         if mine is None or yours is None or any(mine[key] != yours[key] for key in ("task", "main")):
             return False
@@ -99,10 +99,10 @@ def load_run(folder: Path) -> RunFolder:
 
 
 def find_runs(words: Sequence[str]) -> list[RunFolder]:
-    """Return the runs that paths name: run folders, folders that hold runs, and patterns of these.
+    """Return the runs that paths name: run folders, folders that contain runs, and patterns.
 
     Raises:
-        AnimegenError: for a path that leads to no run.
+        AnimegenError: for a path without runs.
     """
     found: dict[Path, RunFolder] = {}
     for word in words:
@@ -119,16 +119,16 @@ def find_runs(words: Sequence[str]) -> list[RunFolder]:
         )
         if not folders:
             existing_folder(path)
-            raise AnimegenError(f"'{word}' holds no run: name run folders, or a folder that holds some.")
+            raise AnimegenError(f"'{word}' contains no run: name run folders, or a folder that contains some.")
         for folder in folders:
             found.setdefault(Path(real_path(folder)), load_run(folder))
     return list(found.values())
 
 
 def group_seeds(runs: Sequence[RunFolder]) -> dict[str, list[RunFolder]]:
-    """Return rows of runs that differ in nothing but the seed, ``{name: runs}``, in the order of the runs.
+    """Return rows of runs that differ only in the seed, ``{name: runs}``, in the order of the runs.
 
-    Where several rows would have the same title, what differs between them is added, or else their folders.
+    Rows with the same title are told apart by one or two differing settings, or else by their folders.
     """
     groups: dict[str, list[RunFolder]] = {}
     for run in runs:
@@ -154,7 +154,7 @@ def _full_title(group: list[RunFolder], same: list[list[RunFolder]]) -> str:
 
 
 def seedless(config: dict[str, Any]) -> dict[str, Any]:
-    """Return a configuration without seeds and without what says where and how fast a run computes."""
+    """Return a configuration without seeds and without the keys of `CIRCUMSTANCES`."""
     return {key: _seedless(value) for key, value in config.items() if key not in CIRCUMSTANCES and key != "seed"}
 
 
@@ -163,11 +163,11 @@ def _seedless(node: Any) -> Any:
 
 
 def read_curves(folder: Path, prefix: str = "val/") -> dict[str, Curve]:
-    """Return what a run has logged as ``{name: curve}``, from ``metrics.csv`` or else TensorBoard's event files.
+    """Return the logged scalars of a run as ``{name: curve}``, from ``metrics.csv`` or else TensorBoard's event files.
 
     Args:
         folder: the run folder.
-        prefix: only names that begin with it; it is taken off.
+        prefix: of the names to return; it is removed.
     """
     table = folder / "metrics.csv"
     curves: dict[str, Curve] = {}
@@ -180,7 +180,7 @@ def read_curves(folder: Path, prefix: str = "val/") -> dict[str, Curve]:
                             curves.setdefault(name.removeprefix(prefix), []).append((int(row["step"]), float(value)))
         except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
             raise AnimegenError(
-                f"'{table}' is damaged ({' '.join(str(error).split())[:100]}): remove it, and the event files are read."
+                f"'{table}' is damaged ({' '.join(str(error).split())[:100]}): remove it to use the event files."
             ) from error
         return curves
     if not any(folder.glob("events.out.tfevents.*")):

@@ -1,4 +1,4 @@
-"""The pictures of an evaluation as files: kept by a run, and put side by side with those of other runs."""
+"""The images of an evaluation: saved by a run, and arranged next to those of other runs."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ INDEX = "index.json"
 
 
 def save_samples(headers: Sequence[str], rows: Sequence[Sequence[Tensor]], folder: Path, method: str = "model") -> None:
-    """Write pictures as ``<folder>/<column>/<sample>.png``, and then an ``index.json`` that names the columns in order.
+    """Write images as ``<folder>/<column>/<sample>.png``, and then ``index.json`` with the columns in order.
 
     Files of these names are replaced, others stay.
 
     Args:
-        headers: a name per column, see `Benchmark.pictures`.
-        rows: per sample a picture (3, H, W) in [-1, 1] for each column.
-        folder: where to.
+        headers: a name per column, see `Benchmark.sample_rows`.
+        rows: per sample an image (3, H, W) in [-1, 1] for each column.
+        folder: created if missing.
         method: the column of the model; those after it are the truth.
 
     Raises:
@@ -36,38 +36,38 @@ def save_samples(headers: Sequence[str], rows: Sequence[Sequence[Tensor]], folde
     given = [0, *range(list(headers).index(method) + 1, len(headers))]
     digests = []
     for number, row in enumerate(rows):
-        pictures = [to_uint8(picture.detach().cpu()) for picture in row]
-        for header, picture in zip(headers, pictures, strict=True):
-            write_image(folder / header / f"{number}.png", picture)
-        digests.append(_digest([pictures[place] for place in given]))
+        images = [to_uint8(image.detach().cpu()) for image in row]
+        for header, image in zip(headers, images, strict=True):
+            write_image(folder / header / f"{number}.png", image)
+        digests.append(_digest([images[place] for place in given]))
     with completed(folder / INDEX) as hidden:
         hidden.write_text(json.dumps({"columns": list(headers), "samples": digests}, indent=2) + "\n")
 
 
-def _digest(pictures: Sequence[Tensor]) -> str:
-    """Return what tells a sample from others: the first 16 hex digits of SHA-256 of its pixels."""
-    return hashlib.sha256(b"".join(p.contiguous().numpy().tobytes() for p in pictures)).hexdigest()[:16]
+def _digest(images: Sequence[Tensor]) -> str:
+    """Return the first 16 hex digits of the SHA-256 of the pixels, which identify a sample."""
+    return hashlib.sha256(b"".join(image.contiguous().numpy().tobytes() for image in images)).hexdigest()[:16]
 
 
 class Index(TypedDict):
-    """What ``index.json`` holds."""
+    """The content of ``index.json``."""
 
     columns: list[str]
     samples: list[str]
 
 
 class Samples:
-    """The pictures that a run has kept.
+    """The images that a run has kept.
 
     Attributes:
-        folder: where they lie.
+        folder: that contains them.
         columns: their names: inputs, baselines, ``model``, truth.
-        digests: per sample what tells its input and truth from those of others.
+        digests: identifies the input and truth of each sample.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        index = read_json(folder / INDEX, "the pictures of an evaluation", "evaluate again")
+        index = read_json(folder / INDEX, "the images of an evaluation", "evaluate again")
         if fault := mismatch(index, Index, "it"):
             raise AnimegenError(f"'{folder / INDEX}' is damaged, {fault}: evaluate again.")
         self.columns: list[str] = index["columns"]
@@ -78,11 +78,11 @@ class Samples:
 
     @classmethod
     def of_run(cls, run: Path) -> Samples | None:
-        """Return the pictures of a run folder, or ``None`` if it has none."""
+        """Return the images of a run folder, or ``None`` if it has none."""
         return cls(run / "samples") if (run / "samples" / INDEX).is_file() else None
 
-    def picture(self, column: str, number: int) -> Tensor:
-        """Return a picture (3, H, W) in [-1, 1]."""
+    def image(self, column: str, number: int) -> Tensor:
+        """Return an image (3, H, W) in [-1, 1]."""
         return read_image(self.folder / column / f"{number}.png").float() / 127.5 - 1
 
 
@@ -92,22 +92,22 @@ def side_by_side(
     """Return headers and rows (per sample: inputs, each run's output, truth) for `table.image_strip`.
 
     Args:
-        runs: (title, pictures) of runs with the same test samples.
-        numbers: which samples; ``None`` takes all. Those that a run does not have are left out.
-        method: whose output is shown.
+        runs: (title, images) of runs with the same test samples.
+        numbers: of the samples; ``None`` takes all. Those that a run lacks are left out.
+        method: the column to show.
     """
     first = runs[0][1]
     place = first.columns.index(method)
-    # Inputs come first and what is no method's comes last; baselines stand between inputs and the method.
+    # The order is inputs, baselines, the method, truth.
     truths = first.columns[place + 1 :]
     count = min(len(samples.digests) for _, samples in runs)
     chosen = [number for number in (numbers if numbers is not None else range(count)) if 0 <= number < count]
     headers = [first.columns[0], *(title for title, _ in runs), *truths]
     rows = [
         [
-            first.picture(first.columns[0], number),
-            *(samples.picture(method, number) for _, samples in runs),
-            *(first.picture(name, number) for name in truths),
+            first.image(first.columns[0], number),
+            *(samples.image(method, number) for _, samples in runs),
+            *(first.image(name, number) for name in truths),
         ]
         for number in chosen
     ]
@@ -115,7 +115,7 @@ def side_by_side(
 
 
 def enlarged(rows: Sequence[Sequence[Tensor]], side: int = 96) -> list[list[Tensor]]:
-    """Return pictures (3, H, W), those below ``side`` with each pixel repeated, so that titles fit."""
-    width = min(picture.shape[-1] for row in rows for picture in row)
+    """Repeat the pixels of images (3, H, W) narrower than ``side``, so that titles fit."""
+    width = min(image.shape[-1] for row in rows for image in row)
     factor = max(1, -(-side // width))
-    return [[picture.repeat_interleave(factor, -1).repeat_interleave(factor, -2) for picture in row] for row in rows]
+    return [[image.repeat_interleave(factor, -1).repeat_interleave(factor, -2) for image in row] for row in rows]

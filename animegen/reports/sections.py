@@ -1,4 +1,4 @@
-"""What a report shows of runs: a section for each benchmark, the pictures, and the page of one run."""
+"""The content of reports: a section for each benchmark, images, and the page of one run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from animegen.files import completed, read_bytes
 from animegen.reports import plots
 from animegen.reports.clips import gif_strip, last_clip
 from animegen.reports.differences import Differences, by_model
-from animegen.reports.page import Picture, Section, page
+from animegen.reports.page import EmbeddedImage, Section, page
 from animegen.reports.pareto import CAPTION, PARETO, pareto_plot
 from animegen.reports.readme import small_jpeg
 from animegen.reports.runs import RunFolder, load_run, read_curves, seedless
@@ -28,29 +28,29 @@ GALLERY = 6
 _PREVIEW = re.compile(r"-[0-9]+\.(png|gif)$")
 
 Rows = Mapping[str, Sequence[RunFolder]]
-"""The runs by row: those of a row differ in the seed only."""
+"""The runs by row: those of a row differ only in the seed."""
 
 log = logging.getLogger(__name__)
 
 
 def make_sections(rows: Rows, settings: Mapping[str, Any]) -> list[Section]:
-    """Return a section for each benchmark: scores of different ones are never put into one table.
+    """Return a section for each benchmark; scores of different benchmarks are never combined in one table.
 
     Args:
         rows: the runs by row.
         settings: ``baseline``, ``metrics`` and ``samples``, see :mod:`animegen.reports.options`; each may be ``None``.
 
     Returns:
-        Nothing if no run has scores.
+        The sections; an empty list if no run has scores.
 
     Raises:
-        AnimegenError: if the baseline is none of the rows.
+        AnimegenError: if the baseline is not a row.
     """
     scored = [run for runs in rows.values() for run in runs if run.evaluation is not None]
     baseline = settings["baseline"]
     if baseline is not None and baseline not in rows:
         raise AnimegenError(
-            f"baseline={baseline} is no row.{did_you_mean(baseline, rows)} There are: {', '.join(rows)}."
+            f"baseline={baseline} is not a row.{did_you_mean(baseline, rows)} There are: {', '.join(rows)}."
         )
     benchmarks: list[RunFolder] = []
     for candidate in scored:
@@ -69,8 +69,8 @@ def make_sections(rows: Rows, settings: Mapping[str, Any]) -> list[Section]:
         title += f" (benchmark {number + 1} of {len(benchmarks)})" if len(benchmarks) > 1 else ""
         section = Section(title, summary, differing(mine))
         suffix = f"_{number + 1}" if number else ""
-        for name, picture in _pictures(mine, section, settings).items():
-            section.pictures[f"{Path(name).stem}{suffix}{Path(name).suffix}"] = picture
+        for name, image in _images(mine, section, settings).items():
+            section.images[f"{Path(name).stem}{suffix}{Path(name).suffix}"] = image
         sections.append(section)
     return sections
 
@@ -80,44 +80,46 @@ def differing(rows: Rows) -> list[Differences]:
     return by_model({name: seedless(runs[0].config) for name, runs in rows.items() if len(runs[0].config) > 1})
 
 
-def _pictures(rows: Rows, section: Section, settings: Mapping[str, Any]) -> dict[str, Picture]:
-    pictures = {}
+def _images(rows: Rows, section: Section, settings: Mapping[str, Any]) -> dict[str, EmbeddedImage]:
+    images = {}
     kept = [(name, next((r.samples for r in runs if r.samples), None)) for name, runs in rows.items()]
     shown = [(name, samples) for name, samples in kept if samples is not None]
     if shown:
         headers, strip = side_by_side(shown, settings["samples"])
         if not strip:
             count = len(shown[0][1].digests)
-            raise AnimegenError(f"samples={settings['samples']} are not there: the runs kept samples 0 to {count - 1}.")
+            raise AnimegenError(f"samples={settings['samples']} do not exist: the runs kept samples 0 to {count - 1}.")
         with TemporaryDirectory() as folder:
             image_strip(enlarged(strip), headers, Path(folder) / "strip.png")
             data = (Path(folder) / "strip.png").read_bytes()
-        pictures["strip.png"] = Picture(data, "png", f"The same test samples: {', '.join(headers)}.")
+        images["strip.png"] = EmbeddedImage(data, "png", f"The same test samples: {', '.join(headers)}.")
     newest = {
         name: next((clip for run in runs if (clip := last_clip(run.folder))), None) for name, runs in rows.items()
     }
     moving = gif_strip([(name, clip) for name, clip in newest.items() if clip is not None])
     if moving is not None:
-        pictures["clips.gif"] = Picture(moving, "gif", "The last preview of each, moving.")
-    caption = "Final scores: a dot per seed, mean and spread; grey lines are the trivial baselines."
-    pictures["scores.png"] = Picture(plots.png(plots.scores_plot(section.summary)), "png", caption)
+        images["clips.gif"] = EmbeddedImage(moving, "gif", "The last preview clip of each row.")
+    caption = "Final scores: a dot per seed, mean and spread; grey lines are trivial baselines."
+    images["scores.png"] = EmbeddedImage(plots.png(plots.scores_plot(section.summary)), "png", caption)
     figure = pareto_plot(summarise(rows))
     if figure is not None:
-        pictures[PARETO] = Picture(plots.png(figure), "png", CAPTION)
+        images[PARETO] = EmbeddedImage(plots.png(figure), "png", CAPTION)
     curves = {name: [read_curves(run.folder) for run in runs] for name, runs in rows.items()}
     there = sorted({metric for runs in curves.values() for run in runs for metric in run})
     figure = plots.curves_plot(curves, there)
     if figure is not None:
-        pictures["curves.png"] = Picture(plots.png(figure), "png", "Validation over the train steps; band: all seeds.")
-    return pictures
+        images["curves.png"] = EmbeddedImage(
+            plots.png(figure), "png", "Validation metrics over the train steps; the band spans all seeds."
+        )
+    return images
 
 
-def gallery(run: RunFolder) -> list[Picture]:
+def gallery(run: RunFolder) -> list[EmbeddedImage]:
     """Return the losses and the previews of one run."""
     gallery = []
     totals = {name: curve for name, curve in read_curves(run.folder, "train/").items() if name.endswith("/total")}
     if totals and (figure := plots.curves_plot({run.title: [totals]}, sorted(totals))) is not None:
-        gallery.append(Picture(plots.png(figure), "png", "Objectives over the train steps."))
+        gallery.append(EmbeddedImage(plots.png(figure), "png", "Objectives over the train steps."))
     files = sorted(path for path in run.folder.glob("previews/*") if _PREVIEW.search(path.name))
     count = min(GALLERY, len(files))
     chosen = [files[round(place * (len(files) - 1) / max(count - 1, 1))] for place in range(count)]
@@ -125,14 +127,16 @@ def gallery(run: RunFolder) -> list[Picture]:
         data = read_bytes(path)
         caption = f"After train step {int(path.stem.rpartition('-')[2])}."
         still = path.suffix == ".png"
-        gallery.append(Picture(small_jpeg(data), "jpeg", caption) if still else Picture(data, "gif", caption))
+        gallery.append(
+            EmbeddedImage(small_jpeg(data), "jpeg", caption) if still else EmbeddedImage(data, "gif", caption)
+        )
     return gallery
 
 
 def write_page(folder: Path) -> None:
-    """Write ``report.html`` into a run folder: scores, pictures, curves and previews in one file that loads nothing.
+    """Write ``report.html`` into a run folder: scores, images, curves and previews in one self-contained file.
 
-    It is an extra: what goes wrong with it is told, and ends no run.
+    A failure is logged as a warning and does not fail the run.
     """
     try:
         run = load_run(folder)
@@ -143,4 +147,4 @@ def write_page(folder: Path) -> None:
             html = page(f"Run {folder}", "", command, sections, rows, gallery(run))
             hidden.write_text(html, "utf-8", "backslashreplace")
     except (AnimegenError, OSError, ValueError) as error:
-        log.warning("there is no report.html: %s", error)
+        log.warning("report.html was not written: %s", error)

@@ -1,4 +1,4 @@
-"""Many runs in figures: mean and spread over the seeds, difference to the baseline, and which row is best."""
+"""Scores of several runs: mean and spread over the seeds, difference to the baseline, and the best row."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Cell:
     """A metric of a row.
 
     Attributes:
-        values: of the runs that have one, in the order of the runs.
+        values: of the runs that have the metric, in the order of the runs.
     """
 
     values: tuple[float, ...]
@@ -32,7 +32,7 @@ class Cell:
 
     @property
     def spread(self) -> float | None:
-        """The standard deviation of the sample; ``None`` with fewer than two values."""
+        """The sample standard deviation; ``None`` with fewer than two values."""
         return stdev(self.values) if len(self.values) > 1 else None
 
 
@@ -43,10 +43,10 @@ class TableRow:
     Attributes:
         name: of the row.
         cells: metric -> cell.
-        trivial: it is one of the benchmark's trivial baselines, not a trained model; or made of a trained model.
+        trivial: not a trained model: a trivial baseline, or derived from a trained model.
         privileged: it was fitted to the truth.
-        note: what there is to say about its runs.
-        of: name of the row whose trained models this one is made of (without memory, or smoothed); empty else.
+        note: about runs without scores.
+        of: name of the row that this one is derived from (without memory, or smoothed); else empty.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Summary:
         main: the metric by which runs are ranked.
         metrics: the metrics, in the order in which they are shown.
         rows: trivial baselines first.
-        baseline: the row that differences are taken against.
+        baseline: the row that the others are compared with.
         samples: number of test samples.
     """
 
@@ -86,18 +86,18 @@ class Summary:
         return [row for row in self.rows if not row.trivial]
 
     def difference(self, row: TableRow, metric: str) -> float | None:
-        """Return by how much a row's mean lies above the baseline's."""
+        """Return the mean of a row minus that of the baseline."""
         mine, base = row.cells[metric].mean, self.row(self.baseline).cells[metric].mean
         if row.trivial or row.name == self.baseline or mine is None or base is None:
             return None
         return mine - base
 
     def is_clear(self, row: TableRow, metric: str) -> bool | None:
-        """Tell whether the difference to the baseline lies beyond the spread; ``None`` if there is no spread."""
+        """Tell whether the difference to the baseline exceeds the spread; ``None`` without a spread."""
         return beyond_spread(row.cells[metric], self.row(self.baseline).cells[metric])
 
     def best(self, metric: str) -> str | None:
-        """Return the trained row whose lead over all others lies beyond the spread, if there is one."""
+        """Return the trained row that leads all others by more than the spread, or ``None``."""
         better = self.metrics[metric].better
         ranked = [row for row in self.trained() if row.cells[metric].mean is not None]
         if better == "none" or len(ranked) < 2:
@@ -108,9 +108,9 @@ class Summary:
 
 
 def beyond_spread(one: Cell, other: Cell) -> bool | None:
-    """Tell whether two means differ by more than the seeds make them differ; ``None`` if a spread is unknown.
+    """Tell whether the difference of two means exceeds the spread over seeds; ``None`` if a spread is unknown.
 
-    The measure is the standard deviation of the difference of two single runs, the root of the sum of both variances.
+    The spread is the standard deviation of the difference of two single runs: the root of the sum of both variances.
     """
     if one.mean is None or other.mean is None or one.spread is None or other.spread is None:
         return None
@@ -123,16 +123,16 @@ def summarise(
     baseline: str | None = None,
     method: str = "model",
 ) -> Summary:
-    """Return the figures of runs with the same benchmark.
+    """Return the scores of runs with the same benchmark.
 
     Args:
         rows: name -> the row's runs, one per seed; at least one run has scores.
-        metrics: which to show; ``None`` shows all.
-        baseline: name of the row that differences are taken against; ``None`` takes the first with scores.
-        method: what the runs call their model.
+        metrics: to show; ``None`` shows all.
+        baseline: name of the row that the others are compared with; ``None`` takes the first with scores.
+        method: name of the model in the scores.
 
     Raises:
-        AnimegenError: for a metric or a baseline that is not there.
+        AnimegenError: for a metric that no run has.
     """
     evaluations = [run.evaluation for runs in rows.values() for run in runs if run.evaluation is not None]
     first = evaluations[0]
@@ -143,10 +143,6 @@ def summarise(
                 f"No run has the metric '{metric}'.{did_you_mean(metric, there)} There are: {', '.join(there)}."
             )
     shown = list(metrics or there)
-    if baseline is not None and baseline not in rows:
-        raise AnimegenError(
-            f"baseline={baseline} is no row.{did_you_mean(baseline, rows)} There are: {', '.join(rows)}."
-        )
     derived = dict.fromkeys(name for each in evaluations for name in each.get("derived", []))
     others = dict.fromkeys(name for each in evaluations for name in each["methods"] if name != method)
     everything = [run for runs in rows.values() for run in runs]
@@ -168,7 +164,7 @@ def summarise(
 
 
 def of_result(result: Mapping[str, Any], name: str = "model") -> Summary:
-    """Return the figures of a single evaluation, such as ``scores.json`` holds it, its model called `name`."""
+    """Return the scores of a single evaluation, as in ``scores.json``, with its model called `name`."""
     run = RunFolder(Path(name), {"status": "finished", "evaluation": result})
     return summarise({name: [run]})
 
@@ -179,7 +175,7 @@ def _cells(runs: Sequence[RunFolder], method: str, metrics: Sequence[str]) -> di
 
 
 def _note(runs: Sequence[RunFolder], metrics: Sequence[str]) -> str:
-    """Say which runs have no scores, and why."""
+    """Return how many runs have no scores, and why."""
     ended = []
     for run in runs:
         if run.evaluation is None:
@@ -190,7 +186,7 @@ def _note(runs: Sequence[RunFolder], metrics: Sequence[str]) -> str:
 
 
 def _info(metric: str, evaluations: Sequence[dict[str, Any]]) -> MetricInfo:
-    """Return how to read a metric: as registered, or as a run that knew it has noted."""
+    """Return the description of a metric: registered, or from the record of a run."""
     try:
         return metric_info(metric)
     except KeyError:

@@ -1,4 +1,4 @@
-"""The figures of a comparison as Markdown, CSV, and on the terminal."""
+"""The scores of a comparison as Markdown, CSV, and on the terminal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def heading(metric: str, info: MetricInfo) -> str:
 
 
 def parts(summary: Summary, row: TableRow, metric: str) -> tuple[str, str, str]:
-    """Return what is shown of a cell: mean, spread, and difference to the baseline; ``""`` where there is none."""
+    """Return the texts of a cell: mean, spread, and difference to the baseline; ``""`` where one is missing."""
     digits, cell = summary.metrics[metric].digits, row.cells[metric]
     if cell.mean is None:
         return "–", "", ""
@@ -43,7 +43,7 @@ def label(row: TableRow) -> str:
 
 
 def notes(summary: Summary) -> list[str]:
-    """Return what one must know to read the table."""
+    """Return the notes below the table."""
     runs = max((len(cell.values) for row in summary.trained() for cell in row.cells.values()), default=0)
     said = [f"{summary.samples} test samples."]
     if runs > 1:
@@ -55,7 +55,7 @@ def notes(summary: Summary) -> list[str]:
         said.append("One seed: no spread, so nothing is marked as best.")
     if len(summary.trained()) > 1:
         said.append(
-            f"Signed figures: difference to {summary.baseline}" + ("; ≈: within the spread." if runs > 1 else ".")
+            f"Signed numbers: difference to {summary.baseline}" + ("; ≈: within the spread." if runs > 1 else ".")
         )
     if any(row.privileged for row in summary.rows):
         said.append("*: made with true drawings of photos, for reference only.")
@@ -80,7 +80,7 @@ def markdown(summary: Summary) -> str:
 
 
 def csv_text(summary: Summary) -> str:
-    """Return the figures as CSV, a line per row and metric, at full precision."""
+    """Return the scores as CSV, a line per row and metric, in full precision."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(

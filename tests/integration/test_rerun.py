@@ -29,7 +29,7 @@ def test_the_record_is_enough_to_run_it_again(
     (first / "run.json").write_text(json.dumps(record))
     again = tmp_path / "again"
     assert run_verb(train_verb.main, f"rerun={first / 'run.json'}", f"output={again}") == 0
-    assert "numpy was 0.1 then and is" in capfd.readouterr().err
+    assert "numpy: 0.1 then, " in capfd.readouterr().err
     assert_same_state(read_checkpoint(first), read_checkpoint(again))
     mine = json.loads((again / "run.json").read_text())
     assert {**mine["config"], "output": None} == {**record["config"], "output": None}
@@ -52,9 +52,9 @@ def test_another_seed_gives_other_weights_and_a_rerun_changes_nothing(
 
 def test_what_differs_is_told() -> None:
     lines = what_differs({"versions": {}, "git": {"commit": "0" * 40, "dirty": True}, "resumed_at": 7})
-    assert "torch was not recorded then and is" in " ".join(lines)
-    assert "the code had changes then that were in no commit" in lines
-    assert lines[-1] == "the run was resumed at train step 7; this one trains from the beginning"
+    assert "torch: not recorded then, " in " ".join(lines)
+    assert "code: it had uncommitted changes then" in lines
+    assert lines[-1] == "the run was resumed at train step 7; this one starts at step 0"
 
 
 def test_an_interrupted_evaluation_is_made_up_for(

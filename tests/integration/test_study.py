@@ -11,7 +11,7 @@ import pytest
 
 from animegen.cli import compare, listing
 from animegen.cli import train as train_verb
-from animegen.launch import study
+from animegen.launch import jobs
 from tests.support import refused, run_verb
 
 STUDY = """# @package _global_
@@ -41,7 +41,7 @@ def test_a_study_is_trained_compared_and_recorded(
     words = ("study=rate", "jobs=2", *SMALLER)
     assert run_verb(train_verb.main, *words) == 0
     folder = tmp_path / "runs" / "study" / "rate"
-    assert "2 rows, 1 seeds, 2 of 2 runs to do" in capfd.readouterr().out
+    assert "study rate: 2 of 2 runs to do in runs/study/rate" in capfd.readouterr().out
     records = {name: json.loads((folder / name / "seed4" / "run.json").read_text()) for name in ("plain", "slow")}
     assert {name: (r["status"], r["config"]["seed"], r["train_step"]) for name, r in records.items()} == {
         "plain": ("finished", 4, 2),
@@ -113,17 +113,8 @@ def test_a_failed_run_is_reported_and_the_others_finish(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    broken = "import sys; sys.exit('animegen: no such luck.' if 'slow' in sys.argv[1] else 0)"
-    real = study.make_tasks
-
-    def fake(runs: list, overwrite: bool, threads: int) -> list:
-        tasks = real(runs, overwrite, threads)
-        return [
-            type(task)(task.name, (sys.executable, "-S", "-c", broken, task.name), task.log, task.steps)
-            for task in tasks
-        ]
-
-    monkeypatch.setattr("animegen.launch.study.make_tasks", fake)
+    broken = "import sys; sys.exit('animegen: no such luck.' if 'lr=0.0001' in str(sys.argv) else 0)"
+    monkeypatch.setattr(jobs, "train_command", lambda words: (sys.executable, "-S", "-c", broken, *words))
     (tmp_path / "experiments" / "study").mkdir(parents=True)
     (tmp_path / "experiments" / "study" / "rate.yaml").write_text(STUDY)
     assert run_verb(train_verb.main, "study=rate", "seeds=[0,1]") == 1

@@ -18,7 +18,7 @@ import pytorch_lightning as pl
 
 from animegen.engine.checkpoint import read_checkpoint
 from animegen.engine.lightning import LightningAdapter
-from animegen.launch import jobs, sweep
+from animegen.launch import launchers, slots
 from tests.support import assert_same_state, command, sentence, tiny, train
 
 TOY = ("model=toy", "data=paired/toonworld")
@@ -32,20 +32,21 @@ def runs(folder: Path) -> dict[str, dict]:
 
 
 def test_a_crashed_job_ends_nothing_else_and_is_tried_again(tmp_path: Path) -> None:
-    done = command("train", "-m", *tiny(*TOY), "train_steps=0,1", "output=out", cwd=tmp_path)
+    (tmp_path / "toy.ckpt").touch()
+    done = command("train", "-m", *tiny(*TOY), "init=toy.ckpt,null", "train_steps=1", "output=out", cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
-    assert re.search(r"failed: job 0: .*train_steps=0.*: train_steps=0 is not valid", done.stderr)
-    assert "1 of 2 jobs failed; animegen train resume_sweep=out tries them again" in done.stderr
+    assert re.search(r"failed: job 0 \(init=toy.ckpt\): .*toy.ckpt", done.stderr)
+    assert "1 of 2 runs failed. To run them again: animegen train resume_sweep=out" in done.stderr
     first = runs(tmp_path / "out")
     assert {name: run["status"] for name, run in first.items()} == {"toy/plain/seed0-1": "finished"}
     # What has failed before now works: here, since the words in the record are mended.
     record = tmp_path / "out" / "sweep.json"
-    record.write_text(record.read_text().replace("train_steps=0,1", "train_steps=2,1"))
+    record.write_text(record.read_text().replace("toy.ckpt,null", "null,null"))
     again = command("train", "resume_sweep=out", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     second = runs(tmp_path / "out")
-    assert {name: run["train_step"] for name, run in second.items()} == {"toy/plain/seed0-0": 2, "toy/plain/seed0-1": 1}
+    assert {name: run["train_step"] for name, run in second.items()} == {"toy/plain/seed0-0": 1, "toy/plain/seed0-1": 1}
     assert second["toy/plain/seed0-1"] == first["toy/plain/seed0-1"]
 
 
@@ -85,7 +86,7 @@ def test_a_killed_job_is_told_and_goes_on_from_its_checkpoint(tmp_path: Path, mo
     )
     done = command("train", "-m", *tiny(*words), kills, "seed=0,1", f"output={tmp_path / 'out'}", cwd=ROOT)
     assert done.returncode == 1, done.stderr
-    assert re.search(r"failed: job 0: .*: killed by SIGKILL", done.stderr)
+    assert re.search(r"failed: job 0 \(seed=0\): killed by SIGKILL", done.stderr)
     before = runs(tmp_path / "out")
     assert [run["status"] for run in before.values()] == ["running", "finished"]  # nobody could write down its end
     again = command("train", f"resume_sweep={tmp_path / 'out'}", "trust=true", cwd=ROOT)
@@ -103,7 +104,7 @@ def test_a_killed_sweep_is_finished(tmp_path: Path) -> None:
     out, steps = tmp_path / "out", tiny(*TOY, "train_steps=4")
     words = [sys.executable, "-m", "animegen", "train", "-m", *steps, "seed=0,1,2", f"output={out}"]
     process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    first = out / "jobs" / "0.json"
+    first = out / "toy/plain/seed0-0/run.json"
     until = time.monotonic() + 200
     while not (first.exists() and json.loads(first.read_text())["status"] == "finished"):
         assert process.poll() is None
@@ -168,7 +169,7 @@ def test_gpus_are_shared_out_among_the_jobs_of_a_sweep(
         pytest.skip("the launcher is not installed")
     # All processes believe in these GPUs; the jobs train on the CPU.
     (tmp_path / "sitecustomize.py").write_text(
-        f"from animegen.launch import jobs\njobs.list_gpus = lambda: {gpus.split(',')!r}\n"
+        f"from animegen.launch import slots\nslots.list_gpus = lambda: {gpus.split(',')!r}\n"
     )
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
@@ -189,7 +190,7 @@ def test_gpus_are_shared_out_among_the_jobs_of_a_sweep(
     }
     told = [json.loads((tmp_path / "out" / name / "share.json").read_text()) for name in found]
     assert {each["CUDA_VISIBLE_DEVICES"] for each in told} == shares
-    assert {each["OMP_NUM_THREADS"] for each in told} == {str(max(1, jobs.count_cores() // 2))}
+    assert {each["OMP_NUM_THREADS"] for each in told} == {str(max(1, slots.count_cores() // 2))}
     for share in shares:  # never two at a time on one
         times = sorted((each["began"], each["ended"]) for each in told if each["CUDA_VISIBLE_DEVICES"] == share)
         assert all(first[1] <= second[0] for first, second in itertools.pairwise(times))
@@ -197,7 +198,7 @@ def test_gpus_are_shared_out_among_the_jobs_of_a_sweep(
 
 def needs(launcher: str) -> pytest.MarkDecorator:
     try:
-        there = importlib.util.find_spec(sweep.LAUNCHERS[launcher][0]) is not None
+        there = importlib.util.find_spec(launchers.LAUNCHERS[launcher][0]) is not None
     except ModuleNotFoundError:
         there = False
     return pytest.mark.skipif(not there, reason=f"the extra of hydra/launcher={launcher} is not installed")

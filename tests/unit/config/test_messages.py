@@ -97,9 +97,9 @@ def test_an_empty_word_is_refused(command: Callable[[list[str]], int], capsys: p
 @pytest.mark.parametrize(
     ("word", "sentence"),
     [
-        ("jobs=null", "jobs=null is not possible: give jobs a value"),
-        ("seeds=0", "seeds is a list: write seeds=[0]."),
-        ("variants=x", "must be a mapping: variants={name: value}."),
+        ("jobs=null", "jobs=null is not valid: use an integer from 1 to 1024."),
+        ("seeds=0", "seeds=0 is not valid: use a list [a,b] in which each is an integer from 0 to 4294967295."),
+        ("variants=x", "variants=x is not valid: use key: value pairs {a: 1}."),
     ],
 )
 def test_values_of_a_study(word: str, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:

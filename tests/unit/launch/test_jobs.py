@@ -1,4 +1,4 @@
-"""Running many commands: slots, failures, progress, and being stopped."""
+"""Commands side by side: failures, progress, and being stopped."""
 
 from __future__ import annotations
 
@@ -14,20 +14,13 @@ import pytest
 
 from animegen.errors import AnimegenError
 from animegen.launch import jobs
-from animegen.launch.jobs import Slot, Task, duration, run_all, share_machine
+from animegen.launch.jobs import Task, duration, run_all
+from animegen.launch.slots import Slot
 from animegen.locks import locked
 
 
 def task(folder: Path, name: str, code: str, steps: int = 0) -> Task:
     return Task(name, (sys.executable, "-S", "-c", code), folder / f"{name}.txt", steps)
-
-
-def test_the_machine_is_shared_out() -> None:
-    assert share_machine(2, cores=7, gpus=[]) == [Slot(3), Slot(3)]
-    assert share_machine(4, cores=2, gpus=["0", "1"]) == [Slot(1, "0"), Slot(1, "1"), Slot(1, "0"), Slot(1, "1")]
-    assert share_machine(2, cores=4, gpus=["0", "3", "5"]) == [Slot(2, "0,5"), Slot(2, "3")]
-    assert Slot(2, "3").environment()["CUDA_VISIBLE_DEVICES"] == "3"
-    assert Slot(2).environment()["OMP_NUM_THREADS"] == "2"
 
 
 def test_a_crashed_command_ends_nothing_else(tmp_path: Path) -> None:
@@ -51,7 +44,7 @@ def test_a_crashed_command_ends_nothing_else(tmp_path: Path) -> None:
 def test_the_reason_is_of_this_attempt(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("an older mistake\n")
     failed = run_all([task(tmp_path, "a", "raise SystemExit(3)")], [Slot(1)], stream=io.StringIO())
-    assert failed[0].reason == "it said nothing"
+    assert failed[0].reason == "no output"
 
 
 def test_only_so_many_at_a_time(tmp_path: Path) -> None:
@@ -61,16 +54,27 @@ def test_only_so_many_at_a_time(tmp_path: Path) -> None:
     assert times == sorted(times)
 
 
-def test_time_left_follows_from_the_steps(tmp_path: Path) -> None:
+def test_time_left_follows_from_the_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(jobs.time, "monotonic", lambda: now[0])
     process = subprocess.Popen([sys.executable, "-S", "-c", ""])
-    running = jobs._Running(task(tmp_path, "a", "", steps=100), Slot(1), process, 0.0, 0)
-    (tmp_path / "a.txt").write_text("step 10/100  generator 0.5  2.0 steps/s\n")
-    running.look(50.0)
-    assert (running.step, running.left(50.0)) == (10, None)
-    (tmp_path / "a.txt").write_text("step 10/100  x\nstep 40/100  x\n")
-    running.look(65.0)
-    assert running.left(65.0) == pytest.approx(30.0)  # 30 steps in 15 s, 60 to go
+    tasks = [task(tmp_path, name, "", steps=100) for name in "ab"]
+    told = io.StringIO()
+    with jobs._display(tasks, told) as display:
+        display.bars.get_time = lambda: now[0]
+        running = jobs._Running(tasks[0], Slot(1), process, now[0], 0)
+        display.started(running)
+        for now[0], step in ((1050.0, 10), (1065.0, 40)):
+            (tmp_path / "a.txt").write_text(f"step {step}/100  generator 0.5  2.0 steps/s\n")
+            display.update([running])
+        display.ended(running, None)
     process.wait()
+    assert told.getvalue().splitlines() == [
+        "a: started, 1 threads",
+        "a: step 40 of 100, about 30 s left",  # 30 steps in 15 s
+        "0 of 2 done, about 1:20 min left",
+        "[1/2] a: finished in 1:05 min",
+    ]
     assert [duration(seconds) for seconds in (4.4, 75, 3725)] == ["4 s", "1:15 min", "1:02 h"]
 
 
@@ -88,7 +92,8 @@ time.sleep(60)
 PARENT = """
 import signal, sys
 from pathlib import Path
-from animegen.launch.jobs import Slot, Task, run_all
+from animegen.launch.jobs import Task, run_all
+from animegen.launch.slots import Slot
 # A shell that started the tests in the background has them ignore Ctrl+C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 folder = Path(sys.argv[1])

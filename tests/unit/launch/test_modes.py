@@ -15,13 +15,11 @@ from animegen.launch.modes import Mode, choose_mode, split_options
         ("seed=0,1 --multirun", Mode.sweep),
         ("resume_sweep=runs/sweep/a", Mode.sweep),
         ("hydra.mode=MULTIRUN seed=0,1", Mode.sweep),
-        ("-m seed=0,1 --cfg job", Mode.run),  # Hydra only prints
+        ("-m seed=0,1 --cfg job", Mode.sweep),  # which refuses --cfg
         ("study=toy", Mode.study),
         ("study=toy --help", Mode.study),
         ("study=toy -m", Mode.study),  # which refuses -m
         ("rerun=runs/a", Mode.rerun),
-        ("--help", Mode.help),
-        ("-h seed=0", Mode.help),
         ("output=study=a", Mode.run),
     ],
 )

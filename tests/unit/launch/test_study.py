@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from animegen.errors import AnimegenError
-from animegen.launch import study
-from animegen.launch.study import Run, compose_study, expand, leave_one_out, missing_words, plan_runs, split_words
+from animegen.launch import execution, jobs, slots
+from animegen.launch.grid import Job, missing_words
+from animegen.launch.study import compose_study, expand, leave_one_out, plan_study, split_words
 
 TOY = "experiment=toy/quickstart"
 
@@ -63,16 +64,15 @@ def test_one_run_without_each_term() -> None:
 
 
 def test_the_example_expands_to_runs_that_compose(tmp_path: Path) -> None:
-    config = compose_study("toy")
-    found = expand(config)
-    assert [row.name for row in found] == ["plain", "half_rate", "no_l1", "no_colour", "no_tv"]
-    runs = plan_runs(found, [0, 7], tmp_path)
-    assert [run.seed for run in runs] == [0] * 5 + [7] * 5
-    assert runs[2].folder == tmp_path / "no_l1" / "seed0"
-    assert set(runs[2].config["model"]["objectives"]["generator"]) == {"_target_", "_recursive_", "colour", "tv"}
-    assert runs[1].config["model"]["optimizers"]["generator"]["lr"] == 0.0015
-    assert runs[9].config["seed"] == runs[9].config["data"]["train"]["seed"] == 7
-    assert all(run.config["train_steps"] == 200 for run in runs)
+    grid = plan_study(["study=toy", "seeds=[0,7]", f"output={tmp_path}"])
+    names = ["plain", "half_rate", "no_l1", "no_colour", "no_tv"]
+    assert [job.name for job in grid.jobs] == [f"{row}, seed {seed}" for seed in (0, 7) for row in names]
+    assert grid.jobs[2].folder == tmp_path / "no_l1" / "seed0"
+    assert set(grid.jobs[2].config["model"]["objectives"]["generator"]) == {"_target_", "_recursive_", "colour", "tv"}
+    assert grid.jobs[1].config["model"]["optimizers"]["generator"]["lr"] == 0.0015
+    assert grid.jobs[9].config["seed"] == grid.jobs[9].config["data"]["train"]["seed"] == 7
+    assert all(job.config["train_steps"] == 200 for job in grid.jobs)
+    assert grid.record[1]["runs"][9] == {"row": "no_tv", "seed": 7, "folder": "no_tv/seed7"}
 
 
 @pytest.mark.parametrize(
@@ -139,11 +139,11 @@ def left(folder: Path, config: dict[str, Any], checkpoint: bool = False, **recor
     if checkpoint:
         (folder / "checkpoints").mkdir()
         (folder / "checkpoints" / "last.ckpt").touch()
-    return missing_words(Run("plain", 0, folder, ("model=toy",), {"train_steps": 9, "threads": 1}))
+    return missing_words(Job("plain", ("model=toy",), folder, {"train_steps": 9, "threads": 1}))
 
 
 def test_only_what_is_missing_is_done(tmp_path: Path) -> None:
-    new = Run("plain", 0, tmp_path / "new", ("model=toy",))
+    new = Job("plain", ("model=toy",), tmp_path / "new")
     assert missing_words(new) == ("model=toy", f"output={tmp_path / 'new'}")
     same = {"train_steps": 9, "threads": 2, "output": "elsewhere"}
     assert left(tmp_path / "a", same, status="finished") is None
@@ -155,20 +155,26 @@ def test_only_what_is_missing_is_done(tmp_path: Path) -> None:
     assert whole == ("model=toy", f"resume={tmp_path / 'd'}")  # only its evaluation is left
     with pytest.raises(AnimegenError, match="train_steps is 8 there and 9 now"):
         left(tmp_path / "e", {"train_steps": 8}, status="finished")
-    finished = Run("plain", 0, tmp_path / "a", ("model=toy",), {"train_steps": 9})
+    finished = Job("plain", ("model=toy",), tmp_path / "a", {"train_steps": 9})
     assert missing_words(finished, overwrite=True) == ("model=toy", f"output={tmp_path / 'a'}", "overwrite=true")
 
 
-def test_tasks_share_out_the_threads(tmp_path: Path) -> None:
-    run = Run("no_l1", 1, tmp_path / "a b" / "seed1", ("model=toy",), {"train_steps": 9})
-    task = study.make_tasks([run], False, 3)[0]
-    words = ("train", "model=toy", f"output='{tmp_path}/a b/seed1'", "threads=3")
-    assert task.command[1:] == ("-P", "-m", "animegen", *words)
-    assert (task.name, task.steps, task.log) == ("no_l1, seed 1", 9, tmp_path / "a b" / "seed1" / "log.txt")
-    own = Run("no_l1", 1, tmp_path / "x", ("model=toy", "threads=5"), {"train_steps": 9})
-    assert study.make_tasks([own], False, 3)[0].command[-2:] == ("threads=5", f"output={tmp_path}/x")
-
-
-def test_a_single_value_in_place_of_a_list_is_explained() -> None:
-    with pytest.raises(AnimegenError, match=r"^seeds is a list: write seeds=\[0\]\.$"):
-        compose_study("toy", ["seeds=0"])
+def test_runs_share_out_the_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slots, "count_cores", lambda: 7)
+    monkeypatch.setattr(slots, "list_gpus", list)
+    started: list[jobs.Task] = []
+    monkeypatch.setattr(jobs, "run_all", lambda tasks, *_: started.extend(tasks) or [])
+    words = ["study=toy", f"output={tmp_path / 'a b'}", "seeds=[1]", "leave_one_out=null"]
+    own = "+variants.own=['threads=5']"
+    assert execution.run_grid(plan_study([*words, "jobs=2", own])) == 0
+    folder = tmp_path / "a b" / "plain" / "seed1"
+    assert started[0].command[1:5] == ("-P", "-m", "animegen", "train")
+    assert started[0].command[-3:] == ("seed=1", f"output='{folder}'", "threads=3")
+    assert (started[0].name, started[0].steps, started[0].log) == ("plain, seed 1", 200, folder / "log.txt")
+    assert "threads=5" in started[2].command
+    assert "threads=3" not in started[2].command
+    started.clear()
+    assert execution.run_grid(plan_study(words)) == 0  # one at a time: the machine is left as it is
+    assert [task.command[-1] for task in started] == [
+        f"output='{tmp_path / 'a b' / row / 'seed1'}'" for row in ("plain", "half_rate")
+    ]

@@ -1,125 +1,171 @@
-"""Sweeps: what is asked for, what is gone on with, who gets which share of the machine, and what is told."""
+"""Sweeps: their runs, what is resumed, launchers, and what is reported."""
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 
+from animegen.config.grids import expand_grid
 from animegen.errors import AnimegenError
-from animegen.launch import jobs, sweep
-from animegen.launch.sweep import Sweep, launcher_words, optimised, plan_sweep, report, slot
+from animegen.launch import execution, jobs, launchers, slots
+from animegen.launch.execution import optimized, run_grid
+from animegen.launch.launchers import with_defaults
+from animegen.launch.sweep import plan_sweep
+
+TOY = ("-m", "model=toy")
 
 
-def test_the_folder_is_the_output_or_a_new_one(tmp_path: Path) -> None:
-    asked = plan_sweep(["-m", "seed=0,1", f"output='{tmp_path / 'a b'}'"])
-    assert asked == Sweep(tmp_path / "a b", ("-m", "seed=0,1"), False)
-    assert asked.hydra_words() == ["seed=0,1", f"hydra.sweep.dir='{tmp_path / 'a b'}'", "--multirun"]
-    assert plan_sweep(["-m", "seed=0,1", f"runs={tmp_path}"]).folder.parent == tmp_path / "sweep"
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("seed=0,1 model=toy", ["seed=0 model=toy", "seed=1 model=toy"]),
+        ("seed=range(2) +a=x,y", ["seed=0 +a=x", "seed=0 +a=y", "seed=1 +a=x", "seed=1 +a=y"]),
+        ("ablation=a,[b,c] ~model.clip", ["ablation=a ~model.clip", "ablation=[b,c] ~model.clip"]),
+        ("experiment=glob(toy/*)", ["experiment=toy/quickstart"]),
+        ("ablation=glob(animegan/no_t*)", ["ablation=animegan/no_tv"]),
+        ("seed=0,1 seed=3", ["seed=3"]),
+        ("data.lengths=[1,2] x='a,b'", ["data.lengths=[1,2] x='a,b'"]),
+    ],
+)
+def test_lists_of_values_are_combined(words: str, expected: list[str]) -> None:
+    assert [" ".join(run) for run in expand_grid(words.split())] == expected
 
 
-def test_a_sweep_is_not_overwritten_but_gone_on_with(tmp_path: Path) -> None:
-    words = ["-m", "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "overwrite=true"]
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        ("seed=interval(0,1)", "is an interval"),
+        ("seed=range(1000) train_steps=range(1,1000)", "at most 10000"),
+        ("seed=[0", "cannot be read"),
+        ("experiment=glob(tay/*)", "matches no option"),
+    ],
+)
+def test_lists_that_make_no_sense(words: str, what: str) -> None:
+    with pytest.raises(AnimegenError, match=what):
+        expand_grid(words.split())
+
+
+def test_the_runs_of_a_sweep(tmp_path: Path) -> None:
+    grid = plan_sweep([*TOY, "seed=0,1", "ablation=none,animegan/no_tv", f"output='{tmp_path / 'a b'}'"])
+    assert [job.name for job in grid.jobs] == [
+        "job 0 (seed=0 ablation=none)",
+        "job 1 (seed=0 ablation=animegan/no_tv)",
+        "job 2 (seed=1 ablation=none)",
+        "job 3 (seed=1 ablation=animegan/no_tv)",
+    ]
+    folders = [job.folder.relative_to(tmp_path / "a b").as_posix() for job in grid.jobs]
+    assert folders == ["toy/plain/seed0-0", "toy/no_tv/seed0-1", "toy/plain/seed1-2", "toy/no_tv/seed1-3"]
+    assert grid.jobs[3].words == ("model=toy", "seed=1", "ablation=animegan/no_tv")
+    assert grid.record[1]["words"] == ["-m", "model=toy", "seed=0,1", "ablation=none,animegan/no_tv"]
+    assert plan_sweep([*TOY, f"runs={tmp_path}"]).folder.parent == tmp_path / "sweep"
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        ("train_steps=0,1", r"The run 'job 0 \(train_steps=0\)' cannot be composed: train_steps=0 is not valid"),
+        ("sede=0,1", "Did you mean 'seed'"),
+        ("ablation=none,animegan/gan_hinge", "does not fit"),
+        ("ablation=animegan/no_tw", "Did you mean"),
+        ("ablation=none,animegan/no_tv --cfg job", "-m cannot be combined with --cfg job: dry_run=true"),
+        ("resume=last", "leave out -m"),
+        ("hydra/launcher=joblip", "Did you mean 'joblib'"),
+        ("hydra/launcher=joblib jobs=2", "jobs= applies to"),
+        ("search=interpolation/vae dry_run=true", "dry_run= lists runs"),
+        ("jobs=0", "jobs=0 is not valid"),
+    ],
+)
+def test_mistakes_are_reported_before_anything_runs(words: str, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(launchers.LAUNCHERS, "joblib", ("hydra", "sweep"))
+    with pytest.raises(AnimegenError, match=what):
+        plan_sweep([*TOY, *words.split()])
+
+
+def test_a_sweep_is_not_overwritten_but_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(launchers.LAUNCHERS, "joblib", ("hydra", "sweep"))
+    words = [*TOY, "seed=0,1", "trust=true", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     (tmp_path / "sweep.json").write_text(json.dumps({"words": words}))
-    asked = ["-m", "seed=0,1", f"output={tmp_path}"]
-    assert plan_sweep(asked) == Sweep(tmp_path, ("-m", "seed=0,1"), False)  # nothing was trained there
+    asked = [*TOY, "seed=0,1", f"output={tmp_path}"]
+    assert len(plan_sweep(asked).jobs) == 2  # nothing was trained there
     (tmp_path / "toy" / "checkpoints").mkdir(parents=True)
     (tmp_path / "toy" / "checkpoints" / "last.ckpt").touch()
-    with pytest.raises(AnimegenError, match="already holds a sweep: resume_sweep="):
+    with pytest.raises(AnimegenError, match="already holds a sweep: finish it with resume_sweep="):
         plan_sweep(asked)
     with pytest.raises(AnimegenError, match="leave out seed=3"):
         plan_sweep([f"resume_sweep={tmp_path}", "seed=3"])
-    # Another launcher does not get the settings of the first.
+    same = plan_sweep([f"resume_sweep={tmp_path}"])
+    assert same.launcher == ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    # A record does not decide whom to trust, and another launcher does not get the settings of the first.
+    assert same.jobs[0].words == ("model=toy", "seed=0")
     again = plan_sweep([f"resume_sweep={tmp_path}", "hydra/launcher=basic"])
-    assert again == Sweep(tmp_path, ("-m", "seed=0,1", "hydra/launcher=basic"), True)
+    assert again.launcher == ["hydra/launcher=basic"]
+    assert again.record[1]["words"] == ["-m", "model=toy", "seed=0,1", "hydra/launcher=basic"]
     with pytest.raises(AnimegenError, match=r"has no sweep\.json"):
         plan_sweep([f"resume_sweep={tmp_path / 'nothing'}"])
-    (tmp_path / "sweep.json").write_text("{")
-    with pytest.raises(AnimegenError, match="cannot be read"):
-        plan_sweep([f"resume_sweep={tmp_path}"])
+    for text, what in (('{"words": ["-m", "resume=elsewhere"]}', "leave out -m"), ("{", "cannot be read")):
+        (tmp_path / "sweep.json").write_text(text)
+        with pytest.raises(AnimegenError, match=what):
+            plan_sweep([f"resume_sweep={tmp_path}"])
 
 
-def test_launchers_are_checked_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(AnimegenError, match="Did you mean 'joblib'"):
-        plan_sweep(["-m", "hydra/launcher=joblip"])
-    monkeypatch.setitem(sweep.LAUNCHERS, "ray", ("no_such_package_here", "ray"))
+def test_launchers_need_their_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(launchers.LAUNCHERS, "ray", ("no_such_package_here", "ray"))
     with pytest.raises(AnimegenError, match=r"pip install 'animegen\[ray\]'"):
-        plan_sweep(["-m", "hydra/launcher=ray"])
+        plan_sweep([*TOY, "hydra/launcher=ray"])
 
 
 def test_launchers_know_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "list_gpus", lambda: ["0", "1", "5"])
-    assert launcher_words("joblib")[0] == "hydra.launcher.n_jobs=3"
-    assert "hydra.launcher.gpus_per_node=3" in launcher_words("submitit_local")
-    assert "++hydra.launcher.ray.remote.num_gpus=1" in launcher_words("ray")
-    monkeypatch.setattr(jobs, "list_gpus", list)
-    monkeypatch.setattr(jobs, "count_cores", lambda: 16)
-    assert launcher_words("joblib")[0] == "hydra.launcher.n_jobs=4"
-    assert launcher_words("basic") == []
-    assert Sweep(Path("/s"), ("hydra/launcher=joblib", "hydra.launcher.n_jobs=9"), False).hydra_words() == [
-        "hydra.launcher.batch_size='1'",
-        *("hydra/launcher=joblib", "hydra.launcher.n_jobs=9", "hydra.sweep.dir='/s'", "--multirun"),
+    monkeypatch.setattr(slots, "list_gpus", lambda: ["0", "1", "5"])
+    assert with_defaults(["hydra/launcher=joblib"])[0] == "hydra.launcher.n_jobs=3"
+    assert "hydra.launcher.gpus_per_node=3" in with_defaults(["hydra/launcher=submitit_local"])
+    assert "++hydra.launcher.ray.remote.num_gpus=1" in with_defaults(["hydra/launcher=ray"])
+    monkeypatch.setattr(slots, "list_gpus", list)
+    monkeypatch.setattr(slots, "count_cores", lambda: 16)
+    assert with_defaults(["hydra/launcher=joblib"])[0] == "hydra.launcher.n_jobs=4"
+    assert with_defaults([]) == []
+    assert with_defaults(["hydra/launcher=joblib", "hydra.launcher.n_jobs=9"]) == [
+        *("hydra.launcher.batch_size='1'", "hydra/launcher=joblib", "hydra.launcher.n_jobs=9")
     ]
 
 
-def test_gpus_are_shared_out_among_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    tried = []
-    monkeypatch.setattr(sweep.time, "sleep", lambda seconds: tried.append(seconds) or pytest.fail("no share is free"))
-    gpus = ["0", "3"]
-    with slot(tmp_path, -1, gpus) as (first, lock), slot(tmp_path, -1, gpus) as (second, _):
-        assert (first.gpus, second.gpus) == ("0", "3")
-        assert first.environment()["CUDA_VISIBLE_DEVICES"] == "0"
-        assert lock is not None  # the run holds the share, too, should this process be killed
-        with pytest.raises(pytest.fail.Exception, match="no share is free"), slot(tmp_path, -1, gpus):
-            pass
-        with slot(tmp_path / "other", -1, gpus) as (other, _):
-            assert other.gpus == "0"
-    with slot(tmp_path, -1, gpus) as (again, _):
-        assert again.gpus == "0"
-    with slot(tmp_path, 1, gpus) as (both, _):
-        assert both.gpus == "0,3"
-
-
-def test_a_cluster_has_set_up_its_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
-    monkeypatch.setenv("SLURM_JOB_ID", "1")
-    with slot(tmp_path, 0) as (share, lock):
-        assert lock is None
-        environment = share.environment()
-        # With that name Lightning starts processes by itself, and does not take Slurm's tasks for them.
-        assert (environment["CUDA_VISIBLE_DEVICES"], environment["SLURM_JOB_NAME"]) == ("7", "bash")
-        assert environment.get("OMP_NUM_THREADS") == os.environ.get("OMP_NUM_THREADS")
-
-
-def test_a_sweeper_optimises_the_main_metric_or_what_there_is() -> None:
+def test_a_search_optimizes_the_main_metric_or_the_first() -> None:
     scores = {"main": "kid", "methods": {"model": {"kid": {"mean": 0.25}, "ssim": {"mean": 0.5}}}}
     record = {"metrics": {"train/x": 1.0, "val/psnr": 20.0}}
-    assert optimised({**record, "evaluation": scores}) == 0.25
-    del scores["methods"]["model"]["kid"]  # too few pictures for it
-    assert optimised({**record, "evaluation": scores}) == 20.0
-    assert optimised(record) == 20.0
-    assert optimised({"metrics": {}}) is None
+    assert optimized({**record, "evaluation": scores}) == 0.25
+    del scores["methods"]["model"]["kid"]  # too few images for it
+    assert optimized({**record, "evaluation": scores}) == 20.0
+    assert optimized(record) == 20.0
+    assert optimized({"metrics": {}}) is None
 
 
-def test_the_report_counts_what_failed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = Sweep(tmp_path, ("-m",), False)
-    (tmp_path / "jobs").mkdir()
-    for number, more in enumerate(
-        ({"status": "finished"}, {"status": "failed", "reason": "NaN"}, {"status": "running"})
-    ):
-        told = {"job": number, "words": [f"seed={number}"], "folder": str(tmp_path / "x"), **more}
-        (tmp_path / "jobs" / f"{number}.json").write_text(json.dumps(told))
-    assert report(asked) == 1
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+def test_failures_are_listed(
+    launcher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(launchers.LAUNCHERS, "joblib", ("hydra", "sweep"))
+
+    def run_all(tasks: list[jobs.Task], *_: object) -> list[jobs.Failure]:
+        return [jobs.Failure(task, "NaN") for task in tasks if "seed=1" in task.command]
+
+    def call_hydra(main: object, arguments: list[str], words: object) -> None:
+        assert arguments[0] == "number=range(2)"
+        for number, end in enumerate(({"status": "finished"}, {"status": "failed", "reason": "NaN"})):
+            path = tmp_path / "jobs" / f"{number}.json"
+            path.write_text(json.dumps({**json.loads(path.read_text()), **end}))
+
+    monkeypatch.setattr(jobs, "run_all", run_all)
+    monkeypatch.setattr(execution, "_call_hydra", call_hydra)
+    asked = plan_sweep([*TOY, "seed=0,1", f"output={tmp_path}", f"hydra/launcher={launcher}"])
+    assert run_grid(asked) == 1
     said = capsys.readouterr()
     assert said.err.splitlines() == [
-        "failed: job 1: seed=1: NaN",
-        "failed: job 2: seed=2: it ended without a word",
-        f"animegen: 2 of 3 jobs failed; animegen train resume_sweep={tmp_path} tries them again.",
+        "failed: job 1 (seed=1): NaN",
+        f"animegen: 1 of 2 runs failed. To run them again: animegen train resume_sweep={tmp_path}",
     ]
-    assert said.out == f"the comparison: animegen compare {tmp_path}\n"
-    for number in (1, 2):
-        (tmp_path / "jobs" / f"{number}.json").unlink()
-    assert report(asked) == 0
+    assert said.out.splitlines() == [
+        f"sweep: 2 of 2 runs to do in {tmp_path}",
+        f"To compare the runs: animegen compare {tmp_path}",
+    ]
+    assert json.loads((tmp_path / "sweep.json").read_text())["words"][1:3] == ["model=toy", "seed=0,1"]

@@ -30,7 +30,7 @@ def test_only_an_earlier_report_is_replaced_unasked(tmp_path: Path) -> None:
     check_report_folder(tmp_path / "none")
     check_report_folder(tmp_path)
     (tmp_path / "report.html").write_text("<html>mine</html>")
-    with pytest.raises(AnimegenError, match="holds files that are no report"):
+    with pytest.raises(AnimegenError, match="contains files that are not a report"):
         check_report_folder(tmp_path)
     (tmp_path / "report.html").write_text(page("Run", "", [], [], {}))
     check_report_folder(tmp_path)

@@ -19,10 +19,11 @@ from PIL import Image
 from animegen.errors import AnimegenError
 from animegen.reports import plots, tables
 from animegen.reports.differences import Differences, by_model, differences
-from animegen.reports.page import Picture, Section, page
+from animegen.reports.page import EmbeddedImage, Section, page
 from animegen.reports.readme import replace_results, small_jpeg, write_results
 from animegen.reports.runs import RunFolder, find_runs, group_seeds, read_curves
 from animegen.reports.samples import Samples, enlarged, save_samples, side_by_side
+from animegen.reports.sections import make_sections
 from animegen.reports.summary import Cell, beyond_spread, summarise
 
 
@@ -109,7 +110,7 @@ def test_wrong_names_are_told() -> None:
     with pytest.raises(AnimegenError, match=r"has the metric 'sim'.*Did you mean 'ssim'"):
         summarise({"a": row(0.5)}, metrics=["sim"])
     with pytest.raises(AnimegenError, match="Did you mean 'plain'"):
-        summarise({"plain": row(0.5)}, baseline="plane")
+        make_sections({"plain": row(0.5)}, {"baseline": "plane", "metrics": None, "samples": None})
 
 
 def test_scores_of_different_benchmarks_are_not_comparable() -> None:
@@ -173,7 +174,7 @@ def test_runs_are_found_by_folder_parent_and_pattern(tmp_path: Path) -> None:
     with pytest.raises(AnimegenError, match=r"does not exist.*Did you mean 'runs'"):
         find_runs([str(tmp_path / "run")])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(AnimegenError, match="holds no run"):
+    with pytest.raises(AnimegenError, match="contains no run"):
         find_runs([str(tmp_path / "empty")])
 
 
@@ -278,8 +279,8 @@ def test_the_page_is_complete_in_itself() -> None:
     runs = {"a <b>": row(0.5, 0.6), "no_l1": row(0.1)}
     runs["no_l1"].append(RunFolder(Path("x"), {"status": "crashed", "config": {"seed": 1}, "error": "Broken: <NaN>"}))
     differing = Differences(["a <b>", "no_l1"], {"seed": {"a <b>": 0, "no_l1": 1}}, {"lr": {"a <b>": 1}})
-    section = Section("stylise", summarise(runs), [differing], {"s": Picture(b"abc", "png", "A strip")})
-    text = page("Study", "Why <so>?", ["animegen train"], [section], runs, [Picture(b"x", "jpeg", "y")])
+    section = Section("stylise", summarise(runs), [differing], {"s": EmbeddedImage(b"abc", "png", "A strip")})
+    text = page("Study", "Why <so>?", ["animegen train"], [section], runs, [EmbeddedImage(b"x", "jpeg", "y")])
     links = Links()
     links.feed(text)
     assert links.open == []
