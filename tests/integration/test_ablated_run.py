@@ -14,20 +14,20 @@ NAMES = "[animegan/no_tv,animegan/gan_hinge]"
 
 
 def recorded(run: Path) -> tuple[int, dict, dict]:
-    """Return the train step, the ablations and the model of the record of a run."""
+    """Return the train step, the ablations and the objectives in the record of a run."""
     record = json.loads((run / "run.json").read_text())
-    return record["train_step"], record["config"]["ablations"], record["config"]["model"]
+    return record["train_step"], record["config"]["ablations"], record["config"]["model"]["objectives"]
 
 
 def test_ablations_stay_with_a_run(tmp_path: Path) -> None:
     run = train("experiment=animegan/quickstart", f"ablation={NAMES}", "train_steps=1", output=tmp_path / "run")
-    _, ablations, model = recorded(run)
+    _, ablations, objectives = recorded(run)
     assert ablations == {"no_tv": True, "gan_hinge": True}
-    assert model["objectives"]["discriminator"]["real"]["loss"]["kind"] == "hinge"
-    assert model["objectives"]["generator"]["tv"] is None
+    assert objectives["discriminator"]["real"]["loss"]["kind"] == "hinge"
+    assert objectives["generator"]["tv"] is None
 
     train(f"resume={run}", "train_steps=2")
-    assert recorded(run) == (2, ablations, model)
+    assert recorded(run) == (2, ablations, objectives)
     assert read_checkpoint(run)["animegen"]["config"]["ablations"] == ablations
 
     # With other words about data the whole configuration is composed again.
@@ -37,4 +37,4 @@ def test_ablations_stay_with_a_run(tmp_path: Path) -> None:
 
     again = tmp_path / "again"
     assert run_verb(train_verb.main, f"rerun={run}", f"output={again}") == 0
-    assert recorded(again) == (2, ablations, model)
+    assert recorded(again) == (2, ablations, objectives)

@@ -140,24 +140,17 @@ def test_a_search_optimizes_the_main_metric_or_the_first() -> None:
     assert optimized({"metrics": {}}) is None
 
 
-@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+@pytest.mark.parametrize("by_hydra", [False, True])
 def test_failures_are_listed(
-    launcher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    by_hydra: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(launchers.LAUNCHERS, "joblib", ("hydra", "sweep"))
-
     def run_all(tasks: list[jobs.Task], *_: object) -> list[jobs.Failure]:
         return [jobs.Failure(task, "NaN") for task in tasks if "seed=1" in task.command]
 
-    def call_hydra(main: object, arguments: list[str], words: object) -> None:
-        assert arguments[0] == "number=range(2)"
-        for number, end in enumerate(({"status": "finished"}, {"status": "failed", "reason": "NaN"})):
-            path = tmp_path / "jobs" / f"{number}.json"
-            path.write_text(json.dumps({**json.loads(path.read_text()), **end}))
-
     monkeypatch.setattr(jobs, "run_all", run_all)
-    monkeypatch.setattr(execution, "_call_hydra", call_hydra)
-    asked = plan_sweep([*TOY, "seed=0,1", f"output={tmp_path}", f"hydra/launcher={launcher}"])
+    if by_hydra:  # its basic launcher stands for the others, which plugins bring
+        monkeypatch.setattr(execution, "launcher_of", lambda words: "another")
+    asked = plan_sweep([*TOY, "seed=0,1", f"output={tmp_path}"])
     assert run_grid(asked) == 1
     said = capsys.readouterr()
     assert said.err.splitlines() == [
@@ -168,4 +161,29 @@ def test_failures_are_listed(
         f"sweep: 2 of 2 runs to do in {tmp_path}",
         f"To compare the runs: animegen compare {tmp_path}",
     ]
-    assert json.loads((tmp_path / "sweep.json").read_text())["words"][1:3] == ["model=toy", "seed=0,1"]
+    assert json.loads((tmp_path / "sweep.json").read_text())["words"] == ["-m", "model=toy", "seed=0,1"]
+    ends = [json.loads(path.read_text())["status"] for path in sorted((tmp_path / "jobs").glob("*.json"))]
+    assert ends == (["finished", "failed"] if by_hydra else [])
+
+
+def test_a_search_is_run_by_hydra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[jobs.Task] = []
+
+    def run_all(tasks: list[jobs.Task], *_: object) -> list[jobs.Failure]:
+        started.extend(tasks)
+        for task in tasks:
+            task.log.parent.mkdir(parents=True, exist_ok=True)
+            (task.log.parent / "run.json").write_text('{"metrics": {}}')
+        return []
+
+    monkeypatch.setattr(jobs, "run_all", run_all)
+    monkeypatch.setattr("animegen.launch.sweep._is_search", lambda words: True)  # Hydra's grid stands for Optuna
+    words = [*TOY, "seed=4", "ablation=none,animegan/no_tv", f"output={tmp_path}"]
+    assert run_grid(plan_sweep(words)) == 0
+    folders = [tmp_path / "toy" / name for name in ("plain/seed4-0", "no_tv/seed4-1")]
+    assert [task.log.parent for task in started] == folders
+    common = ("model=toy", "seed=4")
+    assert [task.command[5:] for task in started] == [
+        (*common, f"ablation={value}", f"output={folder}")
+        for value, folder in zip(("none", "animegan/no_tv"), folders, strict=True)
+    ]
