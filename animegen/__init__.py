@@ -1,4 +1,4 @@
-"""animegen: train, compare, ablate and apply neural networks for anime pictures and video."""
+"""animegen: train, compare, ablate and apply neural networks for anime images and video."""
 
 from typing import Any
 

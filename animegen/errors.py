@@ -1,4 +1,4 @@
-"""Errors that a user can cause: one sentence that says what is wrong, where, and what to do."""
+"""User errors: one sentence that states the problem, its place and the remedy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def did_you_mean(word: str, candidates: Iterable[str], count: int = 3, cutoff: f
     """Return ``" Did you mean 'a' or 'b'?"`` for the nearest candidates, or an empty string.
 
     Args:
-        word: what was written.
+        word: the unknown word.
         candidates: what could have been meant.
         count: how many to offer at most.
         cutoff: how alike they must be, from 0 (anything) to 1 (equal).

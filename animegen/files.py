@@ -44,7 +44,7 @@ def io_error_message(error: BaseException, path: Path | str, verb: str = "read")
     """Return a sentence for an error of the system: the path, the reason and the remedy.
 
     Args:
-        error: what was raised.
+        error: the exception.
         path: the file or folder concerned.
         verb: ``read`` or ``written``.
     """
@@ -123,7 +123,7 @@ def is_utf8(path: Path | str) -> bool:
 
 
 def is_inside(path: Path | str, folder: Path | str) -> bool:
-    """Tell whether a path is a folder or lies below it, after symbolic links were followed."""
+    """Return whether a path is a folder or below it, after resolving symbolic links."""
     return Path(real_path(path)).is_relative_to(real_path(folder))
 
 

@@ -1,7 +1,7 @@
 """Output folders: a record of which files in them commands wrote, and their replacement without loss.
 
 Only recorded files are ever moved or removed; all other files in the folder belong to the user. A replacement is kept
-in the record until it is complete, so that the next command can finish or undo what a killed one has left.
+in the record until it is complete, so that the next command can finish or undo the changes of a killed one.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class OutputFolder:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the folder for one command, after finishing or undoing what a killed command has left.
+        """Hold the folder for one command, after finishing or undoing the changes of a killed command.
 
         Raises:
             AnimegenError: if another command holds it, or it cannot be written.
@@ -73,7 +73,7 @@ class OutputFolder:
             yield
 
     def recover(self) -> None:
-        """Finish or undo what a killed command has left, unless a command is at work; for commands that only read."""
+        """Finish or undo the changes of a killed command, unless a command is active; for commands that only read."""
         if self._load()[1] is not None:
             # Without a lock nobody can tell whether a command is at work.
             with suppress(AnimegenError), locked(self.path, tidy=True) as lock:

@@ -1,7 +1,7 @@
 """Trivial baselines of stylization: no change, a linear colour map, and the best colour look-up table.
 
 They share one protocol: `fit(photos, animes)` reads two image sources, and calling the baseline maps a float image
-(B, 3, H, W) in [-1, 1] to another of the same shape and range, on the picture's device. A baseline with
+(B, 3, H, W) in [-1, 1] to another of the same shape and range, on the image's device. A baseline with
 `privileged = True` is fitted to photos *with their drawings*, which an unpaired model never sees. It bounds what any
 colour mapping can reach, and is excluded from rankings.
 """

@@ -1,4 +1,4 @@
-"""Stylization of clips of the generated world: likeness of each frame to its drawing, and temporal consistency."""
+"""Benchmark of ToonWorld clips: similarity of each frame to its drawing, and temporal consistency."""
 
 from __future__ import annotations
 
@@ -180,13 +180,13 @@ class ClipBenchmark(TemporalConsistencyBenchmark):
 
 
 VIDEO_KEYS = ("clips", "frames", "size", "intervals", "drift_frames", "extractor", "limit")
-"""Settings that clips of a video and of the generated world have in common."""
+"""Common settings of clips of videos and of ToonWorld."""
 
 
 def clip_benchmark(
     settings: dict[str, Any], trained_on: dict[str, Any], data: Any = None
 ) -> TemporalConsistencyBenchmark:
-    """Build the benchmark from its configuration: on a video if one is given, else on the generated world.
+    """Build the benchmark from its configuration: on a video if given, else on ToonWorld.
 
     Args:
         settings: node ``benchmark`` of the configuration.
@@ -194,7 +194,7 @@ def clip_benchmark(
         data: data of the evaluation; the colour transfer for a video is fitted to its anime.
 
     Raises:
-        AnimegenError: if there is neither video nor style and the model was not trained on the generated world.
+        AnimegenError: without video or style, if the model was not trained on ToonWorld.
     """
     from animegen.config.instantiate import (
         build,
@@ -211,7 +211,7 @@ def clip_benchmark(
     style = settings.get("style") or trained_on.get("style")
     if style not in STYLES:
         raise AnimegenError(
-            "The model was not trained on a style of the generated world: set"
+            "The model was not trained on a style of ToonWorld: set"
             f" benchmark.style={'|'.join(STYLES)}, or benchmark.video=<file> for your own."
         )
     return build({**settings, "style": style}, "benchmark")

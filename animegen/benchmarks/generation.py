@@ -1,4 +1,4 @@
-"""Generation of clips between a first and a last frame: likeness to the truth, and arrival at the last frame."""
+"""Generation of clips between a first and a last frame: similarity to the truth, and continuity at the last frame."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class GenerationBenchmark(Benchmark):
     The given frames are excluded from the metrics on single frames. The baselines are those of `BASELINES`. For a model
     with a tokenizer they are also computed from reconstructed frames, and ``reconstruction``, the true clip through the
     tokenizer, is the upper bound. For a model with a renderer three of these are also rendered: the nearest frame and
-    the cross-fade show what the renderer makes of both ends alone, the truth is the upper bound. The name of the task
+    the cross-fade show the renderer's results from both ends alone, the truth is the upper bound. The name of the task
     contains the gap in frames.
 
     Args:

@@ -5,7 +5,7 @@ The input is a clip of photos with drawings of some of its frames, the keys. The
 - ``lut``: the best colour table fitted to the keys. A model that is not better only changes colours.
 - ``nearest_key``: the nearest key in time (the earlier one of two), repeated.
 - ``flow_key``: that key warped along the flow between the two photos. DIS estimates it directly from frame to key,
-  which is better on the generated world than flows chained frame by frame. The strongest baseline.
+  which is better on ToonWorld than flows chained frame by frame. The strongest baseline.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def keyframe_baselines(
         {name: uint8 clip (T, 3, H, W)}.
 
     Raises:
-        AnimegenError: if there are no keys, or a key lies outside the clip or has another size.
+        AnimegenError: if there are no keys, or a key is outside the clip or has another size.
     """
     numbers = _check(photo, keys)
     table = fit_lut(photo, keys)

@@ -66,7 +66,7 @@ METRICS: dict[str, MetricInfo] = {
     "strength_": MetricInfo("", "none", "distance from the photo in features of the named network"),
     "strength_colour": MetricInfo("Delta E", "none", "mean CIE Lab distance from the photo", 1),
     "strength_edges": MetricInfo("", "none", "1 - F-score of Canny edges against the photo's"),
-    "warp_error_": MetricInfo("levels", "none", "warping error over so many frames, along the named flow", 2),
+    "warp_error_": MetricInfo("levels", "none", "warping error over that many frames along the flow in the name", 2),
     "warp_excess_": MetricInfo("levels", "none", "warping error above the truth's own; negative is smoothed", 2),
     "warp_gap_": MetricInfo("levels", "lower", "distance of the warping error from the truth's own", 2),
     "warp_ratio_": MetricInfo("", "none", "warping error over the video's own; blur and identity lower it, too", 2),
@@ -77,12 +77,12 @@ METRICS: dict[str, MetricInfo] = {
     "tof_in_": MetricInfo("px", "none", "difference of the motion between frames from the video's, by the named flow"),
     "tlp_": MetricInfo("", "lower", "100 x difference of the change between frames from the truth's, named features"),
     "tlp_in_": MetricInfo("", "none", "100 x difference of the change between frames from the video's, named features"),
-    "static_flicker": MetricInfo("levels", "lower", "change from frame to frame on a still picture", 2),
+    "static_flicker": MetricInfo("levels", "lower", "change from frame to frame on a still image", 2),
     "noise_gain": MetricInfo("", "lower", "deviation over time of the output over that of a noisy still input", 2),
     "drift_colour": MetricInfo("levels", "lower", "drift per 100 frames of a loop: largest slope of mean Y, U, V", 2),
     "drift_detail": MetricInfo("levels", "none", "drift per 100 frames of a loop: of fine detail; negative blurs", 2),
     "ping_pong": MetricInfo("levels", "lower", "difference of the outputs on the way there and back", 2),
-    "cut_leak": MetricInfo("levels", "lower", "change of a shot by the shot before a cut that was told: must be 0", 4),
+    "cut_leak": MetricInfo("levels", "lower", "influence of the shot before a signalled cut: must be 0", 4),
     "cut_leak_untold": MetricInfo("levels", "none", "change of a shot's first frames by that before an untold cut", 2),
 }
 """All metrics by name. A key that ends in "_" is the prefix of names that end in the name of a network or flow."""

@@ -51,7 +51,7 @@ class WideTable:
         columns: the other columns.
         title: text above the table.
         caption: text below the table.
-        repeat: repeat the first column in each block, as what the others are compared with.
+        repeat: repeat the first column in each block, for comparison.
     """
 
     labels: Column

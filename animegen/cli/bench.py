@@ -9,7 +9,7 @@ from animegen.config.schema import BenchSchema
 
 @composed_command(BenchSchema)
 def main(words: list[str]) -> None:
-    """Print what was measured."""
+    """Print the measurements."""
     if words[:1] == ["startup"]:
         from animegen.speed.startup import show_startup
 

@@ -111,7 +111,7 @@ def _print_script(options: CompletionOptions) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the script of a shell, or, for ``words ...``, what the last of these words can become."""
+    """Print the completion script of a shell, or, for ``words ...``, the completions of the last of these words."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] != ["words"] or (len(words) == 1 and wants_help(words)):
         return _print_script(words)
@@ -124,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def candidates(words: Sequence[str]) -> list[str]:
-    """Return what the last word of a command line can become; :data:`FILES` stands for names of files.
+    """Return the completions of the last word of a command line; :data:`FILES` stands for names of files.
 
     Args:
         words: after ``animegen``, up to the cursor.
@@ -151,7 +151,7 @@ def candidates(words: Sequence[str]) -> list[str]:
 
 
 def _first_words(keys: Sequence[Key], groups: dict[str, list[str]], words: Sequence[str]) -> Iterator[str]:
-    """Yield what a word without an equals sign can become."""
+    """Yield the completions of a word without an equals sign."""
     positional = [key for key in keys if key.declaration.positional]
     place = sum("=" not in word for word in words[1:]) - 1
     if positional:

@@ -10,7 +10,7 @@ from animegen.inference.options import GenerateOptions
 
 @command(GenerateOptions)
 def main(options: GenerateOptions) -> None:
-    """Print what was done."""
+    """Print the results."""
     from animegen.inference.generate import generate  # imports PyTorch
 
     done = generate(options)

@@ -25,7 +25,7 @@ def _help() -> str:
 
 @command(ImportOptions, more=_help, passed=("model",))
 def main(options: ImportOptions, model: list[str]) -> None:
-    """Print what was imported."""
+    """Print the imported weights."""
     from animegen.inference.import_weights import import_weights  # imports PyTorch
 
     output = Path(options.output)

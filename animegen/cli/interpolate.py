@@ -8,7 +8,7 @@ from animegen.inference.options import InterpolateOptions
 
 @command(InterpolateOptions)
 def main(options: InterpolateOptions) -> int:
-    """Print what was done; exit code 1 if something could not be read."""
+    """Print the results; exit code 1 if something could not be read."""
     from animegen.inference.interpolate import interpolate  # imports PyTorch
 
     done = interpolate(options)

@@ -91,7 +91,7 @@ def main(options: ListOptions) -> None:
             for name, text in found:
                 print(f"# {name}: {text}", shlex.join(list_ablations()[name].overrides), sep="\n")
             return
-        table = Table("name", "what it is", title=kind, title_justify="left", box=None, pad_edge=False)
+        table = Table("name", "description", title=kind, title_justify="left", box=None, pad_edge=False)
         for name, text in found:
             table.add_row(name, text)
         if found:

@@ -1,4 +1,4 @@
-"""Standard streams that never end a command: what a closed or limited terminal cannot show is dropped or escaped."""
+"""Standard streams without errors: output to a closed terminal is dropped, unsupported characters are escaped."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class _SteadyText(io.TextIOWrapper):
 
 
 class _Forgiving(io.FileIO):
-    """A stream that drops what it cannot write."""
+    """A stream that drops output after errors."""
 
     def write(self, data: Any) -> int:
         """Write bytes; claim success whatever happens."""

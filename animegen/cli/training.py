@@ -26,11 +26,11 @@ from animegen.launch.sweep import run_sweep
 
 
 class _Failed(BaseException):
-    """Carries the error of a single run past Hydra, which would print a report of its own."""
+    """Carries the error of a single run past Hydra, which would print its own report."""
 
 
 def run_once(overrides: list[str], options: list[str]) -> None:
-    """Do one run, or what the options of Hydra ask for instead, such as ``--cfg job``.
+    """Perform one run, or the action of Hydra's options, such as ``--cfg job``.
 
     Args:
         overrides: words of the command line, which the run records.
@@ -67,7 +67,7 @@ def run_once(overrides: list[str], options: list[str]) -> None:
 
 
 def train_command(words: list[str]) -> int:
-    """Do what the words of ``animegen train`` ask for; return the exit code."""
+    """Run ``animegen train``; return the exit code."""
     mode = choose_mode(words)
     if mode is Mode.study:
         return run_study(words)

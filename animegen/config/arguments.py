@@ -1,7 +1,7 @@
 """Check the values of a configuration against the annotations of the constructors that they are for.
 
 A constructor that declares ``channels: int`` gets no text, no NaN and no fraction: the error names the dotted key, the
-value and what is allowed, before anything is built.
+value and the valid ones, before anything is built.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def fits(ablation: str, experiment: str) -> bool:
 
 
 def _fits(ablation: str, others: Sequence[str], overrides: Sequence[str]) -> bool:
-    # Group choices alone: what a single value on the command line undoes is the user's own affair.
+    # Group choices only: single values on the command line may undo an ablation.
     groups = [group for group in list_groups() if group != "ablation"]
     words = [word for word in overrides if word.partition("=")[0] in groups]
     before = _composed((*words, f"ablation=[{','.join(others)}]") if others else tuple(words))
@@ -68,12 +68,12 @@ def _fits(ablation: str, others: Sequence[str], overrides: Sequence[str]) -> boo
 
 @lru_cache(maxsize=256)
 def _composed(words: tuple[str, ...]) -> dict[str, Any] | None:
-    """Return the resolved configuration without what is null, empty or a default, and without the ablations' names."""
+    """Return the resolved configuration without null, empty and default values, and without the names of ablations."""
     try:
         config = configuration.compose_config("train", words, complete=False)
         OmegaConf.set_struct(config, False)
         for key in config.data or ():
-            if OmegaConf.is_missing(config.data, key):  # something in the place of what the user has to give
+            if OmegaConf.is_missing(config.data, key):  # a placeholder for a required value
                 config.data[key] = "given"
         values: Any = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
     except (AnimegenError, HydraException, OmegaConfBaseException):
@@ -95,7 +95,7 @@ def _pruned(node: Any) -> Any:
 
 
 def _out_of_place(before: Any, after: dict[str, Any], path: str = "") -> Iterator[str]:
-    """Yield the keys that an ablation adds where nothing takes them: unknown settings, parts of what is not there."""
+    """Yield the keys added by an ablation that have no effect: unknown settings, and parts of missing nodes."""
     before = before if isinstance(before, dict) else {}
     target = after.get("_target_")
     another = target != before.get("_target_")

@@ -26,7 +26,7 @@ class Ablation:
 
     Attributes:
         name: unique name, ``<family>/<name>`` in a catalogue.
-        overrides: what it changes.
+        overrides: its overrides.
         description: one sentence.
     """
 
@@ -76,7 +76,7 @@ def read_catalogue(path: Path) -> list[Ablation]:
     lines = text.splitlines()
     found: dict[str, Ablation] = {}
     for key, value in node.value if node is not None else ():
-        # The comment follows the list, or the name where the list stands on lines of its own.
+        # The comment follows the list, or the name if the list is on separate lines.
         same_line = value.start_mark.line == key.start_mark.line
         mark = value.end_mark if same_line else key.end_mark
         comment = lines[mark.line][mark.column :].partition("#")[2].strip()

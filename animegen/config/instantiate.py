@@ -1,4 +1,4 @@
-"""Building what the configuration names; what a user got wrong in it is told in one sentence."""
+"""Instantiation of configuration nodes with readable errors."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def build(node: Any, what: str, kind: type | None = None) -> Any:
 
 
 def finish(partial: Callable[..., Any], what: str, *arguments: Any, **more: Any) -> Any:
-    """Call what a node with ``_partial_: true`` was built to, such as an optimizer, with its last arguments.
+    """Call the partial function of a node with ``_partial_: true``, such as an optimizer, with its last arguments.
 
     Raises:
         AnimegenError: as :func:`build`.
@@ -63,7 +63,7 @@ def explain_build(error: BaseException, what: str, called: Any = None) -> str | 
     """Return the sentence about a failed construction, or ``None`` if it is no mistake of the user.
 
     Args:
-        error: what was raised.
+        error: the exception.
         what: name of the node for messages, unless the error tells a more exact one.
         called: the class or function that was called, unless the error tells it.
     """

@@ -1,4 +1,4 @@
-"""Comparison of plain data with type annotations: which value does not fit, and what it should be."""
+"""Validation of plain data against type annotations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DICTS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
 
 
 def mismatch(value: Any, expected: Any, where: str) -> str | None:
-    """Return what is wrong with a value, or ``None`` if it fits a type annotation.
+    """Return the error of a value, or ``None`` if it fits a type annotation.
 
     Understood are scalars, ``Any``, ``Literal``, unions, enums (by name), lists and tuples (of lists), dicts,
     ``TypedDict`` and dataclasses (of dicts; unknown keys are accepted, and those of a dataclass may be missing). A node
@@ -40,7 +40,7 @@ def mismatch(value: Any, expected: Any, where: str) -> str | None:
 
 
 def check_settings(node: Any, locate: Callable[[str], Any], where: str) -> str | None:
-    """Return what is wrong with the settings of the nodes of a configuration, or ``None``.
+    """Return the error in the settings of the nodes of a configuration, or ``None``.
 
     Args:
         node: plain data with nodes ``{_target_: ...}``.

@@ -98,7 +98,7 @@ def option(
 
 @dataclass(frozen=True)
 class Key:
-    """A key of a command: its declaration with what the dataclass says about it."""
+    """A key of a command, with its declaration in the dataclass."""
 
     name: str
     attribute: str
@@ -265,7 +265,7 @@ def help_text(options: type[Options], more: str = "") -> str:
     """Return what ``--help`` prints, at most 80 columns wide.
 
     Args:
-        options: the dataclass; its docstring begins with what the command does, and ends with notes.
+        options: the dataclass; its docstring describes the command, and ends with notes.
         more: text between the keys and the notes.
     """
     summary, _, notes = inspect.cleandoc(options.__doc__ or "").replace("``", "").partition("\n\n")

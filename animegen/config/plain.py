@@ -28,7 +28,7 @@ def plain_data(value: Any, source: str, interpolations: bool = False) -> Any:
     contain themselves exceed the limits. Control characters become U+FFFD.
 
     Args:
-        value: what was loaded.
+        value: the loaded value.
         source: the file for messages, e.g. ``The checkpoint 'a.ckpt'``.
         interpolations: accept ``${``. OmegaConf would resolve it, also from the environment.
 
@@ -74,7 +74,7 @@ def read_json(path: Path, what: str, remedy: str) -> Any:
 
     Args:
         path: the file.
-        what: what it is for messages, e.g. ``the record of a run``.
+        what: description for error messages, e.g. ``the record of a run``.
         remedy: what to do about a damaged file, without a period.
 
     Raises:

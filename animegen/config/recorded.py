@@ -52,7 +52,7 @@ def recorded_words(words: Sequence[str], source: str) -> list[str]:
 
 
 def check_recorded(words: Sequence[str], given: Sequence[str], source: str) -> None:
-    """Compose recorded overrides, and check what a run with them would build.
+    """Compose recorded overrides, and check the constructors that a run with them would call.
 
     Args:
         words: those of `recorded_words`, and the words of the command line.
@@ -60,7 +60,7 @@ def check_recorded(words: Sequence[str], given: Sequence[str], source: str) -> N
         source: the file for messages.
 
     Raises:
-        AnimegenError: if they cannot be composed, or name what is not listed (see `animegen.config.trust`).
+        AnimegenError: if they cannot be composed, or use unlisted constructors (see `animegen.config.trust`).
     """
     check_config(plain_data(compose_recorded(words, source), source), source, REMEDY, named_in(given))
 
@@ -87,7 +87,7 @@ def check_sweep(words: Sequence[str], source: str, launchers: Collection[str]) -
         launchers: names of the launchers that may start the jobs.
 
     Raises:
-        AnimegenError: for any other word, and if a job would build what is not listed.
+        AnimegenError: for any other word, and if a job would call unlisted constructors.
     """
     words = [word for word in words if word not in ("-m", "--multirun")]
     found = _parsed(words, source)

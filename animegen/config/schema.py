@@ -124,7 +124,7 @@ class EvalSchema(CheckpointOptions, ComputeOptions, OverwriteOptions, SeedOption
     """Score a checkpoint on its task, always beside the trivial baselines.
 
     data=... scores on other data than those of the training; data.<key>=... changes these. The groups benchmark and
-    features choose what is measured: benchmark.<key>=... and features.weights=<file> change them.
+    features select the benchmark and its features: benchmark.<key>=... and features.weights=<file> change them.
     """
 
     command: ClassVar[str] = "eval"
@@ -147,7 +147,7 @@ class EvalSchema(CheckpointOptions, ComputeOptions, OverwriteOptions, SeedOption
 class BenchSchema(ComputeOptions, OverwriteOptions, SeedOptions):
     """Measure speed and memory on this machine.
 
-    data=toonworld measures the generated world, data=video decoding and encoding, "animegen bench startup" what
+    data=toonworld measures ToonWorld, data=video decoding and encoding, "animegen bench startup" what
     starting the commands costs. budget and price_per_hour tell what
     that money buys on this machine; for each stage, if the experiment is a curriculum.
     """

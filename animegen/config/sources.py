@@ -19,7 +19,7 @@ def config_root() -> Path:
 
 
 def exported_docs(package: Path) -> dict[str, str]:
-    """Return what a package exports in ``__all__``, with the first line of each docstring.
+    """Return the names in ``__all__`` of a package, with the first line of each docstring.
 
     Args:
         package: folder of the package, whose ``__init__.py`` imports every name from a module of the same package.

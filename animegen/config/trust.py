@@ -30,7 +30,7 @@ EXPORTING = {
     "model": ("animegen.losses", "animegen.models.*", "animegen.models.*.networks"),
     "data": ("animegen.data", "animegen.data.clips", "animegen.data.keyframes"),
 }
-#: Role -> base of what is meant by that.
+#: Role -> base class.
 BASES = {"model": "torch.nn.Module", "data": "builtins.object"}
 #: Modules of torch -> the classes that a model may be built of: none takes a function or a path.
 TORCH = {
@@ -138,7 +138,7 @@ def build_from(
     """Build a part of a configuration that comes from a file, after checking it.
 
     Args:
-        node: what was loaded.
+        node: the loaded configuration.
         role: see `check_node`; likewise ``source``, ``remedy``, ``own`` and ``base``.
         trust: build whatever it names, without any check.
 
@@ -176,7 +176,7 @@ def permitted(role: str) -> frozenset[str]:
 
 @lru_cache
 def installed() -> dict[str, frozenset[str]]:
-    """Return what the installed configuration builds, by role: the top-level key below which it does."""
+    """Return the constructors of the installed configuration by role, the top-level key that contains them."""
     root = Path(str(resources.files(CONFIG_MODULE)))
     found: dict[str, set[str]] = {}
     for path in sorted(root.rglob("*.yaml")):

@@ -181,7 +181,7 @@ def describe(kind: Any, limits: Range = ANY) -> str:
 
 
 def refusal(key: str, value: Any, kind: Any, limits: Range = ANY) -> AnimegenError:
-    """Return the error to raise for a value that is not accepted: key, value, what is allowed."""
+    """Return the error for an invalid value: key, value, valid values."""
     text = abbreviated(shown(value))
     names = [name for each in alternatives(kind) for name in _names(each)]
     return AnimegenError(f"{key}={text} is not valid: use {describe(kind, limits)}.{did_you_mean(text, names)}")

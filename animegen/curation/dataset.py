@@ -134,7 +134,7 @@ def _begun(place: Path, curation: Curation, overwrite: bool) -> Iterator[None]:
 
 
 def _start_again(place: Path, settings: dict[str, Any]) -> None:
-    """Remove what was made with other settings. A kill leaves a data set with the old settings and fewer videos."""
+    """Remove clips made with other settings. A kill leaves a data set with the old settings and fewer videos."""
     records = place / RECORDS
     for name in LISTS.values():
         (place / name).unlink(missing_ok=True)

@@ -64,7 +64,7 @@ class Writing(Options):
 
 @dataclass
 class Curation(Rules, Writing):
-    """Settings of a data set made of videos."""
+    """Settings of a data set of videos."""
 
     repeat: int | None = option(
         4,
@@ -80,9 +80,9 @@ class Curation(Rules, Writing):
 
 @dataclass
 class PrepareOptions(Curation, OverwriteOptions):
-    """Make data sets from videos, draw a video of the generated world, or work on a key-frame project.
+    """Make data sets from videos, render a ToonWorld video, or work on a key-frame project.
 
-    One of the first six keys says what to do. A video is cut into shots; held drawings, dark and flickering frames,
+    One of the first six keys selects the task. A video is cut into shots; held drawings, dark and flickering frames,
     frames that do not move, move too far or without explanation, and repeated clips are left out; the report says why.
     An interrupted command continues where it stopped. Train with data=triplets/folders data.folder=dataset.
 
@@ -111,7 +111,7 @@ class PrepareOptions(Curation, OverwriteOptions):
     toonworld: Literal["photo", "meadow", "dusk", "print"] | None = option(
         None, "look of a ToonWorld video with sound, to write to output"
     )
-    check: str | None = option(None, "a key-frame project: report what is wrong with it", path=True)
+    check: str | None = option(None, "a key-frame project: report all problems", path=True)
     suggest_keys: str | None = option(None, "a project: suggest which frames to draw next", path=True)
     filter: str | None = option(None, "a project: write its frames without their noise to output", path=True)
     imported: str | None = option(
@@ -131,7 +131,7 @@ class PrepareOptions(Curation, OverwriteOptions):
         None, "frames for which a drawing is held; null draws each", minimum=1, maximum=1000, section=GENERATED
     )
     scene: int = option(0, "number of the first scene", minimum=0, maximum=LARGEST_SEED, section=GENERATED)
-    world_seed: int = option(0, "of the generated world", minimum=0, maximum=LARGEST_SEED, section=GENERATED)
+    world_seed: int = option(0, "seed of ToonWorld", minimum=0, maximum=LARGEST_SEED, section=GENERATED)
     clip: str | None = option(None, "frames or video, if outside of the project", path=True, section=PROJECTS)
     count: int = option(3, "frames to suggest", minimum=1, maximum=10_000, section=PROJECTS)
     radius: int = option(15, "frames on each side that the filter averages", minimum=0, maximum=1000, section=PROJECTS)

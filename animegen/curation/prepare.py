@@ -66,7 +66,7 @@ def curate_videos(options: PrepareOptions, show: Console) -> int:
 
 
 def draw_video(options: PrepareOptions, show: Console) -> int:
-    """Write a video of the generated world."""
+    """Write a ToonWorld video."""
     place = Path(str(options.output))
     check_outputs([place], options.overwrite)
     film = Film(
@@ -95,7 +95,7 @@ def suggest(folder: str, count: int, settings: dict[str, Any], show: Console) ->
 
 
 def check(folder: str | Path, settings: dict[str, Any], show: Console) -> int:
-    """Print what is in a project and what is wrong with it; return 1 if anything is."""
+    """Print the content and the problems of a project; return 1 if there are problems."""
     _, report = inspect(folder, {key: value for key, value in settings.items() if value is not None})
     show_report(report, show)
     return 1 if report.problems else 0

@@ -68,7 +68,7 @@ def movies_of(videos: Mapping[str, Path]) -> dict[str, str]:
     """Return the movie of each video: videos in one folder, and numbered parts, belong together.
 
     Below the folder that holds all videos the uppermost folder is the movie (a season, a disc, the parts of a video).
-    Beside others a video is a movie by itself, but for the end of its name that counts parts: ``show_e01_part2``.
+    Videos in one folder are separate movies, except for parts numbered at the end of the name: ``show_e01_part2``.
 
     Args:
         videos: as :func:`find_videos` returns them.

@@ -1,1 +1,1 @@
-"""Models applied to files: pictures and films in, pictures and films out."""
+"""Models applied to files: images and videos in, images and videos out."""

@@ -41,7 +41,7 @@ def load_applied(options: Applies, protocols: tuple[type, ...], ability: str) ->
 
     Args:
         options: of the command.
-        protocols: what the model has to be able to do, one of them.
+        protocols: the supported protocols; the model has to implement one of them.
         ability: the same in words, such as ``stylize images``.
 
     Raises:

@@ -21,7 +21,7 @@ _COLOUR = 0.2
 
 
 class Confidence:
-    """The share of the picture that two frames have in common, as far as classical optical flow (DIS) can tell."""
+    """The share of the image that two frames have in common, as far as classical optical flow (DIS) can tell."""
 
     def __init__(self) -> None:
         self.flow = DISFlow("fast")

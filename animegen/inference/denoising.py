@@ -1,4 +1,4 @@
-"""The temporal filter that a model's frames went through while it learnt, for the films that it is applied to."""
+"""The temporal filter that a model's frames went through while it learnt, for the videos that it is applied to."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ class Display:
 
     Args:
         total: number of files.
-        verb: what is done with them.
+        verb: the operation.
     """
 
     def __init__(self, total: int, verb: str = "stylize") -> None:

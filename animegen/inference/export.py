@@ -31,7 +31,7 @@ _LEVELS_PER_UNIT = 127.5
 
 
 class Compared(NamedTuple):
-    """The largest difference between two drawings of the same pictures, in levels of 255."""
+    """The largest difference between two drawings of the same images, in levels of 255."""
 
     shape: tuple[int, ...]
     content: str
@@ -39,7 +39,7 @@ class Compared(NamedTuple):
 
 
 def sample_pictures(smallest_side: int, seed: int = 0) -> Iterator[tuple[str, Tensor]]:
-    """Yield what to compare on: content and pictures (B,3,H,W) in [-1,1], of random sizes from ``smallest_side`` on."""
+    """Yield what to compare on: content and images (B,3,H,W) in [-1,1], of random sizes from ``smallest_side`` on."""
     generator = torch.Generator().manual_seed(seed)
 
     def sides() -> list[int]:
@@ -72,7 +72,7 @@ def compare(drawn: Callable[[Tensor], Tensor], drawing: ExportWrapper) -> list[C
                 result = drawn(pictures)
             except Exception as error:
                 raise AnimegenError(
-                    f"The exported file fails on pictures {tuple(pictures.shape)} ({graphs.first_line(error)}):"
+                    f"The exported file fails on images {tuple(pictures.shape)} ({graphs.first_line(error)}):"
                     " it was not kept; try the other format=."
                 ) from error
         same_shape = result.shape == truth.shape
@@ -83,7 +83,7 @@ def compare(drawn: Callable[[Tensor], Tensor], drawing: ExportWrapper) -> list[C
 
 def show(rows: list[Compared]) -> None:
     """Print the comparison."""
-    table = Table("pictures", "content", "max difference (levels of 255)")
+    table = Table("images", "content", "max difference (levels of 255)")
     for row in rows:
         table.add_row("x".join(map(str, row.shape)), row.content, f"{row.levels:.4f}")
     Console(highlight=False).print(table)
@@ -141,7 +141,7 @@ def export_model(
     tolerance: float = 1.0,
     overwrite: bool = False,
 ) -> list[Compared]:
-    """Write a model as a file that appears only if it draws what the model draws.
+    """Write a model to a file after verifying that it gives the same images as the model.
 
     Args:
         model: a Stylizer in eval mode. It loses the weights that drawing does not need.
@@ -162,7 +162,7 @@ def export_model(
     program = graphs.export_program(drawing)
     if remembers(drawing):
         print(
-            "note: this model remembers earlier frames; the file draws every picture as if it were the first of a film."
+            "note: this model remembers earlier frames; the file draws every image as if it were the first of a video."
         )
     facts = {**describe(model, drawing, "given"), **(metadata or {})}
     with completed(path, overwrite=overwrite) as partial:
@@ -178,7 +178,7 @@ def export_model(
 
 
 def export(options: ExportOptions) -> None:
-    """Do what the options ask for, and print what was written.
+    """Export the model of the options, and print the result.
 
     Raises:
         AnimegenError: for a mistake in the options, before anything is written, or if it cannot be done.

@@ -34,7 +34,7 @@ class Generated:
 
     Attributes:
         text: a sentence about it.
-        notes: what the user should know.
+        notes: messages for the user.
     """
 
     text: str
@@ -45,7 +45,7 @@ class Generated:
 
 
 def generate(options: GenerateOptions) -> Generated:
-    """Draw what the options ask for.
+    """Generate the clips of the options.
 
     Raises:
         AnimegenError: for a mistake in the options, before anything is written.

@@ -1,4 +1,4 @@
-"""Clips between pictures: any size, any length, any number of key frames, by models that know only some of it."""
+"""Clips between images: any size, any length, any number of key frames, by models that know only some of it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from animegen.tasks.protocols import ClipGenerator, Sampling
 class ClipDrawer:
     """Draws clips through key frames with a model.
 
-    Pictures that are larger than the model's ``max_size`` are drawn smaller and scaled up again; the given ones stand
+    Images that are larger than the model's ``max_size`` are drawn smaller and scaled up again; the given ones stand
     in the clip as they are. Gaps that are longer than ``max_frames`` are cut in two: the frame in the middle of the
     longest clip that the model knows is drawn first, and so on in both halves.
 
@@ -45,7 +45,7 @@ class ClipDrawer:
         if self.longest is not None and self.longest < 3:
             raise AnimegenError(f"{type(model).__name__} draws clips of {self.longest} frames: there is none between.")
         self.largest: tuple[int, int] | None = getattr(model, "max_size", None)
-        #: What the last call did to the pictures and gaps, in sentences.
+        #: What the last call did to the images and gaps, in sentences.
         self.notes: list[str] = []
         self._calls = 0
 
@@ -53,11 +53,11 @@ class ClipDrawer:
         """Draw clips, uint8 ``(samples,T,3,H,W)``.
 
         Args:
-            keys: two or more pictures of one size, uint8 ``(3,H,W)``.
+            keys: two or more images of one size, uint8 ``(3,H,W)``.
             frames: from one of them to the next, both included.
 
         Raises:
-            AnimegenError: if the memory does not suffice, or the model draws what is no picture.
+            AnimegenError: if the memory does not suffice, or the model returns invalid images.
         """
         self.notes, self._calls = [], 0
         height, width = keys[0].shape[1:]
@@ -73,23 +73,23 @@ class ClipDrawer:
         except torch.OutOfMemoryError as error:
             raise AnimegenError(
                 f"The memory of the device is too small for {self.samples} clips of {width}x{height}: use fewer"
-                " samples=, smaller pictures, precision=bf16, or device=cpu."
+                " samples=, smaller images, precision=bf16, or device=cpu."
             ) from error
         if not clip.isfinite().all():
-            raise AnimegenError("The model draws no picture (NaN): use another checkpoint, or precision=fp32.")
+            raise AnimegenError("The model draws no image (NaN): use another checkpoint, or precision=fp32.")
         for number, key in enumerate(keys):
             result[:, number * (frames - 1)] = key.cpu()
         return result
 
     def _fitting(self, height: int, width: int) -> tuple[int, int]:
-        """Return the size in which the model draws pictures of this size: the same shape, within its largest."""
+        """Return the size in which the model draws images of this size: the same shape, within its largest."""
         if self.largest is None:
             return height, width
         scale = min(self.largest[0] / height, self.largest[1] / width, 1.0)
         small = (max(1, round(height * scale)), max(1, round(width * scale)))
         if scale < 1:
             self.notes.append(
-                f"drawn at {small[1]}x{small[0]} and scaled to {width}x{height}, since the model knows pictures of up"
+                f"drawn at {small[1]}x{small[0]} and scaled to {width}x{height}, since the model knows images of up"
                 f" to {self.largest[1]}x{self.largest[0]}"
             )
         return small

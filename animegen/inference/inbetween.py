@@ -1,4 +1,4 @@
-"""Frames between frames, for pictures and films: what is drawn, copied, and where it is written."""
+"""Frame interpolation of images and videos: plans of interpolated and copied frames, and their output."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ SMALLEST_TILE = 128
 
 
 class Pictures(SequenceReader):
-    """Pictures given one by one as a film, equally long each.
+    """Images as a video, of equal duration each.
 
     Args:
-        files: the pictures, all of one size.
-        fps: pictures per second.
+        files: the images, all of one size.
+        fps: images per second.
 
     Raises:
         AnimegenError: if one cannot be read, or they differ in size.
@@ -53,7 +53,7 @@ class Pictures(SequenceReader):
         shapes = {file: tuple(read_image(file).shape[1:]) for file in files}
         if len(set(shapes.values())) > 1:
             sizes = ", ".join(f"'{file}' {shape[1]}x{shape[0]}" for file, shape in shapes.items())
-            raise AnimegenError(f"Pictures of different sizes have no frame between: {sizes}.")
+            raise AnimegenError(f"Images of different sizes cannot be interpolated: {sizes}.")
         height, width = shapes[files[0]]
         rate = fps or DEFAULT_RATE
         self.info = VideoInfo(
@@ -108,7 +108,7 @@ class Inbetweener:
             they match too little, so that the first is to be held.
 
         Raises:
-            AnimegenError: if the memory does not suffice, or the model draws what is no picture.
+            AnimegenError: if the memory does not suffice, or the model returns invalid images.
         """
         while True:
             try:
@@ -143,7 +143,7 @@ class Inbetweener:
 
 @dataclass(frozen=True)
 class VideoPlan:
-    """What to do with a film.
+    """What to do with a video.
 
     Attributes:
         grid: when frames are shown.
@@ -151,10 +151,10 @@ class VideoPlan:
             in shots that are drawn on twos, threes or fours throughout.
         cuts: find cuts and draw nothing across them.
         encoding: of video files.
-        suffix: format of the frames of a film that is written as a folder of pictures.
+        suffix: format of the frames of a video that is written as a folder of images.
         identity: what else the result depends on: which model with which options. Compared when a run is resumed.
         overwrite: replace files, also those made meanwhile.
-        copies: what a video file takes over from its source.
+        copies: streams copied from the source of a video file.
     """
 
     grid: Grid
@@ -170,16 +170,16 @@ class VideoPlan:
 def interpolate_video(
     reader: FrameReader, target: Path, draw: Inbetweener, plan: VideoPlan, note: Callable[[str], None] = print
 ) -> Iterator[Between[Original]]:
-    """Write a film with more frames; yield after each of them.
+    """Write a video with more frames; yield after each of them.
 
-    The film passes twice if cuts or rhythms are looked for. Times are exact, sound and subtitles are copied, duration
+    The video passes twice if cuts or rhythms are looked for. Times are exact, sound and subtitles are copied, duration
     and the frames of the source stay as they are. The result appears under its name when it is complete; until then its
-    shots lie in ``<target>.partial``, and a run that was stopped goes on after its last finished shot. (Pictures that
+    shots lie in ``<target>.partial``, and a run that was stopped continues after its last finished shot. (Images that
     are given one by one are too few for that.)
 
     Args:
-        reader: the film.
-        target: a film or a folder for pictures.
+        reader: the video.
+        target: a video or a folder for images.
         draw: draws frames.
         plan: how.
         note: gets sentences that the user should know.
@@ -206,11 +206,11 @@ def interpolate_video(
 
 
 def look_at(reader: FrameReader, plan: VideoPlan) -> tuple[list[tuple[int, int]], list[int], list[int]]:
-    """Return what is to be known of a film before it is drawn.
+    """Return the plan of a video.
 
     Returns:
         The shots, as (first frame, stop); the first frames of those whose drawings are spread over holds; the frames
-        with which a flash begins, and the picture after it.
+        with which a flash begins, and the image after it.
     """
     changes: list[bool] = []
     flashes: list[int] = []
@@ -224,7 +224,7 @@ def look_at(reader: FrameReader, plan: VideoPlan) -> tuple[list[tuple[int, int]]
             yield pixels
 
     if plan.cuts and len_at_least(reader, 3):
-        from animegen.media.video.shots import detect_shots  # on demand: pairs of pictures need no detector
+        from animegen.media.video.shots import detect_shots  # on demand: pairs of images need no detector
 
         shots = detect_shots(seen(), flashes=flashes)
     elif plan.holds == "auto":
@@ -238,7 +238,7 @@ def look_at(reader: FrameReader, plan: VideoPlan) -> tuple[list[tuple[int, int]]
 
 
 def len_at_least(reader: FrameReader, count: int) -> bool:
-    """Tell whether a film has so many frames, as far as its header says."""
+    """Return whether a video has that many frames according to its header."""
     expected = reader.info.expected_frames
     return expected is None or expected >= count
 
@@ -294,7 +294,7 @@ def _segments(
     hold_last: bool,
     note: Callable[[str], None],
 ) -> Iterator[Between[Original]]:
-    """Write what is missing of the film, a segment per shot; yield after every frame."""
+    """Write the missing segments of the video, one per shot; yield after every frame."""
     before = partial.finished[-1] if partial.finished else None
     if before is not None and before.upto is None:
         return
@@ -345,7 +345,7 @@ def _segments(
 
 
 def _info(info: VideoInfo, grid: Grid) -> VideoInfo:
-    """Return the facts of the new film; its time base holds all its times exactly."""
+    """Return the facts of the new video; its time base holds all its times exactly."""
     if grid.factor is not None:
         return replace(info, fps=info.fps * grid.factor, time_base=info.time_base / grid.factor.numerator, frames=None)
     assert grid.fps is not None

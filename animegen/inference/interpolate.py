@@ -46,7 +46,7 @@ class Interpolated:
 
 
 def interpolate(options: InterpolateOptions) -> Interpolated:
-    """Draw what the options ask for.
+    """Interpolate the input of the options.
 
     Raises:
         AnimegenError: for a mistake in the options, before anything is written.
@@ -114,7 +114,7 @@ def _open_source(files: list[Path], fps: Fraction | None) -> FrameReader:
 
 
 def _identity(options: InterpolateOptions, applied: Applied) -> dict[str, object]:
-    """Return what a frame depends on besides the video, so that an interrupted video is continued with the same."""
+    """Return the settings on which frames depend, compared when an interrupted video is continued."""
     return {
         "weights": options.weights.value,
         "confidence": str(options.confidence),
@@ -126,7 +126,7 @@ def _identity(options: InterpolateOptions, applied: Applied) -> dict[str, object
 
 
 def _notes(options: InterpolateOptions, reader: FrameReader, target: Path, encoding: Encoding) -> Iterator[str]:
-    """Yield what the user should know before the work begins."""
+    """Yield messages for the user before the computation."""
     yield from reader.info.remarks
     if options.slowmo is not None:
         yield "Sound and subtitles do not fit slow motion and are left out."

@@ -163,7 +163,7 @@ class Partial:
 
     def remove(self) -> None:
         """Remove the folder when the video is complete; files of others in it stay, and then the folder, too."""
-        with suppress(OSError):  # the video is complete: what is left does no harm
+        with suppress(OSError):  # the video is complete: remaining files are harmless
             self._remove_all_but(set())
             for name in (MANIFEST, LOCK):
                 (self.folder / name).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Pictures, one after the other."""
+"""Stylization of single images."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def stylize_photos(
             photo = shrink(photo, max_side) if max_side else photo
             photo = replace(photo, pixels=stylist(photo.pixels))  # the input is freed before the result is encoded
         except AnimegenError as error:
-            summary.skipped.append(reason_for(job, error, skip_broken, "pictures"))
+            summary.skipped.append(reason_for(job, error, skip_broken, "images"))
         else:
             write_photo(job.target, photo, overwrite)
             summary.done += 1

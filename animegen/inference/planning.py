@@ -161,7 +161,7 @@ def _looks_like_folder(path: Path) -> bool:
 
 
 def check_video_output(sources: Sequence[Path], target: Path, overwrite: bool) -> None:
-    """Check before any work that one video can be made of ``sources`` under the name ``target``.
+    """Check before any computation that a video ``target`` can be made from ``sources``.
 
     Raises:
         AnimegenError: if the name is neither of a video nor of a folder, or something would be replaced.

@@ -1,4 +1,4 @@
-"""How well a model does on one's own film: every other drawing is left out, drawn, and compared with the true one."""
+"""How well a model does on one's own video: every other drawing is left out, drawn, and compared with the true one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def left_out(reader: FrameReader, cuts: set[int]) -> Iterator[tuple[Moment, Mome
     """Yield every other drawing of each shot with those round it: the first frames of three drawings, with their times.
 
     Args:
-        reader: the film.
+        reader: the video.
         cuts: numbers of the frames that begin a shot.
     """
     drawings: list[Moment] = []
@@ -42,10 +42,10 @@ def left_out(reader: FrameReader, cuts: set[int]) -> Iterator[tuple[Moment, Mome
 
 
 class SelfCheckBenchmark(InbetweenBenchmark):
-    """The task *in-between* on drawings of a film that are left out, evenly spread over it.
+    """The task *in-between* on drawings of a video that are left out, evenly spread over it.
 
     Args:
-        reader: the film.
+        reader: the video.
         cuts: numbers of the frames that begin a shot.
         samples: how many to use at most.
     """

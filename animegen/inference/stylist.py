@@ -59,7 +59,7 @@ class Stylist:
         dtype: autocast type, ``None`` for full precision.
         strength: 0 returns the photo, 1 the drawing, values between them their linear blend.
         note: called with sentences for the user.
-        style: what the model makes of the stills of a look (:class:`~animegen.tasks.protocols.Styled`); ``None`` is the
+        style: encoded style images (:class:`~animegen.tasks.protocols.Styled`); ``None`` is the
             model's own choice.
     """
 
@@ -113,7 +113,7 @@ class Stylist:
 
         Args:
             pixels: the frame.
-            state: what the call for the frame before returned; ``None`` at the beginning of a shot.
+            state: state after the frame before; ``None`` at the start of a shot.
 
         Returns:
             the frame, and the state for the next one: ``None`` if the model remembers nothing.
@@ -202,13 +202,13 @@ class Stylist:
 class _Canvas:
     """An image that is read and drawn in boxes; only its pixels, uint8, exist as a whole.
 
-    Boxes lie in the padded image, see :func:`~animegen.tasks.stylize.padding`.
+    Boxes are in the padded image, see :func:`~animegen.tasks.stylize.padding`.
 
     Args:
         pixels: uint8 ``(3,H,W)``.
         divisor: by which the sides of the padded image are divisible.
-        device: of what is read.
-        order: memory format of what is read.
+        device: device of the results.
+        order: memory format of the results.
         strength: share of the drawing; the rest is the photo.
     """
 
@@ -252,7 +252,7 @@ def _padded(length: int, pad: int, mode: str) -> Tensor:
 
 
 def _out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error of torch means that memory ran out; on the CPU it has no class of its own."""
+    """Return whether an error of torch means out of memory; on the CPU it has no separate class."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return "can't allocate memory" in str(error) or "not enough memory" in str(error)

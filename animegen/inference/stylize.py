@@ -24,7 +24,7 @@ from animegen.tasks.protocols import Stylizer
 
 
 def stylize(options: StylizeOptions) -> Summary:
-    """Stylize what the options name; return what became of each file.
+    """Stylize the input of the options; return the result of each file.
 
     Raises:
         AnimegenError: for a mistake in the options, before anything is written.
@@ -74,7 +74,7 @@ def _check_fps(options: StylizeOptions, made: Plan) -> None:
 
 
 def _identity(options: StylizeOptions, applied: Applied, stills: Iterable[Any]) -> dict[str, Any]:
-    """Return what a frame depends on besides the video, so that an interrupted video is continued with the same."""
+    """Return the settings on which frames depend, compared when an interrupted video is continued."""
     return {
         "weights": options.weights.value,
         "strength": str(options.strength),

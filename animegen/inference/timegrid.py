@@ -1,7 +1,7 @@
-"""When the frames of a film with more frames are shown, and what each shows: a drawing, or what lies between two.
+"""Times of the output frames, and their content: a drawing, or an interpolation between two.
 
 Everything here is about times and drawings, which are exact fractions of a second and opaque objects; nothing knows
-pixels or networks. A handful of frames are kept at a time, however long a drawing is held in the film.
+pixels or networks. A handful of frames are kept at a time, however long a drawing is held in the video.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LONGEST_HOLD = 6
 
 @dataclass(frozen=True)
 class Between(Generic[Frame]):
-    """One frame of the new film.
+    """One frame of the new video.
 
     Attributes:
         time: when it appears, in seconds.
@@ -41,9 +41,9 @@ class Grid:
     """The times at which frames are shown.
 
     Args:
-        factor: so many frames for each frame of the source, evenly spread over the time for which it is shown, so
+        factor: number of frames per source frame, evenly spread over the time for which it is shown, so
             that a variable rate stays one. With 5/2 every fifth frame is one of the source, each second of it; or
-        fps: so many frames per second, from the time of the source's first frame on.
+        fps: frames per second, from the time of the source's first frame on.
 
     Raises:
         AnimegenError: unless exactly one is given, and makes sense.
@@ -62,10 +62,10 @@ class Grid:
         """Return the times t with ``start <= t < stop`` at which a frame is shown.
 
         Args:
-            number: of a frame of the source, the first of the film being 0.
+            number: of a frame of the source, the first of the video being 0.
             start: when it appears.
             stop: when the next one does.
-            origin: when the first one of the film does.
+            origin: when the first one of the video does.
         """
         if self.factor is not None:
             first, after = (math.ceil(n * self.factor) for n in (number, number + 1))
@@ -98,7 +98,7 @@ def between_frames(
     first: int = 0,
     origin: Fraction | None = None,
 ) -> Iterator[Between[Frame]]:
-    """Yield the frames of the new film in the order of their times.
+    """Yield the frames of the new video in the order of their times.
 
     A drawing that the source holds for several frames (animation on twos and threes) is not smeared: with
     ``smooth=False`` it stays until the last moment at which the source shows it, and the motion to the next drawing
@@ -113,10 +113,10 @@ def between_frames(
         same: tells whether a frame shows the same drawing as another, the first one of a hold.
         cuts: numbers of the frames that begin a shot.
         smooth: spread motion over held drawings; or a function that tells whether to, by the number of a frame.
-        hold_last: go on showing the last drawing at the times of the grid, so that the film keeps its length; else it
-            is shown once, as in a folder of pictures.
-        first: number of the first frame that comes, where a film goes on.
-        origin: when the first frame of the film appears; by default the first that comes.
+        hold_last: go on showing the last drawing at the times of the grid, so that the video keeps its length; else it
+            is shown once, as in a folder of images.
+        first: number of the first frame, if a video is continued.
+        origin: when the first frame of the video appears; by default the first that comes.
     """
     begins = set(cuts)
     present: _Drawing[Frame] | None = None

@@ -43,7 +43,7 @@ class VideoSettings:
 
     Attributes:
         encoding: of video files; GIFs and images have no options.
-        max_side: frames are scaled down so that their longer side has so many pixels.
+        max_side: longer side in pixels to which larger frames are scaled down.
         fps: rate of videos that are folders of images.
         suffix: format of the frames of a video that is written as a folder of images.
         shots: finds the shots, as (first frame, stop); ``None`` takes each video for one shot.
@@ -89,13 +89,13 @@ def stylize_videos(
             reader = open_video(job.source, settings.fps)
             copies = copies_for(reader, job.target, settings.encoding, reader.info.fps)
         except AnimegenError as error:
-            summary.skipped.append(reason_for(job, error, skip_broken, "films"))
+            summary.skipped.append(reason_for(job, error, skip_broken, "videos"))
             display.progress()
             continue
         try:
             problems = _stylize_video(reader, job.target, follow, settings, copies, summary, display)
         except NoMemoryError as error:
-            summary.skipped.append(reason_for(job, error, skip_broken, "films"))
+            summary.skipped.append(reason_for(job, error, skip_broken, "videos"))
         else:
             summary.done += 1
             if problems:
@@ -144,7 +144,7 @@ def _segments(
     target: Path,
     note: Callable[[str], None],
 ) -> Iterator[None]:
-    """Write what is missing of the video, a segment per shot; yield after every frame."""
+    """Write the missing segments of the video, one per shot; yield after every frame."""
     is_film = target.suffix.lower() in CONTAINERS
     encoding = settings.encoding if is_film else LOSSLESS
     suffix = segment_suffix(encoding.codec)
@@ -208,7 +208,7 @@ def _after(frames: Iterable[tuple[Tensor, Fraction]], finished: Finished | None)
 
 
 def copies_for(reader: FrameReader, target: Path, encoding: Encoding, rate: Fraction) -> Copies | None:
-    """Decide what a result takes over from its source; ``None``: nothing, since one of them is no video file.
+    """Select the streams copied from the source; ``None``: nothing, since one of them is no video file.
 
     Raises:
         AnimegenError: see :func:`~animegen.media.video.copies.plan_copies`.
@@ -221,7 +221,7 @@ def copies_for(reader: FrameReader, target: Path, encoding: Encoding, rate: Frac
 def assemble(
     partial: Partial, target: Path, suffix: str, info: VideoInfo, copies: Copies | None, overwrite: bool = False
 ) -> list[str]:
-    """Make the video of its segments; return what the user should know.
+    """Join the segments to a video; return messages for the user.
 
     Raises:
         AnimegenError: if it cannot be written, or something has its name and ``overwrite`` is false.

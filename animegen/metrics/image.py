@@ -153,7 +153,7 @@ def checkerboard(image: Tensor) -> Tensor:
 
     Upsampling layers leave grids of exactly these periods (Odena et al. 2016). The luma power spectrum is averaged
     over half-overlapping Hann windows of 32 px (Welch), and each of the points (fy, fx) with components 0, 1/4, 1/2
-    cycles/px is compared with the median of the bins at a distance of 2 to 4. Images without a grid lie at
+    cycles/px is compared with the median of the bins at a distance of 2 to 4. Images without a grid are at
     2 to 4 dB, seldom above 6.
     """
     spectrum = _power_spectrum(image) + _ROUNDING
@@ -196,7 +196,7 @@ def _share_near(points: Tensor, others: Tensor, tolerance: int) -> Tensor:
 def _check_pair(output: Tensor, truth: Tensor) -> None:
     if output.shape != truth.shape or output.ndim != 4 or output.shape[1] != 3:
         raise AnimegenError(
-            f"Pictures of shapes {tuple(output.shape)} and {tuple(truth.shape)} cannot be compared: "
+            f"Images of shapes {tuple(output.shape)} and {tuple(truth.shape)} cannot be compared: "
             "give two batches of shape (B, 3, H, W)."
         )
 

@@ -1,4 +1,4 @@
-"""Samples per second, what the framework costs, memory; as a table and as JSON."""
+"""Samples per second, overhead of the framework, and memory, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def bench(config: DictConfig, data: str | None = None, experiment: DictConfig | 
 
 
 def bench_toonworld(seconds: float) -> dict[str, Any]:
-    """Measure the drawing of the generated world at 128 and 256 pixels."""
+    """Measure the rendering of ToonWorld at 128 and 256 pixels."""
     from animegen.speed.toonworld import measure as measure_world
 
     rows = {}
@@ -126,7 +126,7 @@ def bench_model(config: DictConfig, experiment: DictConfig | None = None) -> dic
 
 
 def bench_budget(config: DictConfig, experiment: DictConfig | None) -> dict[str, Any]:
-    """Measure a step of each stage, and say what a budget buys; see :mod:`animegen.speed.budget`."""
+    """Measure a step of each stage, and compute the steps for a budget; see :mod:`animegen.speed.budget`."""
     from animegen.speed.budget import Part, parts_of, rows_of, table_of
 
     if config.price_per_hour is None or config.price_per_hour <= 0 or config.budget <= 0:
@@ -160,7 +160,7 @@ def peak_memory() -> float:
 
 
 def batch_for(model: AnimeModule, size: int, height: int, width: int, device: torch.device) -> dict[str, Tensor]:
-    """Return a batch on which a model can train: that of its task (``example_batch``), or one of pictures."""
+    """Return a batch on which a model can train: that of its task (``example_batch``), or one of images."""
     make = getattr(model, "example_batch", None) or ready_batch
     return make(size, height, width, device)
 
@@ -197,7 +197,7 @@ def bench_pairs(model: Any, config: DictConfig, device: torch.device) -> dict[st
 
 
 def bench_streams(model: Any, config: DictConfig, device: torch.device) -> dict[str, float]:
-    """Return by frame size how many frames per second of one film a model with a memory draws, and MiB of its state."""
+    """Return frame size -> frames per second of one stream of a model with a memory, and the MiB of its state."""
     from animegen.nn.precision import inference
 
     rows = {}
@@ -331,11 +331,11 @@ def show(result: dict[str, Any]) -> None:
 
 
 def run_bench(words: Sequence[str]) -> None:
-    """Measure what the words of ``animegen bench`` ask for; print it, and write it if they name a file."""
+    """Run ``animegen bench``: measure, print, and write to a file if given."""
     # Not a key of the configuration, since there is a group of that name.
     data = [word.removeprefix("data=") for word in words if word.startswith("data=")]
     chosen = [word for word in words if word.startswith("experiment=")]
-    # What an experiment is made of: its own model has keys that the bench's does not have.
+    # The parts of an experiment: its model has keys that are not in the bench's.
     parts = ("experiment=", "ablation=", "data.", "features", "model.", "+model.", "~model.") if chosen else ()
     mine = [word for word in words if not word.startswith(("data=", *parts))]
     config = compose_config("bench", literal_paths("bench", mine))

@@ -48,7 +48,7 @@ def parts_of(config: DictConfig, size: DictConfig) -> list[Step]:
 def table_of(
     parts: list[Part], budget: float, price_per_hour: float, samples: int | None, wanted: int
 ) -> dict[str, Any]:
-    """Return what the budget buys, and what the wanted number of steps costs.
+    """Return the steps for the budget, and the cost of the wanted number of steps.
 
     Args:
         parts: kinds of steps with their time; the shares stay as they are, whatever the length of the run.

@@ -92,12 +92,12 @@ def step_parts(
 def data_wait(experiment: DictConfig, device: torch.device, batches: int = 8) -> float:
     """Return the seconds that one batch of an experiment's data takes: loading, moving to the device, augmentation.
 
-    With ``data.num_workers`` above 0 the loading goes on beside the step; this is what a step would wait for without.
+    With ``data.num_workers`` above 0 loading is parallel to the step; this is the time without parallel loading.
     """
     data: Any = build(experiment.data, "data")
     data.setup("fit")
     batches_of = iter(data.train_dataloader())  # endless
-    next(batches_of)  # draws the generated world, reads folders
+    next(batches_of)  # renders ToonWorld, reads folders
     watch, times = Stopwatch(device), []
     for _ in range(batches):
         began = watch.now()

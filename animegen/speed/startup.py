@@ -22,7 +22,7 @@ class Cost(NamedTuple):
 
 
 def measure(command: str) -> Cost:
-    """Run ``animegen <command>`` and return what it cost."""
+    """Run ``animegen <command>`` and return time and memory."""
     words = [sys.executable, "-m", "animegen", *command.split()]
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, _, usage = os.wait4(process.pid, 0)

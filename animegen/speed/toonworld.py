@@ -1,4 +1,4 @@
-"""How fast the generated world is drawn on one core; run as ``python -m animegen.speed.toonworld``."""
+"""Speed of ToonWorld on one core; run as ``python -m animegen.speed.toonworld``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fast films are decoded and encoded, beside a plain ffmpeg where there is one."""
+"""How fast videos are decoded and encoded, beside a plain ffmpeg where there is one."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from animegen.toonworld import Scene
 
 SIZE = (720, 1280)
 FPS = Fraction(24)
-#: Frames that are drawn for the generated film, shown to and fro: drawing is slow, and not measured here.
+#: Frames that are drawn for the generated video, shown to and fro: drawing is slow, and not measured here.
 DRAWN = 12
-#: Length of the generated film, in frames.
+#: Length of the generated video, in frames.
 LENGTH = 120
 #: Decoding and ffmpeg take turns, and the best of each counts: what else a machine does slows both, and at times one.
 #: CPU time says more than time on a busy machine, where two processes get more of it than one.
@@ -41,14 +41,14 @@ class Turn(NamedTuple):
 
 
 def measure(film: str | Path | None, seconds: float) -> dict[str, float | str]:
-    """Measure decoding and encoding of a film for about ``seconds`` each; return the rows of a table.
+    """Measure decoding and encoding of a video for about ``seconds`` each; return the rows of a table.
 
     Args:
-        film: a film of one's own; ``None`` generates one of 1280x720.
+        film: a video of one's own; ``None`` generates one of 1280x720.
         seconds: how long to measure each.
 
     Raises:
-        AnimegenError: if the film cannot be read.
+        AnimegenError: if the video cannot be read.
     """
     with tempfile.TemporaryDirectory() as folder:
         if film is None:
@@ -92,7 +92,7 @@ def _cpu_seconds() -> float:
 
 
 def _decode(reader: Iterable[object], seconds: float) -> Turn:
-    """Decode whole films for at least so many seconds."""
+    """Decode whole videos for at least the given number of seconds."""
     frames, began, before = 0, time.perf_counter(), _cpu_seconds()
     while frames == 0 or time.perf_counter() - began < seconds:
         frames += sum(1 for _ in reader)
@@ -126,7 +126,7 @@ def _encode_for(target: Path, info: VideoInfo, frames: list[Tensor], preset: str
 
 
 def _ffmpeg(film: str | Path, info: VideoInfo, seconds: float) -> Turn | str:
-    """Let ffmpeg decode whole films through a pipe for at least so many seconds; return why if it cannot."""
+    """Decode whole videos with ffmpeg through a pipe for at least the given time; return the reason if it fails."""
     command = shutil.which("ffmpeg")
     if command is None:
         return "no ffmpeg on the PATH"

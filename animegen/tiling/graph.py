@@ -22,7 +22,7 @@ class Segment:
     """A part of a network between two reductions over the whole image.
 
     Its values are identified by the nodes of the traced graph. Feature maps depend on the position in the image; all
-    other values (weights, statistics and what is made of them) are the same for all tiles.
+    other values (weights, statistics and values derived from them) are the same for all tiles.
 
     Attributes:
         common: computes ``common_outputs`` from ``common_inputs``, once per image.
@@ -67,7 +67,7 @@ def trace(network: Callable[[Tensor], Tensor], images: Tensor) -> list[Segment]:
         images: an input; size, memory format, type and device count.
 
     Raises:
-        TilingError: if what it computes depends on the values of its activations, or it cannot be traced.
+        TilingError: if its graph depends on the values of its activations, or it cannot be traced.
     """
     try:
         module = make_fx(network, None, "fake", _allow_non_fake_inputs=True)(images)

@@ -32,7 +32,7 @@ def peak_memory(
         dtype: autocast type, ``None`` for full precision.
 
     Returns:
-        ``None`` if what the network computes depends on the values of its activations.
+        ``None`` if the graph of the network depends on the values of its activations.
     """
     try:
         with FakeTensorMode(allow_non_fake_inputs=True), _PeakMemory() as memory, inference(device, dtype):

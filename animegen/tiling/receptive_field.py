@@ -20,7 +20,7 @@ def receptive_field(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
 ) -> int:
-    """Return the largest distance in pixels between a value and what it depends on within one segment.
+    """Return the largest distance in pixels between a value and its inputs within one segment.
 
     A block of NaN in the middle of an image spreads to everything that depends on it, whatever the weights are.
     Where a segment ends (:func:`~animegen.tiling.graph.trace`) the spread is measured and the feature maps are reset to
@@ -77,7 +77,7 @@ class _Probe:
             raise TilingError("its receptive field cannot be measured")
 
     def step(self, segment: Segment, values: dict[Any, Any]) -> None:
-        """Run a segment; measure what it computes, and reset what later segments read."""
+        """Run a segment; measure its values, and reset those that later segments read."""
         segment.prepare(values)
         written, result = segment.run([values[node].clone() for node in segment.reads], values)
         for x in (*written, result):

@@ -20,7 +20,7 @@ from animegen.tiling.grid import Box, Grid
 
 
 def temporary_folder() -> Path:
-    """Return where large temporary files go: ``TMPDIR`` if it is set, else ``/var/tmp``, which lies on a disk."""
+    """Return where large temporary files go: ``TMPDIR`` if it is set, else ``/var/tmp``, which is on a disk."""
     if os.environ.get("TMPDIR"):
         return Path(os.environ["TMPDIR"])
     return Path("/var/tmp") if os.access("/var/tmp", os.W_OK | os.X_OK) else Path(tempfile.gettempdir())

@@ -5,7 +5,7 @@ other statistics in every tile, and the tiles would differ in tone. Here the net
 segments at its means and variances over the whole image. One segment after the other is computed for all tiles:
 
 1. Each tile reads its windows of the feature maps, the core and a halo around it, and computes the segment.
-2. It stores the core of what later segments read, and the moments of what is reduced next.
+2. It stores the cores of the values that later segments read, and the moments of the next reduction.
 3. The moments of all tiles give the statistics of the whole image.
 
 So the halo covers the receptive field of one segment, some pixels, not that of the network. Between segments only the
@@ -60,7 +60,7 @@ def tiled(
             H and W. With ``tileable = False`` it always runs on whole images.
         images: ``(B,C,H,W)``, on the network's device.
         tile: largest side of a tile's core in pixels; 0, or at least the image's size: no tiles.
-        halo: margin around each core in pixels; ``None`` takes what the network needs.
+        halo: margin around each core in pixels; ``None``: the receptive field of the network.
         dtype: run under autocast to this type, e.g. ``torch.bfloat16``; ``None`` runs as it is.
 
     Returns:
@@ -145,7 +145,7 @@ _halos: weakref.WeakKeyDictionary[Network, dict[tuple, int | str]] = weakref.Wea
 def _verify(network: Network, radius: int, channels: int, device: torch.device) -> None:
     """Compare tiled and untiled output on noise; they differ if an output depends on its position in the image.
 
-    Chaotic networks amplify the smallest difference; what a small change of the input does to them is the yardstick.
+    Chaotic networks amplify the smallest difference; the tolerance is relative to a small change of the input.
     """
     divisor = getattr(network, "size_divisor", 1)
     halo = math.ceil(radius / divisor) * divisor
@@ -212,7 +212,7 @@ def run_tiles(
 def _run_tile(
     segment: Segment, values: dict[fx.Node, Any], grid: Grid, write: Callable[[Box, Tensor], None], tile: int
 ) -> Any:
-    """Compute a segment for one tile; return the moments of what is reduced next."""
+    """Compute a segment for one tile; return the moments of the next reduction."""
     written, result = segment.run((values[node].window(tile) for node in segment.reads), values)
     for node, x in zip(segment.writes, written, strict=True):
         values[node].write(tile, x)
@@ -290,7 +290,7 @@ def _workers(device: torch.device, count: int) -> Iterator[Callable[[Callable[[i
 
 
 def _memory(device: torch.device) -> int:
-    """Return how many bytes of feature maps stay in the memory of a device: :data:`MEMORY`, or half of what is free."""
+    """Return the limit on feature maps in memory in bytes: :data:`MEMORY`, or half of the free memory."""
     return torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else MEMORY
 
 

@@ -155,7 +155,7 @@ OUTPUTS = {
     "export": ("export", ["checkpoint={broken}.ckpt", "format=pt2"], "there.pt2"),
     "import": ("import_weights", ["source={broken}.pt"], "there.ckpt"),
     "prepare": ("prepare", ["input={broken}.mp4"], "there/any"),
-    "prepare film": ("prepare", ["film=photo", "shots=[3]", "side=32"], "there.mp4"),
+    "prepare toonworld": ("prepare", ["toonworld=photo", "shots=[3]", "side=32"], "there.mp4"),
     "prepare filter": ("prepare", ["filter={broken}.mp4"], "there/any"),
     "prepare import": ("prepare", ["import={broken}.mp4"], "there/any"),
     "bench": ("bench", ["data=video", "input={broken}.mp4"], "there.json"),

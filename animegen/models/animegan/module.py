@@ -22,7 +22,7 @@ class AnimeGAN(StyliseModule):
     """AnimeGAN v1, v2 and its lite versions, and other generators with the same training procedure.
 
     Phase 0, for ``pretrain_steps``: the generator learns to reproduce the photo (``pretrain`` objective, with an
-    optimizer of its own). Phase 1: per step one update of the discriminator, then one of the generator, which shares
+    separate optimizer). Phase 1: per step one update of the discriminator, then one of the generator, which shares
     its forward pass; other ratios are possible. Both phases are one run.
 
     Context entries that loss terms may read (all images in [-1,1]):

@@ -1,4 +1,4 @@
-"""The discriminator of interpolated frames, and what it is given as input."""
+"""Discriminator of interpolated frames and its inputs."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ class TemporalAnime(TemporalStyliser):
             :class:`~animegen.nn.refiner.Refiner`.
         disturbance: random cuts and resets within windows.
         stages: stages of the training by name, see :class:`~animegen.models.temporal.windows.TrainingStage`.
-        looks: number of looks of the data (``data.styles``), each with a colour transfer of its own.
+        looks: number of looks of the data (``data.styles``), each with its own colour transfer.
         default_share: fraction of the samples that are stylised in the default style, which is trained this way.
         state_noise: standard deviation of noise on the carried hidden maps.
         grain: largest standard deviation, as a fraction of the intensity range, of noise on windows of several frames

@@ -38,7 +38,7 @@ def load_gpt2(backbone: GPTBackbone, path: str | Path, position_table: nn.Module
         position_table: position embedding, an ``nn.Embedding``, or ``None``.
 
     Returns:
-        a sentence that describes what was loaded.
+        a sentence that describes the loaded weights.
 
     Raises:
         AnimegenError: if the file is missing, damaged, or does not fit; then nothing was changed.

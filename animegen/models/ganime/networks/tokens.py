@@ -39,7 +39,7 @@ class TokenSequence:
 
 @dataclass
 class TrainingBatch:
-    """The input of the transformer in a training step, and what the last tokens of each sequence predict.
+    """Input and targets of the transformer in a training step.
 
     Attributes:
         tokens: the R sequences.

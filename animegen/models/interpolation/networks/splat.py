@@ -16,7 +16,7 @@ from animegen.nn.inbetween.flow import FlowBlock
 from animegen.nn.inbetween.unet import UNet
 from animegen.nn.warp import backward_warp, forward_splat
 
-#: Weight of the CIE Lab distance between a pixel and its match in the other frame (EISAI): better matches lie in front.
+#: Weight of the CIE Lab distance between a pixel and its match in the other frame (EISAI): better matches are in front.
 _IMPORTANCE = -0.1
 
 

@@ -175,7 +175,7 @@ class TemporalGenerator(nn.Module):
         flow: Tensor | None,
         keep: bool,
     ) -> tuple[list[Tensor], Tensor | None, tuple[Carried, ...]]:
-        """Return the maps with the contribution of the memory, its hidden maps at 1/8, and what it carries on."""
+        """Return the maps with the contribution of the memory, its hidden maps at 1/8, and its state."""
         carried = None if state is None else state.memory or None
         if not keep and length == 1 and carried is None:
             return maps, self.memory.empty(maps), ()

@@ -1,4 +1,4 @@
-"""The interface of decoding strategies, and what a strategy needs of the transformer."""
+"""Interface of decoding strategies, and the protocol of their transformers."""
 
 from __future__ import annotations
 

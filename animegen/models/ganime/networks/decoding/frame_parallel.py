@@ -29,7 +29,7 @@ class FrameParallel(DecodingStrategy):
     Args:
         n_frames_before: number of previous frames in the sequence.
         remaining: where the number of frames up to the last one is encoded: ``none``, ``added_all`` (added to all
-            tokens, GANime), ``added_current`` (added to the last tokens), or ``token`` (a token of its own,
+            tokens, GANime), ``added_current`` (added to the last tokens), or ``token`` (a separate token,
             TorchGANime).
         order: ``last_first`` (GANime) or ``first_last``: position of the last frame in the sequence.
         mask: ``block``: a frame attends to itself and to the frames before it in the sequence; ``causal`` (GANime): a
