@@ -114,7 +114,7 @@ def real_path(path: Path | str) -> str:
 
 
 def is_utf8(path: Path | str) -> bool:
-    """Tell whether a path is valid UTF-8, as some libraries demand."""
+    """Return whether a path is valid UTF-8, as some libraries demand."""
     try:
         os.fspath(path).encode()
     except UnicodeEncodeError:

@@ -191,7 +191,7 @@ class OutputFolder:
                 raise ValueError(f"a folder of '{name}' is a symbolic link")
 
     def _through_link(self, name: str) -> bool:
-        """Tell whether one of the folders of a file is a symbolic link."""
+        """Return whether one of the folders of a file is a symbolic link."""
         return any((self.path / parent).is_symlink() for parent in PurePosixPath(name).parents if parent.name)
 
     def _save(self, patterns: Sequence[str], change: _Change | None) -> None:
@@ -221,7 +221,7 @@ class OutputFolder:
             self._finish(change) if change.done or self._is_complete(change) else self._undo(change)
 
     def _is_complete(self, change: _Change) -> bool:
-        """Tell whether the new files of a replacement are complete."""
+        """Return whether the new files of a replacement are complete."""
         if change.until is None or change.until in change.present or not (self.path / change.until).is_file():
             return False
         # A file that has not been moved yet, or is back, is the old one.

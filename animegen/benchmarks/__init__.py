@@ -1,1 +1,1 @@
-"""Task benchmarks: each model is scored beside the trivial baselines of its task."""
+"""Task benchmarks: models are scored together with the trivial baselines of their task."""

@@ -124,7 +124,7 @@ class Benchmark(ABC):
 
     @torch.no_grad()
     def evaluate(self, methods: Mapping[str, Method], device: torch.device | str = "cpu") -> Scores:
-        """Score methods on the test set, beside the baselines.
+        """Score methods and the baselines on the test set.
 
         Args:
             methods: callables by name; networks in eval mode and on `device`.

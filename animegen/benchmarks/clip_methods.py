@@ -39,7 +39,7 @@ class Streamed:
         return torch.stack(frames, 1)
 
     def remembers(self, clip: Tensor) -> bool:
-        """Tell whether the model has a state."""
+        """Return whether the model has a state."""
         return not torch.equal(self(clip), Streamed(self.model, memory=False)(clip))
 
 

@@ -113,9 +113,11 @@ class GenerationBenchmark(Benchmark):
             found |= {f"{name}_reconstructed": self._coded(method) for name, method in BASELINES.items()}
             found["reconstruction"] = _OnTruth(self._reconstructed)
             if self.render is not None:
-                found |= {f"{method.__name__}_rendered": self._anew(method) for method in (copy_nearest, cross_fade)}
+                found |= {
+                    f"{method.__name__}_rendered": self._rendered(method) for method in (copy_nearest, cross_fade)
+                }
                 found["reconstruction_rendered"] = _OnTruth(
-                    lambda clip: self._drawn_anew(self._reconstructed(clip), clip)
+                    lambda clip: self._render_between(self._reconstructed(clip), clip)
                 )
         return found
 
@@ -193,12 +195,12 @@ class GenerationBenchmark(Benchmark):
         assert reconstruct is not None
         return lambda first, last, frames: method(reconstruct(first), reconstruct(last), frames)
 
-    def _anew(self, method: Method) -> Method:
+    def _rendered(self, method: Method) -> Method:
         """Return a baseline whose reconstructed clip is rendered."""
 
         def drawn(first: Tensor, last: Tensor, frames: int) -> Tensor:
             clip = self._coded(method)(first, last, frames)
-            return self._drawn_anew(clip, torch.stack([first, *[last] * (frames - 1)], 1))
+            return self._render_between(clip, torch.stack([first, *[last] * (frames - 1)], 1))
 
         return drawn
 
@@ -206,7 +208,7 @@ class GenerationBenchmark(Benchmark):
         assert self.reconstruct is not None
         return self.reconstruct(clip.flatten(0, 1)).view_as(clip)
 
-    def _drawn_anew(self, coded: Tensor, clip: Tensor) -> Tensor:
+    def _render_between(self, coded: Tensor, clip: Tensor) -> Tensor:
         """Render a reconstructed clip between the first and the last frame of another clip."""
         assert self.render is not None
         return self.render(coded, {0: clip[:, 0], clip.shape[1] - 1: clip[:, -1]})

@@ -123,7 +123,7 @@ class KeyframeBenchmark(Benchmark):
         return Measured(values)
 
     def evaluate(self, methods: Any, device: torch.device | str = "cpu") -> Scores:
-        """Score methods and their temporal consistency beside the baselines; see `Benchmark.evaluate`."""
+        """Score methods and baselines, and their temporal consistency; see `Benchmark.evaluate`."""
         scores = super().evaluate(methods, device)
         for name, method in {**self.baselines, **methods}.items():
             if name in methods or f"warp_error_{self._motion.name}" not in scores[name]:

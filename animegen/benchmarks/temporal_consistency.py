@@ -38,8 +38,7 @@ class TemporalConsistencyBenchmark(Benchmark):
     """Stylization of clips: scores methods (B, T, 3, H, W) in [-1, 1] -> the same.
 
     Two methods are derived from a streamed model: ``per_frame``, the model with an empty state at every frame (if it
-        has
-    a state), and ``blended``, that output smoothed along DIS flow (see `clip_methods.Blended`).
+    has a state), and ``blended``, that output smoothed along DIS flow (see `clip_methods.Blended`).
 
     Args:
         frames: frames per clip.
@@ -90,7 +89,7 @@ class TemporalConsistencyBenchmark(Benchmark):
 
     @torch.no_grad()
     def evaluate(self, methods: Mapping[str, Method], device: torch.device | str = "cpu") -> Scores:
-        """Score methods beside the baselines (see `Benchmark`), also on still, noisy and long clips."""
+        """Score methods and baselines (see `Benchmark`), also on still, noisy and long clips."""
         methods = {**methods, **self.derived(methods, device)}
         scores = super().evaluate(methods, device)
         measured: dict[str, Method] = {n: m for n, m in self.baselines.items() if isinstance(m, FrameByFrame)}

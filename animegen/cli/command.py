@@ -1,4 +1,4 @@
-"""What all commands have in common: reading words into options, ``--help``, and the exit code."""
+"""The common part of all commands: parsing of options, ``--help``, and the exit code."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _groups() -> str:
 
 
 def wants_help(words: Sequence[str]) -> bool:
-    """Tell whether words ask for the help text of a command."""
+    """Return whether the arguments ask for the help text of a command."""
     return any(word in ("-h", "--help") for word in words)
 
 

@@ -1,4 +1,4 @@
-"""``animegen doctor``: what this machine has and lacks."""
+"""``animegen doctor``: check of hardware, programs and packages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from animegen.config.options import Options
 
 @dataclass
 class DoctorOptions(Options):
-    """Report what this machine has and lacks for animegen, with remedies. Nothing is changed.
+    """Check the hardware, programs and packages that animegen uses, and suggest remedies. Nothing is changed.
 
     Exit code: 0 complete, 1 something that animegen needs is missing.
     """

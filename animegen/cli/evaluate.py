@@ -1,4 +1,4 @@
-"""``animegen eval``: score a checkpoint beside its baselines."""
+"""``animegen eval``: score a checkpoint and the baselines."""
 
 from __future__ import annotations
 

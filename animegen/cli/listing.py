@@ -1,4 +1,4 @@
-"""``animegen list``: what there is to train, change and train on, read from the configuration files."""
+"""``animegen list``: available models, experiments, ablations, data sets and losses."""
 
 from __future__ import annotations
 

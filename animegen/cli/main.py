@@ -26,17 +26,17 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "train": Command("animegen.cli.train", "train a model, a sweep or a study"),
-    "eval": Command("animegen.cli.evaluate", "score a checkpoint beside its baselines"),
+    "eval": Command("animegen.cli.evaluate", "score a checkpoint and the baselines"),
     "compare": Command("animegen.cli.compare", "compare runs: tables, plots, images"),
     "stylize": Command("animegen.cli.stylize", "turn images and videos into anime"),
-    "interpolate": Command("animegen.cli.interpolate", "draw frames between frames"),
+    "interpolate": Command("animegen.cli.interpolate", "generate frames between frames"),
     "generate": Command("animegen.cli.generate", "draw a clip between key frames"),
     "export": Command("animegen.cli.export", "save a model as an ONNX or pt2 file"),
     "import": Command("animegen.cli.import_weights", "convert the weights of other projects"),
     "prepare": Command("animegen.cli.prepare", "make data sets from videos; check key-frame projects"),
     "bench": Command("animegen.cli.bench", "measure speed and memory"),
     "list": Command("animegen.cli.listing", "list models, experiments, ablations, data, losses"),
-    "doctor": Command("animegen.cli.doctor", "report what this machine has and lacks"),
+    "doctor": Command("animegen.cli.doctor", "check hardware, programs and packages"),
     "completion": Command("animegen.cli.completion", "let bash or zsh complete commands, keys and options"),
 }
 
@@ -82,7 +82,7 @@ def usage() -> str:
 
 
 def run(job: Callable[[], int | None]) -> int:
-    """Run the body of a command; a user's mistake becomes one sentence and exit code 2."""
+    """Run the body of a command; print a user error as one sentence and return exit code 2."""
     steady_streams()
     try:
         return job() or 0
@@ -107,7 +107,7 @@ def _refuse(message: str) -> int:
 
 
 def quieten() -> None:
-    """Keep tips and notices of libraries that say nothing about this run off the terminal."""
+    """Hide hints and warnings of libraries that do not concern this run."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("animegen").setLevel(logging.INFO)
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)

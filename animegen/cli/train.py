@@ -15,7 +15,7 @@ def _schema(words: Sequence[str]) -> type[Options]:
 
 @composed_command(TrainSchema, groups=True, explained=_schema)
 def main(words: list[str]) -> int:
-    """Train; the words decide what exactly."""
+    """Run ``animegen train``."""
     from animegen.cli.training import train_command  # imports PyTorch
 
     return train_command(words)

@@ -86,7 +86,7 @@ def train_command(words: list[str]) -> int:
 
 
 def rerun(words: list[str]) -> int:
-    """Run ``animegen train rerun=<run folder>``: the configuration of its record, whatever the files say now."""
+    """Run ``animegen train rerun=<run folder>``: train with the recorded configuration."""
     again = plan_rerun(words)
     for line in again.notes:
         print(line, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Composing configurations, and what there is to choose from."""
+"""Composition of configurations, and lists of their options."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def compose_config(name: str, overrides: Sequence[str], complete: bool = True) -
         complete: insist on every value that the user has to give (``???``).
 
     Raises:
-        AnimegenError: for anything wrong with the overrides, with the nearest right key or option.
+        AnimegenError: if an override is invalid, with the closest valid key or option.
     """
     return compose_choices(name, overrides, complete)[0]
 
@@ -122,7 +122,7 @@ def check_complete(config: DictConfig, name: str = "train") -> None:
 
 
 def explain(error: BaseException, name: str, overrides: Sequence[str]) -> str:
-    """Turn an error of Hydra or OmegaConf into one sentence with the nearest right key or option."""
+    """Turn an error of Hydra or OmegaConf into one sentence with the closest valid key or option."""
     if sentence := _wrong_value(error, name, overrides):
         return sentence
     groups = [group for group in list_groups() if group != KEY]

@@ -50,7 +50,7 @@ def fitting(ablation: str) -> list[str]:
 
 
 def fits(ablation: str, experiment: str) -> bool:
-    """Tell whether an ablation changes an experiment, and sets only what that has."""
+    """Return whether an ablation changes an experiment, and sets only keys that the experiment has."""
     return _fits(ablation, [], [f"experiment={experiment}"])
 
 
@@ -115,7 +115,7 @@ def _out_of_place(before: Any, after: dict[str, Any], path: str = "") -> Iterato
 
 
 def _whole(node: dict[str, Any]) -> bool:
-    """Tell whether a node can stand alone: it says what to build, or is a complete loss term, or holds such nodes."""
+    """Return whether a node is complete: it names its ``_target_``, is a whole loss term, or holds such nodes."""
     if "_target_" in node:
         return True
     if {"loss", "reads", "weight"} & set(node):
@@ -124,7 +124,7 @@ def _whole(node: dict[str, Any]) -> bool:
 
 
 def _takes(target: str, key: str, value: Any) -> bool:
-    """Tell whether what ``_target_`` names has a setting ``key``, and of the type of ``value`` if that is an object."""
+    """Return whether ``_target_`` has a setting ``key``, of the type of ``value`` if that is an object."""
     known, more = _parameters(target)
     if key.startswith("_") or not (known or more):
         return True

@@ -1,4 +1,4 @@
-"""Turning what Hydra and OmegaConf say about a command line into one sentence with the nearest right thing."""
+"""Errors of Hydra and OmegaConf as one sentence with the closest valid key or option."""
 
 from __future__ import annotations
 

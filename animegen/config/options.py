@@ -56,7 +56,7 @@ _WIDTH = 80
 
 @dataclass(frozen=True)
 class Declaration:
-    """What is known of a key besides its type and its default.
+    """Help text and constraints of a key.
 
     Attributes:
         help: a phrase.

@@ -112,7 +112,7 @@ def _is_of_hydra(override: Override) -> bool:
 
 
 def _is_harmless(override: Override, launchers: Collection[str]) -> bool:
-    """Tell whether an override of Hydra's configuration chooses a launcher or sets a simple value of it."""
+    """Return whether an override of Hydra's configuration chooses a launcher or sets a simple value of it."""
     key, value = override.key_or_group, override.value()
     if key in ("hydra/launcher", "hydra/sweeper"):
         return value == "basic" or (key == "hydra/launcher" and value in launchers)

@@ -58,7 +58,7 @@ class TrainSchema(RunsOptions, ComputeOptions, OverwriteOptions, SeedOptions, Tr
 
     train_steps: int = option(1000, "batches to train", minimum=1, maximum=LARGEST_COUNT)
     val_every: int = option(500, "validate after this many batches", minimum=1, maximum=LARGEST_COUNT)
-    evaluate: bool = option(True, "score the trained model beside its baselines at the end")
+    evaluate: bool = option(True, "score the trained model and the baselines at the end")
     report: bool = option(True, "write report.html into the run folder at the end")
     output: str | None = option(None, "the run folder; null: runs/<experiment>/<ablations>/...", path=True)
     resume: str | None = option(
@@ -121,9 +121,9 @@ class StudySchema(GridOptions):
 
 @dataclass
 class EvalSchema(CheckpointOptions, ComputeOptions, OverwriteOptions, SeedOptions, TrustOptions):
-    """Score a checkpoint on its task, always beside the trivial baselines.
+    """Score a checkpoint on its task, together with the trivial baselines.
 
-    data=... scores on other data than those of the training; data.<key>=... changes these. The groups benchmark and
+    data=... replaces the data of the training; data.<key>=... changes them. The groups benchmark and
     features select the benchmark and its features: benchmark.<key>=... and features.weights=<file> change them.
     """
 
@@ -147,9 +147,9 @@ class EvalSchema(CheckpointOptions, ComputeOptions, OverwriteOptions, SeedOption
 class BenchSchema(ComputeOptions, OverwriteOptions, SeedOptions):
     """Measure speed and memory on this machine.
 
-    data=toonworld measures ToonWorld, data=video decoding and encoding, "animegen bench startup" what
-    starting the commands costs. budget and price_per_hour tell what
-    that money buys on this machine; for each stage, if the experiment is a curriculum.
+    data=toonworld measures ToonWorld, data=video decoding and encoding, "animegen bench startup" the start of the
+    commands. budget and price_per_hour add the number of steps that the budget pays for on this machine, for each
+    stage of a curriculum.
     """
 
     command: ClassVar[str] = "bench"

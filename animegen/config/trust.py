@@ -1,8 +1,8 @@
-"""What a configuration from a file may build: listed constructors with fitting settings, and nothing else.
+"""Objects that a configuration from a file may build: listed constructors with valid settings only.
 
-The configuration that is installed with animegen is trusted, and so are the words of the command line. Checkpoints and
-records of runs may come from anybody: whatever they name is looked up in the lists of this module, by its exact name,
-before anything is imported or built. ``docs/security.md`` explains the model to users.
+The configuration that is installed with animegen is trusted, and so is the command line. Checkpoints and
+records of runs may come from anybody: each name in them must be in the lists of this module before anything is
+imported or built. ``docs/security.md`` explains the model to users.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ INSIDE = {"model": ("features", "data"), "benchmark": ("features",)}
 NODES = ("model", "data", "trainer", "benchmark", "features")
 #: Settings that name a program to run: (role, key) -> the values that name none.
 PROGRAMS = {("benchmark", "network"): (None, "none", "random3d")}
-#: Roles whose settings never hold a path: the run says where they write.
+#: Roles whose settings must not contain a path: the run decides where they write.
 PATHLESS = ("trainer", "logger")
-#: Hydra's own keys in a node, and their values. (``_args_`` would pass unnamed settings by the checks.)
+#: Hydra's own keys in a node, and their values. (``_args_`` would bypass the checks with unnamed settings.)
 SPECIAL: dict[str, tuple[Any, ...]] = {
     "_partial_": (True, False),
     "_recursive_": (True, False),

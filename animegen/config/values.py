@@ -70,7 +70,7 @@ def alternatives(kind: Any) -> tuple[Any, ...]:
 
 
 def is_list(kind: Any) -> bool:
-    """Tell whether a kind is a list, or a list or ``None``."""
+    """Return whether a kind is a list, or a list or ``None``."""
     return any(_is_sequence(each) for each in alternatives(kind))
 
 
@@ -124,7 +124,7 @@ def _convert(text: str, kind: Any) -> Any:
 
 
 def accepts(value: Any, kind: Any, limits: Range = ANY) -> bool:
-    """Tell whether a value is of a kind and within the limits."""
+    """Return whether a value is of a kind and within the limits."""
     return any(_accepts(value, each, limits) for each in alternatives(kind))
 
 

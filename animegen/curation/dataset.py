@@ -96,10 +96,10 @@ def _curate_shard(
 
 @contextmanager
 def _begun(place: Path, curation: Curation, overwrite: bool) -> Iterator[None]:
-    """Create the folder of a data set, or check that it was made with the same settings; share it with other shards.
+    """Create the folder of a data set, or check that it was made with the same settings; other shards may use it.
 
     Raises:
-        AnimegenError: if it holds something else, or other shards are at work with other settings.
+        AnimegenError: if it holds something else, or other shards run with other settings.
     """
     settings = json.loads(json.dumps(asdict(curation) | {"version": __version__}))
     file = place / RECORDS / SETTINGS
@@ -221,8 +221,8 @@ def find_repeats(clips: Sequence[dict[str, Any]], limit: int | None) -> dict[str
 def divide(clips: Sequence[dict[str, Any]], holdout: float) -> tuple[dict[str, list[str]], bool]:
     """Return the names of the clips for training, validation and test, and whether whole movies were divided.
 
-    With three movies or more no movie is on two sides; the hashes of their names decide. With fewer the last shots of
-    each movie are for test and those before for validation: other moments, but the same rooms and persons.
+    Three or more movies are divided by the hashes of their names, so that the splits share no movie. With fewer, the
+    last shots of each movie are for test and those before for validation: the splits then share scenery and characters.
     """
     sides: dict[str, list[str]] = {"train": [], "val": [], "test": []}
     movies = sorted({clip["movie"] for clip in clips}, key=lambda movie: counter_hash("film", movie) % 2**64)

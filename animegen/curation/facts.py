@@ -35,8 +35,8 @@ class Facts:
         before: number of the frame that began the drawing before; ``None`` for the first one of a shot.
         jump: change of the mean brightness since the drawing before, in levels.
         motion: motion since the drawing before, 98th percentile, as a share of the image's width.
-        unexplained: how much of the difference to the drawing before its motion leaves, in levels.
-        look: 64 bits that hardly change between images that look alike (difference hash).
+        unexplained: difference to the previous drawing that remains after motion compensation, in levels.
+        look: 64-bit difference hash, nearly equal for similar images.
     """
 
     number: int
@@ -105,10 +105,10 @@ def measure(
         shot += begins
         if (number - shots[shot][0]) % every:
             continue
-        picture = pixels.permute(1, 2, 0).numpy()
+        image = pixels.permute(1, 2, 0).numpy()
         if bars is not None:
-            bars.add(picture)
-        grey = small_gray(picture)
+            bars.add(image)
+        grey = small_gray(image)
         luma, contrast = float(grey.mean()), float(grey.std())
         same = None if begins else sameness(known, pixels)
         if same is not None and same > held:
@@ -128,8 +128,8 @@ def measure(
 def _moved(flow: cv2.DISOpticalFlow, before: np.ndarray, now: np.ndarray) -> tuple[float, float]:
     """Return the motion as a share of the width, and the difference that it leaves, in levels.
 
-    What is hidden cannot be explained in one direction, but a moderate share of an image is hidden only; a dissolve, a
-    missed cut or a splash of effects leaves nearly all of it. So it is the median over blocks of the image.
+    The difference is the median over blocks of the image: occlusion, which motion cannot explain, affects a moderate
+    share of the blocks, but a dissolve, a missed cut or a flash affects nearly all of them.
     """
     height, width = now.shape
     if min(height, width) < 16:

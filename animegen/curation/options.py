@@ -83,16 +83,16 @@ class PrepareOptions(Curation, OverwriteOptions):
     """Make data sets from videos, render a ToonWorld video, or work on a key-frame project.
 
     One of the first six keys selects the task. A video is cut into shots; held drawings, dark and flickering frames,
-    frames that do not move, move too far or without explanation, and repeated clips are left out; the report says why.
+    frames that do not move, move too far or without explanation, and repeated clips are omitted; the report says why.
     An interrupted command continues where it stopped. Train with data=triplets/folders data.folder=dataset.
 
-    With -m the videos are shared out over any launcher of Hydra: animegen prepare -m input=videos/ output=dataset
+    -m distributes the videos with any Hydra launcher: animegen prepare -m input=videos/ output=dataset
     shard=0,1,2,3.
 
     A key-frame project is a folder with frames/ (or a video) and keys/, the drawings of some frames under the names of
     their frames; optionally masks/ (white: to be learnt) and guides/<name>/.
 
-    Exit code: 0 done, 1 if check found problems or a video could not be read, 2 a mistake in the command.
+    Exit code: 0 done, 1 if check found problems or a video could not be read, 2 invalid options.
     """
 
     command: ClassVar[str] = "prepare"
@@ -148,7 +148,7 @@ class PrepareOptions(Curation, OverwriteOptions):
         if tasks[given[0]] and self.output is None:
             raise AnimegenError(f"animegen prepare {given[0]}= needs output=.")
         if not tasks[given[0]] and self.output is not None:
-            raise AnimegenError(f"animegen prepare {given[0]}= writes nothing: leave output= out.")
+            raise AnimegenError(f"animegen prepare {given[0]}= writes nothing: omit output=.")
         self.share()
 
     def share(self) -> tuple[int, int]:

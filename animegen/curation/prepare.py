@@ -22,7 +22,7 @@ from animegen.toonworld.film import Film
 
 
 def prepare(options: PrepareOptions, show: Console) -> int:
-    """Do the one thing that the options ask for; return the exit code.
+    """Run the task that the options select; return the exit code.
 
     Raises:
         AnimegenError: for a mistake in the options, before anything is written.

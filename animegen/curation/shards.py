@@ -1,4 +1,4 @@
-"""The videos of ``animegen prepare`` shared out over processes or machines by a launcher of Hydra."""
+"""The videos of ``animegen prepare`` distributed over processes or machines by a Hydra launcher."""
 
 from __future__ import annotations
 

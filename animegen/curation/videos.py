@@ -125,7 +125,7 @@ class CuratedVideo(TypedDict):
 
 
 def record_of(output: Path, name: str) -> dict[str, Any] | None:
-    """Return the record of a video in a data set, or ``None`` if there is none that is complete and undamaged."""
+    """Return the record of a video in a data set, or ``None`` if it is missing, incomplete or damaged."""
     try:
         record = read_json(output / RECORDS / f"{name}.json", "the record of a video", "make it again")
     except AnimegenError:
@@ -140,7 +140,7 @@ def curate_video(name: str, path: Path, output: Path, how: Curation) -> dict[str
     """Write the clips of a video into ``output/name/<clip>/<frame>``; return its record, which is written last.
 
     A video that cannot be read gets a record with the key ``failed``. A part that cannot be read is reported in
-    ``problems``. What an earlier run that was stopped left of this video is replaced.
+    ``problems``. Files left by an interrupted run are replaced.
     """
     torch.set_num_threads(1)  # videos run side by side
     cv2.setNumThreads(1)
@@ -230,7 +230,7 @@ def _write(
             if number in places:
                 write_image(partial / places[number], _scaled(pixels[:, top:bottom, left:right], writing.short_side))
         if not all((partial / place).exists() for place in places.values()):
-            return  # another process took this one for killed, and makes the same video
+            return  # another process has taken over this video
         shutil.rmtree(output / name, ignore_errors=True)
         if partial.exists():
             partial.rename(output / name)

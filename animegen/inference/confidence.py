@@ -1,4 +1,4 @@
-"""How well two frames match: where they do not, a frame between them is guesswork, and a held drawing looks better."""
+"""How reliably two frames can be matched: without a match, holding a drawing looks better than interpolation."""
 
 from __future__ import annotations
 

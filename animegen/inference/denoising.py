@@ -1,4 +1,4 @@
-"""The temporal filter that a model's frames went through while it learnt, for the videos that it is applied to."""
+"""The temporal filter of a model's training frames, applied to the videos that it processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def learnt_filter(config: dict[str, Any] | None, checkpoint: Path) -> tuple[Bila
 
     Args:
         config: of the run, as the checkpoint holds it.
-        checkpoint: where it comes from, for messages.
+        checkpoint: path of the checkpoint, for messages.
 
     Raises:
         AnimegenError: if the configuration names anything but a filter and a flow estimator of animegen.
@@ -27,5 +27,5 @@ def learnt_filter(config: dict[str, Any] | None, checkpoint: Path) -> tuple[Bila
         return None, None
     found = build_from(node, "data", f"The checkpoint '{checkpoint}'", REMEDY)
     if not isinstance(found, BilateralFilter):
-        raise AnimegenError(f"The data of the checkpoint '{checkpoint}' have a prefilter that is none. {REMEDY}")
+        raise AnimegenError(f"The data of the checkpoint '{checkpoint}' have a prefilter of an unknown kind. {REMEDY}")
     return found, node

@@ -38,8 +38,8 @@ class Compared(NamedTuple):
     levels: float
 
 
-def sample_pictures(smallest_side: int, seed: int = 0) -> Iterator[tuple[str, Tensor]]:
-    """Yield what to compare on: content and images (B,3,H,W) in [-1,1], of random sizes from ``smallest_side`` on."""
+def sample_images(smallest_side: int, seed: int = 0) -> Iterator[tuple[str, Tensor]]:
+    """Yield test inputs: content and images (B,3,H,W) in [-1,1], of random sizes from ``smallest_side`` on."""
     generator = torch.Generator().manual_seed(seed)
 
     def sides() -> list[int]:
@@ -57,27 +57,27 @@ def sample_pictures(smallest_side: int, seed: int = 0) -> Iterator[tuple[str, Te
 
 
 def compare(drawn: Callable[[Tensor], Tensor], drawing: ExportWrapper) -> list[Compared]:
-    """Compare an exported function with its model on :func:`sample_pictures`.
+    """Compare an exported function with its model on :func:`sample_images`.
 
     Raises:
         AnimegenError: if the function fails on one of them.
     """
     rows = []
     model = cast(Stylizer, drawing.model)
-    for content, pictures in sample_pictures(drawing.smallest_side):
-        pictures = (pictures[:1] if drawing.one_by_one else pictures).to(drawing.device)
+    for content, images in sample_images(drawing.smallest_side):
+        images = (images[:1] if drawing.one_by_one else images).to(drawing.device)
         with torch.no_grad():
-            truth = model.stylize(pictures, None)[0]
+            truth = model.stylize(images, None)[0]
             try:
-                result = drawn(pictures)
+                result = drawn(images)
             except Exception as error:
                 raise AnimegenError(
-                    f"The exported file fails on images {tuple(pictures.shape)} ({graphs.first_line(error)}):"
+                    f"The exported file fails on images {tuple(images.shape)} ({graphs.first_line(error)}):"
                     " it was not kept; try the other format=."
                 ) from error
         same_shape = result.shape == truth.shape
         levels = float((result - truth).abs().max()) * _LEVELS_PER_UNIT if same_shape else math.inf
-        rows.append(Compared(tuple(pictures.shape), content, levels))
+        rows.append(Compared(tuple(images.shape), content, levels))
     return rows
 
 
@@ -90,7 +90,7 @@ def show(rows: list[Compared]) -> None:
 
 
 def check(rows: list[Compared], tolerance: float) -> None:
-    """Refuse a file that draws something else.
+    """Check that the exported function agrees with the model.
 
     Raises:
         AnimegenError: if a difference is larger than ``tolerance``, in levels of 255, or not a number.
@@ -126,7 +126,7 @@ def describe(model: AnimeModule, drawing: ExportWrapper, weights: str) -> dict[s
 
 
 def remembers(drawing: ExportWrapper) -> bool:
-    """Tell whether the drawing of a frame depends on earlier frames."""
+    """Return whether the output for a frame depends on earlier frames."""
     frame = torch.zeros(1, 3, drawing.smallest_side, drawing.smallest_side, device=drawing.device)
     with torch.no_grad():
         return cast(Stylizer, drawing.model).stylize(frame, None)[1] is not None
@@ -156,7 +156,7 @@ def export_model(
         How far the file's drawings are from the model's.
 
     Raises:
-        AnimegenError: if the model cannot be exported, or the file draws something else.
+        AnimegenError: if the model cannot be exported, or the file disagrees with it.
     """
     drawing = ExportWrapper(model).eval()
     program = graphs.export_program(drawing)

@@ -16,7 +16,7 @@ from torch import Tensor
 from animegen.errors import AnimegenError
 from animegen.inference.application import choose_encoding, load_applied
 from animegen.inference.generation import ClipDrawer
-from animegen.inference.inbetween import Pictures
+from animegen.inference.inbetween import ImageReader
 from animegen.inference.options import GenerateOptions
 from animegen.inference.planning import check_video_output
 from animegen.media.images import read_image
@@ -30,7 +30,7 @@ GAP = 2
 
 @dataclass(frozen=True)
 class Generated:
-    """What was done.
+    """Summary of a generation.
 
     Attributes:
         text: a sentence about it.
@@ -53,7 +53,7 @@ def generate(options: GenerateOptions) -> Generated:
     chosen = {field.name: getattr(options, field.name) for field in fields(Sampling)}
     chosen = {name: value for name, value in chosen.items() if value is not None}
     files, target, fps = options.images(), Path(options.output), options.fps
-    images = Pictures(files, fps)
+    images = ImageReader(files, fps)
     check_video_output(files, target, options.overwrite)
     encoding = choose_encoding(options, [target])
     applied = load_applied(options, (ClipGenerator, Interpolator), "draw frames between frames")

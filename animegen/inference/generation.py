@@ -1,4 +1,4 @@
-"""Clips between images: any size, any length, any number of key frames, by models that know only some of it."""
+"""Clips between images: any size, any length, any number of key frames, by models with narrower limits."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class ClipDrawer:
         return torch.cat([parts[0], parts[1][:, 1:]], 1)
 
     def _draw(self, first: Tensor, last: Tensor, frames: int, keys: dict[int, Tensor] | None = None) -> Tensor:
-        # Another seed for every stretch, so that not all begin with the same luck.
+        # Another seed for every segment, so that the segments do not start from the same noise.
         sampling = replace(self.sampling, seed=self.sampling.seed + self._calls * self.samples)
         self._calls += 1
         more: dict[str, Any] = {"keys": keys} if keys else {}

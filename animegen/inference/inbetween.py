@@ -36,7 +36,7 @@ AUTO_TILE = 1536
 SMALLEST_TILE = 128
 
 
-class Pictures(SequenceReader):
+class ImageReader(SequenceReader):
     """Images as a video, of equal duration each.
 
     Args:
@@ -174,7 +174,7 @@ def interpolate_video(
 
     The video passes twice if cuts or rhythms are looked for. Times are exact, sound and subtitles are copied, duration
     and the frames of the source stay as they are. The result appears under its name when it is complete; until then its
-    shots lie in ``<target>.partial``, and a run that was stopped continues after its last finished shot. (Images that
+    shots are in ``<target>.partial``, and an interrupted run continues after its last finished shot. (Images that
     are given one by one are too few for that.)
 
     Args:
@@ -184,9 +184,9 @@ def interpolate_video(
         plan: how.
         note: gets sentences that the user should know.
     """
-    info, is_film = _info(reader.info, plan.grid), target.suffix.lower() in WRITTEN_SUFFIXES
-    if isinstance(reader, Pictures):
-        frames = _between(reader, plan, *look_at(reader, plan), is_film)
+    info, is_file = _info(reader.info, plan.grid), target.suffix.lower() in WRITTEN_SUFFIXES
+    if isinstance(reader, ImageReader):
+        frames = _between(reader, plan, *look_at(reader, plan), is_file)
         with create_video(target, info, plan.encoding, None, plan.suffix, plan.overwrite) as writer:
             for frame in frames:
                 _write(writer, frame, draw, frame.time)
@@ -199,7 +199,7 @@ def interpolate_video(
             partial.shots, partial.smooth, partial.flashes = look_at(reader, plan)
             partial.save()
         encoding = plan.encoding if target.suffix.lower() in CONTAINERS else LOSSLESS
-        yield from _segments(reader, partial, draw, plan, info, encoding, is_film, note)
+        yield from _segments(reader, partial, draw, plan, info, encoding, is_file, note)
         for sentence in assemble(partial, target, plan.suffix, info, plan.copies, plan.overwrite):
             note(sentence)
         partial.remove()

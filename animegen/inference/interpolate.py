@@ -12,7 +12,7 @@ from animegen.config.common import ImageFormat
 from animegen.errors import AnimegenError
 from animegen.inference.application import Applied, choose_encoding, load_applied
 from animegen.inference.display import Display
-from animegen.inference.inbetween import Inbetweener, Pictures, VideoPlan, interpolate_video
+from animegen.inference.inbetween import ImageReader, Inbetweener, VideoPlan, interpolate_video
 from animegen.inference.options import InterpolateOptions
 from animegen.inference.planning import check_video_output
 from animegen.inference.selfcheck import selfcheck
@@ -31,7 +31,7 @@ from animegen.tasks.protocols import Interpolator
 
 @dataclass(frozen=True)
 class Interpolated:
-    """What was done.
+    """Summary of an interpolation.
 
     Attributes:
         text: a sentence about it.
@@ -103,7 +103,7 @@ def _open(options: InterpolateOptions) -> FrameReader:
 
 def _open_source(files: list[Path], fps: Fraction | None) -> FrameReader:
     if len(files) > 1:
-        return Pictures(files, fps)
+        return ImageReader(files, fps)
     source = files[0]
     if not is_pattern(source) and not source.is_dir():
         if kind_of(source) is Kind.image:

@@ -45,7 +45,7 @@ class StylizeOptions(CheckpointOptions, ComputeOptions, PrecisionOptions, Encodi
     goes to a video becomes a video. If a video is interrupted, the same command continues after the last finished
     shot.
 
-    Exit code: 0 all done, 1 something was skipped or is incomplete, 2 a mistake in the command.
+    Exit code: 0 all done, 1 something was skipped or is incomplete, 2 invalid options.
     """
 
     command: ClassVar[str] = "stylize"
@@ -161,7 +161,7 @@ class InterpolateOptions(CheckpointOptions, ComputeOptions, PrecisionOptions, En
         if self.factor is not None and self.fps is not None:
             raise AnimegenError("factor= and fps= contradict each other: leave one of them out.")
         if self.selfcheck and self.output:
-            raise AnimegenError("selfcheck=true writes nothing: leave output= out.")
+            raise AnimegenError("selfcheck=true writes nothing: omit output=.")
         if not self.selfcheck and not self.output:
             raise AnimegenError("Missing on the command line: output=<video or folder>.")
 
@@ -170,7 +170,7 @@ class InterpolateOptions(CheckpointOptions, ComputeOptions, PrecisionOptions, En
 class GenerateOptions(CheckpointOptions, ComputeOptions, PrecisionOptions, EncodingOptions, OverwriteOptions):
     """Draw a clip between a first and a last image, or through several key frames.
 
-    The given images stand in the clip as they are. Models that draw single frames at any time (interpolation) can be
+    The given images appear unchanged in the clip. Models that draw single frames at any time (interpolation) can be
     used as well; they are deterministic, so that temperature, top_k, top_p, steps, guidance, greedy, seed and samples
     have no meaning.
     """

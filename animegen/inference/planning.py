@@ -101,7 +101,7 @@ def plan(source: str, target: str, format_: Format, recursive: bool, overwrite: 
 
 
 def is_sequence(path: Path) -> bool:
-    """Tell whether a video of this name is a folder of images."""
+    """Return whether a video of this name is a folder of images."""
     if path.is_file():
         return False
     return is_pattern(path) or path.is_dir() or path.suffix.lower() not in (*VIDEO_SUFFIXES, *WRITTEN_SUFFIXES)

@@ -1,4 +1,4 @@
-"""How well a model does on one's own video: every other drawing is left out, drawn, and compared with the true one."""
+"""Evaluation of a model on a video: every other drawing is left out, interpolated, and compared with the original."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Moment = tuple[Tensor, Fraction]
 
 
 def left_out(reader: FrameReader, cuts: set[int]) -> Iterator[tuple[Moment, Moment, Moment]]:
-    """Yield every other drawing of each shot with those round it: the first frames of three drawings, with their times.
+    """Yield every other drawing of each shot with its neighbours: the first frames of three drawings, with their times.
 
     Args:
         reader: the video.

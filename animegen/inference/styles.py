@@ -1,4 +1,4 @@
-"""The look that a model is asked for by stills, where it can be asked."""
+"""Reference images that select the style, for models that accept them."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def stylize(options: StylizeOptions) -> Summary:
     stills = style_files(options.style) if options.style else []
     made = plan(options.input, options.output, options.format, options.recursive, options.overwrite)
     _check_fps(options, made)
-    encoding = choose_encoding(options, [film.target for film in made.videos])
+    encoding = choose_encoding(options, [video.target for video in made.videos])
     applied = load_applied(options, (Stylizer,), "stylize images")
     style = encoded_style(applied.model, stills, options.style_weights) if stills else None
     prefilter, filtered = None, None
@@ -67,7 +67,7 @@ def stylize(options: StylizeOptions) -> Summary:
 
 
 def _check_fps(options: StylizeOptions, made: Plan) -> None:
-    if options.fps is not None and not any(is_sequence(film.source) for film in made.videos):
+    if options.fps is not None and not any(is_sequence(video.source) for video in made.videos):
         raise AnimegenError(
             f"fps={options.fps} is for numbered frames; videos have a rate of their own: leave fps= out."
         )

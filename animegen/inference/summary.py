@@ -1,4 +1,4 @@
-"""What became of the files."""
+"""Results by file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which files an application reads and writes: decided, and refused, before any work begins."""
+"""Input and output files of a command, checked before any work begins."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Times of the output frames, and their content: a drawing, or an interpolation between two.
 
-Everything here is about times and drawings, which are exact fractions of a second and opaque objects; nothing knows
-pixels or networks. A handful of frames are kept at a time, however long a drawing is held in the video.
+Times are exact fractions of a second; drawings are opaque objects, so that this module is independent of pixels and
+networks. A few frames are kept at a time, however long a drawing is held.
 """
 
 from __future__ import annotations

@@ -145,8 +145,8 @@ def _segments(
     note: Callable[[str], None],
 ) -> Iterator[None]:
     """Write the missing segments of the video, one per shot; yield after every frame."""
-    is_film = target.suffix.lower() in CONTAINERS
-    encoding = settings.encoding if is_film else LOSSLESS
+    is_file = target.suffix.lower() in CONTAINERS
+    encoding = settings.encoding if is_file else LOSSLESS
     suffix = segment_suffix(encoding.codec)
     cuts = {first for first, _ in partial.shots or []}
     number = partial.frames

@@ -63,18 +63,18 @@ def bench_toonworld(seconds: float) -> dict[str, Any]:
     return {"what": "toonworld", "rows": rows}
 
 
-def bench_video(film: str | None, seconds: float) -> dict[str, Any]:
-    """Measure decoding and encoding of ``film``, or of a generated one of 1280x720."""
+def bench_video(video: str | None, seconds: float) -> dict[str, Any]:
+    """Measure decoding and encoding of ``video``, or of a generated video of 1280x720."""
     from animegen.speed.video import measure as measure_video
 
-    path = None if film is None else user_path("input", film)
-    return {"what": film or "video", "rows": measure_video(path, seconds / 4)}
+    path = None if video is None else user_path("input", video)
+    return {"what": video or "video", "rows": measure_video(path, seconds / 4)}
 
 
 def bench_model(config: DictConfig, experiment: DictConfig | None = None) -> dict[str, Any]:
-    """Measure training steps of a model inside the framework's loop and, bare, outside of it; and where they go.
+    """Measure training steps of a model in the framework's loop, in a plain loop, and by part.
 
-    Of an experiment, its model and size are measured, and its data beside them.
+    For an experiment, its model, size and data are measured.
     """
     torch.manual_seed(config.seed)
     device = pick_device(config.device.value)
@@ -228,7 +228,7 @@ def _seconds(call: Any, device: torch.device) -> float:
 
 
 class _Same(IterableDataset):
-    """The same batch for ever: data cost nothing, so that only the step is measured."""
+    """The same batch repeated endlessly, so that only the step is measured."""
 
     def __init__(self, batch: dict[str, Tensor]) -> None:
         self.batch = batch
@@ -252,7 +252,7 @@ class _Clock(pl.Callback):
 
 
 def _framework_times(model: AnimeModule, batch: dict[str, Tensor], config: DictConfig, steps: int) -> float:
-    """Return seconds per step inside the framework's loop, everything but previews and files running."""
+    """Return seconds per step inside the framework's loop, with all callbacks except previews and files."""
     clock = _Clock()
     model.train_step = 0
     trainer = pl.Trainer(

@@ -1,4 +1,4 @@
-"""What a budget buys: steps, epochs and hours of each stage of a training, from the measured time of a step."""
+"""Steps, epochs and hours that a budget pays for, by training stage, from the measured time of a step."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def timed_networks(model: AnimeModule, watch: Stopwatch) -> Callable[[], None]:
     """Add the forward time of each trained network, and of the feature network, to ``"<name> forward"``.
 
     Returns:
-        A function that takes the hooks away again.
+        A function that removes the hooks.
     """
     parts: dict[str, nn.Module] = dict(model.networks())
     if model.features is not None:
@@ -69,7 +69,7 @@ def timed_networks(model: AnimeModule, watch: Stopwatch) -> Callable[[], None]:
 def step_parts(
     model: AnimeModule, one_step: Callable[[Stopwatch], None], device: torch.device, steps: int
 ) -> dict[str, float]:
-    """Return the milliseconds of a step by part; what no part counts (losses, augmentation) is ``"rest"``.
+    """Return the milliseconds of a step by part; the remainder (losses, augmentation) is ``"rest"``.
 
     Args:
         model: its networks' forward passes are timed by themselves.

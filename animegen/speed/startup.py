@@ -1,4 +1,4 @@
-"""What starting a command costs: processor time and memory, measured in processes of their own."""
+"""CPU time and memory of starting a command, measured in separate processes."""
 
 from __future__ import annotations
 

@@ -24,43 +24,43 @@ from animegen.toonworld import Scene
 
 SIZE = (720, 1280)
 FPS = Fraction(24)
-#: Frames that are drawn for the generated video, shown to and fro: drawing is slow, and not measured here.
+#: Frames drawn for the generated video, played forwards and backwards: drawing is slow, and not measured here.
 DRAWN = 12
 #: Length of the generated video, in frames.
 LENGTH = 120
-#: Decoding and ffmpeg take turns, and the best of each counts: what else a machine does slows both, and at times one.
-#: CPU time says more than time on a busy machine, where two processes get more of it than one.
+#: Decoding and ffmpeg alternate, and the best of each counts, since other processes slow them down.
+#: On a busy machine, where two processes get a larger share than one, CPU time is more reliable than elapsed time.
 TURNS = 5
 
 
 class Turn(NamedTuple):
-    """What was measured in one turn: frames per second, and seconds of CPU time per frame."""
+    """Result of one turn: frames per second, and seconds of CPU time per frame."""
 
     rate: float
     work: float
 
 
-def measure(film: str | Path | None, seconds: float) -> dict[str, float | str]:
+def measure(video: str | Path | None, seconds: float) -> dict[str, float | str]:
     """Measure decoding and encoding of a video for about ``seconds`` each; return the rows of a table.
 
     Args:
-        film: a video of one's own; ``None`` generates one of 1280x720.
+        video: a file; ``None`` generates a video of 1280x720.
         seconds: how long to measure each.
 
     Raises:
         AnimegenError: if the video cannot be read.
     """
     with tempfile.TemporaryDirectory() as folder:
-        if film is None:
-            film = Path(folder) / "generated.mp4"
-            _encode(film, VideoInfo(SIZE[1], SIZE[0], FPS, 1 / FPS), islice(_generated(), LENGTH))
-        reader = VideoReader(film)
+        if video is None:
+            video = Path(folder) / "generated.mp4"
+            _encode(video, VideoInfo(SIZE[1], SIZE[0], FPS, 1 / FPS), islice(_generated(), LENGTH))
+        reader = VideoReader(video)
         info = reader.info
         ours: list[Turn] = []
         theirs: list[Turn | str] = []
         for _ in range(TURNS):
             ours.append(_decode(reader, seconds / TURNS))
-            theirs.append(_ffmpeg(film, info, seconds / TURNS))
+            theirs.append(_ffmpeg(video, info, seconds / TURNS))
         rows: dict[str, float | str] = {"width": float(info.width), "height": float(info.height)}
         rows |= _rates("decode to RGB tensors", ours) | _rates("ffmpeg to an RGB pipe", theirs)
         measured = [turn for turn in theirs if isinstance(turn, Turn)]
@@ -125,13 +125,13 @@ def _encode_for(target: Path, info: VideoInfo, frames: list[Tensor], preset: str
     return count / (time.perf_counter() - began)
 
 
-def _ffmpeg(film: str | Path, info: VideoInfo, seconds: float) -> Turn | str:
+def _ffmpeg(video: str | Path, info: VideoInfo, seconds: float) -> Turn | str:
     """Decode whole videos with ffmpeg through a pipe for at least the given time; return the reason if it fails."""
     command = shutil.which("ffmpeg")
     if command is None:
         return "no ffmpeg on the PATH"
     size = 3 * info.width * info.height
-    words = [command, "-v", "error", "-i", str(film), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    words = [command, "-v", "error", "-i", str(video), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
     frames, began, before = 0, time.perf_counter(), _cpu_seconds()
     while frames == 0 or time.perf_counter() - began < seconds:
         with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:

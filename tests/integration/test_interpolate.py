@@ -355,7 +355,7 @@ def test_a_long_film_holds_few_frames_at_a_time(tmp_path: Path) -> None:
     alive: list[weakref.ref] = []
     most = 0
 
-    class Stream(inbetween.Pictures):
+    class Stream(inbetween.ImageReader):
         def __init__(self) -> None:
             self.path, self.files, self.problems, self.end = tmp_path, [], [], Fraction(2000, 24)
 
