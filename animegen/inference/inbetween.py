@@ -137,6 +137,8 @@ class Inbetweener:
                 self._encoded = None  # before the next pair takes its place in memory
                 if self._match is None or self._match(first.pixels, last.pixels) >= self.least:
                     self._encoded = TiledPair(self.model, first, last, self.tile, self.device)
+                    if self._pair is None and not self._may_shrink:
+                        self._encoded.check_memory(self.dtype)
                 self._pair = first, last
             return None if self._encoded is None else self._encoded.at(t)
 

@@ -12,6 +12,7 @@ from animegen.errors import AnimegenError
 from animegen.media.images import to_float, to_uint8
 from animegen.media.video.frames import Original
 from animegen.tasks.protocols import Interpolator
+from animegen.tiling.memory import shortage
 
 #: Share of a tile that overlaps each neighbour. A motion within a tile can be about that long.
 OVERLAP = 0.25
@@ -38,6 +39,24 @@ class TiledPair:
         self.height, self.width = first.pixels.shape[1:]
         self.rows, self.columns = (_tiles(side, tile, device) for side in (self.height, self.width))
         self._kept: dict[tuple[int, int], Any] = {}
+
+    def check_memory(self, dtype: torch.dtype | None = None) -> None:
+        """Check that the main memory suffices for a tile.
+
+        Raises:
+            AnimegenError: if it does not.
+        """
+        height, width = self.rows[0][1], self.columns[0][1]
+
+        def network(pair: Tensor) -> Tensor:
+            encoded = self.model.encode_pair(pair[:, :3], pair[:, 3:])
+            return self.model.synthesize(encoded, torch.tensor([0.5], device=self.device))
+
+        if short := shortage(network, (1, 6, height, width), self.device, dtype):
+            raise AnimegenError(
+                f"{width}x{height} pixels in one piece need {short[0] / 1e9:.1f} GB of memory, and"
+                f" {short[1] / 1e9:.1f} GB are available: set a smaller tile=."
+            )
 
     def at(self, t: float) -> Tensor:
         """Return the frame at time t on the CPU, ``(3,H,W)``: uint8, or float in [-1,1] for more than eight bits.

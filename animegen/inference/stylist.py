@@ -18,7 +18,7 @@ from animegen.tasks.protocols import Stylizer
 from animegen.tasks.stylize import padding
 from animegen.tiling.graph import TilingError
 from animegen.tiling.grid import Box, Grid
-from animegen.tiling.memory import available_memory, peak_memory
+from animegen.tiling.memory import shortage
 from animegen.tiling.tiles import halo_of, run_tiles
 
 #: Largest side computed in one piece with ``tile=auto``. On a CPU small tiles are also the fastest: their maps
@@ -26,8 +26,6 @@ from animegen.tiling.tiles import halo_of, run_tiles
 AUTO_TILE = {"cpu": 256}
 AUTO_TILE_ELSEWHERE = 1024
 SMALLEST_TILE = 64
-#: Images of fewer pixels are computed in one piece without an estimate of the memory that it takes.
-ESTIMATED = 2**20
 
 
 class NoMemoryError(AnimegenError):
@@ -173,18 +171,16 @@ class Stylist:
         self.note(f"The memory of {self.device} did not suffice; continuing in tiles of {smaller} pixels.")
 
     def _check_memory(self, canvas: _Canvas) -> None:
-        """Check that the main memory suffices for an image in one piece; systems end a process that takes too much.
+        """Check that the main memory suffices for an image in one piece.
 
         Raises:
             NoMemoryError: if it does not.
         """
         height, width = canvas.box.bottom, canvas.box.right
-        if self.device.type != "cpu" or height * width < ESTIMATED:
+        short = shortage(self._network, (1, 3, height, width), self.device, self.dtype)
+        if short is None:
             return
-        needed = peak_memory(self._network, (1, 3, height, width), self.device, self.dtype)
-        available = available_memory()
-        if needed is None or available is None or needed <= available:
-            return
+        needed, available = short
         side = math.floor(math.sqrt(0.7 * available / needed) * canvas.side / 100) * 100
         tiles = "" if self._whole_only or self._network.tileable is False else " or a tile="
         raise NoMemoryError(

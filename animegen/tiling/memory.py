@@ -17,6 +17,22 @@ from torch.utils._pytree import tree_leaves
 
 from animegen.nn.precision import inference
 
+#: Images of fewer pixels are computed without an estimate of the memory that it takes.
+ESTIMATED = 2**20
+
+
+def shortage(
+    network: Callable[[Tensor], Tensor], size: tuple[int, ...], device: torch.device, dtype: torch.dtype | None = None
+) -> tuple[int, int] | None:
+    """Return needed and available bytes if main memory does not suffice; systems end a process that takes too much.
+
+    Arguments as for :func:`peak_memory`. ``None``: it suffices, is unknown, or the network computes elsewhere.
+    """
+    if device.type != "cpu" or size[-2] * size[-1] < ESTIMATED:
+        return None
+    needed, available = peak_memory(network, size, device, dtype), available_memory()
+    return None if needed is None or available is None or needed <= available else (needed, available)
+
 
 def peak_memory(
     network: Callable[[Tensor], Tensor], size: tuple[int, ...], device: torch.device, dtype: torch.dtype | None = None

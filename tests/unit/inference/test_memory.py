@@ -12,9 +12,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from animegen.inference import stylist as stylist_module
+from animegen.errors import AnimegenError
+from animegen.inference.inbetween import Inbetweener
 from animegen.inference.stylist import NoMemoryError, Stylist
-from animegen.tiling import tiles
+from animegen.media.video.frames import Original
+from animegen.tiling import memory, tiles
 from animegen.tiling.memory import peak_memory
 
 _PHOTOS = """
@@ -113,8 +115,8 @@ def test_peak_memory_by_hand() -> None:
 
 
 def test_an_image_that_does_not_fit_is_refused_before_anything_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stylist_module, "ESTIMATED", 2**10)
-    monkeypatch.setattr(stylist_module, "available_memory", lambda: 10**7)
+    monkeypatch.setattr(memory, "ESTIMATED", 2**10)
+    monkeypatch.setattr(memory, "available_memory", lambda: 10**7)
     notes: list[str] = []
     stylist = Stylist(Whole().eval(), note=notes.append)
     pixels = torch.zeros(3, 300, 400, dtype=torch.uint8)
@@ -123,8 +125,28 @@ def test_an_image_that_does_not_fit_is_refused_before_anything_is_computed(monke
     ):
         stylist(pixels)
     assert stylist(pixels[:, :100, :100]).shape == (3, 100, 100)
-    monkeypatch.setattr(stylist_module, "available_memory", lambda: 10**8)
+    monkeypatch.setattr(memory, "available_memory", lambda: 10**8)
     assert stylist(pixels).shape == pixels.shape
+
+
+def test_a_pair_that_does_not_fit_is_refused_before_anything_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Blend:
+        size_divisor = 1
+
+        def encode_pair(self, first: Tensor, last: Tensor) -> Tensor:
+            return torch.cat([first, last]).repeat(1, 8, 1, 1)
+
+        def synthesize(self, encoded: Tensor, t: Tensor) -> Tensor:
+            return torch.lerp(encoded[:1, :3], encoded[1:, :3], t)
+
+    monkeypatch.setattr(memory, "ESTIMATED", 2**10)
+    monkeypatch.setattr(memory, "available_memory", lambda: 10**7)
+    first, last = (Original(torch.zeros(3, 300, 400, dtype=torch.uint8)) for _ in range(2))
+    with pytest.raises(AnimegenError, match=r"400x300 pixels in one piece need \d+\.\d GB of memory.*smaller tile="):
+        Inbetweener(Blend(), tile=0)(first, last, 0.5)
+    drawn = Inbetweener(Blend(), tile=128)(first, last, 0.5)
+    assert drawn is not None
+    assert drawn.shape == (3, 300, 400)
 
 
 def test_temporary_files_that_do_not_fit_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
