@@ -13,16 +13,16 @@ from animegen.errors import AnimegenError
 from animegen.inference.application import Applied, choose_encoding, load_applied
 from animegen.inference.display import Display
 from animegen.inference.inbetween import ImageReader, Inbetweener, VideoPlan, interpolate_video
-from animegen.inference.options import InterpolateOptions
+from animegen.inference.options import Deinterlace, InterpolateOptions
 from animegen.inference.planning import check_video_output
 from animegen.inference.selfcheck import selfcheck
 from animegen.inference.timegrid import Grid
-from animegen.inference.videos import copies_for, identity
+from animegen.inference.videos import Part, copies_for, identity, opened
 from animegen.media.kinds import Kind, kind_of
 from animegen.media.video.deep import is_deep
 from animegen.media.video.encoding import CONTAINERS, Encoding
+from animegen.media.video.excerpt import Excerpt
 from animegen.media.video.frames import FrameReader
-from animegen.media.video.opening import open_video
 from animegen.media.video.reader import VideoReader
 from animegen.media.video.sequences import is_pattern
 from animegen.media.video.slowed import Slowed
@@ -93,15 +93,16 @@ def _grid(options: InterpolateOptions) -> Grid:
 
 def _open(options: InterpolateOptions) -> FrameReader:
     """Return the frames to interpolate."""
-    reader = _open_source([Path(name) for name in options.input], options.input_fps)
+    part = Part(options.start, options.end, options.deinterlace is Deinterlace.auto)
+    reader = _open_source([Path(name) for name in options.input], options.input_fps, part)
     if options.slowmo is None:
         return reader
-    if not isinstance(reader, VideoReader):
+    if not isinstance(reader.reader if isinstance(reader, Excerpt) else reader, VideoReader):
         raise AnimegenError("slowmo= is for videos; the rate of images is input_fps=.")
     return Slowed(reader, options.slowmo)
 
 
-def _open_source(files: list[Path], fps: Fraction | None) -> FrameReader:
+def _open_source(files: list[Path], fps: Fraction | None, part: Part) -> FrameReader:
     if len(files) > 1:
         return ImageReader(files, fps)
     source = files[0]
@@ -110,7 +111,7 @@ def _open_source(files: list[Path], fps: Fraction | None) -> FrameReader:
             raise AnimegenError(f"input='{source}' is one image: name two, as input=[{source.name},b.png].")
         if fps is not None:
             raise AnimegenError("input_fps= is for images; videos have a rate of their own: leave it out.")
-    return open_video(source, fps)
+    return opened(source, fps, part)
 
 
 def _identity(options: InterpolateOptions, applied: Applied) -> dict[str, object]:
@@ -119,6 +120,7 @@ def _identity(options: InterpolateOptions, applied: Applied) -> dict[str, object
         "weights": options.weights.value,
         "confidence": str(options.confidence),
         "tile": str(options.tile),
+        "part": [str(options.start), str(options.end), options.deinterlace.value],
         "checkpoint": identity(applied.checkpoint),
         "precision": str(applied.dtype),
         "device": applied.device.type,

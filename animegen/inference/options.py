@@ -14,6 +14,7 @@ from typing import ClassVar, Literal
 
 from animegen.config.common import (
     LARGEST_SEED,
+    VIDEO,
     CheckpointOptions,
     ComputeOptions,
     Device,
@@ -22,7 +23,7 @@ from animegen.config.common import (
     OverwriteOptions,
     PrecisionOptions,
 )
-from animegen.config.options import option
+from animegen.config.options import Options, option
 from animegen.errors import AnimegenError
 
 #: The largest number of pixels on a side that any image or tile may have.
@@ -36,8 +37,33 @@ class OnError(Enum):
     fail = "fail"
 
 
+class Deinterlace(Enum):
+    """What becomes of interlaced frames."""
+
+    none = "none"
+    auto = "auto"
+
+
 @dataclass
-class StylizeOptions(CheckpointOptions, ComputeOptions, PrecisionOptions, EncodingOptions, OverwriteOptions):
+class PartOptions(Options):
+    """Which part of a video is read, and how."""
+
+    start: Fraction | None = option(None, "second of a video at which to begin", minimum=0, section=VIDEO)
+    end: Fraction | None = option(None, "second of a video at which to end", above=0, section=VIDEO)
+    deinterlace: Deinterlace = option(
+        Deinterlace.none, "auto: make whole frames of interlaced ones (FFmpeg's bwdif)", section=VIDEO
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.start is not None and self.end is not None and self.start >= self.end:
+            raise AnimegenError(f"start={self.start} is not before end={self.end}: change one of them.")
+
+
+@dataclass
+class StylizeOptions(
+    CheckpointOptions, ComputeOptions, PrecisionOptions, PartOptions, EncodingOptions, OverwriteOptions
+):
     """Turn images and videos into anime with a trained model.
 
     Images keep orientation, EXIF data, colour profile and transparency where the format can hold them. Videos keep
@@ -98,7 +124,9 @@ class Holds(Enum):
 
 
 @dataclass
-class InterpolateOptions(CheckpointOptions, ComputeOptions, PrecisionOptions, EncodingOptions, OverwriteOptions):
+class InterpolateOptions(
+    CheckpointOptions, ComputeOptions, PrecisionOptions, PartOptions, EncodingOptions, OverwriteOptions
+):
     """Draw the frames between images, or between the frames of a video.
 
     Videos keep duration, sound and subtitles; every time stamp is exact, and the frames of the source stay as they

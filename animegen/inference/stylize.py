@@ -13,13 +13,13 @@ from animegen.errors import AnimegenError
 from animegen.inference.application import Applied, choose_encoding, load_applied
 from animegen.inference.denoising import learnt_filter
 from animegen.inference.display import Display
-from animegen.inference.options import OnError, StylizeOptions
+from animegen.inference.options import Deinterlace, OnError, StylizeOptions
 from animegen.inference.photos import stylize_photos
 from animegen.inference.planning import Plan, is_sequence, plan
 from animegen.inference.styles import encoded_style, style_files
 from animegen.inference.stylist import Stylist
 from animegen.inference.summary import Summary
-from animegen.inference.videos import VideoSettings, identity, stylize_videos
+from animegen.inference.videos import Part, VideoSettings, identity, stylize_videos
 from animegen.tasks.protocols import Stylizer
 
 
@@ -43,6 +43,7 @@ def stylize(options: StylizeOptions) -> Summary:
         encoding=encoding,
         max_side=options.max_side,
         fps=options.fps,
+        part=Part(options.start, options.end, options.deinterlace is Deinterlace.auto),
         suffix=".png" if options.format is ImageFormat.keep else f".{options.format.value}",
         shots=_shots if options.cuts else None,
         prefilter=prefilter,
@@ -67,6 +68,8 @@ def stylize(options: StylizeOptions) -> Summary:
 
 
 def _check_fps(options: StylizeOptions, made: Plan) -> None:
+    if (options.start is not None or options.end is not None) and (made.photos or not made.videos):
+        raise AnimegenError("start= and end= are for videos, and there are images: leave them out.")
     if options.fps is not None and not any(is_sequence(video.source) for video in made.videos):
         raise AnimegenError(
             f"fps={options.fps} is for numbered frames; videos have a rate of their own: leave fps= out."

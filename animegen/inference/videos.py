@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+from av.video.format import VideoFormat
 from torch import Tensor
 
 from animegen import __version__
@@ -24,6 +25,7 @@ from animegen.inference.targets import Job
 from animegen.media.photos import Photo, shrink
 from animegen.media.video.copies import Copies, plan_copies
 from animegen.media.video.encoding import CONTAINERS, LOSSLESS, Encoding, container_of, segment_suffix
+from animegen.media.video.excerpt import Excerpt
 from animegen.media.video.frames import FrameReader, VideoInfo
 from animegen.media.video.opening import create_video, open_video
 from animegen.media.video.reader import VideoReader
@@ -38,6 +40,21 @@ Shots = Callable[[Iterable[Tensor]], list[tuple[int, int]]]
 
 
 @dataclass(frozen=True)
+class Part:
+    """What is read of videos.
+
+    Attributes:
+        start: time in seconds at which it begins; ``None``: the start of the video.
+        end: time in seconds at which it ends; ``None``: the end of the video.
+        deinterlace: make whole frames of interlaced ones.
+    """
+
+    start: Fraction | None = None
+    end: Fraction | None = None
+    deinterlace: bool = False
+
+
+@dataclass(frozen=True)
 class VideoSettings:
     """Settings of stylized videos.
 
@@ -45,6 +62,7 @@ class VideoSettings:
         encoding: of video files; GIFs and images have no options.
         max_side: longer side in pixels to which larger frames are scaled down.
         fps: rate of videos that are folders of images.
+        part: what is read of videos.
         suffix: format of the frames of a video that is written as a folder of images.
         shots: finds the shots, as (first frame, stop); ``None`` takes each video for one shot.
         prefilter: takes noise off the frames, within each shot, before they are drawn.
@@ -55,6 +73,7 @@ class VideoSettings:
     encoding: Encoding = field(default_factory=Encoding)
     max_side: int | None = None
     fps: Fraction | None = None
+    part: Part = field(default_factory=Part)
     suffix: str = ".png"
     shots: Shots | None = None
     prefilter: BilateralFilter | None = None
@@ -86,7 +105,7 @@ def stylize_videos(
     """
     for job in jobs:
         try:
-            reader = open_video(job.source, settings.fps)
+            reader = opened(job.source, settings.fps, settings.part)
             copies = copies_for(reader, job.target, settings.encoding, reader.info.fps)
         except AnimegenError as error:
             summary.skipped.append(reason_for(job, error, skip_broken, "videos"))
@@ -103,6 +122,16 @@ def stylize_videos(
         display.progress()
 
 
+def opened(path: Path, fps: Fraction | None, part: Part) -> FrameReader:
+    """Open a video, or a part of it.
+
+    Raises:
+        AnimegenError: if it cannot be read, or the part holds no frame.
+    """
+    reader = open_video(path, fps, part.deinterlace)
+    return reader if part.start is None and part.end is None else Excerpt(reader, part.start or Fraction(0), part.end)
+
+
 def _stylize_video(
     reader: FrameReader,
     target: Path,
@@ -114,11 +143,13 @@ def _stylize_video(
 ) -> list[str]:
     """Make one video; return what could not be read."""
     with begun(target, _facts(reader, settings), display.note) as partial:
-        reader.problems += partial.problems
+        reader.problems.extend(partial.problems)
         if partial.shots is None and settings.shots is not None:
             partial.shots = settings.shots(pixels for pixels, _ in reader)
             partial.save()
         info = _info(reader, settings)
+        for remark in remarks(reader, deep=False):
+            display.note(f"'{reader.path.name}': {remark}")
         shown = display.video(reader.path.name, partial.frames, reader.info.expected_frames)
         try:
             for _ in _segments(reader, partial, follow, settings, info, target, display.note):
@@ -213,9 +244,14 @@ def copies_for(reader: FrameReader, target: Path, encoding: Encoding, rate: Frac
     Raises:
         AnimegenError: see :func:`~animegen.media.video.copies.plan_copies`.
     """
+    start, length = Fraction(0), None
+    if isinstance(reader, Excerpt):
+        length = None if reader.stop is None else reader.stop - reader.start
+        start, reader = reader.start, reader.reader
     if not isinstance(reader, VideoReader) or target.suffix.lower() not in CONTAINERS:
         return None
-    return plan_copies(reader.path, container_of(target), encoding, rate, reader.origin)
+    origin = reader.origin + start
+    return plan_copies(reader.path, container_of(target), encoding, rate, origin, length, timecodes=not start)
 
 
 def assemble(
@@ -238,6 +274,13 @@ def assemble(
     return writer.notes
 
 
+def remarks(reader: FrameReader, deep: bool) -> list[str]:
+    """Return a sentence for each property of a video that is lost; ``deep``: more than eight bits are kept."""
+    bits = VideoFormat(reader.info.pix_fmt, 2, 2).components[0].bits
+    lost = bits > 8 and not deep
+    return [*reader.info.remarks, *([f"Eight bits per colour are kept of its {bits}."] if lost else [])]
+
+
 def _info(reader: FrameReader, settings: VideoSettings) -> VideoInfo:
     info = reader.info
     if settings.max_side is None or max(info.width, info.height) <= settings.max_side:
@@ -256,6 +299,7 @@ def _facts(reader: FrameReader, settings: VideoSettings) -> dict[str, Any]:
         "input": identity(reader.path),
         "frames": reader.info.expected_frames,
         "fps": str(reader.info.fps),
+        "part": [str(settings.part.start), str(settings.part.end), settings.part.deinterlace],
         "max_side": settings.max_side,
         "cuts": settings.shots is not None,
         "encoding": asdict(settings.encoding),

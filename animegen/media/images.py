@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageCms, ImageOps
 from torch import Tensor
 
 from animegen.errors import AnimegenError, did_you_mean
@@ -92,9 +92,10 @@ def load_image(path: str | Path, convert: Callable[[Image.Image], Image.Image]) 
         ImageOps.exif_transpose(image, in_place=True)
         width, height = image.size
         rows = max(1, STRIP_PIXELS // width)
+        managed = _from_cmyk(image.mode, profile)
         values: np.ndarray | None = None
         for top in range(0, height, rows):
-            strip = np.asarray(convert(image.crop((0, top, width, min(top + rows, height)))))
+            strip = np.asarray(convert(managed(image.crop((0, top, width, min(top + rows, height))))))
             if values is None:
                 values = np.empty((height, *strip.shape[1:]), np.uint8)
             values[top : top + rows] = strip
@@ -106,6 +107,16 @@ def load_image(path: str | Path, convert: Callable[[Image.Image], Image.Image]) 
         ) from error
     assert values is not None
     return Loaded(torch.from_numpy(values).permute(2, 0, 1), exif, profile)
+
+
+def _from_cmyk(mode: str, profile: bytes | None) -> Callable[[Image.Image], Image.Image]:
+    """Return the conversion of CMYK to sRGB by a colour profile; without a usable one nothing changes."""
+    if mode == "CMYK" and profile:
+        with suppress(ImageCms.PyCMSError, OSError):
+            source, target = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
+            transform = ImageCms.buildTransform(source, target, "CMYK", "RGB")
+            return lambda strip: ImageCms.applyTransform(strip, transform) or strip
+    return lambda strip: strip
 
 
 def read_exif(path: str | Path) -> bytes | None:

@@ -21,7 +21,7 @@ from torch import Tensor
 from animegen.errors import AnimegenError
 from animegen.files import hidden_name, publish
 from animegen.media.images import open_image, to_rgb
-from animegen.media.video.frames import RGB, Colour, FrameReader, FrameWriter, VideoInfo
+from animegen.media.video.frames import RGB, TRANSPARENT, Colour, FrameReader, FrameWriter, VideoInfo
 from animegen.media.video.writer import writing
 
 #: Time, in seconds, of a frame that states none; as browsers do.
@@ -183,6 +183,7 @@ class AnimationReader(FrameReader):
         self.end = Fraction(0)
         with open_image(self.path) as image:
             width, height = image.size
+            transparent = bool(np.array(image.convert("RGBA"))[..., 3].min() < 255)
             count = int(getattr(image, "n_frames", 1))
         info = VideoInfo(width, height, codec=self.path.suffix.lower()[1:], colour=Colour(RGB, full_range=True))
         self.info = info
@@ -199,6 +200,7 @@ class AnimationReader(FrameReader):
             frames=count,
             codec=info.codec,
             colour=info.colour,
+            remarks=(TRANSPARENT,) if transparent else (),
         )
 
     def _durations(self) -> Iterator[Fraction]:

@@ -90,7 +90,7 @@ class Clock:
         waiting: list[VideoFrame] = []
         for frame in frames:
             stamp = stamp_of(frame, self.base)
-            duration = frame.duration * self.base if frame.duration else self.usual
+            duration = frame.duration * Fraction(frame.time_base or self.base) if frame.duration else self.usual
             if self.rate is not None and abs(duration - self.usual) <= 2 * self.base:
                 duration = self.usual
             if stamp is None and last is None and len(waiting) < _WAITING:

@@ -54,6 +54,7 @@ class Copies:
         tags: of the file.
         timecode: of the first frame, ``hh:mm:ss:ff``.
         chapters: whether there are chapters to take over.
+        length: seconds of sound and subtitles that are taken over; ``None``: all.
         notes: a sentence for each thing that is converted or left out.
     """
 
@@ -63,6 +64,7 @@ class Copies:
     tags: Mapping[str, str] = field(default_factory=dict)
     timecode: str | None = None
     chapters: bool = False
+    length: Fraction | None = None
     notes: tuple[str, ...] = ()
 
     def without(self, stream: int | None) -> Copies:
@@ -79,7 +81,15 @@ class Copies:
         return not (self.streams or self.tags or self.timecode or self.chapters)
 
 
-def plan_copies(source: Path, container: str, encoding: Encoding, rate: Fraction, origin: Fraction) -> Copies:
+def plan_copies(
+    source: Path,
+    container: str,
+    encoding: Encoding,
+    rate: Fraction,
+    origin: Fraction,
+    length: Fraction | None = None,
+    timecodes: bool = True,
+) -> Copies:
     """Decide what a video takes over from its source, by writing the beginning of the file in memory.
 
     Args:
@@ -88,6 +98,8 @@ def plan_copies(source: Path, container: str, encoding: Encoding, rate: Fraction
         encoding: of the images.
         rate: frames per second.
         origin: the source's time, in seconds, that becomes zero.
+        length: seconds that are taken over; ``None``: all.
+        timecodes: whether the first frame is the source's, so that its time code holds.
 
     Raises:
         AnimegenError: if the source cannot be read, or the encoding does not fit.
@@ -96,7 +108,7 @@ def plan_copies(source: Path, container: str, encoding: Encoding, rate: Fraction
     keeps = "" if container == "matroska" else "; .mkv keeps it"
     with open_container(source) as original:
         tags = {k: v for k, v in original.metadata.items() if k.lower() not in (*_STORAGE_TAGS, "timecode")}
-        timecode = _timecode(original)
+        timecode = _timecode(original) if timecodes else None
         images = [stream for stream in original.streams.video if not _is_cover(stream)]
         for stream in original.streams:
             if stream in images[:1] or (stream.type == "data" and "timecode" in stream.metadata):
@@ -110,7 +122,7 @@ def plan_copies(source: Path, container: str, encoding: Encoding, rate: Fraction
             if tried[0] is not None:
                 notes.append(f"{name} does not fit {container} and is converted to {tried[0]}{keeps}.")
         chapters = bool(original.chapters())
-    whole = Copies(source, origin, chosen, tags, timecode, chapters, tuple(notes))
+    whole = Copies(source, origin, chosen, tags, timecode, chapters, length, tuple(notes))
     if timecode is not None and not _counts(timecode, rate):
         note = f"The time code {timecode} of '{source}' does not fit {container} at {rate} frames/s and was left out."
         whole = replace(whole, timecode=None, notes=(*whole.notes, note))
@@ -134,16 +146,16 @@ def copied(
     if copies.timecode is not None and video is not None:
         video.metadata["timecode"] = copies.timecode
     if copies.chapters:
-        output.set_chapters([_shifted(chapter, copies.origin) for chapter in original.chapters()])
+        output.set_chapters(list(_chapters(original, copies)))
     running = {index: track for index, track in tracks.items() if track is not None}
-    return _packets(original, running, copies.origin, most)
+    return _packets(original, running, copies, most)
 
 
 def _packets(
-    original: InputContainer, tracks: Mapping[int, _Track], origin: Fraction, most: int | None
+    original: InputContainer, tracks: Mapping[int, _Track], copies: Copies, most: int | None
 ) -> Iterator[Packet]:
     # Damage is reported by the reader of the images.
-    clocks = {index: _Clock(original, origin) for index in tracks}
+    clocks = {index: _Clock(original, copies) for index in tracks}
     for packet in islice(packets(original, lambda problem: None), most):
         track = tracks.get(packet.stream_index)
         if track is not None and packet.size and _is_cover(track.stream):
@@ -158,8 +170,9 @@ def _packets(
 class _Clock:
     """Make the time stamps of a stream's packets rise from the video's origin."""
 
-    def __init__(self, original: InputContainer, origin: Fraction) -> None:
-        self._continuous, self._origin, self._last = Continuous(original), origin, -(10**18)
+    def __init__(self, original: InputContainer, copies: Copies) -> None:
+        self._continuous, self._origin, self._last = Continuous(original), copies.origin, -(10**18)
+        self._length = copies.length
 
     def set(self, packet: Packet) -> bool:
         """Correct the times of the next packet; return whether it is to be heard or seen."""
@@ -167,7 +180,7 @@ class _Clock:
         base = Fraction(packet.time_base)
         late = 0 if packet.pts is None else packet.pts - packet.dts
         time = self._continuous(packet.dts * base, (packet.duration or 0) * base) - self._origin
-        if time + (packet.duration or 0) * base < -PRIMING:
+        if time + (packet.duration or 0) * base < -PRIMING or (self._length is not None and time >= self._length):
             return False
         packet.dts = self._last = max(round(time / base), self._last + 1)
         packet.pts = packet.dts + max(late, 0)
@@ -279,7 +292,8 @@ def _ways(stream: Stream, container: str) -> list[str | None]:
     if stream.type == "subtitle":
         is_text = stream.codec_context is not None and stream.codec_context.codec.text_sub
         return [None, CONVERTED[container][1]] if is_text else [None]
-    return [None] if _is_cover(stream) else []
+    # Others leave a cover out without an error.
+    return [None] if _is_cover(stream) and container in ("mp4", "matroska") else []
 
 
 def _fits(source: Path, container: str, streams: Mapping[int, str | None]) -> bool:
@@ -314,9 +328,14 @@ def _timecode(original: InputContainer) -> str | None:
     return next(found, None)
 
 
-def _shifted(chapter: Any, origin: Fraction) -> Any:
-    shift = round(origin / chapter["time_base"])
-    return {**chapter, "start": max(0, chapter["start"] - shift), "end": max(0, chapter["end"] - shift)}
+def _chapters(original: InputContainer, copies: Copies) -> Iterator[Any]:
+    """Yield the chapters that lie in the part that is taken over."""
+    for chapter in original.chapters():
+        base = chapter["time_base"] or Fraction(1, 1_000_000)
+        shift = round(copies.origin / base)
+        start, end = (max(0, chapter[key] - shift) for key in ("start", "end"))
+        if end > 0 and (copies.length is None or start * base < copies.length):
+            yield {**chapter, "start": start, "end": end}
 
 
 def _is_cover(stream: Stream) -> bool:

@@ -18,6 +18,8 @@ from animegen.media.images import to_float
 
 #: Values of ITU-T H.273 for the matrix, also FFmpeg's ``AVColorSpace``.
 RGB, BT709, UNSPECIFIED, SMPTE170M, BT2020 = 0, 1, 2, 6, 9
+#: Remark on a video with transparency.
+TRANSPARENT = "Its transparency is not kept: it is shown on white."
 #: Default frames per second of a video made of images: that of cinema.
 DEFAULT_RATE = Fraction(24)
 

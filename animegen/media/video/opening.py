@@ -17,12 +17,13 @@ from animegen.media.video.writer import VideoWriter
 WRITTEN_SUFFIXES = (*CONTAINERS, *ANIMATIONS)
 
 
-def open_video(path: str | Path, fps: Fraction | None = None) -> FrameReader:
+def open_video(path: str | Path, fps: Fraction | None = None, deinterlace: bool = False) -> FrameReader:
     """Open a video for reading.
 
     Args:
         path: a video, an animated image, a folder of images, or a pattern like ``frames/%05d.png``.
         fps: rate of images; a video has its own.
+        deinterlace: make whole frames of interlaced ones.
 
     Raises:
         AnimegenError: if it is missing, or holds no frame that can be read.
@@ -30,7 +31,7 @@ def open_video(path: str | Path, fps: Fraction | None = None) -> FrameReader:
     path = Path(path)
     if path.is_dir() or is_pattern(path):
         return SequenceReader(path, fps)
-    return AnimationReader(path) if is_animation(path, ("WEBP", "AVIF")) else VideoReader(path)
+    return AnimationReader(path) if is_animation(path, ("WEBP", "AVIF")) else VideoReader(path, deinterlace)
 
 
 def create_video(

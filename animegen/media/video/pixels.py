@@ -81,6 +81,14 @@ class FromFrames:
         return torch.from_numpy(values)
 
 
+def is_transparent(frame: VideoFrame) -> bool:
+    """Tell whether a frame has pixels that are not opaque."""
+    if frame.format.name != "pal8" and not any(part.is_alpha for part in frame.format.components):
+        return False
+    alpha = frame.reformat(format="gbrap").planes[3]
+    return bool(rows(alpha, frame.height)[:, : frame.width].min() < 255)
+
+
 class ToFrames:
     """Convert tensors to frames for an encoder; one object per video and thread.
 

@@ -24,8 +24,9 @@ from animegen.errors import AnimegenError
 from animegen.files import regular_file
 from animegen.media.video.clock import MILLISECOND, Continuous, base_of, clock_of, stamp_of
 from animegen.media.video.deep import FromDeep, is_deep
-from animegen.media.video.frames import DEFAULT_RATE, FrameReader, Original, VideoInfo
-from animegen.media.video.pixels import FromFrames, colour_of
+from animegen.media.video.deinterlacing import deinterlaced
+from animegen.media.video.frames import DEFAULT_RATE, TRANSPARENT, FrameReader, Original, VideoInfo
+from animegen.media.video.pixels import FromFrames, colour_of, is_transparent
 
 #: Number of consecutive errors after which the rest of a file is skipped.
 PATIENCE = 20
@@ -54,13 +55,14 @@ class VideoReader(FrameReader):
 
     Args:
         path: the file.
+        deinterlace: make one whole frame of the two fields of interlaced ones.
 
     Raises:
         AnimegenError: if it is missing, not a video, or has no frame that can be read.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, deinterlace: bool = False) -> None:
+        self.path, self.deinterlace = Path(path), deinterlace
         self.problems: list[str] = []
         self.end = Fraction(0)
         with self._open() as (container, stream):
@@ -70,7 +72,7 @@ class VideoReader(FrameReader):
                 raise AnimegenError(f"'{self.path}' holds no frame that can be read: replace or remove it.")
             self._turn, rotation, self._turned = orientation(first)
             self._size = first.width, first.height
-            info = _info(container, stream, first, rotation)
+            info = _info(container, stream, first, rotation, deinterlace)
             plausible = 1 <= info.fps <= FASTEST
             stamps = [] if plausible and info.time_base != MILLISECOND else self._stamps()
             if not plausible:
@@ -136,6 +138,7 @@ class VideoReader(FrameReader):
                     back = 2 * back or Fraction(1)
                     continue
                 continuous = Continuous(container)
+                frames = deinterlaced(frames, stream) if self.deinterlace else frames
                 for frame, time, end in self._clock.times(frames, continuous, self.report):
                     if continuous.jumps:
                         self.report(JUMPS)
@@ -260,7 +263,9 @@ def _decoded(
         report(f"{damaged} of its frames are damaged")
 
 
-def _info(container: InputContainer, stream: VideoStream, first: VideoFrame, rotation: int) -> VideoInfo:
+def _info(
+    container: InputContainer, stream: VideoStream, first: VideoFrame, rotation: int, deinterlace: bool
+) -> VideoInfo:
     rate = stream.average_rate or stream.guessed_rate or DEFAULT_RATE
     duration: Fraction | None = None
     if stream.duration:
@@ -285,16 +290,18 @@ def _info(container: InputContainer, stream: VideoStream, first: VideoFrame, rot
         colour=colour_of(first),
         rotation=rotation,
         pixel_aspect=1 / aspect if sideways else aspect,
-        remarks=_remarks(first),
+        remarks=_remarks(first, deinterlace),
     )
 
 
-def _remarks(frame: VideoFrame) -> tuple[str, ...]:
+def _remarks(frame: VideoFrame, deinterlace: bool) -> tuple[str, ...]:
     """Return the remarks on a video by its first frame; see :attr:`VideoInfo.remarks`."""
     kinds: Iterable[SideData] = iter(frame.side_data)  # type: ignore[assignment]  # PyAV types it as a mapping
     found = []
-    if frame.interlaced_frame:
-        found.append("It is interlaced: each frame shows two moments. Deinterlace it first (ffmpeg's filter bwdif).")
+    if frame.interlaced_frame and not deinterlace:
+        found.append("It is interlaced: each frame shows two moments; deinterlace=auto makes whole frames of them.")
+    if is_transparent(frame):
+        found.append(TRANSPARENT)
     if any(data.type in _HDR for data in kinds):
         found.append("Its matrix and curve of HDR stay; what it says about the display it was made on is left out.")
     return tuple(found)

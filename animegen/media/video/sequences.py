@@ -15,7 +15,8 @@ from animegen.errors import AnimegenError
 from animegen.files import exists_error, hidden_name, publish_all, publish_folder, real_path
 from animegen.locks import locked_file
 from animegen.media.images import list_images, natural_key, read_image, write_image
-from animegen.media.video.frames import DEFAULT_RATE, RGB, Colour, FrameReader, FrameWriter, VideoInfo
+from animegen.media.photos import read_photo
+from animegen.media.video.frames import DEFAULT_RATE, RGB, TRANSPARENT, Colour, FrameReader, FrameWriter, VideoInfo
 from animegen.media.video.writer import writing
 
 _NUMBER = re.compile(r"%0?(\d*)d")
@@ -40,7 +41,8 @@ class SequenceReader(FrameReader):
         fps = fps or DEFAULT_RATE
         self.problems: list[str] = []
         self.end = Fraction(0)
-        _, height, width = read_image(self.files[0]).shape
+        first = read_photo(self.files[0])
+        _, height, width = first.pixels.shape
         self.info = VideoInfo(
             width,
             height,
@@ -50,6 +52,7 @@ class SequenceReader(FrameReader):
             frames=len(self.files),
             codec=self.files[0].suffix.lower()[1:],
             colour=Colour(RGB, full_range=True),
+            remarks=() if first.alpha is None else (TRANSPARENT,),
         )
 
     def frames(

@@ -26,6 +26,7 @@ def planned(source: Path, container: str = "mp4", rate: Fraction = Fraction(24))
     ("film", "container", "streams", "told"),
     [
         (OddFilm(".mkv", attachment=True), "mp4", {1: None}, ["The attachment stream 2 (font.ttf)"]),
+        (OddFilm(".mkv", cover=True), "mov", {1: None}, ["The image stream 2 (png)"]),
         (OddFilm(".mkv", attachment=True), "matroska", {1: None, 2: None}, []),
         (OddFilm(".avi", "mjpeg", "adpcm_ms", pix_fmt="yuvj420p"), "mp4", {1: "aac"}, ["sound stream 1 (adpcm_ms)"]),
         (OddFilm(".mkv", sound="ac3"), "webm", {1: "libopus"}, ["The sound stream 1 (ac3)"]),
