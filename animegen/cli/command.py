@@ -11,7 +11,7 @@ from animegen.cli.main import run
 from animegen.config.messages import refuse_empty
 from animegen.config.options import Options, help_text, read
 
-#: Options of a group that ``--help`` lists at most.
+#: Largest number of options that ``--help`` lists per group.
 MANY = 60
 
 Main = Callable[[Sequence[str] | None], int]
@@ -20,18 +20,18 @@ Main = Callable[[Sequence[str] | None], int]
 def command(
     options: type[Options], more: Callable[[], str] | None = None, passed: Sequence[str] = ()
 ) -> Callable[[Callable[..., int | None]], Callable[..., int]]:
-    """Turn a function of options into the ``main(words) -> exit code`` of a command.
+    """Turn a function of an options object into ``main(arguments) -> exit code``.
 
     Args:
         options: the dataclass that declares the keys of the command.
-        more: returns text for the end of ``--help``.
-        passed: keys that configure a part which Hydra composes: words such as ``model=...`` and ``+model.key=...`` are
-            not read, and given to the function as a second argument.
+        more: returns text that is appended to ``--help``.
+        passed: keys of parts that Hydra composes: arguments such as ``model=...`` and ``+model.key=...`` are not
+            parsed, but passed to the function as a second argument.
     """
 
     def decorate(body: Callable[..., int | None]) -> Callable[..., int]:
         def main(arguments: Sequence[str] | None = None) -> int:
-            """Run the command with the words of its command line; return the exit code."""
+            """Run the command with the given arguments, by default those of the process; return the exit code."""
             words = list(sys.argv[1:] if arguments is None else arguments)
 
             def job() -> int | None:
@@ -53,17 +53,17 @@ def command(
 def composed_command(
     schema: type[Options], groups: bool = False, explained: Callable[[Sequence[str]], type[Options]] | None = None
 ) -> Callable[[Callable[[list[str]], int | None]], Callable[..., int]]:
-    """Turn a function of words, which Hydra composes, into the ``main(words) -> exit code`` of a command.
+    """Turn a function of overrides for Hydra into ``main(arguments) -> exit code``.
 
     Args:
-        schema: the dataclass of the keys on the top level.
+        schema: the dataclass of the top-level keys.
         groups: list the configuration groups in ``--help``.
-        explained: returns the dataclass that ``--help`` explains beside given words; by default ``schema``.
+        explained: returns the dataclass that ``--help`` explains, given the other arguments; by default ``schema``.
     """
 
     def decorate(body: Callable[[list[str]], int | None]) -> Callable[..., int]:
         def main(arguments: Sequence[str] | None = None) -> int:
-            """Run the command with the words of its command line; return the exit code."""
+            """Run the command with the given arguments, by default those of the process; return the exit code."""
             words = list(sys.argv[1:] if arguments is None else arguments)
 
             def job() -> int | None:

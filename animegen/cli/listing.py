@@ -24,9 +24,9 @@ KINDS = {
 
 @dataclass
 class ListOptions(Options):
-    """List models, experiments, ablations, data, losses and studies, with a line about each.
+    """List models, experiments, ablations, data, losses and studies, with a description of each.
 
-    The pattern is a shell pattern, or a part of a name.
+    The pattern is a shell pattern or a part of a name.
     """
 
     command: ClassVar[str] = "list"

@@ -11,7 +11,7 @@ from typing import Any
 def steady_streams() -> None:
     """Replace stdout and stderr so that printing raises no error; calling it again changes nothing.
 
-    A result must not be lost because the reader of a pipe has gone (``| head -1``), the stream was closed (``>&-``),
+    A result must not be lost because the reader of a pipe has ended (``| head -1``), the stream was closed (``>&-``),
     the disk of a log file is full, or the encoding lacks a character of a file name.
     """
     _reserve_descriptors()
@@ -23,7 +23,7 @@ def steady_streams() -> None:
 
 
 def _reserve_descriptors() -> None:
-    """Open the null device for closed standard streams: the next file would get their numbers, and be printed into."""
+    """Open the null device for closed standard streams: a file that got their descriptor would be printed into."""
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
@@ -48,7 +48,7 @@ class _Forgiving(io.FileIO):
     """A stream that drops output after errors."""
 
     def write(self, data: Any) -> int:
-        """Write bytes; claim success whatever happens."""
+        """Write bytes; report success even after an error."""
         try:
             written = super().write(data)
         except OSError:

@@ -1,7 +1,7 @@
-"""Check the values of a configuration against the annotations of the constructors that they are for.
+"""Check the values of a configuration against the annotations of the constructors.
 
-A constructor that declares ``channels: int`` gets no text, no NaN and no fraction: the error names the dotted key, the
-value and the valid ones, before anything is built.
+For a constructor that declares ``channels: int``, text, NaN and fractions are rejected before anything is built; the
+error names the dotted key, the value and the valid values.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _kinds(called: Any) -> dict[str, Any]:
         except (NameError, TypeError, ValueError):  # annotations for type checkers alone
             return found
         for name, kind in hints.items():
-            # A tensor in place of a number, as optimizers accept it, cannot stand in a configuration.
+            # Optimizers also accept tensors as numbers, which a configuration cannot contain.
             kinds = [each for each in alternatives(kind) if getattr(each, "__name__", "") != "Tensor"]
             if name != "return" and kinds and all(_is_plain(each) for each in kinds):
                 found.setdefault(name, Union[tuple(kinds)])  # noqa: UP007 - not known before

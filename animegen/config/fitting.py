@@ -22,13 +22,13 @@ _PLAIN = ("ema", "clip", "reads")
 
 
 def check_ablations(overrides: Sequence[str]) -> None:
-    """Raise for an ablation that leaves the composed configuration as it is, or sets what nothing there has.
+    """Reject an ablation that changes nothing in the composed configuration, or sets keys that it does not have.
 
     Args:
-        overrides: words of the command line of ``animegen train``.
+        overrides: arguments of ``animegen train``.
 
     Raises:
-        AnimegenError: it names the experiments of the ablation's family that it fits.
+        AnimegenError: if one does not fit; the message lists experiments of its family that it fits.
     """
     chosen = chosen_ablations(overrides)
     for ablation in chosen:
@@ -37,8 +37,8 @@ def check_ablations(overrides: Sequence[str]) -> None:
             experiment = next((w for w in reversed(overrides) if w.startswith(("experiment=", "model="))), "this model")
             good = ", ".join(fitting(ablation)) or "none"
             raise AnimegenError(
-                f"ablation={ablation} does not fit {experiment}, which lacks what it changes or has it so already: take"
-                f" another ablation, or one of the experiments that it fits: {good}."
+                f"ablation={ablation} does not fit {experiment}, which lacks the keys that it changes or has the same"
+                f" values: choose another ablation, or an experiment that it fits: {good}."
             )
 
 
@@ -62,7 +62,7 @@ def _fits(ablation: str, others: Sequence[str], overrides: Sequence[str]) -> boo
     after = _composed((*words, f"ablation=[{','.join([*others, ablation])}]"))
     if before is None or after is None or after == before or list(_out_of_place(before, after)):
         return False
-    # A model without optimizers learns nothing that could be taught otherwise.
+    # A model without optimizers is not trained, so that changes of its training have no effect.
     return "optimizers" in before["model"] or before["model"] == after["model"]
 
 
@@ -107,7 +107,7 @@ def _out_of_place(before: Any, after: dict[str, Any], path: str = "") -> Iterato
             yield here
         if isinstance(value, dict):
             part = path.split(".")[0] == "model" and key not in _PLAIN
-            # Terms alone make no objective.
+            # Loss terms alone are not a complete objective.
             whole = _whole(value) and not (path == "model.objectives" and "_target_" not in value)
             if part and not isinstance(before.get(key), dict) and not whole:
                 yield here
@@ -137,7 +137,7 @@ def _takes(target: str, key: str, value: Any) -> bool:
 
 @lru_cache
 def _parameters(target: str | None) -> tuple[dict[str, inspect.Parameter], bool]:
-    """Return the settings that a class (with its bases) or function has, and whether it takes any others."""
+    """Return the parameters of a class (with its bases) or function, and whether it accepts any others."""
     called = locate(target) if target else None
     if called is None:
         return {}, False

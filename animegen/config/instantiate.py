@@ -14,9 +14,9 @@ from hydra.utils import instantiate
 from animegen.config.arguments import check_arguments
 from animegen.errors import AnimegenError, did_you_mean
 
-#: What constructors and allocators raise for wrong settings. Anything else is a defect, whose traceback is wanted.
+#: Exceptions that constructors and allocators raise for wrong settings. Others are bugs, and keep their traceback.
 MISTAKES = (TypeError, ValueError, ImportError, ArithmeticError, MemoryError, RuntimeError, HydraException)
-#: Likewise, in libraries that are imported only where they are needed.
+#: Likewise, of libraries that are imported lazily.
 NAMED_MISTAKES = ("MisconfigurationException",)
 
 
@@ -26,10 +26,10 @@ def build(node: Any, what: str, kind: type | None = None) -> Any:
     Args:
         node: dict with ``_target_``, or anything that Hydra can instantiate.
         what: name of the node for messages, e.g. ``model``.
-        kind: of what class it must be.
+        kind: required class.
 
     Raises:
-        AnimegenError: for a wrong ``_target_``, a wrong setting, and whatever the built parts complain about.
+        AnimegenError: for a wrong ``_target_`` or setting, or an error of the parts that are built.
     """
     check_arguments(node, what, locate)
     try:
@@ -60,7 +60,7 @@ def finish(partial: Callable[..., Any], what: str, *arguments: Any, **more: Any)
 
 
 def explain_build(error: BaseException, what: str, called: Any = None) -> str | None:
-    """Return the sentence about a failed construction, or ``None`` if it is no mistake of the user.
+    """Return the sentence about a failed construction, or ``None`` if it is not an error of the user.
 
     Args:
         error: the exception.

@@ -37,7 +37,7 @@ def find_study(name: str) -> Path:
     """Return the file of a study.
 
     Raises:
-        AnimegenError: if there is none of this name, with the nearest one.
+        AnimegenError: if no study has this name; the message suggests the closest one.
     """
     studies = list_studies()
     if name not in studies:

@@ -24,9 +24,9 @@ class Range:
     """The numbers that are allowed; NaN and infinity never are.
 
     Attributes:
-        minimum: smallest number.
-        maximum: largest number.
-        above: largest number that is too small.
+        minimum: inclusive lower bound.
+        maximum: inclusive upper bound.
+        above: exclusive lower bound.
         also: further numbers that are allowed.
     """
 
@@ -87,10 +87,10 @@ def _is_sequence(kind: Any) -> bool:
 
 
 def convert(text: str, kind: Any) -> Any:
-    """Return the value that a text stands for.
+    """Return the value that a text represents.
 
     Raises:
-        ValueError: if it stands for no value of that kind.
+        ValueError: if it represents no value of that kind.
     """
     for each in sorted(alternatives(kind), key=lambda each: each in (str, Any)):
         try:

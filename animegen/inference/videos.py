@@ -59,15 +59,15 @@ class VideoSettings:
     """Settings of stylized videos.
 
     Attributes:
-        encoding: of video files; GIFs and images have no options.
+        encoding: encoding of video files; GIFs and images have no options.
         max_side: longer side in pixels to which larger frames are scaled down.
-        fps: rate of videos that are folders of images.
-        part: what is read of videos.
-        suffix: format of the frames of a video that is written as a folder of images.
-        shots: finds the shots, as (first frame, stop); ``None`` takes each video for one shot.
-        prefilter: takes noise off the frames, within each shot, before they are drawn.
-        identity: what else the result depends on: which model with which options. Compared when a run is resumed.
-        overwrite: replace files, also those made meanwhile.
+        fps: frame rate of folders of images.
+        part: the part of videos that is read.
+        suffix: format of frames that are written to a folder.
+        shots: returns the shots as (first frame, stop); ``None``: each video is one shot.
+        prefilter: removes noise from the input frames, within each shot.
+        identity: model and options that the result depends on, compared when a run is resumed.
+        overwrite: replace existing files, also those created during the run.
     """
 
     encoding: Encoding = field(default_factory=Encoding)
@@ -92,10 +92,10 @@ def stylize_videos(
     """Stylise videos one after the other.
 
     Args:
-        jobs: what to read and where to write it.
+        jobs: inputs and outputs.
         follow: maps a frame, uint8 ``(3,H,W)``, and a state to a frame and the next state; the state is ``None`` at the
             beginning of each shot (:meth:`Stylist.follow`).
-        settings: how.
+        settings: settings of the videos.
         summary: gets the results.
         display: shows the progress.
         skip_broken: skip videos that cannot be read; damage within a video is reported and never stops it.
@@ -226,7 +226,7 @@ def _remaining(
     if prefilter is None:
         yield from _after(reader.frames(start=finished.last) if finished else reader, finished)
         return
-    # A filter looks back. A segment ends at a cut, across which it does not look, or has more frames than it looks at.
+    # A filter uses earlier frames. A segment ends at a cut, which resets it, or is longer than its window.
     frames = reader.frames(start=finished.start) if finished else reader
     first = partial.frames - finished.frames if finished else 0
     yield from _after(prefilter.stream(frames, cuts, first), finished)
@@ -263,7 +263,7 @@ def assemble(
         AnimegenError: if it cannot be written, or something has its name and ``overwrite`` is false.
     """
     if target.suffix.lower() in CONTAINERS:
-        # A kill now leaves nothing beside the video: the next run removes the folder of the shots.
+        # If the process is killed here, the next run removes the folder of the shots.
         with completed(target, partial.folder, overwrite=overwrite) as hidden:
             return join(partial.segments, hidden, info.fps, copies, target)
     with create_video(target, info, suffix=suffix, overwrite=overwrite) as writer:
@@ -310,7 +310,7 @@ def _facts(reader: FrameReader, settings: VideoSettings) -> dict[str, Any]:
 
 
 def identity(path: Path) -> list[Any]:
-    """Return what tells a file from another of the same name: place, size and time of the last change."""
+    """Return path, size and modification time of a file, which identify its version."""
     try:
         facts = path.stat()
     except OSError:

@@ -51,11 +51,11 @@ def table_of(
     """Return the steps for the budget, and the cost of the wanted number of steps.
 
     Args:
-        parts: kinds of steps with their time; the shares stay as they are, whatever the length of the run.
-        budget: in any currency.
-        price_per_hour: in the same.
-        samples: how many the data have; ``None`` counts no epochs.
-        wanted: number of train steps that was asked for.
+        parts: kinds of steps with their time; the shares do not depend on the length of the run.
+        budget: amount in any currency.
+        price_per_hour: price of the machine in the same currency.
+        samples: number of training samples; ``None`` omits the epochs.
+        wanted: number of training steps whose cost is returned.
     """
     hours = budget / price_per_hour
     mean = sum(part.step.share * part.seconds for part in parts)

@@ -18,14 +18,14 @@ from animegen.engine.module import AnimeModule
 
 
 class Stopwatch:
-    """Adds up seconds by name, and waits for the device before it looks at the clock."""
+    """Adds up seconds by name; synchronizes the device before each reading."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.seconds: dict[str, float] = defaultdict(float)
 
     def now(self) -> float:
-        """Return the time at which everything asked for so far is done."""
+        """Return the time after all queued operations have finished."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter()

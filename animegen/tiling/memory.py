@@ -43,8 +43,8 @@ def peak_memory(
 
     Args:
         network: maps ``(B,C,H,W)`` to a tensor.
-        size: of its input.
-        device: where it computes.
+        size: height and width of the input.
+        device: device of the network.
         dtype: autocast type, ``None`` for full precision.
 
     Returns:
