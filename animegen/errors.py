@@ -9,20 +9,19 @@ from collections.abc import Iterable
 class AnimegenError(Exception):
     """A mistake in the input, the configuration or the environment, phrased for the user.
 
-    The command line prints its text without a traceback and exits with code 2
-    (``--debug`` or ``ANIMEGEN_DEBUG=1`` shows the traceback). The text names the
-    offending thing and ends with the remedy.
+    The command line prints its text without a traceback and exits with code 2 (``--debug`` or ``ANIMEGEN_DEBUG=1``
+    shows the traceback). The text names the cause and ends with the remedy.
     """
 
 
 def did_you_mean(word: str, candidates: Iterable[str], count: int = 3, cutoff: float = 0.6) -> str:
-    """Return ``" Did you mean 'a' or 'b'?"`` for the nearest candidates, or an empty string.
+    """Return ``" Did you mean 'a' or 'b'?"`` for the closest candidates, or an empty string.
 
     Args:
         word: the unknown word.
-        candidates: what could have been meant.
-        count: how many to offer at most.
-        cutoff: how alike they must be, from 0 (anything) to 1 (equal).
+        candidates: valid words.
+        count: largest number of suggestions.
+        cutoff: minimum similarity, from 0 (anything) to 1 (equal).
     """
     near = difflib.get_close_matches(word, list(dict.fromkeys(candidates)), n=count, cutoff=cutoff)
     if not near:

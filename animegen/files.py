@@ -196,10 +196,10 @@ def completed(path: Path, folder: Path | None = None, *, overwrite: bool = True)
     """Yield a hidden name to write to; the file gets the name ``path`` if the block succeeds.
 
     Args:
-        path: of the file; missing folders are created.
-        folder: where the hidden file lies, on the same file system: a folder that is removed in any case, also after
-            the process was killed. ``None``: the folder of ``path``.
-        overwrite: replace a file of that name, also one that was made meanwhile.
+        path: path of the file; missing folders are created.
+        folder: folder of the hidden file, on the same file system: one that is removed in any case, also after the
+            process was killed. ``None``: the folder of ``path``.
+        overwrite: replace a file of that name, also one created meanwhile.
 
     Raises:
         AnimegenError: if the file cannot be written, or exists and must not be replaced.
@@ -217,7 +217,7 @@ def completed(path: Path, folder: Path | None = None, *, overwrite: bool = True)
 
 
 def hidden_name(path: Path) -> Path:
-    """Return an unused hidden name beside ``path`` with its suffix, for a file or folder that is not complete."""
+    """Return an unused hidden name next to ``path`` with its suffix, for an incomplete file or folder."""
     return path.with_name(f".{uuid.uuid4().hex}{path.suffix if len(path.suffix) < 16 else ''}")
 
 
@@ -226,8 +226,8 @@ def publish(hidden: Path, path: Path, overwrite: bool) -> None:
 
     Args:
         hidden: the file, on the same file system.
-        path: its name from now on.
-        overwrite: replace a file of that name. Otherwise none is replaced, not even one that was made meanwhile.
+        path: its new name.
+        overwrite: replace a file of that name. Otherwise no file is replaced, not even one created meanwhile.
 
     Raises:
         AnimegenError: if a file of that name exists and must not be replaced.

@@ -52,7 +52,7 @@ def locked(folder: Path, tidy: bool = False, shared: bool = False) -> Iterator[i
 
 @contextmanager
 def locked_file(path: Path) -> Iterator[None]:
-    """Hold the name of an output for one command, by a hidden file beside it that is removed at the end.
+    """Hold the name of an output for one command, by a hidden file next to it that is removed at the end.
 
     Args:
         path: a file, or a folder that appears when it is complete. Missing folders above it are created.

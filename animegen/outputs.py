@@ -75,7 +75,7 @@ class OutputFolder:
     def recover(self) -> None:
         """Finish or undo the changes of a killed command, unless a command is active; for commands that only read."""
         if self._load()[1] is not None:
-            # Without a lock nobody can tell whether a command is at work.
+            # Without a lock it is unknown whether a command is active.
             with suppress(AnimegenError), locked(self.path, tidy=True) as lock:
                 if lock is not None:
                     self._settle()
@@ -175,7 +175,7 @@ class OutputFolder:
             ) from error
 
     def _check_record(self, patterns: Sequence[str], change: _Change | None) -> None:
-        """Refuse a record that leads out of the folder: the folder may come from anybody."""
+        """Reject a record that leads out of the folder, which may come from anyone."""
         names, moved = [*patterns], []
         if change is not None:
             if not re.fullmatch(re.escape(REPLACED) + "[0-9a-f]{8}", change.hidden):

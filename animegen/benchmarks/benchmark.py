@@ -25,7 +25,7 @@ from animegen.metrics.perceptual import LPIPSMetric, PerceptualDistance
 from animegen.nn.features import FeatureExtractor
 
 Score = dict[str, float | int | None]
-"""Mean, standard deviation over the images (None where there is none) and their number."""
+"""Mean, standard deviation over the images (None without images) and their number."""
 
 Scores = dict[str, dict[str, Score]]
 """{method: {metric: score}}."""

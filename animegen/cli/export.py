@@ -8,7 +8,7 @@ from animegen.inference.options import ExportOptions
 
 @command(ExportOptions)
 def main(options: ExportOptions) -> None:
-    """Write the file and print how far it is from the model."""
+    """Write the file and print its deviation from the model."""
     from animegen.inference.export import export  # imports PyTorch
 
     export(options)

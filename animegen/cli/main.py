@@ -18,7 +18,7 @@ from animegen.files import io_error_message
 
 
 class Command(NamedTuple):
-    """A command: the module with its ``main(words)``, and a line about it."""
+    """A command: the module with its ``main(arguments)``, and a description."""
 
     module: str
     about: str
@@ -42,7 +42,7 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command that the words of a command line name; return the exit code."""
+    """Run the command of a command line; return the exit code."""
     steady_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if "--debug" in words:
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         near = did_you_mean(name, COMMANDS, count=1) or f" The commands are: {', '.join(COMMANDS)}."
         print(f"animegen: there is no command '{name}'.{near}", file=sys.stderr)
         return 2
-    # Imported now: every command needs other libraries, and some take seconds to import.
+    # Imported now: commands need different libraries, some of which take seconds to import.
     return importlib.import_module(COMMANDS[name].module).main(rest)
 
 
@@ -92,7 +92,7 @@ def run(job: Callable[[], int | None]) -> int:
         print("animegen: interrupted.", file=sys.stderr)
         return 130
     except OSError as error:
-        # Accesses that name no file (a socket, a process) are our own mistakes and keep their traceback.
+        # Errors without a file (of a socket, a process) are bugs and keep their traceback.
         if not isinstance(error.filename, str | bytes):
             raise
         return _refuse(io_error_message(error, os.fsdecode(error.filename)))
@@ -101,7 +101,7 @@ def run(job: Callable[[], int | None]) -> int:
 def _refuse(message: str) -> int:
     if os.environ.get("ANIMEGEN_DEBUG"):
         traceback.print_exc()
-    # Names of files need not be valid UTF-8, and any stream must take them.
+    # File names need not be valid UTF-8, but any stream must accept them.
     print(f"animegen: {message}".encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
     return 2
 

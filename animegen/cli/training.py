@@ -26,15 +26,15 @@ from animegen.launch.sweep import run_sweep
 
 
 class _Failed(BaseException):
-    """Carries the error of a single run past Hydra, which would print its own report."""
+    """Wraps the error of a run, so that Hydra does not print its own report."""
 
 
 def run_once(overrides: list[str], options: list[str]) -> None:
     """Perform one run, or the action of Hydra's options, such as ``--cfg job``.
 
     Args:
-        overrides: words of the command line, which the run records.
-        options: of Hydra, with their values.
+        overrides: arguments of the command line, which the run records.
+        options: options of Hydra, with their values.
     """
 
     @hydra.main(version_base="1.3", config_path="pkg://animegen.conf", config_name="train")
@@ -50,14 +50,14 @@ def run_once(overrides: list[str], options: list[str]) -> None:
         except Exception as error:
             raise _Failed from error
 
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises errors as they are
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises the original errors
     before = sys.argv
     sys.argv = [sys.argv[0], *expand(overrides), *options]  # Hydra reads it
     try:
         job()
     except _Failed as failed:
         error = failed.__cause__ or failed
-        raise error from error.__cause__  # with its own history, which --debug shows
+        raise error from error.__cause__  # with its own cause, which --debug shows
     except (HydraException, OmegaConfBaseException) as error:
         raise AnimegenError(explain(error, "train", overrides)) from error
     except OSError as error:
@@ -80,7 +80,7 @@ def train_command(words: list[str]) -> int:
     if not options:
         overrides = resumed_overrides(overrides)
         check_ablations(overrides)
-        compose_config("train", overrides)  # reports mistakes in our words before Hydra does in its own
+        compose_config("train", overrides)  # reports errors in animegen's messages, before Hydra's
     run_once(overrides, options)
     return 0
 
@@ -90,7 +90,7 @@ def rerun(words: list[str]) -> int:
     again = plan_rerun(words)
     for line in again.notes:
         print(line, file=sys.stderr)
-    # Further processes of distributed training start with the same words, and must find the same folder.
+    # Further processes of distributed training start with the same arguments, and must find the same folder.
     sys.argv = [sys.argv[0], "train", *again.words]
     quieten()
     train(Request(again.config, again.folder, again.choices, again.overrides))

@@ -26,7 +26,7 @@ def check_arguments(node: Any, key: str, locate: Any) -> None:
     """Check all numbers, texts and flags of a configuration node and of the nodes below it.
 
     Args:
-        node: dict with ``_target_``, or whatever holds such dicts.
+        node: dict with ``_target_``, or a container of such dicts.
         key: its dotted key.
         locate: returns the class or function of a dotted name, or ``None``.
 

@@ -83,7 +83,7 @@ class PrecisionOptions(Options):
 
 @dataclass
 class OverwriteOptions(Options):
-    """Whether results may replace others."""
+    """Whether results may replace existing files."""
 
     overwrite: bool = option(False, "replace results that exist")
 

@@ -73,7 +73,7 @@ def compose_config(name: str, overrides: Sequence[str], complete: bool = True) -
     """Compose ``conf/<name>.yaml`` with command-line overrides; ``ablation=`` is expanded.
 
     Args:
-        name: of the configuration: ``train``, ``eval`` ...
+        name: name of the configuration: ``train``, ``eval`` ...
         overrides: words of the command line.
         complete: insist on every value that the user has to give (``???``).
 
@@ -108,7 +108,7 @@ def _compose(name: str, overrides: Sequence[str]) -> tuple[DictConfig, dict[str,
 
 
 def check_complete(config: DictConfig, name: str = "train") -> None:
-    """Raise if a value that the user must give (``???``) is missing, or if a top-level key is none of ours."""
+    """Raise if a value that the user must give (``???``) is missing, or if a top-level key is unknown."""
     values = OmegaConf.to_container(config, resolve=False)
     missing = [key for key, value in _dotted(values) if value == "???"]
     if missing:
@@ -163,8 +163,8 @@ def literal_paths(name: str, words: Sequence[str], but: Sequence[str] = ()) -> l
     """Return the words of a command with its paths quoted, so that Hydra takes every character of them literally.
 
     Args:
-        name: of the configuration.
-        words: of the command line.
+        name: name of the configuration.
+        words: arguments of the command line.
         but: keys that are left as they are.
 
     Raises:

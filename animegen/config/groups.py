@@ -92,7 +92,7 @@ def read_changes(changes: Mapping[str, object], where: str) -> dict[str, tuple[s
 
     Args:
         changes: name -> list of overrides.
-        where: what holds them, for messages.
+        where: their origin, for messages.
 
     Raises:
         AnimegenError: for anything but lists of overrides of the form ``key=value``, ``+key=value`` or ``~key``.

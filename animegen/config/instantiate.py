@@ -64,8 +64,8 @@ def explain_build(error: BaseException, what: str, called: Any = None) -> str | 
 
     Args:
         error: the exception.
-        what: name of the node for messages, unless the error tells a more exact one.
-        called: the class or function that was called, unless the error tells it.
+        what: name of the node for messages, unless the error contains a more exact one.
+        called: the class or function that was called, unless the error contains it.
     """
     chain = list(_causes(error))
     for inner in chain:
@@ -92,7 +92,7 @@ def explain_build(error: BaseException, what: str, called: Any = None) -> str | 
     if missing := re.search(r"(\w+)(?:\.__init__)?\(\) missing \d+ required .*?arguments?: (.+)", text):
         remedy = "give it a value"
         if "torch.optim" in str(targets) or "torch.optim" in getattr(called, "__module__", ""):
-            remedy = "an optimizer or schedule needs '_partial_: true' beside its _target_"
+            remedy = "an optimizer or schedule needs '_partial_: true' next to its _target_"
         return f"{key}: {owner or missing.group(1)} lacks the setting {missing.group(2)}: {remedy}."
     return f"{key} cannot be built from this configuration: {text}"
 

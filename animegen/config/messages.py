@@ -36,7 +36,7 @@ def refuse_empty(words: Sequence[str]) -> None:
     """Raise for an empty word, and for a key whose value is empty or a pair of quotes.
 
     Args:
-        words: of a command line.
+        words: arguments of the command line.
     """
     for word in words:
         key, equals, value = word.partition("=")
@@ -60,10 +60,10 @@ def _refuse_no_option(group: str, value: str, options: Sequence[str]) -> None:
 
 
 def explain(error: BaseException, words: Sequence[str], known: Sequence[str], options: Sequence[str]) -> str:
-    """Return one sentence about an error in composing.
+    """Return one sentence about a failed composition.
 
     Args:
-        error: what Hydra or OmegaConf raised.
+        error: an exception of Hydra or OmegaConf.
         words: the overrides of the command line.
         known: the dotted keys of the configuration, and its groups.
         options: all options of the configuration groups, as ``group/option``.

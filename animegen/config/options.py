@@ -192,9 +192,9 @@ def read(options: type[T], words: Iterable[str]) -> T:
 def _value(key: Key, texts: Sequence[str]) -> Any:
     """Return the value of a key that was given once or several times."""
     if not is_list(key.kind):
-        texts = texts[-1:]  # the last one counts, so that a script can add its words to others
-    elif len(texts) == 1 and texts[0].startswith("[") and texts[0].endswith("]"):
-        texts = [part.strip() for part in texts[0][1:-1].split(",")]
+        texts = texts[-1:]  # the last one counts, so that a script can append arguments
+    elif texts[-1].startswith("[") and texts[-1].endswith("]"):
+        texts = [part.strip() for part in texts[-1][1:-1].split(",")]  # likewise
     elif texts == ["null"] and type(None) in alternatives(key.kind):
         return None
     return _convert(key, texts)

@@ -10,13 +10,13 @@ from typing import Any
 from animegen.errors import AnimegenError
 from animegen.files import read_text, regular_file
 
-#: Levels of nesting, number of values and size of a file in bytes: far beyond what any run of animegen records.
+#: Levels of nesting, number of values and size of a file in bytes: far more than a run of animegen records.
 DEPTH, VALUES, BYTES = 100, 1_000_000, 2**26
-#: Integers of 64 bits, signed or unsigned, as seeds and counters are.
+#: Integers of 64 bits, signed or unsigned, for seeds and counters.
 INTEGERS = range(-(2**63), 2**64)
 
-#: Terminals act on control characters; tab and newline are text. Surrogates cannot be written, but for those that stand
-#: for the bytes of a file name.
+#: Control characters, which terminals interpret, except tab and newline; and surrogates, except those that represent
+#: the bytes of a file name.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udc7f\udd00-\udfff]")
 
 
@@ -46,7 +46,9 @@ def plain_data(value: Any, source: str, interpolations: bool = False) -> Any:
             level = place.level if place else 0
             if level >= DEPTH or count > VALUES:
                 limit = f"{DEPTH} levels" if level >= DEPTH else f"{VALUES} values"
-                raise AnimegenError(f"{source} is refused: it holds more than {limit}, which no run of animegen does.")
+                raise AnimegenError(
+                    f"{source} is refused: it holds more than {limit}, the limit for a run of animegen."
+                )
         if kind is dict:
             parent[slot] = copy = {}
             for key, inner in item.items():
@@ -81,7 +83,7 @@ def read_json(path: Path, what: str, remedy: str) -> Any:
         AnimegenError: if it cannot be read, is larger than `BYTES`, is not JSON, or is refused by `plain_data`.
     """
     if regular_file(path).st_size > BYTES:
-        raise AnimegenError(f"'{path}' has more than {BYTES // 2**20} MiB, as {what} never has: {remedy}.")
+        raise AnimegenError(f"'{path}' has more than {BYTES // 2**20} MiB, too large for {what}: {remedy}.")
     try:
         value = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:

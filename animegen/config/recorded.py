@@ -1,4 +1,4 @@
-"""Overrides and configurations that a run has recorded: data, which may come from anybody."""
+"""Overrides and configurations that a run has recorded: untrusted data."""
 
 from __future__ import annotations
 

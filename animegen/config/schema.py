@@ -203,7 +203,7 @@ def check_values(name: str, config: Mapping[str, Any]) -> None:
     """Raise :class:`AnimegenError` for a top-level value outside of its range.
 
     Args:
-        name: of the configuration.
+        name: name of the configuration.
         config: key -> value.
     """
     for key in keys_of(SCHEMAS[name]) if name in SCHEMAS else ():

@@ -1,7 +1,7 @@
 """Objects that a configuration from a file may build: listed constructors with valid settings only.
 
 The configuration that is installed with animegen is trusted, and so is the command line. Checkpoints and
-records of runs may come from anybody: each name in them must be in the lists of this module before anything is
+records of runs may come from anyone: each name in them must be in the lists of this module before anything is
 imported or built. ``docs/security.md`` explains the model to users.
 """
 
@@ -32,7 +32,7 @@ EXPORTING = {
 }
 #: Role -> base class.
 BASES = {"model": "torch.nn.Module", "data": "builtins.object"}
-#: Modules of torch -> the classes that a model may be built of: none takes a function or a path.
+#: Modules of torch -> the classes that a model may be built of: none accepts a function or a path.
 TORCH = {
     "torch.nn": (
         *("L1Loss", "MSELoss", "SmoothL1Loss", "HuberLoss", "CrossEntropyLoss", "BCELoss", "BCEWithLogitsLoss"),
@@ -48,7 +48,7 @@ TORCH = {
         *("CosineAnnealingWarmRestarts", "CyclicLR", "OneCycleLR"),
     ),
 }
-#: Further names that are useful, and not in the installed configuration.
+#: Further permitted names, which are not in the installed configuration.
 MORE = {
     "model": frozenset(f"{module}.{name}" for module, names in TORCH.items() for name in names),
     "data": frozenset({"animegen.media.video.flow.DISFlow", "animegen.media.video.flow.RAFTFlow"}),
@@ -56,7 +56,7 @@ MORE = {
 }
 #: Roles -> other roles whose parts are built there, too: a model has a feature network and the guides of its data.
 INSIDE = {"model": ("features", "data"), "benchmark": ("features",)}
-#: Roles that are one node. (Those of callbacks and loggers hold a node for each.)
+#: Roles that are a single node; callbacks and loggers are dicts of nodes.
 NODES = ("model", "data", "trainer", "benchmark", "features")
 #: Settings that name a program to run: (role, key) -> the values that name none.
 PROGRAMS = {("benchmark", "network"): (None, "none", "random3d")}
@@ -78,7 +78,7 @@ def check_config(config: Mapping[str, Any], source: str, remedy: str, own: Colle
     Args:
         config: plain data; each top-level key is a role.
         source: the file for messages, e.g. ``The record 'run.json'``.
-        remedy: what users do about constructors of their own; a sentence.
+        remedy: advice on the user's own constructors; a sentence.
         own: constructors that the user has named on the command line.
 
     Raises:
@@ -99,7 +99,7 @@ def check_node(
         node: plain data.
         role: the top-level key of the configuration to which it belongs.
         source: the file for messages.
-        remedy: what users do about constructors of their own; a sentence.
+        remedy: advice on the user's own constructors; a sentence.
         own: constructors that the user has named. A name that ends in ``.`` is a package: all its classes.
         base: class from which all constructors must be derived; ``None``: any, also functions.
 
@@ -111,7 +111,7 @@ def check_node(
             if key == "_target_":
                 if not isinstance(value, str) or not _permitted(value, role, own, base):
                     moved = str(value).startswith("animegen.")
-                    hint = " Another version of animegen may have had it under this name." if moved else ""
+                    hint = " It may exist in another version of animegen." if moved else ""
                     raise AnimegenError(
                         f"{source} is refused: {where} asks for {shown(value)}, which is not on the list of what a"
                         f" file may build there.{hint} {remedy}"
@@ -140,26 +140,26 @@ def build_from(
     Args:
         node: the loaded configuration.
         role: see `check_node`; likewise ``source``, ``remedy``, ``own`` and ``base``.
-        trust: build whatever it names, without any check.
+        trust: build it without any check.
 
     Raises:
-        AnimegenError: if it is refused, or whatever is wrong with its settings.
+        AnimegenError: if it is refused, or its settings are invalid.
     """
     if not trust:
         node = plain_data(node, source)
         check_node(node, role, source, remedy, own, base)
     try:
         return instantiate(node, _convert_="all")
-    except Exception as error:  # whatever a constructor makes of the values of a file
+    except Exception as error:  # a constructor may raise anything for the values of a file
         text = explain_build(error, role) or f"{type(error).__name__}, {' '.join(str(error).split())[:200]}"
         raise AnimegenError(text if text.startswith(source) else f"{source} cannot be used: {text}") from error
 
 
 def locate(target: str) -> Any:
-    """Return the class or function of a dotted name. It is imported: ask only for names that are permitted.
+    """Return the class or function of a dotted name. The module is imported: pass only permitted names.
 
     Raises:
-        AnimegenError: if there is none.
+        AnimegenError: if it does not exist.
     """
     module, _, name = target.rpartition(".")
     try:
@@ -210,7 +210,7 @@ def _targets(node: Any, role: str) -> Iterator[tuple[str, str]]:
 
 
 def named_in(words: Collection[str]) -> frozenset[str]:
-    """Return the constructors that words of the command line name."""
+    """Return the constructors that the command line names."""
     texts = (word.replace("._target_=", "={_target_: ") for word in words)
     return frozenset(target for text in texts for target in _TARGET.findall(text))
 

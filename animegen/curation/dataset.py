@@ -83,8 +83,8 @@ def _curate_shard(
         tell(f"{len(mine) - len(todo)} videos are finished already")
     for record in _work(todo, place, curation, jobs):
         outcome.done += 1
-        told = record.get("failed") or f"{len(record['clips'])} clips of {record['fates']['kept']} frames"
-        tell(f"{outcome.done}/{len(todo)} {record['video']}: {told}")
+        text = record.get("failed") or f"{len(record['clips'])} clips of {record['fates']['kept']} frames"
+        tell(f"{outcome.done}/{len(todo)} {record['video']}: {text}")
     records = {name: record_of(place, name) for name in videos}
     outcome.missing = sum(record is None for record in records.values())
     present = [record for record in records.values() if record is not None]

@@ -24,7 +24,7 @@ class Facts:
     """Measurements of a frame.
 
     Attributes:
-        number: of the frame in the video.
+        number: number of the frame in the video.
         time: when it appears, in seconds.
         shot: number of its shot.
         luma: mean brightness, 0 to 255.
@@ -95,7 +95,7 @@ def measure(
         shots: as :func:`~animegen.media.video.shots.detect_shots` returns them.
         every: distance of the frames that are looked at.
         held: a frame shows the drawing before if its sameness is above this.
-        bars: is shown every frame.
+        bars: receives every frame.
     """
     flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     shot, drawing, small, known = -1, -1, np.empty(0), torch.empty(0)

@@ -25,7 +25,7 @@ def prepare(options: PrepareOptions, show: Console) -> int:
     """Run the task that the options select; return the exit code.
 
     Raises:
-        AnimegenError: for a mistake in the options, before anything is written.
+        AnimegenError: for invalid options, before anything is written.
     """
     settings = {"clip": options.clip, "resize": options.resize or None}
     if options.input is not None:

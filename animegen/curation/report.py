@@ -42,13 +42,13 @@ def write_report(
 
     Args:
         place: the data set.
-        records: of all videos.
-        clips: of all videos.
-        repeats: clips that are left out, with those that they repeat.
-        sides: the clips by list.
+        records: records of all videos.
+        clips: clips of all videos.
+        repeats: omitted clips, with those that they repeat.
+        sides: names of the clips by split.
         by_movie: whether whole movies were divided.
-        movies: of which movie each video is.
-        settings: of the curation.
+        movies: the movie of each video.
+        settings: settings of the curation.
     """
     good = [record for record in records if "failed" not in record]
     frames = {clip["name"]: len(clip["frames"]) for clip in clips}
@@ -144,8 +144,8 @@ def _sheets(place: Path, records: Sequence[Mapping[str, Any]], repeats: Mapping[
             for case in record["cases"]:
                 if case["rule"] == rule:
                     pair = [place / RECORDS / record["video"] / thumb_name(case[key]) for key in ("other", "number")]
-                    told = f"{record['video'][:22]} {case['number']}: {case['value']:.4g} ({case['limit']:g})"
-                    sides[0 if case["passed"] else 1].append((pair[0], pair[1], told))
+                    label = f"{record['video'][:22]} {case['number']}: {case['value']:.4g} ({case['limit']:g})"
+                    sides[0 if case["passed"] else 1].append((pair[0], pair[1], label))
         passed, refused = (side[:PER_SIDE] for side in (_turns(sides[0]), _turns(sides[1])))
         # A rule that rejected nothing, and was not close to it, has only typical frames to show.
         if refused or (passed and rule not in ("bright", "dark")):
@@ -178,11 +178,11 @@ def _sheet(
     for side, name, colour in ((passed, "passed", "#00702a"), (refused, "refused", "#b00020")):
         draw.text((4, top + 3), f"{name}: {len(side)} nearest" if side else f"{name}: none", fill=colour, font=font)
         top += 20
-        for n, (first, second, told) in enumerate(side):
+        for n, (first, second, label) in enumerate(side):
             left, row = n % COLUMNS * cell[0], top + n // COLUMNS * cell[1]
             for k, file in enumerate((first, second)):
                 with Image.open(file) as picture:
                     sheet.paste(picture.convert("RGB").resize((width, height)), (left + 4 + k * (width + 2), row))
-            draw.text((left + 4, row + height + 2), told, fill=colour, font=font)
+            draw.text((left + 4, row + height + 2), label, fill=colour, font=font)
         top += -(-len(side) // COLUMNS) * cell[1]
     return sheet

@@ -18,10 +18,10 @@ FATES = {
     "held": "repeats the previous drawing",
     "dark": "is darker than dark=",
     "bright": "is brighter than bright=",
-    "flicker": "beside a jump of brightness (flashes, fast fades)",
-    "fast": "beside a pair that moves too far",
-    "unexplained": "beside a pair whose difference motion does not explain (dissolves, effects, missed cuts)",
-    "uneven": "beside a pause or a change of rhythm",
+    "flicker": "next to a jump of brightness (flashes, fast fades)",
+    "fast": "next to a pair that moves too far",
+    "unexplained": "next to a pair whose difference motion does not explain (dissolves, effects, missed cuts)",
+    "uneven": "next to a pause or a change of rhythm",
     "still": "in a clip with almost no motion",
     "short": "in a shot that is too short",
     "rest": "left over after the shot was split into clips",
@@ -47,12 +47,12 @@ class Case:
     """A close decision: the frame, the frame it was compared with, value and limit.
 
     Attributes:
-        rule: whose decision.
-        number: of the frame.
+        rule: the rule that decided.
+        number: number of the frame.
         other: number of the frame that it was compared with; the frame itself where there is none.
         value: the measurement.
-        limit: the rule's.
-        passed: whether the rule let it pass.
+        limit: limit of the rule.
+        passed: whether the frame met the rule.
     """
 
     rule: str
@@ -74,7 +74,7 @@ class Choice:
 
     Attributes:
         clips: in the order of the video.
-        fates: of all frames that were looked at, by number.
+        fates: fates of all examined frames, by number.
         cases: those near a limit, the nearest first.
     """
 

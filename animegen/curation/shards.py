@@ -38,10 +38,10 @@ def curate_shards(words: Sequence[str]) -> int:
     """Run ``animegen prepare -m input=... output=... shard=0,1,2,3``, a job per shard.
 
     Args:
-        words: of the command line, without ``-m``. Those that begin with ``hydra`` choose and set up the launcher.
+        words: arguments of the command line, without ``-m``. Those that begin with ``hydra`` set up the launcher.
 
     Raises:
-        AnimegenError: for a mistake in the words.
+        AnimegenError: for invalid arguments.
     """
     hydra_words = [word for word in words if word.startswith(("hydra/", "hydra.", "+hydra", "++hydra"))]
     mine = [word for word in words if word not in hydra_words]
@@ -73,6 +73,6 @@ def curate_shards(words: Sequence[str]) -> int:
 
 @hydra.main(version_base="1.3", config_path=None, config_name="prepare_shards")
 def _job(config: DictConfig) -> int:
-    """Curate the videos of one shard, in whatever process the launcher has started."""
+    """Curate the videos of one shard, in a process of the launcher."""
     words: list[Any] = [*config.words, f"shard={config.shard}/{config.shards}"]
     return curate_videos(read(PrepareOptions, words), Console(highlight=False, soft_wrap=True))

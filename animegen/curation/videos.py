@@ -44,7 +44,7 @@ def find_videos(source: str | Path) -> dict[str, Path]:
     """Return the videos of a folder and its sub-folders, or a single one, by unique names.
 
     Raises:
-        AnimegenError: if there are none.
+        AnimegenError: if there are no videos.
     """
     place = user_path("input", source)
     if not place.is_dir():

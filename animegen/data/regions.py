@@ -21,8 +21,8 @@ def regions_source(
         folder: folder of the images, with the names (except for the suffix) and sizes of the photos.
         photos: the training photos.
         on_error: see :class:`~animegen.data.sources.ImageFolder`.
-        size: as of the photos' :class:`~animegen.data.memory.InMemory`; ``None`` for photos without one.
-        megabytes: as of the photos' :class:`~animegen.data.memory.InMemory`.
+        size: as for the photos' :class:`~animegen.data.memory.InMemory`; ``None`` for photos without one.
+        megabytes: as for the photos' :class:`~animegen.data.memory.InMemory`.
     """
     if folder is None:
         return None

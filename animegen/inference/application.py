@@ -40,7 +40,7 @@ def load_applied(options: Applies, protocols: tuple[type, ...], ability: str) ->
     """Load the model that a command applies, on the device that it asks for.
 
     Args:
-        options: of the command.
+        options: options of the command.
         protocols: the supported protocols; the model has to implement one of them.
         ability: the same in words, such as ``stylize images``.
 
@@ -64,8 +64,8 @@ def choose_encoding(options: EncodingOptions, targets: Iterable[Path], deep: boo
     """Return how to encode videos, after the encoder was tried on each kind of file that will be written.
 
     Args:
-        options: of the command.
-        targets: of the command; only videos count.
+        options: options of the command.
+        targets: output files of the command; only videos matter.
         deep: whether the source has more than eight bits per colour.
 
     Raises:

@@ -16,7 +16,7 @@ def learnt_filter(config: dict[str, Any] | None, checkpoint: Path) -> tuple[Bila
     """Return the filter of the training frames, and its settings; ``None`` for both if they were not filtered.
 
     Args:
-        config: of the run, as the checkpoint holds it.
+        config: configuration of the run in the checkpoint.
         checkpoint: path of the checkpoint, for messages.
 
     Raises:

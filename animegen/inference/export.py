@@ -145,10 +145,10 @@ def export_model(
 
     Args:
         model: a Stylizer in eval mode. It loses the weights that drawing does not need.
-        path: of the file.
-        format_: of the file.
-        metadata: to store besides.
-        opset: of an ONNX file.
+        path: path of the file.
+        format_: format of the file.
+        metadata: additional metadata to store.
+        opset: operator set of an ONNX file.
         tolerance: largest accepted difference in levels of 255.
         overwrite: replace a file of that name.
 
@@ -181,14 +181,14 @@ def export(options: ExportOptions) -> None:
     """Export the model of the options, and print the result.
 
     Raises:
-        AnimegenError: for a mistake in the options, before anything is written, or if it cannot be done.
+        AnimegenError: for invalid options, before anything is written, or if the export fails.
     """
     path = Path(options.output)
     if options.format is FileFormat.onnx:
         graphs.require_onnx(options.opset)
     checkpoint = resolve_checkpoint(options.checkpoint, options.runs)
     check_outputs([path], options.overwrite)
-    # An ONNX file knows no device, and is compared on the CPU.
+    # An ONNX file has no device, and is compared on the CPU.
     device = pick_device(options.device.value if options.format is FileFormat.pt2 else "cpu")
     model = load_model(checkpoint, device, options.weights.value, trust=options.trust)
     if not isinstance(model, Stylizer):

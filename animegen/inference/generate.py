@@ -48,7 +48,7 @@ def generate(options: GenerateOptions) -> Generated:
     """Generate the clips of the options.
 
     Raises:
-        AnimegenError: for a mistake in the options, before anything is written.
+        AnimegenError: for invalid options, before anything is written.
     """
     chosen = {field.name: getattr(options, field.name) for field in fields(Sampling)}
     chosen = {name: value for name, value in chosen.items() if value is not None}

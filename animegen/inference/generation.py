@@ -21,14 +21,14 @@ class ClipDrawer:
 
     Images that are larger than the model's ``max_size`` are drawn smaller and scaled up again; the given ones stand
     in the clip as they are. Gaps that are longer than ``max_frames`` are cut in two: the frame in the middle of the
-    longest clip that the model knows is drawn first, and so on in both halves.
+    longest clip that the model supports is drawn first, and so on in both halves.
 
     Args:
-        model: in eval mode, on ``device``.
-        device: where to compute.
+        model: the model in eval mode, on ``device``.
+        device: device of the computation.
         dtype: autocast type, ``None`` for full precision.
-        sampling: how to choose.
-        samples: clips to draw.
+        sampling: options of the sampling.
+        samples: number of clips to draw.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class ClipDrawer:
 
         Args:
             keys: two or more images of one size, uint8 ``(3,H,W)``.
-            frames: from one of them to the next, both included.
+            frames: number from one of them to the next, both included.
 
         Raises:
             AnimegenError: if the memory does not suffice, or the model returns invalid images.
@@ -89,7 +89,7 @@ class ClipDrawer:
         small = (max(1, round(height * scale)), max(1, round(width * scale)))
         if scale < 1:
             self.notes.append(
-                f"drawn at {small[1]}x{small[0]} and scaled to {width}x{height}, since the model knows images of up"
+                f"drawn at {small[1]}x{small[0]} and scaled to {width}x{height}, since the model supports images of up"
                 f" to {self.largest[1]}x{self.largest[0]}"
             )
         return small

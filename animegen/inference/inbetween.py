@@ -72,8 +72,8 @@ class Inbetweener:
     """A model that draws the frames between two frames, one pair after the other.
 
     Args:
-        model: in eval mode, on ``device``.
-        device: where to compute.
+        model: the model in eval mode, on ``device``.
+        device: device of the computation.
         dtype: autocast type, ``None`` for full precision.
         tile: largest side that is computed in one piece; 0: everything; ``None``: `AUTO_TILE`, and smaller ones when
             the memory does not suffice.
@@ -145,17 +145,17 @@ class Inbetweener:
 
 @dataclass(frozen=True)
 class VideoPlan:
-    """What to do with a video.
+    """Settings of the interpolation of a video.
 
     Attributes:
-        grid: when frames are shown.
-        holds: what becomes of drawings that are held: ``keep``; ``smooth`` spreads motion over them; ``auto`` does so
-            in shots that are drawn on twos, threes or fours throughout.
-        cuts: find cuts and draw nothing across them.
-        encoding: of video files.
-        suffix: format of the frames of a video that is written as a folder of images.
-        identity: what else the result depends on: which model with which options. Compared when a run is resumed.
-        overwrite: replace files, also those made meanwhile.
+        grid: times of the output frames.
+        holds: treatment of held drawings: ``keep``; ``smooth`` spreads motion over them; ``auto`` does so in shots that
+            are drawn on twos, threes or fours throughout.
+        cuts: detect cuts, and do not interpolate across them.
+        encoding: encoding of video files.
+        suffix: format of frames that are written to a folder.
+        identity: model and options that the result depends on, compared when a run is resumed.
+        overwrite: replace existing files, also those created during the run.
         copies: streams copied from the source of a video file.
     """
 

@@ -35,7 +35,7 @@ class Interpolated:
 
     Attributes:
         text: a sentence about it.
-        problems: what could not be read.
+        problems: damage in the source.
     """
 
     text: str
@@ -49,7 +49,7 @@ def interpolate(options: InterpolateOptions) -> Interpolated:
     """Interpolate the input of the options.
 
     Raises:
-        AnimegenError: for a mistake in the options, before anything is written.
+        AnimegenError: for invalid options, before anything is written.
     """
     reader = _open(options)
     if options.selfcheck:

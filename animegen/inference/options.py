@@ -93,7 +93,7 @@ class StylizeOptions(
     style_weights: list[float] | None = option(None, "weight of each style image; null: equal", minimum=0)
     tile: int | Literal["auto"] = option(
         "auto",
-        "largest side computed in one piece; 0: no tiles. In tiles, the memory beside the image itself (8 bits per"
+        "largest side computed in one piece; 0: no tiles. In tiles, the memory besides the image itself (8 bits per"
         " colour, read and written) does not grow with its size. Not for models that need the whole image",
         minimum=64,
         maximum=LARGEST_SIDE,
@@ -174,7 +174,7 @@ class InterpolateOptions(
     )
     tile: int | Literal["auto"] = option(
         "auto",
-        "largest side computed in one piece; 0: no tiles. In tiles, the memory beside the frames themselves grows with"
+        "largest side computed in one piece; 0: no tiles. In tiles, the memory besides the frames themselves grows with"
         " one row of tiles only",
         minimum=128,
         maximum=LARGEST_SIDE,

@@ -30,7 +30,7 @@ class TiledPair:
         first: the frame at t = 0.
         last: the frame at t = 1, of the same size.
         tile: side of the tiles in pixels; 0: one piece.
-        device: of the model.
+        device: device of the model.
     """
 
     def __init__(self, model: Interpolator, first: Original, last: Original, tile: int, device: torch.device) -> None:

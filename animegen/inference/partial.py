@@ -19,7 +19,7 @@ from animegen.locks import LOCK, locked
 from animegen.media.video.remux import Segment
 
 MANIFEST = "animegen.json"
-#: Names of the files in the folder besides the manifest and the lock: segments, and files that are not complete.
+#: Names of the files in the folder besides the manifest and the lock: segments and incomplete files.
 _OWN = re.compile(r"[0-9]{5,}\.(mp4|nut|mov)|\.[0-9a-f]{32}(\.[a-z0-9]+)?")
 #: Bytes that are read at a time.
 _BLOCK = 2**22
@@ -31,13 +31,13 @@ class Finished:
     """A finished segment. Times are in seconds of the video.
 
     Attributes:
-        file: its name in the folder.
-        frames: how many it holds.
-        start: when its first frame appears.
-        last: when its last frame appears.
-        end: when that ceases to be shown.
+        file: file name in the folder.
+        frames: number of frames.
+        start: time of its first frame.
+        last: time of its last frame.
+        end: end of its last frame.
         source: number of the video's frame at which the next segment begins; ``None`` where a frame makes a frame.
-        upto: when that frame appears; ``None`` after the last segment.
+        upto: time of that frame; ``None`` after the last segment.
         checksum: CRC-32 of the file.
     """
 
@@ -85,17 +85,17 @@ class Partial:
     Created by :func:`begun`, which keeps other commands away from it.
 
     Args:
-        folder: where the segments lie. Unfinished ones are removed; files that are not the command's own stay.
-        settings: all that the result depends on. Segments made with others are removed.
+        folder: folder of the segments. Unfinished ones are removed; foreign files are kept.
+        settings: everything that the result depends on. Segments with other settings are removed.
 
     Attributes:
         restarted: whether the segments of an earlier command were removed.
         damaged: the first segment that is missing or damaged; it and those after it were removed.
         shots: (first frame, stop) of each shot, or ``None`` if they are not known yet.
-        finished: the segments that are done.
-        smooth: first frames of the shots whose held drawings are spread over their time.
+        finished: the finished segments.
+        smooth: first frames of the shots in which motion is spread over held drawings.
         flashes: numbers of the frames with which a flash begins, and the image after it.
-        problems: what could not be read in the part of the video that they show.
+        problems: damage in the finished part of the video.
 
     Raises:
         AnimegenError: if the folder cannot be written, or holds something else.

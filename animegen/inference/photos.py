@@ -25,7 +25,7 @@ def stylize_photos(
     """Stylise photos one after the other.
 
     Args:
-        jobs: what to read and where to write it.
+        jobs: inputs and outputs.
         stylist: maps uint8 ``(3,H,W)`` to the same shape and type, e.g. a :class:`~animegen.inference.stylist.Stylist`.
         summary: gets the results.
         max_side: scale larger photos down first.

@@ -47,7 +47,7 @@ class SelfCheckBenchmark(InbetweenBenchmark):
     Args:
         reader: the video.
         cuts: numbers of the frames that begin a shot.
-        samples: how many to use at most.
+        samples: largest number of samples.
     """
 
     def __init__(self, reader: FrameReader, cuts: set[int], samples: int) -> None:

@@ -38,14 +38,14 @@ def encoded_style(model: Any, files: Sequence[Path], weights: Sequence[float] | 
     Args:
         model: any model that stylises.
         files: the stills.
-        weights: how much each counts; ``None``: all alike.
+        weights: weight of each; ``None``: equal weights.
 
     Raises:
         AnimegenError: if the model takes no stills, or there are not as many weights as stills.
     """
     if not isinstance(model, Styled):
         raise AnimegenError(
-            f"{type(model).__name__} knows the one look that it was trained on, and takes no stills: leave out style=,"
+            f"{type(model).__name__} has only the style that it was trained on, and takes no stills: leave out style=,"
             " or use a model such as temporal."
         )
     if weights is not None and len(weights) != len(files):

@@ -47,11 +47,11 @@ class _Network:
 class Stylist:
     """Applies a model to photos, and to the frames of videos one after the other.
 
-    In tiles, the memory that a photo takes beside its pixels does not grow with its size.
+    In tiles, the memory for a photo, apart from its pixels, does not grow with its size.
 
     Args:
-        model: in eval mode, on ``device``.
-        device: where to compute.
+        model: the model in eval mode, on ``device``.
+        device: device of the computation.
         tile: largest side computed in one piece, 0 for any, ``None`` for the model's attribute ``tile``, or the default
             of the device. Models that remember earlier frames always compute in one piece.
         dtype: autocast type, ``None`` for full precision.
@@ -202,7 +202,7 @@ class _Canvas:
 
     Args:
         pixels: uint8 ``(3,H,W)``.
-        divisor: by which the sides of the padded image are divisible.
+        divisor: the sides of the padded image are multiples of this.
         device: device of the results.
         order: memory format of the results.
         strength: share of the drawing; the rest is the photo.

@@ -27,7 +27,7 @@ def stylize(options: StylizeOptions) -> Summary:
     """Stylize the input of the options; return the result of each file.
 
     Raises:
-        AnimegenError: for a mistake in the options, before anything is written.
+        AnimegenError: for invalid options, before anything is written.
     """
     stills = style_files(options.style) if options.style else []
     made = plan(options.input, options.output, options.format, options.recursive, options.overwrite)

@@ -10,10 +10,10 @@ class Summary:
     """Results of a command.
 
     Attributes:
-        done: how many were written.
+        done: number of files written.
         frames: number of computed images and frames of videos.
-        seconds: how long it took.
-        skipped: one sentence for each that was not written: which, and why.
+        seconds: duration.
+        skipped: one sentence for each file that was not written, with the reason.
         incomplete: a sentence for each video with missing parts.
     """
 

@@ -41,7 +41,7 @@ def plan_jobs(source: str, target: str, format_: Format = Format.keep, recursive
 
 
 def files_to_read(source: Path, target: Path, recursive: bool) -> dict[Path, Kind | None]:
-    """Return the files of an input folder, besides results of earlier and stopped runs.
+    """Return the files of an input folder, except results of earlier and interrupted runs.
 
     Raises:
         AnimegenError: if the output is no other folder, or there is no image and no video.
@@ -95,7 +95,7 @@ def check_distinct(jobs: Sequence[Job]) -> None:
     for job in jobs:
         if real_path(job.target) in sources:
             raise AnimegenError(f"The result would replace the input '{job.target}': choose another output=.")
-        # Without case, since many file systems do not tell Photo.png from photo.png.
+        # Without case, since many file systems do not distinguish Photo.png from photo.png.
         other = claimed.setdefault(str(job.target).casefold(), job)
         if other is not job:
             raise AnimegenError(

@@ -25,10 +25,10 @@ class Between(Generic[Frame]):
     """One frame of the new video.
 
     Attributes:
-        time: when it appears, in seconds.
+        time: its presentation time in seconds.
         first: the drawing before it.
         last: the drawing after it; ``None`` where ``first`` is shown as it is.
-        t: where between the two, in (0, 1); 0 where ``first`` is shown as it is.
+        t: relative time between the two, in (0, 1); 0 where ``first`` is shown as it is.
     """
 
     time: Fraction
@@ -62,10 +62,10 @@ class Grid:
         """Return the times t with ``start <= t < stop`` at which a frame is shown.
 
         Args:
-            number: of a frame of the source, the first of the video being 0.
-            start: when it appears.
-            stop: when the next one does.
-            origin: when the first one of the video does.
+            number: number of a frame of the source, from 0.
+            start: its time.
+            stop: time of the next frame.
+            origin: time of the first frame.
         """
         if self.factor is not None:
             first, after = (math.ceil(n * self.factor) for n in (number, number + 1))
@@ -107,15 +107,15 @@ def between_frames(
     stays.
 
     Args:
-        frames: of the source, with their times in seconds, which increase.
-        end: tells when the last frame ceases to be shown; called after the last frame.
-        grid: when frames are shown.
-        same: tells whether a frame shows the same drawing as another, the first one of a hold.
+        frames: frames of the source with their increasing times in seconds.
+        end: returns the end of the last frame; called after the last frame.
+        grid: times of the output frames.
+        same: returns whether a frame shows the same drawing as the first frame of a hold.
         cuts: numbers of the frames that begin a shot.
-        smooth: spread motion over held drawings; or a function that tells whether to, by the number of a frame.
-        hold_last: go on showing the last drawing at the times of the grid, so that the video keeps its length; else it
+        smooth: spread motion over held drawings; or a function that decides by the number of a frame.
+        hold_last: repeat the last drawing at the times of the grid, so that the video keeps its length; else it
             is shown once, as in a folder of images.
-        first: number of the first frame, if a video is continued.
+        first: number of the first frame, if a video is resumed.
         origin: when the first frame of the video appears; by default the first that comes.
     """
     begins = set(cuts)

@@ -11,8 +11,8 @@ from animegen.media.images import to_uint8
 
 #: Width in pixels at which motion is measured.
 WIDTH = 256
-#: Percentile of the flow's lengths that stands for a pair: most of an image may rest while a small figure moves.
-#: (The 95th percentile cannot tell a bird that opens its wings from grass that stands still.)
+#: Percentile of the flow magnitudes that represents a pair: most of an image may be static while a small figure moves.
+#: (The 95th percentile cannot distinguish a bird that opens its wings from static grass.)
 PERCENTILE = 98
 #: Upper limits of the classes, as shares of the image's width: 10 and 40 of 1024 pixels, as in the MPI Sintel flow
 #: benchmark (Butler et al. 2012; s0-10, s10-40, s40+).

@@ -24,7 +24,7 @@ class CompactUNet(nn.Module):
     Args:
         width: factor on the channels (64, 128 and 256 at width 1; 2,141,955 parameters).
         blocks: residual blocks per resolution and direction.
-        norm: of the residual blocks, see :func:`~animegen.nn.norm.make_norm`.
+        norm: norm of the residual blocks, see :func:`~animegen.nn.norm.make_norm`.
         output: see :class:`~animegen.nn.output.OutputActivation`.
     """
 

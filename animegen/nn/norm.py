@@ -29,7 +29,7 @@ class _GroupNorm(nn.Module):
     """Group norm with optional scale and shift per channel.
 
     Args:
-        channels: of the input.
+        channels: number of input channels.
         affine: learn scale and shift.
         eps: added to the variance.
     """
@@ -78,7 +78,7 @@ class LADE(nn.Module):
     Scale and shift are standard deviation and mean of a 1x1 convolution of ``x``.
 
     Args:
-        channels: of the input.
+        channels: number of input channels.
         eps: added to both variances.
     """
 

@@ -72,7 +72,7 @@ def step_parts(
     """Return the milliseconds of a step by part; the remainder (losses, augmentation) is ``"rest"``.
 
     Args:
-        model: its networks' forward passes are timed by themselves.
+        model: the forward passes of its networks are timed separately.
         one_step: trains one step and adds its backward passes and optimizers to the stopwatch.
         device: where the model is.
         steps: number of steps to take the mean of, after one that warms up.

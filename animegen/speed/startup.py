@@ -26,20 +26,20 @@ def measure(command: str) -> Cost:
     words = [sys.executable, "-m", "animegen", *command.split()]
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, _, usage = os.wait4(process.pid, 0)
-    unit = 2**20 if sys.platform == "darwin" else 2**10  # the only system that counts bytes
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # only macOS counts bytes
     return Cost(usage.ru_utime + usage.ru_stime, usage.ru_maxrss / unit)
 
 
 def show_startup(words: Sequence[str] = ()) -> None:
-    """Print what each command costs.
+    """Print the cost of starting each command.
 
     Raises:
-        AnimegenError: for words, which are none, and on systems that cannot tell.
+        AnimegenError: for any arguments, and on systems that do not report it.
     """
     if words:
         raise AnimegenError(f"animegen bench startup takes no keys, got '{words[0]}'.")
     if not hasattr(os, "wait4"):
-        raise AnimegenError("This system does not tell the processor time of a process: use Linux or macOS.")
+        raise AnimegenError("This system does not report the CPU time of a process: use Linux or macOS.")
     print(f"{'command':<28}{'processor, s':>14}{'memory, MiB':>14}")
     for command in COMMANDS:
         measure(command)  # the files are in the memory of the system afterwards

@@ -1,4 +1,4 @@
-"""How fast videos are decoded and encoded, beside a plain ffmpeg where there is one."""
+"""Speed of decoding and encoding videos, compared with ffmpeg if it is installed."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def measure(video: str | Path | None, seconds: float) -> dict[str, float | str]:
 
 
 def _rates(name: str, turns: Sequence[Turn | str]) -> dict[str, float | str]:
-    """Return the rows of a way to decode: the best of its turns, or why there are none."""
+    """Return the rows of a decoder: its best turn, or the reason that there is none."""
     measured = [turn for turn in turns if isinstance(turn, Turn)]
     if not measured:
         return {f"{name}, frames/s": str(turns[0])}

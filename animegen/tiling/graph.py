@@ -30,7 +30,7 @@ class Segment:
         reads: feature maps of earlier segments.
         writes: feature maps that later segments read.
         result: feature map that is reduced, or the network's output in the last segment.
-        reduction: what ends the segment; ``None`` in the last one.
+        reduction: the reduction that ends the segment; ``None`` in the last one.
         reduced: value of the reduction.
     """
 

@@ -56,7 +56,7 @@ class Grid:
     """The tiles of an image, numbered row by row.
 
     Args:
-        height: of the image in pixels, a multiple of ``divisor``.
+        height: height of the image in pixels, a multiple of ``divisor``.
         width: likewise.
         tile: largest side of a core in pixels.
         halo: margin around a core in pixels, rounded up to a multiple of ``divisor``.

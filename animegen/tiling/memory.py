@@ -83,7 +83,7 @@ class _PeakMemory(TorchDispatchMode):
 
 
 def available_memory() -> int | None:
-    """Return how many bytes of main memory programs can still allocate, or ``None`` where that is unknown."""
+    """Return how many bytes of main memory can still be allocated, or ``None`` where that is unknown."""
     known = []
     with suppress(OSError, ValueError, StopIteration, IndexError):
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()

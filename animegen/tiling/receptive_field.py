@@ -30,7 +30,7 @@ def receptive_field(
         network: maps ``(B,C,H,W)`` to the same H and W, which are multiples of its attribute ``size_divisor`` (default
             1). Its attribute ``tileable`` is ``False`` if an output pixel depends on the whole image.
         channels: number of channels of its input.
-        device: where the network is.
+        device: device of the network.
         dtype: autocast type; the graph may differ under autocast.
 
     Raises:

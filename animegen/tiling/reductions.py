@@ -23,7 +23,7 @@ class Reduction:
     Attributes:
         dims: dimensions of the mean.
         keepdim: keep them with size 1.
-        groups: of the channels of a group norm, whose statistics are mean and biased variance (B,groups,1,...);
+        groups: number of groups of a group norm, whose statistics are mean and biased variance (B,groups,1,...);
             ``None``: a mean.
     """
 

@@ -54,7 +54,7 @@ class FeatureMap:
         grid: the tiles.
         like: a window of the map: shape, strides, type and device.
         stride: pixels of the image per position of the map.
-        budget: of memory.
+        budget: the memory budget.
     """
 
     def __init__(self, grid: Grid, like: Tensor, stride: int, budget: Budget) -> None:

@@ -182,7 +182,7 @@ def run_tiles(
         grid: the tiles.
         read: returns a window of the image ``(B,C,h,w)`` that the caller does not use; called from several threads.
         write: receives the network's output for a core ``(B,C,h,w)``; called from several threads.
-        device: where to compute.
+        device: device of the computation.
         dtype: autocast type, ``None`` for full precision.
 
     Raises:

@@ -57,7 +57,7 @@ class MotionSource(WindowSource, Protocol):
 
 
 class ToonWorldWindows(ToonWorldImages):
-    """Consecutive frames from the middle of ToonWorld clips in one look, with their exact motion.
+    """Consecutive frames from the middle of ToonWorld clips in one style, with their exact motion.
 
     As a source of images it has ``scenes * length`` images.
 

@@ -34,7 +34,7 @@ class VideoWindows:
         length: minimum length of shots in frames.
         share: fraction of held-out shots.
         part: ``train``, ``heldout`` or ``all``.
-        cache: folder for the decoded videos; by default ``.animegen_cache`` beside them.
+        cache: folder for the decoded videos; by default ``.animegen_cache`` next to them.
         megabytes: size of the cache of flows.
     """
 

@@ -78,7 +78,7 @@ class KeyframeProject:
         self.names = list(names or (f"{n:06d}" for n in range(len(photo))))
         #: The files of the project.
         self.files: list[Path] = []
-        #: The scene of a ToonWorld clip, which knows the true motion.
+        #: The scene of a ToonWorld clip, which has the true motion.
         self.scene: Scene | None = None
         outside = [n for n in [*keys, *held] if not 0 <= n < len(photo)]
         if outside:

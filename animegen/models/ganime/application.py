@@ -161,7 +161,7 @@ class GanimeGenerator(InbetweenModule):
         return decoded.clamp(-1, 1).to(frames.dtype)
 
     def preview(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return frames and their reconstructions, or clips beside the true ones once the transformer is trained."""
+        """Return frames and their reconstructions, or clips and the true ones once the transformer is trained."""
         if self.transformer is None or not self.tokenizer_frozen:
             frames = batch["first"] if "first" in batch else batch["frame"]
             return {"frame": frames, "reconstruction": self.tokenizer(frames).image.clamp(-1, 1)}

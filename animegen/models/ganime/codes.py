@@ -110,7 +110,7 @@ def code_table(folder: Path, tokenizer: Tokenizer, view: ClipsView, build: bool 
 
     Args:
         folder: cache folder.
-        tokenizer: in eval mode.
+        tokenizer: the tokenizer in eval mode.
         view: a prepared view of clips.
         build: compute a missing table. ``False`` raises an error instead, for all processes but the first.
 

@@ -214,7 +214,7 @@ class Tokenizer(nn.Module):
         self.renderer = renderer
         self.output = output
         self.cosine = bool((quantizer or {}).get("cosine", False)) and not self.quantizer.scalar
-        #: Side of the square of pixels that one code stands for.
+        #: Side of the square of pixels that one code represents.
         self.size_divisor = patch * 2 ** (len(multipliers) - 1)
 
     @property

@@ -55,7 +55,7 @@ class Composition(nn.Module):
             frames: the frames ``(B,T,3,H,W)`` in [-1,1].
             flow: ``(B,T,2,H,W)`` in pixels, from each frame to the previous one; ignored at the start of a stream.
             carried: the previous output and frame, ``(B,3,H,W)`` each; ``None`` at the start of the streams. An output
-                that is 0 everywhere stands for a reset stream.
+                that is 0 everywhere represents a reset stream.
             reset: bool ``(B,T)``, true where a stream is reset before that frame.
             detach_every: number of frames after which gradients are truncated; 0 for never.
 

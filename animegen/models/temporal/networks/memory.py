@@ -92,7 +92,7 @@ def _has_past(
 ) -> Tensor:
     """Return 1 for frames with a past and 0 for first frames of a stream, (B*T,1,1,1).
 
-    A hidden map that is 0 everywhere stands for a stream that was reset between two calls.
+    A hidden map that is 0 everywhere represents a stream that was reset between two calls.
     """
     past = torch.ones(batch, length, dtype=torch.bool, device=device)
     past[:, 0] = False if not carried else carried[0][0].flatten(1).any(1)
