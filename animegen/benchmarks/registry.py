@@ -82,10 +82,8 @@ METRICS: dict[str, MetricInfo] = {
     "drift_colour": MetricInfo("levels", "lower", "drift per 100 frames of a loop: largest slope of mean Y, U, V", 2),
     "drift_detail": MetricInfo("levels", "none", "drift per 100 frames of a loop: of fine detail; negative blurs", 2),
     "ping_pong": MetricInfo("levels", "lower", "difference of the outputs on the way there and back", 2),
-    "cut_leak": MetricInfo("levels", "lower", "influence of the shot before a signalled cut: must be 0", 4),
-    "cut_leak_untold": MetricInfo(
-        "levels", "none", "change of a shot's first frames by an unmarked cut before them", 2
-    ),
+    "cut_leak": MetricInfo("levels", "lower", "influence of the shot before a marked cut: must be 0", 4),
+    "cut_leak_unmarked": MetricInfo("levels", "none", "influence of the shot before an unmarked cut", 2),
 }
 """All metrics by name. A key that ends in "_" is the prefix of names that end in the name of a network or flow."""
 

@@ -177,6 +177,6 @@ class TemporalConsistencyBenchmark(Benchmark):
             "drift_detail": drift["detail"],
             "ping_pong": video.ping_pong(method, first[:PING_PONG]),
             "cut_leak": video.cut_leak(method, first[:LOOP], last),
-            "cut_leak_untold": video.cut_leak(method, first[:LOOP], last, signalled=False),
+            "cut_leak_unmarked": video.cut_leak(method, first[:LOOP], last, marked=False),
         }
         return {name: {"mean": value, "std": None, "n": 1} for name, value in values.items()}

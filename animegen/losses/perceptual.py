@@ -53,7 +53,7 @@ class LPIPS(nn.Module):
 
     Args:
         net: ``alex`` (the usual metric), ``vgg`` (the usual loss) or ``squeeze``.
-        weights: weights of the network, ``torchvision``, a path, or ``random``; only ``torchvision`` gives LPIPS values.
+        weights: weights of the network: ``torchvision``, a path, or ``random``. LPIPS needs ``torchvision``.
 
     ``name`` is ``lpips_alex``, or ``lpips_alex_random`` and ``lpips_alex_file`` for other weights.
 

@@ -221,7 +221,7 @@ def ping_pong(method: ClipMethod, clip: Tensor) -> float:
     return float((output[: len(clip) - 1] - output[len(clip) :].flip(0)).abs().mean()) * LEVELS
 
 
-def cut_leak(method: ClipMethod, first: Tensor, second: Tensor, frames: int = 8, signalled: bool = True) -> float:
+def cut_leak(method: ClipMethod, first: Tensor, second: Tensor, frames: int = 8, marked: bool = True) -> float:
     """Leakage of one shot into the next, in levels: change of its first frames caused by frames before the cut.
 
     Args:
@@ -229,13 +229,13 @@ def cut_leak(method: ClipMethod, first: Tensor, second: Tensor, frames: int = 8,
         first: the previous shot (T, 3, H, W).
         second: a shot of the same size, stylized alone and again after `first`.
         frames: number of its frames that are compared.
-        signalled: reset the state at the cut, as `animegen stylize` does. The result must then be 0; another value
+        marked: reset the state at the cut, as `animegen stylize` does. The result must then be 0; another value
             reveals memory outside of the state. Otherwise both shots are one stream, and the result measures how long
             the memory keeps past content; 0 for a model without memory.
     """
     second = second[:frames]
     alone = method(second[None])[0]
-    if signalled:
+    if marked:
         method(first[None])
         after = method(second[None])[0]
     else:

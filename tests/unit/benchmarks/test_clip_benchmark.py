@@ -123,7 +123,7 @@ def test_key_baselines_are_those_of_the_key_frames(benchmark: ClipBenchmark, sco
 
 
 def test_behaviour_tells_of_memory(benchmark: ClipBenchmark, scores: dict[str, Any]) -> None:
-    memory = ("static_flicker", "ping_pong", "cut_leak_untold", "drift_colour")
+    memory = ("static_flicker", "ping_pong", "cut_leak_unmarked", "drift_colour")
     assert all(scores["model"][metric]["mean"] == 0 for metric in (*memory, "cut_leak", "drift_detail"))
     assert scores["model"]["noise_gain"]["mean"] == pytest.approx(0.5)
     assert scores["identity"]["noise_gain"]["mean"] == pytest.approx(1)

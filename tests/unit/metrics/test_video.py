@@ -174,7 +174,7 @@ def test_ping_pong_and_cut_leak_tell_of_memory() -> None:
     black, white = torch.zeros(4, 3, 4, 4), torch.full((4, 3, 4, 4), 16 * LEVEL)
     assert video.cut_leak(lambda c: c * 2, black, white) == 0
     # Alone 16, 16; after black 8, 12: off by 8, 4.
-    assert video.cut_leak(remembering, black, white, frames=2, signalled=False) == pytest.approx(6, abs=1e-5)
+    assert video.cut_leak(remembering, black, white, frames=2, marked=False) == pytest.approx(6, abs=1e-5)
 
 
 def test_a_cut_that_is_told_must_leave_nothing() -> None:
