@@ -1,4 +1,4 @@
-"""Baselines of few-shot stylization: simple methods that know the same key frames as a model.
+"""Baselines of few-shot stylization: simple methods that use the same key frames as a model.
 
 The input is a clip of photos with drawings of some of its frames, the keys. The output is a drawing of every frame.
 

@@ -1,4 +1,4 @@
-"""Grids: the runs that lists of values on a command line stand for."""
+"""Grids: expansion of lists of values on a command line into runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def expand_grid(words: Sequence[str]) -> list[tuple[str, ...]]:
         words: overrides, some with several values: ``seed=0,1``, ``seed=range(4)``, ``experiment=glob(toy/*)``.
 
     Raises:
-        AnimegenError: for a word that cannot be read, an interval, and too many runs.
+        AnimegenError: for an invalid override, an interval, or too many runs.
     """
     try:
         overrides = OverridesParser.create().parse_overrides(list(words))
@@ -46,7 +46,7 @@ def expand_grid(words: Sequence[str]) -> list[tuple[str, ...]]:
             values = itertools.islice(override.sweep_string_iterator(), MOST + 1)
             choices[key] = [f"{key}={value}" for value in values]
         else:
-            raise AnimegenError(f"'{word}' is an interval, which only a search can draw from: list its values.")
+            raise AnimegenError(f"'{word}' is an interval: list its values.")
     if (count := math.prod(map(len, choices.values()))) > MOST:
         raise AnimegenError(f"The lists of values make {count} runs or more: at most {MOST} are possible.")
     return list(itertools.product(*choices.values()))

@@ -99,7 +99,7 @@ class Total:
 
 
 def split_group_norm(node: fx.Node) -> None:
-    """Replace a group norm in a graph by its statistics, for which ``node`` then stands, and two functions of them."""
+    """Replace a group norm in a graph by its statistics, which ``node`` then represents, and two functions of them."""
     graph = node.graph
     arguments: Any = node.args
     x, weight, bias, _, channels, _, _, eps = arguments

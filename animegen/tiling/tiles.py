@@ -2,15 +2,15 @@
 
 Tiles save memory, but normalisation layers with statistics of the whole image (instance norm, layer norm) would see
 other statistics in every tile, and the tiles would differ in tone. Here the network is traced once and cut into
-segments at its means and variances over the whole image. One segment after the other is computed for all tiles:
+segments at its means and variances over the whole image. Each segment is computed for all tiles before the next:
 
 1. Each tile reads its windows of the feature maps, the core and a halo around it, and computes the segment.
 2. It stores the cores of the values that later segments read, and the moments of the next reduction.
 3. The moments of all tiles give the statistics of the whole image.
 
 So the halo covers the receptive field of one segment, some pixels, not that of the network. Between segments only the
-feature maps that later segments read exist, in memory up to a limit and in a temporary file beyond it: the memory that
-a network takes does not grow with the image.
+feature maps that later segments read exist, in memory up to a limit and in a temporary file beyond it: the memory of
+a network does not grow with the image.
 
 Windows end at the borders of the image, where the network pads as it does without tiles. At other borders of a window
 padding is wrong, and stays within the halo.
@@ -61,7 +61,7 @@ def tiled(
         images: ``(B,C,H,W)``, on the network's device.
         tile: largest side of a tile's core in pixels; 0, or at least the image's size: no tiles.
         halo: margin around each core in pixels; ``None``: the receptive field of the network.
-        dtype: run under autocast to this type, e.g. ``torch.bfloat16``; ``None`` runs as it is.
+        dtype: run under autocast to this type, e.g. ``torch.bfloat16``; ``None``: no autocast.
 
     Returns:
         ``(B,C,H,W)`` of the type of ``images``, without gradient.
@@ -110,7 +110,7 @@ def halo_of(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
 ) -> int:
-    """Return the halo that a network needs in pixels, after a test on a small image that tiles give its result.
+    """Return the halo that a network needs in pixels, after a test on a small image that tiles give the same result.
 
     The answer is cached for the lifetime of the network object; its weights may change in place, but not be replaced.
     Arguments as for :func:`~animegen.tiling.receptive_field.receptive_field`.
