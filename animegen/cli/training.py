@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -18,11 +19,10 @@ from animegen.config.compose import compose_config, explain, literal_paths, regi
 from animegen.config.fitting import check_ablations
 from animegen.engine.runs import resumed_overrides, unwritable
 from animegen.errors import AnimegenError
-from animegen.launch.modes import Mode, choose_mode, split_options
 from animegen.launch.rerun import plan_rerun
 from animegen.launch.run import Request, train
 from animegen.launch.study import run_study
-from animegen.launch.sweep import run_sweep
+from animegen.launch.sweep import is_sweep, run_sweep, split_options
 
 
 class _Failed(BaseException):
@@ -68,12 +68,12 @@ def run_once(overrides: list[str], options: list[str]) -> None:
 
 def train_command(words: list[str]) -> int:
     """Run ``animegen train``; return the exit code."""
-    mode = choose_mode(words)
-    if mode is Mode.study:
+    keys = {word.partition("=")[0] for word in words}
+    if "study" in keys:
         return run_study(words)
-    if mode is Mode.sweep:
+    if is_sweep(words):
         return run_sweep(literal_paths("train", words, but=("init", "resume")))
-    if mode is Mode.rerun:
+    if "rerun" in keys:
         return rerun(words)
     register()
     overrides, options = split_options(literal_paths("train", words))
@@ -87,11 +87,12 @@ def train_command(words: list[str]) -> int:
 
 def rerun(words: list[str]) -> int:
     """Run ``animegen train rerun=<run folder>``: train with the recorded configuration."""
-    again = plan_rerun(words)
-    for line in again.notes:
+    request, notes = plan_rerun(words)
+    for line in notes:
         print(line, file=sys.stderr)
     # Further processes of distributed training start with the same arguments, and must find the same folder.
-    sys.argv = [sys.argv[0], "train", *again.words]
+    place = [] if any(word.startswith("output=") for word in words) else [f"output={shlex.quote(str(request.folder))}"]
+    sys.argv = [sys.argv[0], "train", *words, *place]
     quieten()
-    train(Request(again.config, again.folder, again.choices, again.overrides))
+    train(request)
     return 0

@@ -8,11 +8,11 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -150,17 +150,9 @@ def _stop(processes: Sequence[subprocess.Popen], display: _Display) -> None:
 @contextlib.contextmanager
 def _signals() -> Iterator[None]:
     """Let SIGTERM and a closed terminal do what Ctrl+C does."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before: dict[int, Any] = {}
-    try:
-        for name in names:
-            before[getattr(signal, name)] = signal.signal(getattr(signal, name), interrupt)
-    except ValueError:  # not the main thread, which handles signals
-        pass
+    numbers = {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}
+    main = threading.current_thread() is threading.main_thread()  # no other may change handlers
+    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers} if main else {}
     try:
         yield
     finally:

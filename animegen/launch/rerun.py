@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,34 +17,14 @@ from animegen.config.trust import check_config
 from animegen.engine.callbacks.run_record import git_state, versions
 from animegen.engine.runs import read_record, unquoted
 from animegen.errors import AnimegenError
+from animegen.launch.run_plan import Request
 
 #: Keys that may differ in the repeated run: its folder and its speed.
 ALLOWED = ("output", "runs", "overwrite", "device", "threads", "trust")
 
 
-@dataclass(frozen=True)
-class Rerun:
-    """A run to repeat.
-
-    Attributes:
-        config: the recorded configuration, with the new circumstances.
-        folder: of the new run.
-        choices: the recorded option of each group.
-        overrides: the recorded overrides, with the new ones.
-        words: of this command, with the folder.
-        notes: lines about changed versions and code.
-    """
-
-    config: DictConfig
-    folder: Path
-    choices: dict[str, Any]
-    overrides: list[str]
-    words: list[str]
-    notes: list[str]
-
-
-def plan_rerun(words: Sequence[str]) -> Rerun:
-    """Return the run that ``rerun=`` repeats.
+def plan_rerun(words: Sequence[str]) -> tuple[Request, list[str]]:
+    """Return the run that ``rerun=`` repeats, and lines about changed versions and code.
 
     Raises:
         AnimegenError: if the record is missing or damaged, or if the words would change the training.
@@ -85,10 +63,8 @@ def plan_rerun(words: Sequence[str]) -> Rerun:
     gone = ("resume", *ALLOWED)
     kept = [word for word in overrides if word.partition("=")[0] not in gone]
     mine = [f"{key}={value}" for key, value in given.items()]
-    place = [] if "output" in values else [f"output={shlex.quote(str(folder))}"]
-    return Rerun(
-        config, folder, dict(record.get("choices") or {}), [*kept, *mine], [*words, *place], what_differs(record)
-    )
+    request = Request(config, folder, dict(record.get("choices") or {}), [*kept, *mine])
+    return request, what_differs(record)
 
 
 def what_differs(record: Mapping[str, Any]) -> list[str]:

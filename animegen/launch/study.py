@@ -5,14 +5,13 @@ from __future__ import annotations
 import itertools
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from animegen.config.compose import compose_config, literal_paths, plain, quoted, register
-from animegen.config.groups import Ablation, list_groups, read_changes
+from animegen.config.groups import list_groups, read_changes
 from animegen.config.mismatch import mismatch
 from animegen.config.plain import read_json, shown
 from animegen.config.schema import GridOptions, schema_keys
@@ -34,7 +33,7 @@ class RunEntry(TypedDict):
 
 
 class StudyRecord(TypedDict):
-    """What ``study.json`` holds."""
+    """The content of ``study.json``."""
 
     study: str
     command: str
@@ -60,14 +59,6 @@ def read_study(folder: Path) -> dict[str, Any]:
             name = shown(entry["folder"])
             raise AnimegenError(f"'{path}' is refused, its run {name} is not in the folder of the study: {remedy}.")
     return record
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the study's table: what is trained, once per seed."""
-
-    name: str
-    words: tuple[str, ...]
 
 
 # --- The study file ------------------------------------------------------------------------------------------------
@@ -103,15 +94,15 @@ def split_words(words: Sequence[str]) -> tuple[str, list[str], list[str]]:
     for word in words:
         key = word.partition("=")[0].lstrip("+~")
         if word.startswith("-"):
-            raise AnimegenError(f"A study takes no option {word}: it runs the whole grid, each run in its process.")
+            raise AnimegenError(f"A study takes no option {word}: leave it out.")
         if key == "study":
             name = word.partition("=")[2]
         elif key in instead:
             raise AnimegenError(f"A study sets {key} for each run: use {instead[key]} instead of '{word}'.")
         elif key == "resume":
-            raise AnimegenError("A study resumes by itself whatever is unfinished: leave out resume=.")
+            raise AnimegenError("A study resumes unfinished runs automatically: leave out resume=.")
         elif key.partition(".")[0] not in known:
-            raise AnimegenError(f"'{key}' is a key neither of studies nor of runs.{did_you_mean(key, known)}")
+            raise AnimegenError(f"'{key}' is not a key of studies or runs.{did_you_mean(key, known)}")
         else:
             (own if key.partition(".")[0] in mine else common).append(word)
     return name, own, common
@@ -120,11 +111,11 @@ def split_words(words: Sequence[str]) -> tuple[str, list[str], list[str]]:
 # --- Expansion -----------------------------------------------------------------------------------------------------
 
 
-def expand(config: DictConfig, common: Sequence[str] = ()) -> list[Row]:
-    """Return the rows of a study: experiments x changes.
+def expand(config: DictConfig, common: Sequence[str] = ()) -> dict[str, tuple[str, ...]]:
+    """Return the rows of a study, experiments x changes, as name -> overrides.
 
     Args:
-        config: see ``conf/study.yaml``.
+        config: see :class:`animegen.config.schema.StudySchema`.
         common: overrides for all runs, after the study's own.
 
     Raises:
@@ -137,46 +128,43 @@ def expand(config: DictConfig, common: Sequence[str] = ()) -> list[Row]:
         if len(values) != len({str(value) for value in values}):
             raise AnimegenError(f"The study names one of its {key} twice: {values}.")
     titles = _short_names(config.experiments) if len(config.experiments) > 1 else {}
-    rows: list[Row] = []
+    rows: dict[str, tuple[str, ...]] = {}
     for experiment in config.experiments:
         words = [f"experiment={experiment}", *config.overrides]
-        # What a change says beats the study, and what the user says beats both.
-        rows += [
-            Row(_title(titles.get(experiment, ""), change.name), (*words, *change.overrides, *common))
-            for change in changes(config, [*words, *common])
-        ]
-    names = [row.name for row in rows]
-    if len(names) != len(set(names)):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise AnimegenError(f"Two rows of the study are called '{twice}': rename or leave out one of the changes.")
-    if config.baseline is not None and config.baseline not in names:
+        for change, overrides in changes(config, [*words, *common]):
+            parts = [part for part in (titles.get(experiment, ""), change) if part and part != "none"]
+            name = "+".join(parts) or "plain"
+            if name in rows:
+                raise AnimegenError(f"Two rows of the study are called '{name}': rename or leave out one of them.")
+            # A change has priority over the study, and the command line over both.
+            rows[name] = (*words, *overrides, *common)
+    if config.baseline is not None and config.baseline not in rows:
         raise AnimegenError(
-            f"baseline={config.baseline} is no row of the study.{did_you_mean(config.baseline, names)}"
-            f" It has: {', '.join(names)}."
+            f"baseline={config.baseline} is not a row of the study.{did_you_mean(config.baseline, rows)}"
+            f" It has: {', '.join(rows)}."
         )
     return rows
 
 
-def changes(config: DictConfig, words: Sequence[str]) -> list[Ablation]:
-    """Return what a study changes in an experiment: ablations of the catalogues, its variants, and terms left out.
+def changes(config: DictConfig, words: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
+    """Return the changes of an experiment, as (name, overrides): ablations, variants, and terms left out.
 
     Args:
-        config: see ``conf/study.yaml``.
+        config: see :class:`animegen.config.schema.StudySchema`.
         words: overrides that compose the experiment.
     """
     chosen = [[value] if isinstance(value, str) else list(value) for value in config.ablations]
     short = _short_names([name for names in chosen for name in names])
-    named = [Ablation("+".join(short[name] for name in names), (f"ablation={_option(names)}",)) for names in chosen]
-    own = [*read_changes(OmegaConf.to_container(config.variants), "The study's variants").items()]  # type: ignore[arg-type]
-    if config.leave_one_out:
-        own += leave_one_out(config.leave_one_out, words).items()
-    return [*named, *(Ablation(name, overrides) for name, overrides in own)]
+    named = [("+".join(short[name] for name in names), (f"ablation={_option(names)}",)) for names in chosen]
+    variants = read_changes(plain(config)["variants"], "The study's variants")
+    without = leave_one_out(config.leave_one_out, words) if config.leave_one_out else {}
+    return [*named, *variants.items(), *without.items()]
 
 
 def leave_one_out(objective: str, words: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Return a change per term of an objective of the composed configuration, ``{no_<term>: (override,)}``.
 
-    Terms that are not there anyway (``null``, or of weight 0) have none.
+    Terms that are not built (``null``, or of weight 0) have none.
 
     Args:
         objective: its name in ``model.objectives``.
@@ -198,17 +186,12 @@ def leave_one_out(objective: str, words: Sequence[str]) -> dict[str, tuple[str, 
         if isinstance(node, dict) and "weight" in node and node["weight"] != 0
     }
     if len(terms) < 2:
-        raise AnimegenError(f"leave_one_out={objective}: that objective has only one term, so nothing can be left out.")
+        raise AnimegenError(f"leave_one_out={objective}: the objective has only one term.")
     return {f"no_{term}": (f"~model.objectives.{objective}.{term}",) for term in terms}
 
 
 def _option(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"[{','.join(names)}]"
-
-
-def _title(experiment: str, change: str) -> str:
-    parts = [part for part in (experiment, change) if part and part != "none"]
-    return "+".join(parts) or "plain"
 
 
 def _short_names(names: Iterable[str]) -> dict[str, str]:
@@ -240,12 +223,15 @@ def plan_study(words: Sequence[str]) -> Grid:
     config = compose_study(name, literal_paths("study", own))
     folder = Path(config.output or f"runs/study/{name}")
     jobs, rows = [], []
-    for seed, row in itertools.product(config.seeds, expand(config, literal_paths("train", common))):
-        # Row after row of a seed: each row has an early result.
-        title, overrides = f"{row.name}, seed {seed}", (*row.words, f"seed={seed}")
-        place = f"{row.name.replace('/', '_')}/seed{seed}"
+    # One seed after the other, so that each row has an early result.
+    for seed, (row, words_) in itertools.product(config.seeds, expand(config, literal_paths("train", common)).items()):
+        title, overrides, place = (
+            f"{row}, seed {seed}",
+            (*words_, f"seed={seed}"),
+            f"{row.replace('/', '_')}/seed{seed}",
+        )
         jobs.append(Job(title, overrides, folder / place, compose_job(title, overrides)[0]))
-        rows.append({"row": row.name, "seed": seed, "folder": place})
+        rows.append({"row": row, "seed": seed, "folder": place})
     command = shlex.join(["animegen", "train", *words])
     shown = {key: plain(config)[key] for key in ("question", "baseline", "metrics", "samples")}
     return Grid(

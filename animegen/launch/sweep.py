@@ -21,9 +21,9 @@ from animegen.errors import AnimegenError
 from animegen.launch.execution import run_grid
 from animegen.launch.grid import Grid, Job, compose_job
 from animegen.launch.launchers import LAUNCHERS, key_of, split_launcher
-from animegen.launch.modes import MULTIRUN, split_options
 
 RECORD = "sweep.json"
+MULTIRUN = ("-m", "--multirun")
 #: Words about the sweep rather than its runs.
 _OF_THE_SWEEP = (*MULTIRUN, "output", "runs", "hydra.mode")
 
@@ -32,6 +32,29 @@ class SweepRecord(TypedDict):
     """What is read of ``sweep.json``."""
 
     words: list[str]
+
+
+def is_sweep(words: Sequence[str]) -> bool:
+    """Tell whether the words of ``animegen train`` ask for a sweep."""
+    keys = {word.partition("=")[0] for word in words}
+    return "resume_sweep" in keys or "hydra.mode=MULTIRUN" in words or bool(set(split_options(words)[1]) & {*MULTIRUN})
+
+
+def split_options(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return (overrides, options of Hydra with their values), each in the given order.
+
+    Raises:
+        AnimegenError: for the option of Hydra that runs code from a file.
+    """
+    overrides = [word for word in words if not word.startswith("-") and ("=" in word or word.startswith("~"))]
+    if any(word.startswith("--e") for word in words):  # which Hydra completes
+        raise AnimegenError(
+            "--experimental-rerun loads a pickle, which may run any code: run a run again with rerun=<run folder>."
+        )
+    # Without any option, a word that is no override is a mistake to report, not the value of an option.
+    if not any(word.startswith("-") for word in words):
+        return list(words), []
+    return overrides, [word for word in words if word not in overrides]
 
 
 def run_sweep(words: Sequence[str]) -> int:

@@ -127,16 +127,18 @@ def fit(trainer: pl.Trainer, model: AnimeModule, data: pl.LightningDataModule, c
 
 def show_config(trainer: pl.Trainer, config: DictConfig, step: int) -> None:
     """Add the configuration to TensorBoard's TEXT tab."""
-    for logger in trainer.loggers:
-        if isinstance(logger, pl.loggers.TensorBoardLogger):
-            logger.experiment.add_custom_scalars(LAYOUT)
-            logger.experiment.add_text("config", f"```yaml\n{OmegaConf.to_yaml(config, resolve=True)}\n```", step)
+    for experiment in _tensorboards(trainer):
+        experiment.add_custom_scalars(LAYOUT)
+        experiment.add_text("config", f"```yaml\n{OmegaConf.to_yaml(config, resolve=True)}\n```", step)
 
 
 def show_pareto(trainer: pl.Trainer, folder: Path, step: int) -> None:
     """Add the consistency plot of an evaluation on clips to TensorBoard's IMAGES tab, if there is one."""
     if (folder / PARETO).is_file():
         pixels = read_image(folder / PARETO)
-        for logger in trainer.loggers:
-            if isinstance(logger, pl.loggers.TensorBoardLogger):
-                logger.experiment.add_image("eval/pareto", pixels, step)
+        for experiment in _tensorboards(trainer):
+            experiment.add_image("eval/pareto", pixels, step)
+
+
+def _tensorboards(trainer: pl.Trainer) -> list[Any]:
+    return [each.experiment for each in trainer.loggers if isinstance(each, pl.loggers.TensorBoardLogger)]

@@ -25,8 +25,7 @@ from animegen.config import trust
 from animegen.config.compose import compose_config
 from animegen.config.options import Options, read
 from animegen.launch import jobs
-from animegen.launch.modes import Mode, choose_mode
-from animegen.launch.sweep import plan_sweep
+from animegen.launch.sweep import is_sweep, plan_sweep
 from animegen.toonworld import Scene
 from tests.support import TINY, run_verb, tiny, train
 from tests.video_support import write_film
@@ -104,7 +103,7 @@ def test_every_command_of_a_page_composes(page: str, monkeypatch: pytest.MonkeyP
                 read(options, words[1:])
         if "experiment=sketch/first" in words or not is_run(words):
             continue
-        if choose_mode(words) is Mode.sweep:
+        if is_sweep(words):
             plan_sweep(words[1:])
             continue
         compose_config("train", [word for word in words[1:] if not word.startswith(("-", "job", "hydra"))])

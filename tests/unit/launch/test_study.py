@@ -17,7 +17,7 @@ TOY = "experiment=toy/quickstart"
 
 
 def rows(*words: str, common: tuple[str, ...] = ()) -> dict[str, tuple[str, ...]]:
-    return {row.name: row.words for row in expand(compose_study("toy", words), common)}
+    return expand(compose_study("toy", words), common)
 
 
 def test_the_grid_is_experiments_times_changes() -> None:
@@ -103,7 +103,7 @@ def test_words_belong_to_the_study_or_to_its_runs() -> None:
     [
         ("seed=1", r"use seeds=\[\.\.\.\] instead"),
         ("ablation=none", "use ablations="),
-        ("resume=last", "resumes by itself"),
+        ("resume=last", "resumes unfinished runs"),
         ("-m", "takes no option -m"),
         ("sedes=[1]", "Did you mean 'seeds'"),
     ],

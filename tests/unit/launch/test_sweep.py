@@ -12,9 +12,21 @@ from animegen.errors import AnimegenError
 from animegen.launch import execution, jobs, launchers, slots
 from animegen.launch.execution import optimized, run_grid
 from animegen.launch.launchers import with_defaults
-from animegen.launch.sweep import plan_sweep
+from animegen.launch.sweep import is_sweep, plan_sweep, split_options
 
 TOY = ("-m", "model=toy")
+
+
+@pytest.mark.parametrize("words", ["-m seed=0,1", "seed=0,1 --multirun", "resume_sweep=a", "hydra.mode=MULTIRUN"])
+def test_what_a_sweep_is(words: str) -> None:
+    assert is_sweep(words.split())
+    assert not is_sweep(["experiment=toy/quickstart", "output=-m", "--cfg", "job"])
+
+
+def test_options_of_hydra_are_told_from_overrides() -> None:
+    words = ["seed=1", "--cfg", "job", "~model.clip", "-p", "model"]
+    assert split_options(words) == (["seed=1", "~model.clip"], ["--cfg", "job", "-p", "model"])
+    assert split_options(["seed", "a=b"]) == (["seed", "a=b"], [])
 
 
 @pytest.mark.parametrize(
