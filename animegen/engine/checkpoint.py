@@ -199,12 +199,18 @@ def checkpoint_file(path: str | os.PathLike) -> Path:
 
 
 class _Uninitialized(TorchFunctionMode):
-    """Skip the initialization of weights: on the meta device it has no effect, but imports torch's compiler."""
+    """Skip random numbers and norms: on the meta device they have no effect, but import torch's compiler."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if getattr(func, "__module__", None) == nn.init.__name__:
+        kwargs = kwargs or {}
+        if func in (Tensor.normal_, nn.functional.normalize) or getattr(func, "__module__", "") == nn.init.__name__:
             return args[0] if args else kwargs["tensor"]
-        return func(*args, **(kwargs or {}))
+        if func is torch.eye:
+            return torch.empty(args[0], args[0])
+        if func is torch.randn:
+            func = torch.empty
+            kwargs.pop("generator", None)
+        return func(*args, **kwargs)
 
 
 @contextlib.contextmanager

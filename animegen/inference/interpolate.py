@@ -15,7 +15,6 @@ from animegen.inference.display import Display
 from animegen.inference.inbetween import ImageReader, Inbetweener, VideoPlan, interpolate_video
 from animegen.inference.options import Deinterlace, InterpolateOptions
 from animegen.inference.planning import check_video_output
-from animegen.inference.selfcheck import selfcheck
 from animegen.inference.timegrid import Grid
 from animegen.inference.videos import Part, copies_for, identity, opened
 from animegen.media.kinds import Kind, kind_of
@@ -53,6 +52,8 @@ def interpolate(options: InterpolateOptions) -> Interpolated:
     """
     reader = _open(options)
     if options.selfcheck:
+        from animegen.inference.selfcheck import selfcheck  # imports benchmarks
+
         applied = load_applied(options, (Interpolator,), "draw frames between frames")
         text = selfcheck(reader, applied.model, applied.device, options.samples, options.cuts)
         return Interpolated(text, [])

@@ -14,14 +14,11 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from vector_quantize_pytorch import FSQ, ResidualVQ, VectorQuantize
-from vector_quantize_pytorch import vector_quantize_pytorch as library
 
 from animegen.errors import AnimegenError
 from animegen.nn.precision import at_least_float32
 
 log = logging.getLogger(__name__)
-library.logger.disable("vector_quantize_pytorch")  # its only message would interrupt the progress display
 
 
 class Quantized(NamedTuple):
@@ -111,13 +108,14 @@ class Quantizer(nn.Module):
             "learnable_codebook": not ema,
             "ema_update": ema,
         }
+        library = _library()
         self.inner: nn.Module
         if levels is not None:
-            self.inner = FSQ(levels=list(levels), dim=dim)
+            self.inner = library.FSQ(levels=list(levels), dim=dim)
         elif residual > 1:
-            self.inner = ResidualVQ(dim=dim, num_quantizers=residual, **settings)
+            self.inner = library.ResidualVQ(dim=dim, num_quantizers=residual, **settings)
         else:
-            self.inner = VectorQuantize(dim=dim, **settings)
+            self.inner = library.VectorQuantize(dim=dim, **settings)
         self.register_buffer("batches", torch.zeros((), dtype=torch.long))
         self._warned = self._shared = False
 
@@ -141,8 +139,8 @@ class Quantizer(nn.Module):
         """Return the vectors (B,dim,h,w) of codes (B,h,w), or (B,h,w,n) with residual levels."""
         height, width = codes.shape[1:3]
         flat = codes.flatten(1, 2)
-        if isinstance(self.inner, FSQ):
-            return _as_map(self.inner.indices_to_codes(flat), height, width)
+        if self.scalar:
+            return _as_map(self.inner.indices_to_codes(flat), height, width)  # type: ignore[operator]
         return _as_map(self.inner.get_output_from_indices(flat), height, width)  # type: ignore[operator]
 
     def usage(self, codes: Tensor) -> Usage:
@@ -169,11 +167,12 @@ class Quantizer(nn.Module):
         if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
             return
         self._shared = True
+        sample = _library().vector_quantize_pytorch.sample_vectors_distributed
         for book in self.inner.modules():
             if hasattr(book, "all_reduce_fn"):
                 book.use_ddp = True  # type: ignore[assignment]
                 book.all_reduce_fn = book.kmeans_all_reduce_fn = dist.all_reduce  # type: ignore[assignment]
-                book.sample_fn = book.replace_sample_fn = library.sample_vectors_distributed
+                book.sample_fn = book.replace_sample_fn = sample
 
     def _check_collapse(self, codes: Tensor) -> None:
         """Warn once if few codes are used after ``alarm`` batches."""
@@ -198,6 +197,15 @@ def usage(codes: Tensor, size: int) -> Usage:
     share = counts / counts.sum()
     entropy = -(share * share.clamp_min(1e-12).log()).sum()
     return Usage(entropy.exp(), (counts > 0).float().mean())
+
+
+def _library() -> Any:
+    """Import the library and, with it, torch's compiler: only for models that quantize."""
+    import vector_quantize_pytorch
+
+    # Its only message would interrupt the progress display.
+    vector_quantize_pytorch.vector_quantize_pytorch.logger.disable("vector_quantize_pytorch")
+    return vector_quantize_pytorch
 
 
 def _as_map(tokens: Tensor, height: int, width: int) -> Tensor:

@@ -39,7 +39,9 @@ class SpectralNorm(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return ``weight`` divided by the estimate of its largest singular value."""
-        with torch.autocast("cpu" if weight.is_meta else weight.device.type, enabled=False):
+        if weight.is_meta:  # there are no values
+            return weight
+        with torch.autocast(weight.device.type, enabled=False):
             matrix = weight.flatten(1)
             with torch.no_grad():
                 if self.training:

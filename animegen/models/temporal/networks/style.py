@@ -46,8 +46,8 @@ class StyleEncoder(nn.Module):
             self.layers.append(ReflectConv(inputs, outputs, 4, stride=2, bias=True))
             self.layers.append(nn.LeakyReLU(SLOPE))
         self.code = nn.Linear(2 * self.size, self.size)
-        self.default_code = nn.Parameter(0.1 * torch.randn(1, self.size))
-        self.default_tokens = nn.Parameter(0.1 * torch.randn(1, GRID**2, self.size))
+        self.default_code = nn.Parameter(torch.empty(1, self.size).normal_(std=0.1))
+        self.default_tokens = nn.Parameter(torch.empty(1, GRID**2, self.size).normal_(std=0.1))
 
     def forward(self, stills: Tensor) -> Style:
         """Encode one style image per sample, ``(B,3,H,W)`` in [-1,1], with sides of at least 32 pixels."""
