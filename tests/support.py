@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,8 +16,11 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from animegen.cli import train as train_verb
-from animegen.config.compose import compose_config
+from animegen.config.compose import compose_config, plain
 from animegen.config.groups import list_options
+from animegen.config.instantiate import build
+from animegen.engine.checkpoint import TRAINING_ONLY
+from animegen.engine.module import AnimeModule
 
 #: Overrides that make any run small enough for a test.
 TINY = ("size=tiny", "device=cpu", "evaluate=false", "logger=none", "val_every=100", "threads=1", "report=false")
@@ -97,6 +101,21 @@ def train(*overrides: str, output: Path | None = None) -> Path:
     code = run_verb(train_verb.main, *words, *([f"output={output}"] if output else []))
     assert code == 0, f"animegen train {' '.join(words)} ended with {code}"
     return output or Path(str(resumed))
+
+
+def untrained(experiment: str, path: Path) -> AnimeModule:
+    """Write a checkpoint of a tiny model as it is before training; return the model."""
+    words = tiny(f"experiment={experiment}")
+    config = compose_config("train", words, complete=False)
+    OmegaConf.set_struct(config, False)
+    for key in config.data or ():
+        if OmegaConf.is_missing(config.data, key):
+            config.data[key] = "given"
+    values: dict[str, Any] = json.loads(json.dumps(plain(config), default=str))
+    model = build({key: value for key, value in values["model"].items() if key not in TRAINING_ONLY}, "model")
+    content = {"config": values, "train_step": 3, "version": "0", "overrides": words, "choices": {}}
+    torch.save({"state_dict": model.state_dict(), "animegen": content}, path)
+    return model
 
 
 def command(*words: str, cwd: Path | None = None, timeout: float = 300) -> subprocess.CompletedProcess[str]:

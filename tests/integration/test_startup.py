@@ -1,4 +1,4 @@
-"""Which libraries a command imports: help, lists and mistakes are answered without PyTorch."""
+"""Which libraries a command imports: none for help, lists and mistakes, PyTorch alone to apply a model."""
 
 from __future__ import annotations
 
@@ -8,21 +8,28 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from animegen.cli.main import COMMANDS
+from tests.support import untrained
 
 HEAVY = ("torch", "torchvision", "torchmetrics", "pytorch_lightning", "matplotlib", "cv2", "scipy", "av", "tensorboard")
+#: What training, scores, feature networks, codebooks, plots and exports need.
+NOT_APPLIED = {
+    *("pytorch_lightning", "lightning_fabric", "torchmetrics", "torchvision", "scipy", "lpips", "tensorboard"),
+    *("matplotlib", "vector_quantize_pytorch", "sympy", "torch._dynamo", "torch._inductor", "animegen.benchmarks"),
+}
 SCRIPT = """
 import contextlib, io, json, sys
 from animegen.cli.main import main
 with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
     code = main(json.loads(sys.argv[1]))
-print(json.dumps([code, sorted({name.partition(".")[0] for name in sys.modules})]))
+print(json.dumps([code, sorted(sys.modules)]))
 """
 
 
 def imported(*words: str) -> tuple[int, set[str]]:
-    """Run a command in a process of its own; return its exit code and the packages that it has imported."""
+    """Run a command in a process of its own; return its exit code and the modules that it has imported."""
     root = Path(__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, json.dumps(words)], capture_output=True, text=True, cwd=root, timeout=120
@@ -58,3 +65,29 @@ def test_without_heavy_libraries(words: list[str], code: int) -> None:
 @pytest.mark.parametrize("words", [[], ["--help"], ["--version"], ["trian"], ["stylize", "--help"], ["stylize"]])
 def test_without_hydra_either(words: list[str]) -> None:
     assert not imported(*words)[1] & {"hydra", "omegaconf", "numpy", "rich"}
+
+
+@pytest.mark.parametrize(
+    ("experiment", "verb"),
+    [
+        ("animegan/quickstart", "stylize"),
+        ("temporal/quickstart", "stylize"),
+        ("fewshot/quickstart", "stylize"),
+        ("interpolation/quickstart", "interpolate"),
+        ("interpolation/quickstart", "generate"),
+    ],
+)
+def test_applying_a_model_imports_what_it_needs(experiment: str, verb: str, tmp_path: Path) -> None:
+    a, b, target = (str(tmp_path / name) for name in ("a.png", "b.png", "out.gif"))
+    for path, level in ((a, 80), (b, 90)):
+        Image.new("RGB", (32, 32), (level, 120, 200)).save(path)
+    untrained(experiment, tmp_path / "tiny.ckpt")
+    words = {
+        "stylize": [f"input={a}", f"output={tmp_path / 'out.png'}"],
+        "interpolate": [f"input=[{a},{b}]", f"output={target}"],
+        "generate": [f"first={a}", f"last={b}", "frames=4", f"output={target}"],
+    }
+    code, modules = imported(verb, f"checkpoint={tmp_path / 'tiny.ckpt'}", "device=cpu", "threads=1", *words[verb])
+    assert code == 0
+    assert "torch" in modules
+    assert not modules & NOT_APPLIED
