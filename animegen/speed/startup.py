@@ -1,4 +1,4 @@
-"""Cost of starting a command: processor time and memory, measured in separate processes."""
+"""Cost of starting a command: CPU time and memory, measured in separate processes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from typing import NamedTuple
 
 from animegen.errors import AnimegenError
 
-#: The command lines that are measured, besides that of :func:`stylize_command`.
+#: The command lines that are measured, besides `STYLIZE`.
 COMMANDS = ("", "--version", "stylize --help", "train --help", "prepare --help", "list models", "list losses", "doctor")
+#: Applies what :func:`write_example` has written to the folder of the process.
+STYLIZE = "stylize checkpoint=toy.ckpt input=photo.png output=anime.png overwrite=true"
 
 
 class Cost(NamedTuple):
@@ -23,16 +25,17 @@ class Cost(NamedTuple):
     memory: float
 
 
-def measure(words: Sequence[str]) -> Cost:
-    """Run ``python <words>`` and return its cost."""
-    process = subprocess.Popen([sys.executable, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def measure(words: Sequence[str], folder: str | None = None) -> Cost:
+    """Run ``python <words>`` in a folder and return its cost."""
+    null = subprocess.DEVNULL
+    process = subprocess.Popen([sys.executable, *words], stdout=null, stderr=null, cwd=folder)
     _, _, usage = os.wait4(process.pid, 0)
-    unit = 2**20 if sys.platform == "darwin" else 2**10  # the only system that counts bytes
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # only macOS counts bytes
     return Cost(usage.ru_utime + usage.ru_stime, usage.ru_maxrss / unit)
 
 
-def stylize_command(folder: Path) -> list[str]:
-    """Write a checkpoint of a small untrained network and a photo to a folder; return the command that applies it."""
+def write_example(folder: str) -> None:
+    """Write ``toy.ckpt``, a small untrained network, and ``photo.png`` to a folder."""
     import torch
     from PIL import Image
 
@@ -41,10 +44,8 @@ def stylize_command(folder: Path) -> list[str]:
 
     config = plain(compose_config("train", ["experiment=toy/quickstart", "size=tiny"]))
     model = build(config["model"], "model")
-    torch.save({"state_dict": model.state_dict(), "animegen": {"config": config}}, folder / "toy.ckpt")
-    Image.new("RGB", (256, 256), (90, 140, 200)).save(folder / "photo.png")
-    paths = [f"checkpoint={folder / 'toy.ckpt'}", f"input={folder / 'photo.png'}", f"output={folder / 'anime.png'}"]
-    return ["stylize", *paths, "overwrite=true"]
+    torch.save({"state_dict": model.state_dict(), "animegen": {"config": config}}, Path(folder) / "toy.ckpt")
+    Image.new("RGB", (256, 256), (90, 140, 200)).save(Path(folder) / "photo.png")
 
 
 def show_startup(words: Sequence[str] = ()) -> None:
@@ -56,13 +57,16 @@ def show_startup(words: Sequence[str] = ()) -> None:
     if words:
         raise AnimegenError(f"animegen bench startup takes no keys, got '{words[0]}'.")
     if not hasattr(os, "wait4"):
-        raise AnimegenError("This system does not tell the processor time of a process: use Linux or macOS.")
+        raise AnimegenError("This system does not report the CPU time of a process: use Linux or macOS.")
     print(f"{'command':<28}{'processor, s':>14}{'memory, MiB':>14}")
     with tempfile.TemporaryDirectory() as folder:
         rows = {f"animegen {command}": ["-m", "animegen", *command.split()] for command in COMMANDS}
-        rows["animegen stylize (a photo)"] = ["-m", "animegen", *stylize_command(Path(folder))]
+        rows["animegen stylize (a photo)"] = ["-m", "animegen", *STYLIZE.split()]
         rows["python -c 'import torch'"] = ["-c", "import torch"]
+        # In a process of its own: a process starts with the memory of its parent, which must not hold torch.
+        write = f"from animegen.speed.startup import write_example; write_example({folder!r})"
+        subprocess.run([sys.executable, "-c", write], check=True)
         for name, command in rows.items():
-            measure(command)  # fills the file cache of the system
-            cost = measure(command)
+            measure(command, folder)  # fills the file cache of the system
+            cost = measure(command, folder)
             print(f"{name:<28}{cost.seconds:>14.2f}{cost.memory:>14.0f}")

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from animegen.cli import stylize
 from animegen.cli.main import COMMANDS
-from tests.support import untrained
+from animegen.speed.startup import STYLIZE, write_example
+from tests.support import run_verb, untrained
 
 HEAVY = ("torch", "torchvision", "torchmetrics", "pytorch_lightning", "matplotlib", "cv2", "scipy", "av", "tensorboard")
 #: What training, scores, feature networks, codebooks, plots and exports need.
@@ -91,3 +93,10 @@ def test_applying_a_model_imports_what_it_needs(experiment: str, verb: str, tmp_
     assert code == 0
     assert "torch" in modules
     assert not modules & NOT_APPLIED
+
+
+def test_the_measured_command_stylizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_example(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert run_verb(stylize.main, *STYLIZE.split()[1:], "device=cpu", "threads=1") == 0
+    assert Image.open("anime.png").size == (256, 256)
