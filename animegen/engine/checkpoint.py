@@ -22,8 +22,8 @@ from animegen.engine.module import AnimeModule
 from animegen.errors import AnimegenError
 from animegen.nn.weight_files import check_content, check_sums, checked_state, first_line, load_data
 
-#: Parts of a model's configuration that only training needs. They are left out when a model is
-#: rebuilt for use, so that a checkpoint alone is enough: no feature weights, no optimizers.
+#: Parts of a model's configuration that only training needs. They are omitted when a model is rebuilt for application,
+#: which then needs no feature weights.
 TRAINING_ONLY = ("optimizers", "schedulers", "objectives", "features", "ema", "compile")
 
 OTHER = "use another checkpoint of the run"
@@ -34,7 +34,7 @@ REMEDY = (
 
 
 class Config(TypedDict, total=False):
-    """What is read of the configuration of a run in a checkpoint."""
+    """Fields of the configuration of a run that are read from a checkpoint."""
 
     model: dict[str, Any]
     data: dict[str, Any] | None
@@ -43,14 +43,14 @@ class Config(TypedDict, total=False):
 
 
 class Averages(TypedDict):
-    """The state of the averaged weights."""
+    """State of the averaged weights."""
 
     updates: int
     averages: dict[str, Any]
 
 
 class Header(TypedDict, total=False):
-    """What a checkpoint says about its run, under the key ``animegen``."""
+    """Metadata of a checkpoint, under its key ``animegen``."""
 
     version: str
     config: Config
@@ -63,14 +63,14 @@ class Header(TypedDict, total=False):
 
 
 def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
-    """Return the content of a checkpoint of animegen, loaded without running code from it.
+    """Return the content of a checkpoint of animegen, without running code from it.
 
-    Weights are mapped, so that looking at the configuration of a large checkpoint does not read them. What it says
-    about its run, under the key ``animegen``, is plain data of the types that `Header` declares; ``state_dict`` and the
+    Weights are memory-mapped, so reading the configuration of a large checkpoint does not read its weights. The
+    metadata under the key ``animegen`` are plain data of the types that `Header` declares; ``state_dict`` and the
     averages are dicts of ordinary tensors.
 
     Raises:
-        AnimegenError: if the file is missing, cut off, malicious, or not one of ours.
+        AnimegenError: if the file is missing, truncated, malicious, or no checkpoint of animegen.
     """
     path = checkpoint_file(path)
     if not path.is_file():
@@ -96,7 +96,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
 
 def _averages(ema: Any, source: str) -> dict[str, Any]:
     if type(ema) is not dict or mismatch(ema, Averages, "ema"):
-        raise AnimegenError(f"{source} is damaged: its averaged weights are no dict of weights; {OTHER}.")
+        raise AnimegenError(f"{source} is damaged: its averaged weights are not a dict of tensors; {OTHER}.")
     averages = {name: checked_state(state, f"{source}, averages of {name},") for name, state in ema["averages"].items()}
     return {"updates": ema["updates"], "averages": averages}
 
@@ -113,13 +113,13 @@ def load_model(
     Args:
         path: a ``.ckpt`` file, or a run folder (then its last checkpoint).
         device: ``auto`` (CUDA, else Apple's MPS, else CPU), or a torch device.
-        weights: ``ema`` takes the averaged weights if the run kept any, ``raw`` the trained ones.
-        packages: packages of your own whose modules may be built, too. A checkpoint may come from anybody, and by
-            itself builds nothing but the networks of animegen, see ``docs/security.md``.
-        trust: build whatever the checkpoint names, which may import and run any Python code.
+        weights: ``ema`` for the averaged weights if there are any, ``raw`` for the trained ones.
+        packages: further packages whose modules a checkpoint may build. Without them it can only build networks of
+            animegen, see ``docs/security.md``.
+        trust: build every class that the checkpoint names, which may import and run any Python code.
 
     Raises:
-        AnimegenError: if the file is missing or damaged, names anything else, or does not fit this version.
+        AnimegenError: if the file is missing or damaged, names other classes, or does not fit this version.
     """
     if weights not in ("ema", "raw"):
         raise AnimegenError(f"weights must be 'ema' or 'raw', not '{weights}'.")
@@ -136,7 +136,7 @@ def load_model(
 
 @contextlib.contextmanager
 def _explained_version(path: str | os.PathLike, version: Any) -> Iterator[None]:
-    """Add the version of a checkpoint to the reason why it cannot be loaded, if that is another minor version."""
+    """Add the version of a checkpoint to errors inside the ``with`` block, if it is of another minor version."""
     try:
         yield
     except AnimegenError as error:
@@ -167,7 +167,7 @@ def _rebuilt(
         f" ({{}}); it was written by version {state.get('version', 'unknown')}."
     )
     if not (trust or own):
-        # Without memory for its weights: a file cannot claim more than it holds.
+        # Without allocating weights: a file must not demand more memory than it holds.
         with torch.device("meta"), _Uninitialized(), _limited_modules(1000 + 50 * len(trained), source):
             outline = build_from(config, "model", source, REMEDY, base=nn.Module)
         if isinstance(outline, AnimeModule) and (fault := _difference(outline.state_dict(), trained)):
@@ -183,7 +183,7 @@ def _rebuilt(
 
 
 def check_resumable(path: Path) -> None:
-    """Check a checkpoint from which a training is to be continued, as a whole: types, sizes and checksums.
+    """Check types, sizes and checksums of a checkpoint before it is resumed.
 
     Raises:
         AnimegenError: if it is damaged.
@@ -193,7 +193,7 @@ def check_resumable(path: Path) -> None:
 
 
 def checkpoint_file(path: str | os.PathLike) -> Path:
-    """Return the file that is meant by the path of a checkpoint or of a run folder."""
+    """Return the path of a checkpoint, given the path of the file or of a run folder."""
     path = Path(path)
     return path / "checkpoints" / "last.ckpt" if path.is_dir() else path
 
@@ -215,7 +215,7 @@ class _Uninitialized(TorchFunctionMode):
 
 @contextlib.contextmanager
 def _limited_modules(limit: int, source: str) -> Iterator[None]:
-    """Refuse to build more than so many modules inside the block."""
+    """Limit the number of modules that are built inside the ``with`` block."""
     count = itertools.count(1)
 
     def counted(*_: Any) -> None:
@@ -230,7 +230,7 @@ def _limited_modules(limit: int, source: str) -> Iterator[None]:
 
 
 def _difference(wanted: Mapping[str, Any], given: Mapping[str, Any]) -> str | None:
-    """Return how two state dicts differ in names and shapes, or ``None``."""
+    """Return a description of how two state dicts differ in names and shapes, or ``None``."""
     shapes = [{key: tuple(v.shape) if isinstance(v, Tensor) else None for key, v in d.items()} for d in (wanted, given)]
     wrong = [key for key in {**shapes[0], **shapes[1]} if shapes[0].get(key, ()) != shapes[1].get(key, ())]
     if not wrong:
@@ -242,17 +242,16 @@ def _difference(wanted: Mapping[str, Any], given: Mapping[str, Any]) -> str | No
 
 
 def load_pretrained(model: AnimeModule, path: str | os.PathLike) -> list[str]:
-    """Give the networks of a new model the weights of those with the same names in a checkpoint, averaged ones first.
+    """Initialize networks of a new model with those of the same names in a checkpoint, with averaged weights if any.
 
-    What else a checkpoint holds (optimizers, steps, statistics of the data) stays behind: this is the beginning of a
-    training, not the continuation of one.
+    Optimizers, steps and statistics of the data are not loaded: this starts a new training.
 
     Returns:
-        the names of the networks that begin with trained weights; the others begin as they are.
+        the names of the initialized networks.
 
     Raises:
-        AnimegenError: if the file cannot be read, has none of the networks, or one of another shape; the model is then
-            as before.
+        AnimegenError: if the file cannot be read, or has none of the networks, or one with other shapes. The model is
+            then unchanged.
     """
     weights = _weights_in(read_checkpoint(path), averaged=True)
     check_sums(checkpoint_file(path), OTHER)
@@ -265,12 +264,12 @@ def load_pretrained(model: AnimeModule, path: str | os.PathLike) -> list[str]:
         if fault := _difference(network.state_dict(), given):
             raise AnimegenError(
                 f"The {name} in '{path}' is another network than this model's: {fault}; set model.{name} as that run"
-                " has it, or take init= away."
+                " has it, or remove init=."
             )
         trained[name] = given
     if not trained:
         raise AnimegenError(
-            f"'{path}' has no network called {' or '.join(model.networks())}: it is of another family; take init= away."
+            f"'{path}' has no network called {' or '.join(model.networks())}: it is of another family; remove init=."
         )
     for name, given in trained.items():
         model.networks()[name].load_state_dict(given)
@@ -278,7 +277,7 @@ def load_pretrained(model: AnimeModule, path: str | os.PathLike) -> list[str]:
 
 
 def _weights_in(content: dict[str, Any], averaged: bool) -> dict[str, Any]:
-    """Return the state dict of the model in a checkpoint, with the averages where there are some, if asked for."""
+    """Return the state dict of the model in a checkpoint; with ``averaged``, averages replace the weights."""
     weights = {key: value for key, value in content["state_dict"].items() if not key.startswith("objectives.")}
     if averaged:
         for network, averages in content["animegen"].get("ema", {}).get("averages", {}).items():
@@ -287,7 +286,11 @@ def _weights_in(content: dict[str, Any], averaged: bool) -> dict[str, Any]:
 
 
 def pick_device(device: str | torch.device = "auto") -> torch.device:
-    """Return the device that ``device=auto|cpu|cuda|mps`` means on this machine."""
+    """Return the torch device for ``device=auto|cpu|cuda|mps``.
+
+    Raises:
+        AnimegenError: if the machine does not have it.
+    """
     if isinstance(device, torch.device):
         return device
     if device == "auto":

@@ -1,4 +1,4 @@
-"""Runs on disk: their folders, finding them, and going on with one."""
+"""Run folders: finding, reading and resuming them."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from animegen.errors import AnimegenError
 from animegen.files import shown, user_path
 from animegen.outputs import REPLACED, OutputFolder
 
-#: The record of a run, and that of a finished run which is being trained further; see
+#: Record of a run, and of a finished run that is trained further; see
 #: :class:`animegen.engine.callbacks.RunRecord`.
 RECORD, RESUMED = "run.json", "resumed.json"
 #: The newest checkpoint.
 LAST = "checkpoints/last.ckpt"
-#: What every run writes into its folder; callbacks, loggers and models name their files in ``writes``.
+#: Files of every run; callbacks, loggers and models name theirs in ``writes``.
 RUN_FILES = (RECORD, RESUMED, "config/config.yaml", "config/overrides.yaml")
 
 RESTORE = "restore it, or start the run again"
 
 
 class Config(TypedDict, total=False):
-    """What is read of the configuration in a record."""
+    """Fields of the configuration that are read from a record."""
 
     seed: int
     train_steps: int
@@ -41,7 +41,7 @@ class Config(TypedDict, total=False):
 
 
 class Score(TypedDict):
-    """A metric of a method on the test set; ``None`` stands for what is not finite."""
+    """A metric of a method on the test set; ``None`` for values that are not finite."""
 
     mean: float | None
     std: float | None
@@ -49,7 +49,7 @@ class Score(TypedDict):
 
 
 class MetricNote(TypedDict):
-    """How to read a metric."""
+    """Unit, direction and description of a metric."""
 
     unit: str
     better: Literal["higher", "lower", "none"]
@@ -67,21 +67,21 @@ class Scores(TypedDict):
 
 
 class Evaluation(Scores, total=False):
-    """The scores of a run, as ``scores.json`` holds them."""
+    """Content of ``scores.json``."""
 
     derived: list[str]
     by_motion: dict[str, dict[str, dict[str, Score]]]
 
 
 class Git(TypedDict, total=False):
-    """The state of the code."""
+    """State of the source repository."""
 
     commit: str
     dirty: bool
 
 
 class RunRecord(TypedDict, total=False):
-    """What ``run.json`` holds; any part may be missing."""
+    """Content of ``run.json``; all fields are optional."""
 
     status: str
     error: str
@@ -104,13 +104,13 @@ class RunRecord(TypedDict, total=False):
 
 
 def has_record(folder: Path) -> bool:
-    """Tell whether a folder holds the record of a run, after undoing or finishing what a killed command has left."""
+    """Return whether a folder holds the record of a run, after cleaning up after a killed command."""
     OutputFolder(folder).recover()
     return (folder / RECORD).is_file()
 
 
 def is_run(folder: Path) -> bool:
-    """Tell whether a folder holds a run: one with a checkpoint, or with an end. An attempt without either is none."""
+    """Return whether a folder holds a run that has a checkpoint, or is trained or finished."""
     try:
         ended = has_record(folder) and read_record(folder).get("status") in ("trained", "finished")
     except AnimegenError:  # not a record, or damaged
@@ -119,17 +119,17 @@ def is_run(folder: Path) -> bool:
 
 
 def unwritable(folder: Path | str, error: OSError) -> AnimegenError:
-    """Return the error to raise when a run folder cannot be made or written."""
+    """Return the error for a run folder that cannot be created or written."""
     return AnimegenError(
         f"The run folder '{shown(folder)}' cannot be written ({error.strerror}): choose another output= or runs=."
     )
 
 
 def resolve_checkpoint(path: str, runs: str = "runs", what: str | None = None) -> Path:
-    """Return the checkpoint file that a user means by ``last``, a run folder, or a file.
+    """Return the checkpoint file for ``last``, a run folder, or a file.
 
     Args:
-        path: ``last`` takes the newest checkpoint below ``runs``.
+        path: path of a file or of a run folder; ``last`` for the newest checkpoint below ``runs``.
         runs: folder that holds all runs.
         what: with ``last``, only runs below ``runs/<what>`` (an experiment).
     """
@@ -156,7 +156,7 @@ def resolve_checkpoint(path: str, runs: str = "runs", what: str | None = None) -
 
 
 def files_of_runs(below: Path, name: str) -> list[Path]:
-    """Return the files called ``name`` (such as ``run.json``) of all runs in a folder, but of none that is replaced."""
+    """Return the files called ``name`` (such as ``run.json``) of all runs in a folder, except those being replaced."""
     for path in list(below.rglob(f"{REPLACED}*")):
         OutputFolder(path.parent).recover()
     return [path for path in below.rglob(name) if not any(part.startswith(REPLACED) for part in path.parts)]
@@ -166,8 +166,8 @@ def read_record(folder: str | Path, newest: bool = False) -> dict[str, Any]:
     """Return the record of a run: plain data of the types that `RunRecord` declares.
 
     Args:
-        folder: of the run.
-        newest: of a finished run that was trained further but not to its end, return that attempt's record.
+        folder: the run folder.
+        newest: if a finished run is being trained further, return the record of that training.
 
     Raises:
         AnimegenError: if there is none, or if it is damaged.
@@ -194,9 +194,9 @@ def read_record(folder: str | Path, newest: bool = False) -> dict[str, Any]:
 def resumed_overrides(overrides: list[str]) -> list[str]:
     """Return the overrides of the run that ``resume=`` names, followed by the given ones.
 
-    So ``animegen train resume=last`` needs nothing else, and ``resume=last train_steps=9000``
-    trains on. With ``output=`` the run goes on in another folder, and the old one stays as it is.
-    Without ``resume=`` the overrides are returned as they are.
+    So ``animegen train resume=last`` needs no further overrides, and ``resume=last train_steps=9000`` extends the run.
+    With ``output=`` the run continues in another folder, and the old one is unchanged. Without ``resume=`` the given
+    overrides are returned.
     """
     values = {key: unquoted(value) for key, equals, value in (o.partition("=") for o in overrides) if equals}
     wanted = values.get("resume")
@@ -214,13 +214,17 @@ def resumed_overrides(overrides: list[str]) -> list[str]:
 
 
 def merged_overrides(recorded: Sequence[str], given: Sequence[str]) -> list[str]:
-    """Return the overrides of an earlier run followed by new ones, without those that were about that process."""
+    """Return the overrides of an earlier run without those of its process (``output``, ...), followed by new ones."""
     gone = {"resume", "output", "overwrite", "trust", *(o.split("=", 1)[0] for o in given)}
     return [*(o for o in recorded if o.split("=", 1)[0] not in gone and not o.startswith("hydra.")), *given]
 
 
 def resumed_step(checkpoint: Path, config: dict[str, Any]) -> int:
-    """Return the train step of a checkpoint, after checking that this configuration can go on with it."""
+    """Return the train step of a checkpoint.
+
+    Raises:
+        AnimegenError: if the checkpoint is damaged, has trained all steps already, or has other optimizers.
+    """
     check_resumable(checkpoint)
     state = read_checkpoint(checkpoint)["animegen"]
     if state["train_step"] >= config["train_steps"]:
@@ -230,14 +234,14 @@ def resumed_step(checkpoint: Path, config: dict[str, Any]) -> int:
         )
     if state["config"]["model"].get("optimizers") != config["model"].get("optimizers"):
         raise AnimegenError(
-            f"resume={checkpoint} goes on with the optimizers of the checkpoint, so model.optimizers cannot change:"
+            f"resume={checkpoint} continues with the optimizers of the checkpoint, so model.optimizers cannot change:"
             " leave it as it was, or start a new run."
         )
     return state["train_step"]
 
 
 def unquoted(value: str) -> str:
-    """Return the text that a value on the command line stands for."""
+    """Return a value of the command line without quotes."""
     try:
         read = OverridesParser.create().parse_override(f"key={value}").value()
     except HydraException:

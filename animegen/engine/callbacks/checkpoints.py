@@ -1,4 +1,4 @@
-"""Checkpoints at train steps, complete or not there at all; and the two ways in which a run ends."""
+"""Atomic checkpoints at train steps, and the end of a run: after its last step, or by a signal."""
 
 from __future__ import annotations
 
@@ -19,20 +19,23 @@ from animegen.errors import AnimegenError
 
 
 class Checkpoints(pl.Callback):
-    """Write ``checkpoints/last.ckpt`` every so many train steps and at the end of the run.
+    """Write ``checkpoints/last.ckpt`` at an interval of train steps and at the end of the run.
 
-    Where a step is also validated, the checkpoint is written after that: a resumed run neither
-    repeats nor loses a validation, and the checkpoint holds its metrics.
+    If the step is validated, too, the checkpoint is written afterwards: it holds the metrics, and a resumed run neither
+    repeats nor skips the validation.
 
     Args:
-        every: train steps between checkpoints.
-        keep: also keep the newest so many under ``step-<train_step>.ckpt``; -1 keeps all.
-        monitor: a value that validation writes, such as ``val/psnr``; the model with the best value of the run folder
-            is ``best.ckpt``. A resumed run reads that value from the file.
-        mode: ``max`` if more of ``monitor`` is better, else ``min``.
+        every: interval in train steps.
+        keep: number of checkpoints that are also kept as ``step-<train_step>.ckpt``; -1 keeps all.
+        monitor: a metric of the validation, such as ``val/psnr``; the model with the best value is kept as
+            ``best.ckpt``. A resumed run reads the best value from that file.
+        mode: ``max`` if larger values of ``monitor`` are better, else ``min``.
+
+    Raises:
+        AnimegenError: for invalid settings.
     """
 
-    #: The files that it writes, relative to the run folder.
+    #: Patterns of the files of this callback, relative to the run folder.
     writes = ("checkpoints/last.ckpt", "checkpoints/best.ckpt", "checkpoints/step-*.ckpt", "checkpoints/*.unfinished")
 
     def __init__(self, every: int = 500, keep: int = 0, monitor: str | None = None, mode: str = "max") -> None:
@@ -45,24 +48,24 @@ class Checkpoints(pl.Callback):
         self._saved_at = -1
 
     def on_train_start(self, trainer: pl.Trainer, module: LightningAdapter) -> None:
-        """Read the best value so far."""
+        """Read the best value from ``best.ckpt``."""
         self.best = _value_in(folder(trainer) / "best.ckpt", self.monitor) if self.monitor else None
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: LightningAdapter, *_: Any) -> None:
-        """Save when the step is due."""
+        """Save if the step is due and not validated."""
         if module.train_step % self.every == 0 and not validation_follows(trainer, module):
             self.save(trainer, module)
 
     def on_validation_end(self, trainer: pl.Trainer, module: LightningAdapter) -> None:
-        """Save when the step is due, and the best so far."""
-        # The best first: a run that is killed between the two repeats these steps, and saves the best again.
+        """Save if the step is due, and if the metrics are the best so far."""
+        # Best first: a run that is killed in between is resumed before this step, and saves both again.
         if self._is_better(trainer):
             save_checkpoint(trainer, module, folder(trainer) / "best.ckpt")
         if module.train_step % self.every == 0:
             self.save(trainer, module)
 
     def _is_better(self, trainer: pl.Trainer) -> bool:
-        """Take over the monitored value if it is the best so far."""
+        """Return whether the monitored value is the best so far, and store it."""
         if self.monitor is None:
             return False
         if self.monitor not in trainer.callback_metrics:
@@ -78,11 +81,11 @@ class Checkpoints(pl.Callback):
         return True
 
     def on_train_end(self, trainer: pl.Trainer, module: LightningAdapter) -> None:
-        """Save the last state."""
+        """Save the final state."""
         self.save(trainer, module)
 
     def save(self, trainer: pl.Trainer, module: LightningAdapter) -> None:
-        """Write the checkpoint of the present step, unless that was done."""
+        """Write the checkpoint of the current step, unless it exists."""
         if module.train_step == self._saved_at:
             return
         self._saved_at = module.train_step
@@ -96,22 +99,22 @@ class Checkpoints(pl.Callback):
 
 
 class StopAfter(pl.Callback):
-    """End the run when the module has trained ``train_steps`` batches (Lightning counts optimizer steps)."""
+    """End the run after ``train_steps`` batches (Lightning's ``max_steps`` counts optimizer steps)."""
 
     def __init__(self, train_steps: int) -> None:
         self.train_steps = train_steps
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: LightningAdapter, *_: Any) -> None:
-        """Ask Lightning to stop."""
+        """Stop the trainer after the last step."""
         if module.train_step >= self.train_steps:
             trainer.should_stop = True
 
 
 class StopOnSignal(pl.Callback):
-    """Ctrl+C, or SIGTERM from a scheduler, ends the run after the present step, with a checkpoint of it.
+    """End the run after the current step, with a checkpoint, on Ctrl+C or SIGTERM.
 
-    So nothing is lost, and the run can be resumed to the bit. A second signal ends the run at once.
-    With several processes a signal ends the run at once, since they may not agree on the step.
+    The run can then be resumed exactly. A second signal ends it immediately, and so does the first one with several
+    processes, which may be at different steps.
 
     Args:
         checkpoints: the callbacks that write the checkpoint.
@@ -123,7 +126,7 @@ class StopOnSignal(pl.Callback):
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, module: LightningAdapter) -> None:
-        """Begin to listen."""
+        """Install the signal handlers."""
         if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._ask)
@@ -134,12 +137,12 @@ class StopOnSignal(pl.Callback):
         self._asked = True
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: LightningAdapter, *_: Any) -> None:
-        """Leave, unless the validation of this step is still to come."""
+        """End the run, unless the step is validated first."""
         if self._asked and not validation_follows(trainer, module):
             self._leave(trainer, module)
 
     def on_validation_end(self, trainer: pl.Trainer, module: LightningAdapter) -> None:
-        """Leave after the validation."""
+        """End the run after the validation."""
         if self._asked:
             self._leave(trainer, module)
 
@@ -159,7 +162,7 @@ class StopOnSignal(pl.Callback):
 
 
 def validation_follows(trainer: pl.Trainer, module: LightningAdapter) -> bool:
-    """Tell at the end of a batch whether Lightning validates before the next one."""
+    """Return, at the end of a batch, whether Lightning validates before the next one."""
     due = trainer.should_stop or module.train_step % (trainer.val_check_batch or math.inf) == 0
     return due and trainer.enable_validation and sum(trainer.num_val_batches) > 0
 
@@ -170,10 +173,10 @@ def folder(trainer: pl.Trainer) -> Path:
 
 
 def save_checkpoint(trainer: pl.Trainer, module: LightningAdapter, path: Path) -> None:
-    """Write a checkpoint that appears under its name only when it is complete.
+    """Write a checkpoint atomically.
 
     Raises:
-        AnimegenError: if it cannot be written, or if the weights are spoilt; the old file stays.
+        AnimegenError: if it cannot be written, or if weights are not finite; an old file is kept.
     """
     module.check_finite()
     unfinished = path.with_suffix(".unfinished")
@@ -190,7 +193,7 @@ def save_checkpoint(trainer: pl.Trainer, module: LightningAdapter, path: Path) -
 
 
 def _value_in(path: Path, name: str) -> float | None:
-    """Return a value of the validation that a checkpoint holds; ``None`` without one, or if it is damaged."""
+    """Return a metric in a checkpoint; ``None`` if there is none, or if the file is damaged."""
     try:
         value = read_checkpoint(path)["animegen"]["metrics"].get(name)
     except (AnimegenError, KeyError, AttributeError):
@@ -199,8 +202,8 @@ def _value_in(path: Path, name: str) -> float | None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Give a file a second name, or copy it where the file system has no hard links."""
-    # A hard link costs nothing and is safe: checkpoints are replaced, never written in place.
+    """Create a hard link to a file, or a copy if the file system has no hard links."""
+    # A hard link is safe, since checkpoints are replaced and never written in place.
     target.unlink(missing_ok=True)
     try:
         os.link(source, target)

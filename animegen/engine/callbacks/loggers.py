@@ -1,4 +1,4 @@
-"""Loggers that a resumed run goes on with: what the stopped run logged after its checkpoint is replaced."""
+"""Loggers that a resumed run continues: entries after its checkpoint are replaced."""
 
 from __future__ import annotations
 
@@ -16,41 +16,41 @@ from animegen.files import completed
 
 @runtime_checkable
 class Resumable(Protocol):
-    """A logger that can go on with the log of an earlier process."""
+    """A logger that can continue the log of an earlier process."""
 
     def resume_at(self, step: int) -> None:
-        """Drop what was logged after train step ``step``; called before anything is logged."""
+        """Discard entries after train step ``step``; called before the first entry."""
         ...
 
 
 class TensorBoardLogger(pl.loggers.TensorBoardLogger):
-    """Event files in the run folder itself.
+    """Write event files to the run folder itself.
 
     Args:
         save_dir: the run folder.
-        flush_secs: seconds after which what was logged is in the file.
+        flush_secs: longest delay in seconds before entries are in the file.
     """
 
-    #: The files that it writes, relative to the run folder.
+    #: Patterns of the files of this logger, relative to the run folder.
     writes = ("events.out.tfevents.*", "hparams.yaml")
 
     def __init__(self, save_dir: str, flush_secs: int = 30) -> None:
         super().__init__(save_dir, name="", version="", default_hp_metric=False, flush_secs=flush_secs)
 
     def resume_at(self, step: int) -> None:
-        """Make TensorBoard hide what earlier event files of the run hold beyond ``step``."""
+        """Make TensorBoard hide entries of earlier event files after ``step``."""
         self._kwargs["purge_step"] = step + 1
 
 
 class CsvLogger(Logger):
-    """``metrics.csv`` in the run folder: a row per train step at which anything was logged.
+    """Write ``metrics.csv`` to the run folder, with a row per logged train step.
 
     Args:
         save_dir: the run folder.
-        every: how many writings are kept in memory before the file is brought up to date.
+        every: number of entries after which the file is written.
     """
 
-    #: The files that it writes, relative to the run folder.
+    #: Patterns of the files of this logger, relative to the run folder.
     writes = ("metrics.csv",)
 
     def __init__(self, save_dir: str, every: int = 20) -> None:
@@ -61,7 +61,7 @@ class CsvLogger(Logger):
 
     @property
     def path(self) -> Path:
-        """The file."""
+        """Path of the file."""
         return Path(self._folder) / "metrics.csv"
 
     @property
@@ -71,12 +71,12 @@ class CsvLogger(Logger):
 
     @property
     def name(self) -> str:
-        """Runs have folders of their own, not names."""
+        """Empty: each run has its own folder."""
         return ""
 
     @property
     def version(self) -> str:
-        """Runs have folders of their own, not versions."""
+        """Empty: each run has its own folder."""
         return ""
 
     def resume_at(self, step: int) -> None:
@@ -103,12 +103,12 @@ class CsvLogger(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
-        """Hyperparameters are in ``run.json``."""
+        """Do nothing: hyperparameters are in ``run.json``."""
 
     @rank_zero_only
     def save(self) -> None:
-        """Bring the file up to date; it is complete at any time."""
-        if not self._pending:  # a run that logs nothing, such as a refused one, leaves the file as it is
+        """Write the file atomically, if there are new entries."""
+        if not self._pending:  # a run without entries, such as a rejected one, keeps the old file
             return
         self._pending = 0
         columns = dict.fromkeys(key for row in self._rows.values() for key in row)
@@ -119,5 +119,5 @@ class CsvLogger(Logger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Write what is pending."""
+        """Write the file."""
         self.save()

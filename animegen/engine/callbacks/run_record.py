@@ -1,4 +1,4 @@
-"""run.json: what a run was, on what, and how it ended - also when it crashed."""
+"""``run.json``: configuration, machine, metrics and status of a run, also of a crashed one."""
 
 from __future__ import annotations
 
@@ -30,16 +30,15 @@ PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "torchmet
 class RunRecord(pl.Callback):
     """Keep ``run.json`` in the run folder up to date.
 
-    It holds the configuration, the group choices, the ablations, versions, git state, machine,
-    timings, metrics and the status: ``running``, ``trained`` (being evaluated), ``finished``,
-    ``interrupted``, or ``crashed`` (with the error; a run that was killed stays ``running``).
-    At the end the final metrics go to TensorBoard's HPARAMS tab.
+    It holds the configuration, the group choices, the ablations, versions, git state, machine, timings, metrics and the
+    status: ``running`` (also after the process was killed), ``trained`` (evaluation follows), ``finished``,
+    ``interrupted``, or ``crashed``, with the error. Final metrics are added to TensorBoard's HPARAMS tab.
 
     Args:
         folder: the run folder.
-        facts: the plain values known at the start (config, choices, overrides ...).
-        resumed: the run in the folder is resumed. Its record stays as it is until :meth:`begin`. That of a finished
-            run stays until this one is finished, too; meanwhile the new record is ``resumed.json``.
+        facts: plain values that are known at the start (config, choices, overrides).
+        resumed: whether the run in the folder is resumed. Its record is not changed before :meth:`begin`. The record of
+            a finished run is kept until the resumed run is finished; until then the new one is ``resumed.json``.
     """
 
     def __init__(self, folder: Path, facts: dict[str, Any], resumed: bool = False) -> None:
@@ -61,12 +60,12 @@ class RunRecord(pl.Callback):
         }
 
     def begin(self) -> None:
-        """Write from now on; called when nothing about a resumed run can be refused any more."""
+        """Start to write the record of a resumed run; called after all checks."""
         self._held_back = False
         self._write(True)
 
     def on_fit_start(self, trainer: pl.Trainer, module: LightningAdapter) -> None:
-        """Write the record before anything can go wrong."""
+        """Record the sizes of the networks, and write."""
         self.record["parameters"] = {
             name: sum(p.numel() for p in network.parameters()) for name, network in module.model.networks().items()
         }
@@ -76,39 +75,39 @@ class RunRecord(pl.Callback):
         self._write(trainer.is_global_zero)
 
     def on_train_start(self, trainer: pl.Trainer, module: LightningAdapter) -> None:
-        """Note how long preparing took."""
+        """Record the time of the preparation."""
         self.record["seconds"]["prepare"] = round(time.monotonic() - self._began, 2)
         self._train_began = time.monotonic()
 
     def on_validation_end(self, trainer: pl.Trainer, module: LightningAdapter) -> None:
-        """Keep the newest metrics."""
+        """Record the metrics."""
         self.update(module)
         self._write(trainer.is_global_zero)
 
     def on_train_end(self, trainer: pl.Trainer, module: LightningAdapter) -> None:
-        """Note the end of training."""
+        """Record the end of training."""
         self.record["seconds"]["train"] = round(time.monotonic() - self._train_began, 2)
         self.record["status"] = "trained"
         self.update(module)
         self._write(trainer.is_global_zero)
 
     def on_exception(self, trainer: pl.Trainer, module: LightningAdapter, exception: BaseException) -> None:
-        """Note how the training failed."""
+        """Record why the training failed."""
         self.update(module)
         self.fail(trainer, exception)
 
     def fail(self, trainer: pl.Trainer, exception: BaseException) -> None:
-        """Note how the run failed."""
+        """Record why the run failed."""
         # Lightning turns Ctrl+C and SIGTERM into SystemExit.
         interrupted = isinstance(exception, (KeyboardInterrupt, SystemExit))
         self.record["status"] = "interrupted" if interrupted else "crashed"
         if not interrupted:
             self.record["error"] = f"{type(exception).__name__}: {exception}"
-        with contextlib.suppress(AnimegenError):  # a full disk may be what it failed from
+        with contextlib.suppress(AnimegenError):  # the disk may be full
             self._write(trainer.is_global_zero)
 
     def update(self, module: LightningAdapter) -> None:
-        """Take over the newest values of the module."""
+        """Copy step, metrics and calibration factors of the module."""
         self.record["train_step"] = module.train_step
         self.record["metrics"].update(module.shown)
         factors = {
@@ -163,7 +162,7 @@ class RunRecord(pl.Callback):
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of animegen, Python and the packages that decide results."""
+    """Return the versions of animegen, Python and the packages that affect results."""
     found = {"animegen": animegen.__version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -174,7 +173,7 @@ def versions() -> dict[str, str]:
 
 
 def git_state() -> dict[str, Any] | None:
-    """Return commit and cleanness of the repository that holds the package, if it lies in one."""
+    """Return commit and state of the repository of the package, if there is one."""
     where = Path(animegen.__file__).resolve().parent
     try:
         commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=where, capture_output=True, text=True, timeout=10)
@@ -187,7 +186,7 @@ def git_state() -> dict[str, Any] | None:
 
 
 def machine() -> dict[str, Any]:
-    """Return what the speed of a run depends on."""
+    """Return the properties of the machine that affect speed."""
     facts: dict[str, Any] = {
         "system": platform.system(),
         "processor": platform.machine(),
