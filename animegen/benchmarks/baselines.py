@@ -21,6 +21,9 @@ from animegen.data.sources import ImageSource, next_good
 from animegen.errors import AnimegenError
 from animegen.nn.colour import apply_colour_map, monge_kantorovich
 
+#: Images that colours are sampled of, at most, evenly spread.
+FITTED = 1000
+
 
 class Baseline(Protocol):
     """Protocol of a baseline."""
@@ -144,7 +147,7 @@ def sample_colours(sources: list[ImageSource], pixels: int) -> list[Tensor]:
 
     Args:
         sources: sources of equal length whose images of one index have the same size.
-        pixels: number of colours, distributed evenly over the images.
+        pixels: number of colours, distributed evenly over the images, of which at most `FITTED` are read.
 
     Returns:
         One float tensor (N, 3) in [-1, 1] per source; N is about `pixels`, or the number of all pixels if there are
@@ -159,9 +162,10 @@ def sample_colours(sources: list[ImageSource], pixels: int) -> list[Tensor]:
     if any(len(source) != count for source in sources):
         lengths = " and ".join(str(len(source)) for source in sources)
         raise AnimegenError(f"Paired sources of {lengths} images do not match: give one drawing per photo.")
-    share = max(1, pixels // count)
+    numbers = [(2 * n + 1) * count // (2 * FITTED) for n in range(FITTED)] if count > FITTED else range(count)
+    share = max(1, pixels // len(numbers))
     drawn: list[list[Tensor]] = [[] for _ in sources]
-    for index in range(count):
+    for index in numbers:
         pictures = next_good(sources, index)
         if any(picture.shape != pictures[0].shape for picture in pictures):
             names = " and ".join(f"'{source.name(index)}'" for source in sources)

@@ -8,7 +8,7 @@ metrics, and the baselines. The base class runs all methods on the same batches 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -23,6 +23,9 @@ from animegen.metrics import image
 from animegen.metrics.distribution import SetDistance, fid, kid, pool
 from animegen.metrics.perceptual import LPIPSMetric, PerceptualDistance
 from animegen.nn.features import FeatureExtractor
+
+SAMPLES = 64
+"""Test samples that are used by default, evenly spread over the test set."""
 
 Score = dict[str, float | int | None]
 """Mean, standard deviation over the images (None without images) and their number."""
@@ -114,6 +117,14 @@ class Benchmark(ABC):
     def class_of(self, batch: dict[str, Any]) -> list[str]:
         """Return the class of each sample of a batch, one of `classes`."""
         raise NotImplementedError
+
+    @property
+    def note(self) -> str | None:
+        """Sentence about the samples that are left out, if there are any."""
+        total, limit = len(getattr(self, "test", ())), getattr(self, "limit", None)
+        if limit is None or limit >= total:
+            return None
+        return f"{limit} of {total} test samples, evenly spread; samples=null uses all."
 
     @property
     def baselines(self) -> dict[str, Method]:
@@ -298,8 +309,7 @@ class StyliseBenchmark(Benchmark):
     def batches(self, device: torch.device, limit: int | None = None) -> Iterator[dict[str, Any]]:
         """Yield float batches with `photo`, `anime` if paired, and `features` of the references."""
         self._move(device)
-        numbers = _spread(len(self.test), self.limit)
-        numbers = [numbers[place] for place in _spread(len(numbers), limit)]
+        numbers = spread(spread(range(len(self.test)), self.limit), limit)
         for batch in _load(self.test, numbers, self.batch_size, device):
             if self.paired and "anime" not in batch:
                 raise AnimegenError(
@@ -374,7 +384,7 @@ class StyliseBenchmark(Benchmark):
         flat: list[Tensor] = []
         pooled: dict[str, list[Tensor]] = {"anime": [], "photo": []}
         for key, samples in (("anime", self.stills), ("photo", self.test)):
-            for batch in _load(samples, _spread(len(samples), self.limit), self.batch_size, device):
+            for batch in _load(samples, spread(range(len(samples)), self.limit), self.batch_size, device):
                 if key == "anime":
                     flat.append(image.flatness(batch[key]))
                 if self.perceptual:
@@ -384,14 +394,14 @@ class StyliseBenchmark(Benchmark):
             self._stills_pooled, self._photos_pooled = torch.cat(pooled["anime"]), torch.cat(pooled["photo"])
 
 
-def _spread(total: int, limit: int | None) -> list[int]:
-    """Return `limit` numbers below `total`, evenly spread; all of them if there are not more."""
-    if limit is None or limit >= total:
-        return list(range(total))
-    return [(2 * n + 1) * total // (2 * limit) for n in range(limit)]
+def spread(numbers: Sequence[int], limit: int | None) -> Sequence[int]:
+    """Return `limit` of the numbers, evenly spread; all of them if there are not more."""
+    if limit is None or limit >= len(numbers):
+        return numbers
+    return [numbers[(2 * k + 1) * len(numbers) // (2 * limit)] for k in range(limit)]
 
 
-def _load(samples: TestSet, numbers: list[int], batch_size: int, device: torch.device) -> Iterator[dict[str, Any]]:
+def _load(samples: TestSet, numbers: Sequence[int], batch_size: int, device: torch.device) -> Iterator[dict[str, Any]]:
     """Yield the images of samples in batches, float in [-1, 1] on the device."""
     for start in range(0, len(numbers), batch_size):
         chosen = [samples[number] for number in numbers[start : start + batch_size]]

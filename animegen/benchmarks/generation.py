@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from animegen.benchmarks.benchmark import Benchmark, Measured, Method
+from animegen.benchmarks.benchmark import Benchmark, Measured, Method, spread
 from animegen.data.clips import ClipView
 from animegen.errors import AnimegenError
 from animegen.media.images import to_float
@@ -127,7 +127,7 @@ class GenerationBenchmark(Benchmark):
             if network is not None:
                 network.to(device)
         self.test.prepare()
-        chosen = _spread(_spread(list(range(len(self.test))), self.limit), limit)
+        chosen = spread(spread(range(len(self.test)), self.limit), limit)
         for start in range(0, len(chosen), self.batch_size):
             samples = [self.test[number] for number in chosen[start : start + self.batch_size]]
             clips = [torch.cat([s["first"][None], s["truth"], s["last"][None]]) for s in samples]
@@ -186,7 +186,7 @@ class GenerationBenchmark(Benchmark):
         shown = {name: method for name, method in self.baselines.items() if name != "copy_first"}
         outputs = {name: self._run(name, method, batch) for name, method in {**shown, **methods}.items()}
         columns = {**left, **outputs, **right}
-        times = _spread(list(range(1, batch["clip"].shape[1] - 1)), count)
+        times = spread(range(1, batch["clip"].shape[1] - 1), count)
         return list(columns), [[clip[0, t].float().cpu() for clip in columns.values()] for t in times]
 
     def _coded(self, method: Method) -> Method:
@@ -254,10 +254,3 @@ def generation_benchmark(
     reconstruct = getattr(model, "reconstruct", None)
     render = getattr(model, "render", None) if getattr(model, "has_renderer", False) else None
     return GenerationBenchmark(test, reconstruct, network, features, samples, batch_size, render)
-
-
-def _spread(numbers: list[int], limit: int | None) -> list[int]:
-    """Return ``limit`` of the numbers, evenly spread; all of them if there are not more."""
-    if limit is None or limit >= len(numbers):
-        return numbers
-    return [numbers[(2 * k + 1) * len(numbers) // (2 * limit)] for k in range(limit)]

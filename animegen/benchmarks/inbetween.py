@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from animegen.benchmarks.benchmark import Benchmark, Measured, Method
+from animegen.benchmarks.benchmark import Benchmark, Measured, Method, spread
 from animegen.data.clips import ClipView
 from animegen.media.images import to_float
 from animegen.media.video import mci
@@ -100,7 +100,7 @@ class InbetweenBenchmark(Benchmark):
         if self.perceptual is not None:
             self.perceptual.to(device)
         self.test.prepare()
-        chosen = _spread(_spread(list(range(len(self.test))), self.limit), limit)
+        chosen = spread(spread(range(len(self.test)), self.limit), limit)
         for start in range(0, len(chosen), self.batch_size):
             samples = [self.test[n] for n in chosen[start : start + self.batch_size]]
             batch = {key: torch.stack([s[key] for s in samples]).to(device) for key in ("first", "last", "truth", "t")}
@@ -147,10 +147,3 @@ def inbetween_benchmark(
     """Return the benchmark of these data, or ``None`` for data without pairs of frames."""
     test = data.test or data.val
     return InbetweenBenchmark(test, features, samples, batch_size) if isinstance(test, ClipView) else None
-
-
-def _spread(numbers: list[int], limit: int | None) -> list[int]:
-    """Return ``limit`` of the numbers, evenly spread; all of them if there are not more."""
-    if limit is None or limit >= len(numbers):
-        return numbers
-    return [numbers[(2 * k + 1) * len(numbers) // (2 * limit)] for k in range(limit)]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from animegen.benchmarks.benchmark import Benchmark, Measured, Method, Score, Scores, summary
+from animegen.benchmarks.benchmark import Benchmark, Measured, Method, Score, Scores, spread, summary
 from animegen.benchmarks.keyframe_baselines import NAMES, keyframe_baselines
 from animegen.data.keyframes import KeyframeData
 from animegen.errors import AnimegenError
@@ -88,7 +88,7 @@ class KeyframeBenchmark(Benchmark):
         if self.perceptual is not None:
             self.perceptual.to(device)
         self.test.prepare()
-        chosen = _spread(_spread(list(range(len(self.test))), self.limit), limit)
+        chosen = spread(spread(range(len(self.test)), self.limit), limit)
         for start in range(0, len(chosen), self.batch_size):
             numbers = chosen[start : start + self.batch_size]
             samples = [self.test[n] for n in numbers]
@@ -166,10 +166,3 @@ def keyframe_benchmark(
     if not isinstance(data, KeyframeData) or data.test is None:
         return None
     return KeyframeBenchmark(data, features, samples, batch_size)
-
-
-def _spread(numbers: list[int], limit: int | None) -> list[int]:
-    """Return ``limit`` of the numbers, evenly spread; all of them if there are not more."""
-    if limit is None or limit >= len(numbers):
-        return numbers
-    return [numbers[(2 * k + 1) * len(numbers) // (2 * limit)] for k in range(limit)]

@@ -136,7 +136,7 @@ class EvalSchema(CheckpointOptions, ComputeOptions, OverwriteOptions, SeedOption
         "checkpoint=runs/quickstart data=unpaired/folders data.photos=photos data.anime=stills features=vgg19",
     )
 
-    samples: int | None = option(None, "test samples; null: all", minimum=1, maximum=LARGEST_COUNT)
+    samples: int | None = option(64, "test samples at most, evenly spread; null: all", minimum=1, maximum=LARGEST_COUNT)
     batch_size: int = option(8, "samples per batch", minimum=1, maximum=100_000)
     output: str | None = option(None, "folder for the scores; null only prints the table", path=True)
     benchmark: Any = None

@@ -49,6 +49,7 @@ class Evaluation:
         markdown: the scores for ``table.md``.
         headers: titles of the columns of images.
         rows: per sample an image (3, H, W) in [-1, 1] for each column.
+        note: sentence about test samples that are left out.
     """
 
     result: dict[str, Any]
@@ -56,6 +57,7 @@ class Evaluation:
     markdown: str
     headers: list[str]
     rows: list[list[Tensor]]
+    note: str | None = None
 
     def write(self, folder: OutputFolder) -> None:
         """Write `SCORE_FILES`, replacing older ones, which stay if this fails.
@@ -83,6 +85,8 @@ class Evaluation:
         console = Console(highlight=False)
         for table in self.tables:
             console.print(table)
+        if self.note is not None:
+            print(self.note)
         if folder is not None:
             print(f"image strip: {folder.path / 'strip.png'}")
 
@@ -130,7 +134,8 @@ def evaluate_model(
         tables.append(rich_table(benchmark.by_class[label], heading, privileged=benchmark.privileged))
     markdown = markdown_table(scores, privileged=benchmark.privileged)
     markdown += markdown_classes(benchmark.by_class, benchmark.privileged)
-    return Evaluation(result, tables, markdown, headers, rows)
+    markdown += f"\n{benchmark.note}\n" if benchmark.note else ""
+    return Evaluation(result, tables, markdown, headers, rows, benchmark.note)
 
 
 def stylise_benchmark(

@@ -16,6 +16,7 @@ import pytorch_lightning as pl
 import torch
 
 from animegen import __version__
+from animegen.benchmarks.benchmark import SAMPLES
 from animegen.config.compose import plain, run_folder
 from animegen.config.instantiate import build
 from animegen.data.training_files import check_same_files, pack, same_data, training_files, unpack
@@ -84,7 +85,7 @@ def build_parts(plan: Plan) -> Parts:
     benchmark = None
     if config.get("benchmark") and config.evaluate:
         with torch.random.fork_rng(devices=[]):  # the random numbers of the training stay the same
-            benchmark = chosen_benchmark(plain(config)["benchmark"], model, data, model.features, None, BATCH)
+            benchmark = chosen_benchmark(plain(config)["benchmark"], model, data, model.features, SAMPLES, BATCH)
     return Parts(trainer, model, data, record, benchmark, files)
 
 
@@ -155,7 +156,7 @@ def evaluate(plan: Plan, parts: Parts) -> Evaluation | None:
     model.to(trainer.strategy.root_device)  # Lightning leaves it on the CPU
     # In place of LPIPS, without a download; the name of the metric contains 'random'.
     features = model.features or FeatureExtractor("squeezenet1_1", "random")
-    evaluation = evaluate_model(model, parts.data, features, None, BATCH, parts.benchmark)
+    evaluation = evaluate_model(model, parts.data, features, SAMPLES, BATCH, parts.benchmark)
     if evaluation is not None:
         evaluation.write(plan.output)
         show_pareto(trainer, plan.folder, model.train_step)

@@ -1,0 +1,56 @@
+"""Evaluations of large data sets use a stated number of samples."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from animegen.benchmarks import baselines
+from animegen.benchmarks.benchmark import SAMPLES, StyliseBenchmark, spread
+
+
+class Numbered:
+    """Samples and images that count how often they are read."""
+
+    shuffle = False
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.read: list[int] = []
+
+    def __len__(self) -> int:
+        return self.count
+
+    def image(self, index: int) -> Tensor:
+        self.read.append(index)
+        return torch.full((3, 16, 16), index % 256, dtype=torch.uint8)
+
+    def name(self, index: int) -> str:
+        return f"{index}.png"
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        picture = self.image(index)
+        return {"photo": picture, "anime": picture}
+
+
+def test_a_large_test_set_is_sampled_evenly_and_the_table_says_so() -> None:
+    test, train = Numbered(2000), Numbered(4)
+    benchmark = StyliseBenchmark(test, train, train, limit=SAMPLES)
+    scores = benchmark.evaluate({})
+    assert scores["identity"]["ssim"]["n"] == SAMPLES == 64
+    assert test.read == list(spread(range(2000), 64))
+    assert {b - a for a, b in pairwise(test.read)} == {31, 32}
+    assert benchmark.note == "64 of 2000 test samples, evenly spread; samples=null uses all."
+    assert StyliseBenchmark(Numbered(64), train, train, limit=64).note is None
+    assert StyliseBenchmark(Numbered(99), train, train, limit=None).note is None
+
+
+def test_colours_are_sampled_from_a_bounded_number_of_images() -> None:
+    source = Numbered(20_000)
+    (colours,) = baselines.sample_colours([source], 50_000)
+    assert len(source.read) == baselines.FITTED == 1000
+    assert len(colours) == 50_000
+    assert min(source.read) < 20
+    assert max(source.read) >= 19_980
