@@ -1,4 +1,4 @@
-"""Grids: the runs of a study or a sweep, and the words that complete each of them."""
+"""Grids: the runs of a study or a sweep, and the overrides that complete each of them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Job:
         name: shown to the user.
         words: overrides, without those about the process (``output``, ``threads``).
         folder: of the run.
-        config: the configuration that the words compose, as ``run.json`` holds it.
+        config: the configuration that the overrides compose, as ``run.json`` holds it.
     """
 
     name: str
@@ -75,7 +75,7 @@ def compose_job(name: str, words: Sequence[str]) -> tuple[dict[str, Any], dict[s
     """Return the configuration of a run, as ``run.json`` holds it, and its option of each configuration group.
 
     Raises:
-        AnimegenError: if the words do not compose, or an ablation does not fit.
+        AnimegenError: if the overrides do not compose, or an ablation does not fit.
     """
     try:
         check_ablations(words)

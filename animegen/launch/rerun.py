@@ -27,7 +27,7 @@ def plan_rerun(words: Sequence[str]) -> tuple[Request, list[str]]:
     """Return the run that ``rerun=`` repeats, and lines about changed versions and code.
 
     Raises:
-        AnimegenError: if the record is missing or damaged, or if the words would change the training.
+        AnimegenError: if the record is missing or damaged, or if the arguments would change the training.
     """
     values = {key: unquoted(value) for key, equals, value in (word.partition("=") for word in words) if equals}
     named = Path(values.pop("rerun"))
@@ -35,7 +35,7 @@ def plan_rerun(words: Sequence[str]) -> tuple[Request, list[str]]:
     if more:
         raise AnimegenError(
             f"rerun= repeats a run as it was; it takes {', '.join(ALLOWED)}, not {' '.join(more)}. To change something,"
-            " run its command with other words."
+            " run its command with other arguments."
         )
     old = named.parent if named.name == "run.json" else run_folder(named)
     record, source = read_record(old), f"The record '{old / 'run.json'}'"

@@ -82,7 +82,7 @@ def split_words(words: Sequence[str]) -> tuple[str, list[str], list[str]]:
     """Return (name of the study, overrides of its own keys, overrides for all its runs).
 
     Raises:
-        AnimegenError: for words that a study cannot take.
+        AnimegenError: for arguments that a study does not take.
     """
     register()
     mine = schema_keys("study")
@@ -216,23 +216,20 @@ def plan_study(words: Sequence[str]) -> Grid:
         words: of the command line.
 
     Raises:
-        AnimegenError: for a mistake in the study, in the words, or in the configuration of a run.
+        AnimegenError: for a mistake in the study, the arguments, or the configuration of a run.
     """
     launcher, others = split_launcher(words)
     name, own, common = split_words(others)
     config = compose_study(name, literal_paths("study", own))
     folder = Path(config.output or f"runs/study/{name}")
     jobs, rows = [], []
-    # One seed after the other, so that each row has an early result.
-    for seed, (row, words_) in itertools.product(config.seeds, expand(config, literal_paths("train", common)).items()):
-        title, overrides, place = (
-            f"{row}, seed {seed}",
-            (*words_, f"seed={seed}"),
-            f"{row.replace('/', '_')}/seed{seed}",
-        )
+    every = expand(config, literal_paths("train", common)).items()
+    for seed, (row, changed) in itertools.product(config.seeds, every):  # each row has an early result
+        title, overrides = f"{row}, seed {seed}", (*changed, f"seed={seed}")
+        place = f"{row.replace('/', '_')}/seed{seed}"
         jobs.append(Job(title, overrides, folder / place, compose_job(title, overrides)[0]))
         rows.append({"row": row, "seed": seed, "folder": place})
-    command = shlex.join(["animegen", "train", *words])
+    command = ["animegen", "train", *words]
     shown = {key: plain(config)[key] for key in ("question", "baseline", "metrics", "samples")}
     return Grid(
         title=f"study {name}",
@@ -240,7 +237,7 @@ def plan_study(words: Sequence[str]) -> Grid:
         jobs=jobs,
         options=GridOptions(overwrite=config.overwrite, jobs=config.jobs, dry_run=config.dry_run),
         launcher=launcher,
-        record=(RECORD, {"study": name, **shown, "command": command, "runs": rows}),
-        again=command,
+        record=(RECORD, {"study": name, **shown, "command": shlex.join(command), "runs": rows}),
+        again=shlex.join(word for word in command if not word.startswith("overwrite=")),
         compare=f"animegen compare study={name}" + (f" {shlex.quote(str(folder))}" if config.output else ""),
     )

@@ -24,7 +24,7 @@ from animegen.launch.launchers import LAUNCHERS, key_of, split_launcher
 
 RECORD = "sweep.json"
 MULTIRUN = ("-m", "--multirun")
-#: Words about the sweep rather than its runs.
+#: Keys and options of the sweep rather than of its runs.
 _OF_THE_SWEEP = (*MULTIRUN, "output", "runs", "hydra.mode")
 
 
@@ -35,7 +35,7 @@ class SweepRecord(TypedDict):
 
 
 def is_sweep(words: Sequence[str]) -> bool:
-    """Tell whether the words of ``animegen train`` ask for a sweep."""
+    """Tell whether the arguments of ``animegen train`` ask for a sweep."""
     keys = {word.partition("=")[0] for word in words}
     return "resume_sweep" in keys or "hydra.mode=MULTIRUN" in words or bool(set(split_options(words)[1]) & {*MULTIRUN})
 
@@ -69,7 +69,7 @@ def plan_sweep(words: Sequence[str]) -> Grid:
         words: of the command line.
 
     Raises:
-        AnimegenError: for a mistake in the words or in the configuration of a run.
+        AnimegenError: for a mistake in the arguments or in the configuration of a run.
     """
     if more := [word for word in split_options(words)[1] if word not in MULTIRUN]:
         raise AnimegenError(
@@ -140,7 +140,7 @@ def _check_free(folder: Path, overwrite: bool) -> None:
 
 
 def _recorded(folder: Path, trusted: bool) -> list[str]:
-    """Return the words of the command that began a sweep.
+    """Return the recorded arguments of a sweep.
 
     Raises:
         AnimegenError: if there are none, or they were not written by animegen.
@@ -155,6 +155,7 @@ def _recorded(folder: Path, trusted: bool) -> list[str]:
     if not trusted:
         check_sweep(words, f"The record '{path}'", LAUNCHERS)
         words = [word for word in words if key_of(word) != "trust"]
+    words = [word for word in words if key_of(word) != "overwrite"]  # finished runs stay
     if _is_search(words):
         raise AnimegenError(
             "resume_sweep= finishes a list of runs. To continue a search, run its command again with"

@@ -64,7 +64,9 @@ def test_one_run_without_each_term() -> None:
 
 
 def test_the_example_expands_to_runs_that_compose(tmp_path: Path) -> None:
-    grid = plan_study(["study=toy", "seeds=[0,7]", f"output={tmp_path}"])
+    grid = plan_study(["study=toy", "seeds=[0,7]", "overwrite=true", f"output={tmp_path}"])
+    assert grid.options.overwrite
+    assert grid.again == f"animegen train study=toy 'seeds=[0,7]' output={tmp_path}"  # what has finished stays
     names = ["plain", "half_rate", "no_l1", "no_colour", "no_tv"]
     assert [job.name for job in grid.jobs] == [f"{row}, seed {seed}" for seed in (0, 7) for row in names]
     assert grid.jobs[2].folder == tmp_path / "no_l1" / "seed0"

@@ -97,7 +97,7 @@ def test_mistakes_are_reported_before_anything_runs(words: str, what: str, monke
 
 def test_a_sweep_is_not_overwritten_but_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(launchers.LAUNCHERS, "joblib", ("hydra", "sweep"))
-    words = [*TOY, "seed=0,1", "trust=true", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    words = [*TOY, "seed=0,1", "trust=true", "overwrite=true", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     (tmp_path / "sweep.json").write_text(json.dumps({"words": words}))
     asked = [*TOY, "seed=0,1", f"output={tmp_path}"]
     assert len(plan_sweep(asked).jobs) == 2  # nothing was trained there
