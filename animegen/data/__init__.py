@@ -22,7 +22,7 @@ from animegen.data.sources import (
     smooth_source,
 )
 from animegen.data.views import PairedView, StillView, UnpairedView, View
-from animegen.media.images import list_images, read_exif, read_image, to_float, to_uint8, write_image
+from animegen.media.images import list_images, read_image, to_float, to_uint8, write_image
 
 __all__ = [
     "AnimeDataModule",
@@ -42,7 +42,6 @@ __all__ = [
     "classic_source",
     "edge_smooth",
     "list_images",
-    "read_exif",
     "read_image",
     "regions_source",
     "smooth_source",

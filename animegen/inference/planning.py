@@ -19,9 +19,8 @@ from animegen.inference.targets import (
     set_apart,
 )
 from animegen.locks import locked, locked_file
-from animegen.media.images import EXTENSIONS
+from animegen.media.images import EXTENSIONS, format_of
 from animegen.media.kinds import VIDEO_SUFFIXES, Kind, kind_of
-from animegen.media.photos import format_of
 from animegen.media.video.animations import ANIMATIONS
 from animegen.media.video.encoding import CONTAINERS
 from animegen.media.video.opening import WRITTEN_SUFFIXES

@@ -10,9 +10,9 @@ from pathlib import Path
 from animegen.config.common import ImageFormat as Format
 from animegen.errors import AnimegenError
 from animegen.files import is_inside, real_path, regular_file, user_path
-from animegen.media.images import EXTENSIONS
+from animegen.media.images import EXTENSIONS, format_of
 from animegen.media.kinds import Kind, kind_of, kinds_in
-from animegen.media.photos import KEPT_SUFFIXES, format_of
+from animegen.media.photos import KEPT_SUFFIXES
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import ExifTags, Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps
 from torch import Tensor
 
 from animegen.errors import AnimegenError, did_you_mean
-from animegen.files import completed, existing_folder, io_error_message, read_bytes
+from animegen.files import completed, existing_folder, io_error_message, read_bytes, translate_io_errors
 from animegen.outputs import STATE, OutputFolder
 
 #: Suffixes listed by :func:`list_images`. Pillow reads them; HEIC needs the package pillow-heif.
@@ -37,7 +37,6 @@ STRIP_PIXELS = 2**20
 # No chroma subsampling, which blurs the saturated edges of drawings.
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = {"JPEG": {"subsampling": 0}, "WEBP": {"method": 4}}
 _LOSSY = ("JPEG", "WEBP", "AVIF")
-_WITH_EXIF = ("JPEG", "WEBP", "AVIF", "PNG", "TIFF")
 
 
 def read_image(path: str | Path) -> Tensor:
@@ -63,7 +62,7 @@ class Loaded:
 
     Attributes:
         values: uint8 ``(C, H, W)``, upright; a view of ``(H, W, C)``.
-        exif: EXIF block as stored, for :func:`write_image`; ``None`` if there is none.
+        exif: EXIF block as stored; ``None`` if there is none.
         profile: ICC profile.
     """
 
@@ -119,11 +118,6 @@ def _from_cmyk(mode: str, profile: bytes | None) -> Callable[[Image.Image], Imag
     return lambda strip: strip
 
 
-def read_exif(path: str | Path) -> bytes | None:
-    """Return the EXIF block of an image file for :func:`write_image`, or ``None`` if it has none."""
-    return _exif(open_image(path))
-
-
 def _exif(image: Image.Image) -> bytes | None:
     try:
         exif = image.getexif()
@@ -132,16 +126,12 @@ def _exif(image: Image.Image) -> bytes | None:
         return None
 
 
-def write_image(
-    path: str | Path, image: Tensor, exif: bytes | None = None, quality: int = 95, overwrite: bool = True
-) -> None:
+def write_image(path: str | Path, image: Tensor, quality: int = 95, overwrite: bool = True) -> None:
     """Write an image atomically.
 
     Args:
         path: the file; the suffix selects the format, missing folders are created.
         image: uint8 ``(3, H, W)``, RGB.
-        exif: EXIF block (see :func:`read_exif`), for formats that have one. The orientation is removed, since
-            :func:`read_image` has applied it.
         quality: 1 to 100, for the lossy formats JPEG, WebP and AVIF.
         overwrite: replace an existing file.
 
@@ -151,15 +141,22 @@ def write_image(
     path = Path(path)
     if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
         raise TypeError(f"write_image needs uint8 (3, H, W), not {image.dtype} {tuple(image.shape)}")
-    format_name = _format_of(path)
+    format_name = writable_format(path)
     options: dict[str, Any] = dict(_SAVE_OPTIONS.get(format_name, {}))
     if format_name in _LOSSY:
         options["quality"] = quality
-    if exif is not None and format_name in _WITH_EXIF:
-        options["exif"] = _upright(exif)
-    pillow = Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy())
-    with completed(path, overwrite=overwrite) as hidden, open(hidden, "xb") as file:
-        pillow.save(file, format=format_name, **options)
+    save(path, Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy()), options, overwrite)
+
+
+def save(path: Path, image: Image.Image, options: Mapping[str, Any], overwrite: bool) -> None:
+    """Write an image atomically in the format of the suffix, with options of Pillow."""
+    # Pillow raises ValueError for sizes and modes that a format does not support.
+    with (
+        completed(path, overwrite=overwrite) as hidden,
+        translate_io_errors(path, "written", also=(ValueError,)),
+        open(hidden, "xb") as file,
+    ):
+        image.save(file, format=writable_format(path), **options)
 
 
 @lru_cache
@@ -261,23 +258,25 @@ def _deep_grey(values: np.ndarray) -> np.ndarray:
     return np.rint(values.astype(np.float64) * (255.0 / white)).astype(np.uint8)
 
 
-def _format_of(path: Path) -> str:
-    known = Image.registered_extensions()
-    format_name = known.get(path.suffix.lower())
-    if format_name is None or format_name not in Image.SAVE:
+def format_of(path: str | Path) -> str | None:
+    """Return Pillow's name of the writable format of a file name's suffix, or ``None``."""
+    name = Image.registered_extensions().get(Path(path).suffix.lower())
+    return name if name in Image.SAVE else None
+
+
+def writable_format(path: Path) -> str:
+    """Return Pillow's name of the writable format of a file name's suffix.
+
+    Raises:
+        AnimegenError: for any other suffix.
+    """
+    name = format_of(path)
+    if name is None:
         raise AnimegenError(
             f"'{path.name}' does not have the suffix of a writable image format:"
             f" use .png, .jpg or .webp.{did_you_mean(path.suffix.lower(), EXTENSIONS)}"
         )
-    return format_name
-
-
-def _upright(exif: bytes) -> bytes:
-    block = Image.Exif()
-    block.load(exif)
-    if ExifTags.Base.Orientation in block:
-        del block[ExifTags.Base.Orientation]
-    return block.tobytes()
+    return name
 
 
 def visible_files(folder: Path, recursive: bool = True) -> list[Path]:

@@ -11,9 +11,7 @@ import torch
 from PIL import ExifTags, Image
 from torch import Tensor
 
-from animegen.errors import AnimegenError
-from animegen.files import completed, translate_io_errors
-from animegen.media.images import load_image, to_rgb
+from animegen.media.images import load_image, save, to_rgb, writable_format
 
 #: Suffixes of the formats in which photos are written; others become ``.png``.
 KEPT_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".avif")
@@ -45,7 +43,7 @@ class Photo:
     Attributes:
         pixels: uint8 ``(3,H,W)``, RGB, upright; white where ``alpha`` is 0.
         alpha: uint8 ``(H,W)``, 0 is transparent; ``None`` for an image without transparency.
-        exif: EXIF block, see :func:`~animegen.media.images.read_exif`.
+        exif: EXIF block as stored.
         profile: ICC profile for RGB.
     """
 
@@ -98,9 +96,7 @@ def write_photo(path: str | Path, photo: Photo, overwrite: bool = True) -> None:
         AnimegenError: for an unknown suffix, a folder that is not writable, or an existing file.
     """
     path = Path(path)
-    format_name = format_of(path)
-    if format_name is None:
-        raise AnimegenError(f"'{path}' does not have the suffix of a writable image format: use .png, .jpg or .webp.")
+    format_name = writable_format(path)
     options = dict(_SAVE_OPTIONS.get(format_name, {}))
     if photo.profile is not None:
         options["icc_profile"] = photo.profile
@@ -115,19 +111,7 @@ def write_photo(path: str | Path, photo: Photo, overwrite: bool = True) -> None:
             opaque = Image.new("RGB", image.size, "white")
             opaque.paste(image, mask=alpha)
             image = opaque
-    # Pillow raises ValueError for sizes and modes that a format does not support.
-    with (
-        completed(path, overwrite=overwrite) as hidden,
-        translate_io_errors(path, "written", also=(ValueError,)),
-        open(hidden, "xb") as file,
-    ):
-        image.save(file, format=format_name, **options)
-
-
-def format_of(path: str | Path) -> str | None:
-    """Return Pillow's name of the writable format of a file name's suffix, or ``None``."""
-    name = Image.registered_extensions().get(Path(path).suffix.lower())
-    return name if name in Image.SAVE else None
+    save(path, image, options, overwrite)
 
 
 def shrink(photo: Photo, max_side: int) -> Photo:

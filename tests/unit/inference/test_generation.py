@@ -134,5 +134,5 @@ def test_models_without_clips_and_pictures_that_are_none_are_refused() -> None:
         def generate(self, *args: Any, **more: Any) -> Tensor:
             return super().generate(*args, **more) * torch.nan
 
-    with pytest.raises(AnimegenError, match="no picture"):
+    with pytest.raises(AnimegenError, match="no image"):
         ClipDrawer(Broken())(flat(0, 1), 3)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from animegen.errors import AnimegenError
-from animegen.media.images import list_images, natural_key, read_exif, read_image, to_float, to_uint8, write_image
+from animegen.media.images import list_images, natural_key, read_image, to_float, to_uint8, write_image
 
 ORIENTATION = 0x0112
 
@@ -65,22 +65,6 @@ def test_exif_rotation_is_applied(tmp_path: Path, orientation: int, turned) -> N
     exif[ORIENTATION] = orientation
     Image.fromarray(gradient()).save(tmp_path / "a.png", exif=exif)
     assert np.array_equal(as_array(read_image(tmp_path / "a.png")), turned(gradient()))
-
-
-def test_exif_is_kept_without_its_orientation(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[ORIENTATION] = 6
-    exif[0x010F] = "a maker"
-    Image.fromarray(gradient()).save(tmp_path / "a.jpg", exif=exif)
-    picture = read_image(tmp_path / "a.jpg")
-    assert picture.shape == (3, 30, 20)
-    write_image(tmp_path / "b.jpg", picture, exif=read_exif(tmp_path / "a.jpg"))
-    assert read_image(tmp_path / "b.jpg").shape == (3, 30, 20)
-    kept = Image.open(tmp_path / "b.jpg").getexif()
-    assert kept[0x010F] == "a maker"
-    assert ORIENTATION not in kept
-    write_image(tmp_path / "c.png", picture)
-    assert read_exif(tmp_path / "c.png") is None
 
 
 def test_alpha_is_composited_on_white(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import torch
 from PIL import ExifTags, Image, ImageCms
 
 from animegen.errors import AnimegenError
-from animegen.media.photos import Photo, format_of, read_photo, shrink, write_photo
+from animegen.media.images import format_of
+from animegen.media.photos import Photo, read_photo, shrink, write_photo
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
