@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from animegen.errors import AnimegenError
 from animegen.media.images import to_uint8, write_image
 
 _ARROWS = {"higher": "↑", "lower": "↓", "none": ""}
+_OF_FRAME = re.compile(r"(\w+)_at_\d+")
 _NOTE = "uses true drawings of the photos; excluded from the ranking"
 
 
@@ -42,13 +44,15 @@ def rich_table(
 ) -> WideTable:
     """Return a table for the terminal: a row per metric, a column per method, the best value of each row in bold.
 
+    Metrics of single frames of a clip, such as ``psnr_at_3``, are left out.
+
     Args:
         scores: result of `Benchmark.evaluate`.
         title: text above the table.
         spread: show the standard deviation over the images behind the mean.
         privileged: methods to mark with a star and to leave out when the best is chosen.
     """
-    metrics = _metrics(scores)
+    metrics = [metric for metric in _metrics(scores) if not _OF_FRAME.fullmatch(metric)]
     best = {metric: best_methods(scores, metric, privileged) for metric in metrics}
     columns = []
     for name in sorted(scores, key=lambda name: name != "model"):  # the model first, the others in their order
@@ -60,8 +64,10 @@ def rich_table(
         star = "*" if name in privileged else ""
         columns.append(Column(escape(wrapped(name + star, NAME)), cells, dim=bool(star)))
     labels = Column("metric", [escape(wrapped(_heading(metric), METRIC)) for metric in metrics])
-    marked = any(name in privileged for name in scores)
-    return WideTable(labels, columns, title, f"* {_NOTE}" if marked else "")
+    notes = [f"* {_NOTE}"] if any(name in privileged for name in scores) else []
+    if frames := sorted({found[1] for found in map(_OF_FRAME.fullmatch, _metrics(scores)) if found}):
+        notes.append(f"{' and '.join(f'{metric}_at_<frame>' for metric in frames)}: in table.md, which output= writes")
+    return WideTable(labels, columns, title, "\n".join(notes))
 
 
 def markdown_table(scores: Scores, spread: bool = False, privileged: Collection[str] = PRIVILEGED) -> str:

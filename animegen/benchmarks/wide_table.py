@@ -16,6 +16,8 @@ FRAME = 3
 #: Characters per line of a method's name, and of a metric's.
 NAME = 13
 METRIC = 27
+#: Characters that a word may be longer, rather than broken.
+SPARE = 3
 
 
 @dataclass(frozen=True)
@@ -97,10 +99,14 @@ class WideTable:
 
 
 def wrapped(text: str, width: int) -> str:
-    """Break a name into lines of at most ``width`` characters, after a separator where there is one."""
+    """Break a name into lines of at most ``width`` characters, after separators; a word may be `SPARE` longer.
+
+    A unit stays with the arrow behind it.
+    """
     lines = [""]
-    for part in re.split(r"(?<=[/+ ,_-])", text):
-        for piece in (part[start : start + width] for start in range(0, len(part), width)):
+    for part in re.split(r"(?<=[/+ ,_-])(?![↑↓])", text):
+        size = width + SPARE if len(part) <= width + SPARE else width
+        for piece in (part[start : start + size] for start in range(0, len(part), size)):
             if lines[-1] and len(lines[-1]) + len(piece.rstrip()) > width:
                 lines.append("")
             lines[-1] += piece

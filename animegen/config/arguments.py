@@ -15,10 +15,9 @@ from typing import Any, Union, get_origin, get_type_hints
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from animegen.config.ranges import check_numbers
 from animegen.config.values import accepts, alternatives, refusal
 
-#: Whole numbers below this are exact as floats.
-_EXACT = 2**53
 _PLAIN = (bool, int, float, str, NoneType)
 
 
@@ -31,16 +30,21 @@ def check_arguments(node: Any, key: str, locate: Any) -> None:
         locate: returns the class or function of a dotted name, or ``None``.
 
     Raises:
-        AnimegenError: for a value of the wrong type.
+        AnimegenError: for a value of the wrong type, or outside of its range (see `animegen.config.ranges`).
     """
     if OmegaConf.is_config(node):
         try:
             node = OmegaConf.to_container(node, resolve=True)
         except OmegaConfBaseException:  # reported when it is built
             return
+    check_numbers(node, key)
+    _check_types(node, key, locate)
+
+
+def _check_types(node: Any, key: str, locate: Any) -> None:
     if isinstance(node, list):
         for number, value in enumerate(node):
-            check_arguments(value, f"{key}.{number}", locate)
+            _check_types(value, f"{key}.{number}", locate)
     if not isinstance(node, dict):
         return
     called = locate(node["_target_"]) if isinstance(node.get("_target_"), str) else None
@@ -49,15 +53,11 @@ def check_arguments(node: Any, key: str, locate: Any) -> None:
         kind = kinds.get(str(name))
         if kind is not None and not _fits(value, kind):
             raise refusal(f"{key}.{name}", value, kind)
-        check_arguments(value, f"{key}.{name}", locate)
+        _check_types(value, f"{key}.{name}", locate)
 
 
 def _fits(value: Any, kind: Any) -> bool:
-    if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT and int in alternatives(kind):
-        return True  # a product of a width and a count
-    if isinstance(value, Mapping) or (value is not None and not isinstance(value, bool | int | float | str)):
-        return True  # nodes are checked by themselves, lists by the constructor
-    return accepts(value, kind)
+    return (isinstance(value, Mapping) and "_target_" in value) or accepts(value, kind)
 
 
 @lru_cache

@@ -19,6 +19,7 @@ from animegen.config import messages as mistakes
 from animegen.config.ablations import KEY, expand, recorded
 from animegen.config.groups import CONFIG_MODULE, list_groups, list_options
 from animegen.config.options import keys_of
+from animegen.config.ranges import check_numbers
 from animegen.config.schema import SCHEMAS, check_values, path_keys, register_schemas, schema_keys
 from animegen.config.values import refusal
 from animegen.errors import AnimegenError
@@ -39,7 +40,8 @@ def _product(a: float, b: float) -> float:
     """Return a product of numbers (of a text and a number it would be a repetition, which may fill the memory)."""
     if not isinstance(a, int | float) or not isinstance(b, int | float):
         raise ValueError(f"mul takes two numbers, not {a} and {b}")
-    return a * b
+    product = a * b
+    return int(product) if isinstance(product, float) and product.is_integer() else product
 
 
 def _torchrun(what: str) -> Any:
@@ -117,8 +119,16 @@ def check_complete(config: DictConfig, name: str = "train") -> None:
     for key in config:
         if key not in known:
             raise AnimegenError(mistakes.no_key(str(key), known))
+    _check_groups(values)  # first, so that the error names the key of the user, not one that takes its value from it
     resolved: Any = OmegaConf.to_container(config, resolve=True)  # finds interpolations that lead nowhere
     check_values(name, resolved)
+    _check_groups(resolved)
+
+
+def _check_groups(values: Any) -> None:
+    for group, node in values.items():
+        if group != "ablations":  # names
+            check_numbers(node, str(group))
 
 
 def explain(error: BaseException, name: str, overrides: Sequence[str]) -> str:

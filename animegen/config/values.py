@@ -28,12 +28,14 @@ class Range:
         maximum: inclusive upper bound.
         above: exclusive lower bound.
         also: further numbers that are allowed.
+        below: smallest number that is too large.
     """
 
     minimum: float | None = None
     maximum: float | None = None
     above: float | None = None
     also: tuple[float, ...] = ()
+    below: float | None = None
 
     def __contains__(self, value: Any) -> bool:
         if isinstance(value, float) and not math.isfinite(value):
@@ -41,12 +43,15 @@ class Range:
         if value in self.also:
             return True
         low = (self.minimum is None or value >= self.minimum) and (self.above is None or value > self.above)
-        return low and (self.maximum is None or value <= self.maximum)
+        high = (self.maximum is None or value <= self.maximum) and (self.below is None or value < self.below)
+        return low and high
 
     def __str__(self) -> str:
         if self.above is not None:
             text = f"above {_number(self.above)}"
             text += "" if self.maximum is None else f" and at most {_number(self.maximum)}"
+        elif self.minimum is not None and self.below is not None:
+            text = f"from {_number(self.minimum)} to below {_number(self.below)}"
         elif self.minimum is not None and self.maximum is not None:
             text = f"from {_number(self.minimum)} to {_number(self.maximum)}"
         elif self.minimum is not None:
