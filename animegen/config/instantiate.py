@@ -74,6 +74,7 @@ def explain_build(error: BaseException, what: str, called: Any = None) -> str | 
     hydra = " ".join(" ".join(str(inner).split()) for inner in chain if isinstance(inner, HydraException))
     place = re.search(r"full_key: (\S+)", hydra)
     key = place.group(1) if place else what
+    key = key if key.split(".")[0] == what.split(".")[0] else f"{what}.{key}"  # of a node without its parents
     if lost := re.search(r"Error locating target '([^']+)'", hydra):
         module, _, name = lost.group(1).rpartition(".")
         if problem := _import_problem(module):

@@ -113,7 +113,7 @@ def fit_model(plan: Plan, parts: Parts) -> None:
     if plan.only_score and plan.checkpoint is not None:
         parts.model = trained_model(plan.checkpoint, trainer, parts.record, plan.config.trust)
     else:
-        fit(trainer, parts.model, parts.data, plan.checkpoint)
+        fit(trainer, parts.model, parts.data, plan.checkpoint, plan.facts["overrides"])
         check_end(plan, parts.model.train_step)
     if torch.distributed.is_initialized():
         # The first process evaluates alone; metrics would wait for the others.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,8 @@ LAYOUT = {
 }
 
 
+#: Overrides that set a value inside a group.
+_SETTING = re.compile(r"[+~]*(model|data|size|trainer|callbacks)\.")
 #: Settings of Lightning's trainer that would end a run at another step than ``train_steps``, with their neutral values.
 LENGTHS: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("max_steps", "max_epochs"), (-1, None)),
@@ -88,8 +92,21 @@ def build_trainer(config: DictConfig, folder: Path, record: callbacks.RunRecord,
     return trainer
 
 
-def fit(trainer: pl.Trainer, model: AnimeModule, data: pl.LightningDataModule, checkpoint: Path | None) -> None:
+def fit(
+    trainer: pl.Trainer,
+    model: AnimeModule,
+    data: pl.LightningDataModule,
+    checkpoint: Path | None,
+    overrides: Sequence[str] = (),
+) -> None:
     """Train, from a checkpoint if one is given.
+
+    Args:
+        trainer: the trainer.
+        model: the model.
+        data: its data.
+        checkpoint: the checkpoint to resume.
+        overrides: words of the command line, which are blamed if the first step fails.
 
     Raises:
         AnimegenError: for errors of Lightning and torch that a user can cause.
@@ -106,7 +123,7 @@ def fit(trainer: pl.Trainer, model: AnimeModule, data: pl.LightningDataModule, c
             "The device is out of memory: set model.accumulate=2 (same gradients, less memory), or a smaller"
             " data.batch_size or data.image_size."
         ) from error
-    except (RuntimeError, TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
+    except (RuntimeError, TypeError, ValueError, KeyError, AttributeError, IndexError, ArithmeticError) as error:
         if "DTensor" in str(error):
             raise AnimegenError(
                 "trainer=fsdp cannot shard this model, which calls parts of its networks separately: use trainer=ddp."
@@ -114,7 +131,13 @@ def fit(trainer: pl.Trainer, model: AnimeModule, data: pl.LightningDataModule, c
         resumes = [each for each in trainer.callbacks if isinstance(each, callbacks.ExactResume)]  # type: ignore[attr-defined]
         begun = any(each.begun for each in resumes)
         if checkpoint is None or begun:
-            raise
+            changed = [word for word in overrides if _SETTING.match(word)]
+            if model.train_step > 0 or not changed:
+                raise
+            raise AnimegenError(
+                f"The first train step fails with {' '.join(changed)} ({type(error).__name__}, {first_line(error)}):"
+                " correct these settings, or add --debug to see where."
+            ) from error
         if "loading state_dict" not in str(error):
             raise AnimegenError(
                 f"'{checkpoint}' cannot be resumed: it is damaged or of another model ({type(error).__name__},"
