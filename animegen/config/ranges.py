@@ -50,7 +50,7 @@ _DECLARED: tuple[tuple[type, Range, str], ...] = (
     # --- networks
     (int, _CHANNELS, "channels codes depth dim downs features filters groups heads latent multipliers"),
     (int, _CHANNELS, "CodeTransformer.layers FewShotGenerator.inputs NLayerPatchGAN.layers outer_kernel pool radius"),
-    (int, _CHANNELS, "n_frames_before refine residual scales widths"),
+    (int, _CHANNELS, "n_frames_before refine residual scales UNetInterpolator.blocks widths"),
     (int, Range(0, 1000), "Tokenizer.attention blocks condition encoder_blocks guide ink levels power"),
     (float, Range(above=0, maximum=64), "memory width"),
     # --- shares and probabilities
