@@ -69,19 +69,18 @@ def _user_folders(config: DictConfig, folder: Path | None) -> list[str]:
     if folder is None or not missing:
         return []
     known = {"photos": folder / "train_photo", "anime": folder / "Some/style", "root": folder, "style": "Some"}
-    known["film"] = folder / "film"
-    known["films"] = folder / "films"
+    known |= {"video": folder / "video", "videos": folder / "videos"}
     if unknown := set(missing) - set(known):
         pytest.skip(f"nobody here can give data.{' data.'.join(sorted(unknown))}")
-    for name in ("train_photo", "Some/style", "Some/smooth", "val", "test/test_photo", "film"):
+    for name in ("train_photo", "Some/style", "Some/smooth", "val", "test/test_photo", "video"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-        for number in range(12 if name == "film" else 4):
+        for number in range(12 if name == "video" else 4):
             noise = torch.randint(256, (40, 48, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(number))
             Image.fromarray(noise.numpy()).save(folder / name / f"{number}.png")
-    (folder / "films").mkdir(exist_ok=True)
+    (folder / "videos").mkdir(exist_ok=True)
     shades = torch.linspace(0, 200, 48).expand(40, 48)
-    film = [Image.fromarray((shades + n).byte().numpy()).convert("RGB") for n in range(12)]  # one shot, ever brighter
-    film[0].save(folder / "films/film.gif", save_all=True, append_images=film[1:], duration=40)
+    frames = [Image.fromarray((shades + n).byte().numpy()).convert("RGB") for n in range(12)]  # one shot, ever brighter
+    frames[0].save(folder / "videos/video.gif", save_all=True, append_images=frames[1:], duration=40)
     return [f"data.{key}={known[key]}" for key in missing]
 
 

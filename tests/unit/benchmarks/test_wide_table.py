@@ -64,13 +64,13 @@ RESULTS = {
         f" strength_edges perceptual_{NET} strength_{NET} tlp_perceptual_{NET} tlp_in_perceptual_{NET}"
         " warp_error_1_exact warp_excess_1_exact warp_gap_1_exact warp_error_10_dis warp_excess_10_dis warp_gap_10_dis"
         " flicker_exact flicker_excess_exact flicker_gap_exact tof_dis tof_in_dis static_flicker noise_gain"
-        " drift_colour drift_detail ping_pong cut_leak cut_leak_untold",
+        " drift_colour drift_detail ping_pong cut_leak cut_leak_unmarked",
     ),
     "video": (
         "identity model per_frame blended",
         f"flatness strength strength_colour strength_edges chroma_ratio high_frequency_ratio strength_{NET}"
         f" tlp_in_perceptual_{NET} warp_error_1_dis warp_ratio_1_dis warp_error_10_dis warp_ratio_10_dis flicker_dis"
-        " tof_in_dis static_flicker noise_gain drift_colour drift_detail ping_pong cut_leak cut_leak_untold",
+        " tof_in_dis static_flicker noise_gain drift_colour drift_detail ping_pong cut_leak cut_leak_unmarked",
     ),
 }
 
