@@ -57,7 +57,7 @@ def test_a_result_survives_its_terminal(command: str, stream: str, run: Path, tm
         [*line, *mine, f"output={tmp_path / '猫'}"],
         capture_output=True,
         env=os.environ | {"PYTHONIOENCODING": encoding},
-        timeout=300,
+        timeout=900,
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
