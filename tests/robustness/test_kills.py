@@ -28,6 +28,7 @@ KILLS = [pytest.param(2), pytest.param(50, marks=pytest.mark.slow)]
 @pytest.mark.parametrize("kills", KILLS)
 def test_training(kills: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     steps = ("experiment=toy/quickstart", "train_steps=12", "callbacks.checkpoints.every=1", "logger=csv")
+    steps = (*steps, "callbacks.log.steps=1")
     expected = read_checkpoint(train(*steps, output=tmp_path / "whole"))
     folder = tmp_path / "run"
     last = folder / "checkpoints" / "last.ckpt"
@@ -49,6 +50,8 @@ def test_training(kills: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
     def finished() -> None:
         assert_same_state(expected, read_checkpoint(last))
+        rows = (folder / "metrics.csv").read_text().splitlines()[1:]
+        assert [int(row.partition(",")[0]) for row in rows] == list(range(1, 13))
         shutil.rmtree(folder)
 
     told = kill_again_and_again("animegen.cli.train", words, kills, tmp_path / "log", killed, finished)
@@ -59,6 +62,7 @@ def test_training(kills: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize("kills", KILLS)
 def test_overwriting(kills: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     steps = ("experiment=toy/quickstart", "train_steps=6", "callbacks.checkpoints.every=2", "logger=csv")
+    steps = (*steps, "callbacks.log.steps=2")
     folder = tmp_path / "run"
     expected = {seed: read_checkpoint(train(*steps, f"seed={seed}", output=tmp_path / f"{seed}")) for seed in (1, 2)}
     train(*steps, "seed=1", output=folder)

@@ -89,6 +89,8 @@ class Checkpoints(pl.Callback):
         if module.train_step == self._saved_at:
             return
         self._saved_at = module.train_step
+        for logger in trainer.loggers:  # a resumed run keeps what was logged before the checkpoint
+            logger.save()
         last = folder(trainer) / "last.ckpt"
         save_checkpoint(trainer, module, last)
         if self.keep and trainer.is_global_zero:

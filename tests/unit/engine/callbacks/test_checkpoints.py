@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 
 from animegen.engine import AnimegenError
-from animegen.engine.callbacks import Checkpoints
+from animegen.engine.callbacks import Checkpoints, CsvLogger
 from animegen.engine.lightning import LightningAdapter
 from tests.unit.engine.callbacks.small import Small, fit
 
@@ -35,6 +35,17 @@ def test_last_at_every_due_step_and_at_the_end(tmp_path: Path) -> None:
     assert seen == [0, 0, 2, 2, 4]
     assert step_of(tmp_path / "checkpoints" / "last.ckpt") == 5
     assert names(tmp_path) == ["last.ckpt"]
+
+
+def test_metrics_up_to_a_checkpoint_are_in_the_file(tmp_path: Path) -> None:
+    logger, rows = CsvLogger(str(tmp_path), every=100), []
+
+    class Look(pl.Callback):
+        def on_train_batch_start(self, *_: object) -> None:
+            rows.append(len(logger.path.read_text().splitlines()) - 1 if logger.path.exists() else 0)
+
+    fit(Small(), tmp_path, Look(), Checkpoints(every=2), steps=5, logger=logger)
+    assert rows == [0, 0, 2, 2, 4]
 
 
 @pytest.mark.parametrize(("keep", "kept"), [(2, [4, 6]), (-1, [2, 4, 6]), (0, [])])
