@@ -15,7 +15,16 @@ from omegaconf.errors import OmegaConfBaseException
 
 from animegen.cli.main import quieten
 from animegen.config.ablations import expand
-from animegen.config.compose import compose_config, explain, literal_paths, register
+from animegen.config.compose import (
+    CACHE_PATHS,
+    DATA_PATHS,
+    check_data_paths,
+    compose_config,
+    explain,
+    literal_paths,
+    plain,
+    register,
+)
 from animegen.config.fitting import check_ablations
 from animegen.engine.runs import resumed_overrides, unwritable
 from animegen.errors import AnimegenError
@@ -72,7 +81,7 @@ def train_command(words: list[str]) -> int:
     if "study" in keys:
         return run_study(words)
     if is_sweep(words):
-        return run_sweep(literal_paths("train", words, but=("init", "resume")))
+        return run_sweep(literal_paths("train", words, but=("init", "resume", *DATA_PATHS, *CACHE_PATHS)))
     if "rerun" in keys:
         return rerun(words)
     register()
@@ -80,7 +89,9 @@ def train_command(words: list[str]) -> int:
     if not options:
         overrides = resumed_overrides(overrides)
         check_ablations(overrides)
-        compose_config("train", overrides)  # reports errors in animegen's messages, before Hydra's
+        config = compose_config("train", overrides)  # reports errors in animegen's messages, before Hydra's
+        if "resume" in keys:
+            check_data_paths(plain(config).get("data") or {}, "The run to be resumed")
     run_once(overrides, options)
     return 0
 

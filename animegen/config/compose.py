@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,15 @@ def run_dir(
     what = experiment if experiment != "none" else model
     changes = "+".join(sorted(name for name, on in (ablations or {}).items() if on)) or "plain"
     return str(Path(runs) / what / changes / f"seed{seed}-{end}")
+
+
+#: Keys within configuration groups that name files and folders of the user.
+DATA_PATHS = (
+    *(f"data.{name}" for name in ("photos", "anime", "smooth_folder", "regions_folder", "root", "folder", "path")),
+    *("data.video", "data.videos", "data.anime_videos", "features.weights", "benchmark.video"),
+)
+#: Further ones that need not exist.
+CACHE_PATHS = ("data.cache", "data.video_cache")
 
 
 def run_folder(path: str | Path) -> Path:
@@ -180,7 +189,7 @@ def literal_paths(name: str, words: Sequence[str], but: Sequence[str] = ()) -> l
     Raises:
         AnimegenError: for a path with ``${``. OmegaConf would resolve it, and no file of a run may hold it.
     """
-    keys = [key for key in path_keys(name) if key not in but]
+    keys = [key for key in (*path_keys(name), *DATA_PATHS, *CACHE_PATHS) if key not in but]
     pairs = [(word, *word.partition("=")[::2]) for word in words]
     for word, key, value in pairs:
         if key in path_keys(name) and "${" in value:
@@ -189,9 +198,40 @@ def literal_paths(name: str, words: Sequence[str], but: Sequence[str] = ()) -> l
                 " path out, or rename the folder."
             )
     return [
-        f"{key}={quoted(value)}" if key in keys and value and value[0] not in "'\"" and value != "null" else word
+        f"{key}={quoted(_located(key, value))}" if key in keys and _is_text(key, value) else word
         for word, key, value in pairs
     ]
+
+
+def _is_text(key: str, value: str) -> bool:
+    """Tell whether the value of a path key is a path, and not an expression of Hydra's grammar."""
+    marks = "'\"[{" if "." in key else "'\""
+    return bool(value) and value[0] not in marks and value != "null" and "${" not in value
+
+
+def _located(key: str, value: str) -> str:
+    """Return a path with the home folder in place of ``~``; data that exist are recorded by their absolute path."""
+    value = os.path.expanduser(value)
+    return os.path.abspath(value) if key in DATA_PATHS and os.path.exists(value) else value
+
+
+def check_data_paths(config: Mapping[str, Any], source: str) -> None:
+    """Check that recorded data are still where they were.
+
+    Args:
+        config: the node ``data``.
+        source: what recorded it, for the message.
+
+    Raises:
+        AnimegenError: names the first key whose file or folder is missing.
+    """
+    for key in DATA_PATHS:
+        group, _, name = key.partition(".")
+        value = config.get(name) if group == "data" else None
+        if isinstance(value, str) and value and not os.path.lexists(value):
+            raise AnimegenError(
+                f"{source} names the data {key}='{value}', which do not exist here: give {key}=<where they are now>."
+            )
 
 
 def quoted(value: str | Path) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from animegen.config.compose import compose_config, literal_paths, plain
+from animegen.config.compose import check_data_paths, compose_config, literal_paths, plain
 from animegen.config.instantiate import build
 from animegen.config.recorded import REMEDY, compose_recorded, recorded_words
 from animegen.config.trust import build_from, named_in
@@ -40,6 +40,7 @@ def data_of(checkpoint: Path, model: AnimeModule, words: list[str], trust: bool 
             recorded = [f"size={info.get('choices', {}).get('size', 'small')}", f"seed={info['config'].get('seed', 0)}"]
         recorded = recorded if trust else recorded_words(recorded, source)
         config = compose_recorded(merged_overrides(recorded, words), source)["data"]
+    check_data_paths(config or {}, source)
     data = build_from(config, "data", source, REMEDY, named_in(words), trust=trust)
     if not isinstance(data, AnimeDataModule):
         raise AnimegenError(f"{source} has no data to score on: choose some with data=...")
@@ -48,8 +49,9 @@ def data_of(checkpoint: Path, model: AnimeModule, words: list[str], trust: bool 
 
 def evaluate(words: list[str]) -> dict[str, Any]:
     """Run the command; return the content of ``scores.json``."""
+    words = literal_paths("eval", words)
     mine = [w for w in words if w.startswith(("data=", "data.", "size=", "size."))]
-    config = compose_config("eval", literal_paths("eval", [w for w in words if w not in mine]))
+    config = compose_config("eval", [w for w in words if w not in mine])
     with contextlib.ExitStack() as held:
         folder = OutputFolder(config.output) if config.output else None
         if folder is not None:
