@@ -1,4 +1,4 @@
-"""Films with unusual streams, clocks, tags and rates, written and measured with PyAV alone."""
+"""Videos with unusual streams, clocks, tags and rates, written and measured with PyAV alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 WIDTH, HEIGHT, RATE = 64, 48, 48_000
-#: Frame at which the film turns from dark to bright, and a tone begins.
+#: Frame at which the video turns from dark to bright, and a tone begins.
 FLASH = 12
 #: Header of subtitles in FFmpeg's own form.
 _ASS = b"""[Script Info]
@@ -62,7 +62,7 @@ class OddFilm:
         return [(self.first + step) / self.rate for step in steps]
 
     def write(self, path: Path) -> Path:
-        """Write the film."""
+        """Write the video."""
         options = dict(self.options)
         if self.offset is not None:
             options["output_ts_offset"] = self.offset

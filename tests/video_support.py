@@ -1,4 +1,4 @@
-"""Small films for tests."""
+"""Small videos for tests."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def write_film(
     copy_from: Path | None = None,
     end: Fraction | None = None,
 ) -> Path:
-    """Write a film of these frames."""
+    """Write a video of these frames."""
     frames = list(frames)
     _, height, width = frames[0].shape
     colour = colour or Colour()
@@ -87,7 +87,7 @@ def other_packets(path: Path, kind: str = "audio") -> list[tuple[bytes, Fraction
 
 
 def raw_film(path: Path, rotation: float | None = None, mirrored: bool = False, frames: int = 2) -> np.ndarray:
-    """Write a film with a display matrix, as a camera does; return the stored frame, (16,24,3)."""
+    """Write a video with a display matrix, as a camera does; return the stored frame, (16,24,3)."""
     stored = np.zeros((16, 24, 3), np.uint8)
     stored[:8, :12] = (255, 0, 0)
     stored[8:, :12] = (0, 255, 0)
@@ -107,7 +107,7 @@ def raw_film(path: Path, rotation: float | None = None, mirrored: bool = False, 
 def deep_film(
     path: Path, codec: str = "libx264", count: int = 3, colour: Colour | None = None, size: tuple[int, int] = (96, 512)
 ) -> Path:
-    """Write a film with ten bits per colour: fine ramps of luma and chroma that move by four pixels per frame."""
+    """Write a video with ten bits per colour: fine ramps of luma and chroma that move by four pixels per frame."""
     options = {"libx264": {"qp": "0"}, "libx265": {"x265-params": "lossless=1:log-level=error"}}.get(codec, {})
     height, width = size
     colour = colour or Colour()
@@ -136,7 +136,7 @@ def deep_film(
 
 
 def deep_planes(path: Path) -> list[list[np.ndarray]]:
-    """Return luma and chroma of all frames of a film with more than eight bits, as it has them."""
+    """Return luma and chroma of all frames of a video with more than eight bits, as it has them."""
     with av.open(str(path)) as container:
         return [
             [rows(plane, plane.height, np.uint16)[:, : plane.width].copy() for plane in frame.planes]

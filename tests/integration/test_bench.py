@@ -81,7 +81,7 @@ def test_both_loops_train_alike() -> None:
             torch.testing.assert_close(bare.model.state_dict()[name], value, msg=name)
 
 
-def test_the_generated_world(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_toonworld(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "bench.json"
     assert run_verb(bench.main, "data=toonworld", "seconds=0.1", f"output={output}") == 0
     rows = json.loads(output.read_text())["rows"]
@@ -92,7 +92,7 @@ def test_the_generated_world(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "exists: choose another output=" in refused(capsys, run_verb(bench.main, *words))
 
 
-def test_films(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     from animegen.speed import video as films
 
     monkeypatch.setattr(films, "SIZE", (36, 64))
@@ -154,7 +154,7 @@ def test_what_a_budget_buys(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "budget needs a price" in refused(capsys, run_verb(bench.main, "model=toy", "budget=200", *tiny[:4]))
 
 
-def test_a_model_of_films_is_measured_on_windows_and_streams(tmp_path: Path) -> None:
+def test_a_model_of_videos_is_measured_on_windows_and_streams(tmp_path: Path) -> None:
     output = tmp_path / "bench.json"
     words = ("model=temporal", "model.generator.blocks=1", *TINY, "features.backbone=vgg16", f"output={output}")
     assert run_verb(bench.main, *words) == 0

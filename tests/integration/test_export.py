@@ -64,7 +64,7 @@ class Applied(StyliseModule):
 def checkpoint(tmp_path: Path) -> Path:
     state = {"config": {"model": MODEL}, "choices": {"model": "animegan/whitebox"}, "train_step": 7}
     model = build(MODEL, "model")
-    nn.init.normal_(model.generator.to_rgb.weight, std=0.03)  # pictures that are not all gray
+    nn.init.normal_(model.generator.to_rgb.weight, std=0.03)  # images that are not all gray
     torch.save({"state_dict": model.state_dict(), "animegen": state}, tmp_path / "a.ckpt")
     return tmp_path / "a.ckpt"
 
@@ -163,7 +163,7 @@ def test_the_plain_lite_network(tmp_path: Path) -> None:
         body.export_model(model, tmp_path / f"a.{format_.value}", format_)
 
 
-def test_a_model_that_takes_pictures_one_by_one() -> None:
+def test_a_model_that_takes_images_one_by_one() -> None:
     class OneByOne(nn.Module):
         size_divisor = 2
 
@@ -205,7 +205,7 @@ def test_a_model_that_optimises_images_is_refused() -> None:
         graphs.export_program(graphs.ExportWrapper(Applied(drawer)))
 
 
-def test_a_model_whose_graph_depends_on_its_pictures_is_refused() -> None:
+def test_a_model_whose_graph_depends_on_its_images_is_refused() -> None:
     class Moody(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return x if x.mean() > 0 else -x
@@ -214,7 +214,7 @@ def test_a_model_whose_graph_depends_on_its_pictures_is_refused() -> None:
         graphs.export_program(graphs.ExportWrapper(Applied(Moody())))
 
 
-def test_a_memory_is_told_of(checkpoint: Path) -> None:
+def test_a_memory_is_reported(checkpoint: Path) -> None:
     model = load_model(checkpoint, "cpu")
     assert not body.remembers(graphs.ExportWrapper(model))
     stylize = model.stylize  # type: ignore[attr-defined]

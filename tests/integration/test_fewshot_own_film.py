@@ -1,4 +1,4 @@
-"""From a film with sound and two painted frames to the painted film, by the two commands that the README names."""
+"""From a video with sound and two painted frames to the painted video, by the two commands that the README names."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def frames() -> list[Tensor]:
 
 
 def own_film(root: Path, suffix: str) -> Path:
-    """Write a project: a film of uneven times with a sound track, and the negatives of two of its frames."""
+    """Write a project: a video of uneven times with a sound track, and the negatives of two of its frames."""
     (root / "keys").mkdir(parents=True)
     sound = with_sound(root / "sound.mp4", 0.6)
-    # It begins late, as a film cut from another may, and every fourth frame stays twice as long.
+    # It begins late, as a video cut from another may, and every fourth frame stays twice as long.
     times = [Fraction(1001 * (2 + n + n // 4), 24000) for n in range(12)]
     film = write_film(
         root / f"clip{suffix}", frames(), times, encoding=EXACT, time_base=Fraction(1, 24000), copy_from=sound
@@ -48,7 +48,7 @@ def own_film(root: Path, suffix: str) -> Path:
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_a_film_is_read_as_the_clip_of_a_project(suffix: str, tmp_path: Path) -> None:
+def test_a_video_is_read_as_the_clip_of_a_project(suffix: str, tmp_path: Path) -> None:
     own_film(tmp_path / "mine", suffix)
     project = folder_project(tmp_path / "mine")
     assert (len(project), project.keys, project.size) == (12, [2, 9], (48, 64))
@@ -59,7 +59,7 @@ def test_a_film_is_read_as_the_clip_of_a_project(suffix: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_two_commands_give_the_painted_film_with_its_sound(suffix: str, tmp_path: Path) -> None:
+def test_two_commands_give_the_painted_video_with_its_sound(suffix: str, tmp_path: Path) -> None:
     film = own_film(tmp_path / "mine", suffix)
     run = train(
         "experiment=fewshot/quickstart",

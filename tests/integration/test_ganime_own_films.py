@@ -1,4 +1,4 @@
-"""From films to clips between two of their frames, by the commands that the family's README names."""
+"""From videos to clips between two of their frames, by the commands that the family's README names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support import run_verb, train
 SIDE = 64
 
 
-def test_films_become_clips_and_two_frames_become_a_film(tmp_path: Path) -> None:
+def test_videos_become_clips_and_two_frames_become_a_video(tmp_path: Path) -> None:
     films, dataset = tmp_path / "films", tmp_path / "dataset"
     films.mkdir()
     for number in range(3):

@@ -19,7 +19,7 @@ from tests.odd_films import OddFilm, measure
 
 NTSC = Fraction(24000, 1001)
 FAST = ("preset=ultrafast", "cuts=false", "device=cpu", "checkpoint=some.ckpt")
-#: Name -> film, output. The first six are quick.
+#: Name -> video, output. The first six are quick.
 FILMS: dict[str, tuple[OddFilm, str]] = {
     "late_clock": (OddFilm(".ts", offset="36000"), ".mp4"),
     "ntsc_matroska": (OddFilm(".mkv", rate=NTSC), ".mp4"),
@@ -80,7 +80,7 @@ def _model(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("verb", ["stylize", "interpolate"])
 @pytest.mark.parametrize("name", [n if k < 6 else pytest.param(n, marks=pytest.mark.slow) for k, n in enumerate(FILMS)])
-def test_odd_films(name: str, verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_odd_videos(name: str, verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Length, rate, sync and streams are right or reported."""
     film, suffix = FILMS[name]
     source, target = film.write(tmp_path / f"in{film.suffix}"), tmp_path / f"out{suffix}"

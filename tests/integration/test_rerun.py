@@ -50,7 +50,7 @@ def test_another_seed_gives_other_weights_and_a_rerun_changes_nothing(
     assert "has no readable run.json" in refused(capfd, code)
 
 
-def test_what_differs_is_told() -> None:
+def test_what_differs_is_reported() -> None:
     lines = what_differs({"versions": {}, "git": {"commit": "0" * 40, "dirty": True}, "resumed_at": 7})
     assert "torch: not recorded then, " in " ".join(lines)
     assert "code: it had uncommitted changes then" in lines

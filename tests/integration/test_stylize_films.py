@@ -73,7 +73,7 @@ def run(*words: str) -> int:
 
 
 def film_with_sound(path: Path, count: int = 24) -> Path:
-    """Return a film of noise that begins late, has an uneven rate, and a sound track."""
+    """Return a video of noise that begins late, has an uneven rate, and a sound track."""
     times = [Fraction(1001 * (1 + n + n // 5), 24000) for n in range(count)]
     sound = with_sound(path.with_name("sound.mp4"), 1.2)
     frames = [noise(n) for n in range(count)]
@@ -158,7 +158,7 @@ def test_stopping_and_going_on(stop: int, model: Inverts, tmp_path: Path, monkey
 
 @pytest.mark.parametrize("model", [Counts], indirect=True)
 def test_killed_in_the_middle(model: Inverts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that is killed leaves nothing under the name of the film, and its finished shots for another."""
+    """A process that is killed leaves nothing under the name of the video, and its finished shots for another."""
     source = write_film(tmp_path / "in.mp4", [noise(n) for n in range(12)])
     program = (
         "import sys, time; from pathlib import Path; from animegen.cli import stylize as verb\n"
@@ -221,7 +221,7 @@ def test_a_damaged_shot_is_drawn_again(
     assert [path.name for path in second.parent.iterdir()] == ["mine.txt"]
 
 
-def test_a_film_that_another_command_draws(model: Inverts, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_video_that_another_command_draws(model: Inverts, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It is left to that command; what that has begun stays as it is."""
     source = write_film(tmp_path / "in.mp4", [noise(n) for n in range(3)])
     words = (f"input={source}", f"output={tmp_path / 'out.mp4'}")
@@ -236,7 +236,7 @@ def test_a_film_that_another_command_draws(model: Inverts, tmp_path: Path, capsy
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", "out.mp4"]
 
 
-def test_other_settings_begin_anew(model: Inverts, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_settings_begin_again(model: Inverts, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = write_film(tmp_path / "in.mp4", [noise(n) for n in range(6)])
     words = (f"input={source}", f"output={tmp_path / 'out.mp4'}")
     model.fails_at = 4
@@ -253,7 +253,7 @@ def test_other_settings_begin_anew(model: Inverts, tmp_path: Path, capsys: pytes
     assert (tmp_path / "more.mp4.partial" / "mine.txt").exists()
 
 
-def test_a_film_that_is_cut_off(model: Inverts, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_video_that_is_cut_off(model: Inverts, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = write_film(tmp_path / "in.mkv", [noise(n, 64, 64) for n in range(72)], encoding=EXACT)
     source.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
     readable = pixels_of(source)
@@ -279,7 +279,7 @@ def test_strength_tile_max_side(model: Inverts, tmp_path: Path) -> None:
     assert (info.width, info.height, info.expected_frames) == (72, 48, 3)
 
 
-def test_gif_and_pictures(model: Inverts, tmp_path: Path) -> None:
+def test_gif_and_images(model: Inverts, tmp_path: Path) -> None:
     with AnimationWriter(tmp_path / "in.gif", VideoInfo(24, 16)) as writer:
         for number in range(4):
             writer.write(level(50 * number), Fraction(number * 7, 100))

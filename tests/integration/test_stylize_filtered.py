@@ -1,4 +1,4 @@
-"""Films for models that learnt from frames without noise: filtered alike, also when a stopped film goes on."""
+"""Videos for models that learnt from frames without noise: filtered alike, also when a stopped video goes on."""
 
 from __future__ import annotations
 

@@ -77,7 +77,9 @@ class KillsFirst(pl.Callback):
 
 
 @pytest.mark.slow
-def test_a_killed_job_is_told_and_goes_on_from_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_job_is_reported_and_continues_from_its_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # the jobs use a callback of the tests
     words = (*TOY, "train_steps=4", "callbacks.checkpoints.every=1", "callbacks.checkpoints.keep=-1")
     whole = train(*words, "seed=0", output=tmp_path / "whole")
@@ -113,7 +115,7 @@ def test_a_killed_sweep_is_finished(tmp_path: Path) -> None:
     process.kill()
     process.wait()
     before = runs(out)["toy/plain/seed0-0"]
-    for _ in range(20):  # the job that it had started may still be at work in its folder, which is told
+    for _ in range(20):  # the job that it had started may still be at work in its folder, which is reported
         done = command("train", f"resume_sweep={out}", cwd=ROOT)
         if done.returncode == 0:
             break

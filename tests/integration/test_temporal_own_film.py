@@ -1,4 +1,4 @@
-"""From a film and some stills of one's own to a drawn film, by the commands that the README names."""
+"""From a video and some stills of the user's own to a drawn video, by the commands that the README names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from animegen.media.video.opening import create_video, open_video
 from tests.support import run_verb, train
 
 
-def test_own_film(tmp_path: Path) -> None:
+def test_own_video(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     films, stills = tmp_path / "films", tmp_path / "stills"
     films.mkdir()

@@ -23,7 +23,7 @@ MAIN = {"stylize": stylize_verb.main, "interpolate": interpolate_verb.main}
 
 
 def interlaced(path: Path, count: int = 12) -> Path:
-    """Write a film of a bar whose two fields are apart."""
+    """Write a video of a bar whose two fields are apart."""
     with av.open(str(path), "w") as container:
         options = {"x264-params": "interlaced=1:tff=1", "crf": "5"}
         stream = container.add_stream("libx264", rate=25, width=64, height=64, options=options)
@@ -64,7 +64,7 @@ def test_interlaced_frames(verb: str, tmp_path: Path, capsys: pytest.CaptureFixt
 
 @pytest.mark.parametrize("kind", ["prores", "webp", "frames"])
 @pytest.mark.parametrize("verb", ["stylize", "interpolate"])
-def test_transparency_is_told(verb: str, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_transparency_is_reported(verb: str, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = [Image.new("RGBA", (64, 48), (10 * n, 0, 0, 90)) for n in range(4)]
     if kind == "prores":
         source = tmp_path / "in.mov"
@@ -87,7 +87,7 @@ def test_transparency_is_told(verb: str, kind: str, tmp_path: Path, capsys: pyte
     assert capsys.readouterr().err.count("Its transparency is not kept: it is shown on white.") == 1
 
 
-def test_depth_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_depth_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = deep_film(tmp_path / "in.mkv")
     assert MAIN["stylize"]([*FAST, f"input={source}", f"output={tmp_path / 'out.mkv'}"]) == 0
     assert "Eight bits per colour are kept of its 10." in capsys.readouterr().err

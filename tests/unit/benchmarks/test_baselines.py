@@ -25,7 +25,7 @@ from animegen.toonworld import draw
 
 
 class Pictures:
-    """Pictures in memory as an image source."""
+    """Images in memory as an image source."""
 
     def __init__(self, images: Tensor) -> None:
         self.images = images
@@ -148,7 +148,7 @@ def test_sampling_is_paired_deterministic_and_takes_all_of_few() -> None:
     assert len(everything) == 3 * 32 * 32
 
 
-def test_mistakes_are_told() -> None:
+def test_invalid_values_are_reported() -> None:
     with pytest.raises(AnimegenError, match="do not match"):
         BestLookupTable().fit(random_pictures(2), random_pictures(3))
     with pytest.raises(AnimegenError, match="differ in size"):

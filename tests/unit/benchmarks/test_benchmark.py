@@ -22,7 +22,7 @@ BASELINES = ["identity", "colour_transfer", "lookup_table"]
 
 
 class Pictures:
-    """Pictures in memory as an image source; counts how often one is asked for."""
+    """Images in memory as an image source; counts how often one is asked for."""
 
     def __init__(self, images: Tensor) -> None:
         self.images, self.asked = images, 0
@@ -196,7 +196,7 @@ def test_unpaired_compares_with_photo_and_stills() -> None:
         5,
     )
     assert row["photo_kid_squeezenet1_1_random"]["mean"] == pytest.approx(against_photos.value, abs=1e-5)
-    assert "fid_squeezenet1_1_random" not in row  # five pictures do not span 64 dimensions
+    assert "fid_squeezenet1_1_random" not in row  # five images do not span 64 dimensions
     assert fid(vectors(photo), vectors(photo)) is None
 
 
@@ -211,7 +211,7 @@ def test_limit_takes_samples_spread_over_the_set() -> None:
     torch.testing.assert_close(rows[0][headers.index("photo")], chosen[1])
 
 
-def test_pictures_show_input_methods_truth() -> None:
+def test_images_show_input_methods_truth() -> None:
     test = photos(4)
     headers, rows = paired(test, batch_size=3).sample_rows({"model": lambda photo: photo * 0.5}, count=4)
     assert headers == ["photo", "colour_transfer", "lookup_table", "model", "truth"]
@@ -222,7 +222,7 @@ def test_pictures_show_input_methods_truth() -> None:
     torch.testing.assert_close(rows[3][4], to_float(255 - test.images[3]))
 
 
-def test_mistakes_are_told() -> None:
+def test_invalid_values_are_reported() -> None:
     with pytest.raises(AnimegenError, match="shape"):
         paired().evaluate({"model": lambda photo: photo[..., 1:]})
     with pytest.raises(AnimegenError, match="name of a baseline"):

@@ -147,7 +147,7 @@ def test_every_metric_is_registered_and_the_table_prints(scores: dict[str, Any])
     assert "| flow_key \\* |" in markdown_table(scores)
 
 
-def test_pictures_show_one_clip_in_time(benchmark: ClipBenchmark) -> None:
+def test_images_show_one_clip_in_time(benchmark: ClipBenchmark) -> None:
     headers, rows = benchmark.sample_rows({"model": lambda clip: -clip}, count=3)
     assert headers == ["photo", *BASELINES[1:5], "model", "truth"]
     clip = ToonWorldClips("test", 1, 12, 32, "meadow", hold=1).clip(0)

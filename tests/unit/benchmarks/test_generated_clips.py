@@ -161,7 +161,7 @@ def test_networks_come_from_files_and_get_clips_as_they_want_them(tmp_path: Path
     assert torch.allclose(ClipFeatures(str(tmp_path / "means.pt2"))(clips)[:, :3], clips.mean((1, 3, 4)), atol=1e-6)
 
 
-def test_a_network_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_network_that_is_not_there_is_reported(tmp_path: Path) -> None:
     with pytest.raises(AnimegenError, match="does not exist: the Frechet video distance needs a network"):
         ClipFeatures(str(tmp_path / "i3d.pt"))
     (tmp_path / "i3d.pt").write_text("nothing")
@@ -172,7 +172,7 @@ def test_a_network_that_is_not_there_is_told(tmp_path: Path) -> None:
         ClipFeatures(str(tmp_path / "same.pt"))(torch.zeros(1, 3, 3, 4, 4))
 
 
-def test_data_and_models_that_do_not_fit_are_told(view: ClipView) -> None:
+def test_data_and_models_that_do_not_fit_are_reported(view: ClipView) -> None:
     class Data:
         test, val = None, None
 

@@ -58,7 +58,7 @@ def test_the_table_recolours_and_the_nearest_key_stays() -> None:
     assert torch.equal(made["flow_key"][3], keys[3])
 
 
-def test_on_the_generated_world_carried_keys_beat_the_table() -> None:
+def test_on_toonworld_carried_keys_beat_the_table() -> None:
     clip = ToonWorldClips("test", scenes=1, frames=12, size=64, hold=1).clip(0)
     made = keyframes.keyframe_baselines(clip["photo"], {n: clip["anime"][n] for n in (3, 9)})
     held = [t for t in range(12) if t not in (3, 9)]
@@ -68,7 +68,7 @@ def test_on_the_generated_world_carried_keys_beat_the_table() -> None:
     assert scores["flow_key"] > scores["nearest_key"] + 2
 
 
-def test_mistakes_are_told() -> None:
+def test_invalid_values_are_reported() -> None:
     photo = numbered()
     with pytest.raises(AnimegenError, match="at least one"):
         keyframes.keyframe_baselines(photo, {})

@@ -1,4 +1,4 @@
-"""Tables and the picture strip."""
+"""Tables and the image strip."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_json_is_plain_and_explains_itself() -> None:
     assert "| model | **17.46** | – |" in markdown_table(report["methods"])
 
 
-def test_picture_strip_places_pictures_under_headers(tmp_path: Path) -> None:
+def test_image_strip_places_images_under_headers(tmp_path: Path) -> None:
     red, green, blue = (torch.full((3, 20, 30), -1.0) for _ in range(3))
     red[0], green[1], blue[2] = 1, 1, 1
     path = tmp_path / "new" / "strip.png"
@@ -95,7 +95,7 @@ def test_picture_strip_places_pictures_under_headers(tmp_path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["strip.png"]
 
 
-def test_picture_strip_overwrites_only_when_told(tmp_path: Path) -> None:
+def test_image_strip_overwrites_only_on_request(tmp_path: Path) -> None:
     path = tmp_path / "strip.png"
     picture = torch.zeros(3, 16, 16)
     image_strip([[picture]], ["a"], path)

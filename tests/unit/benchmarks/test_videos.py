@@ -1,4 +1,4 @@
-"""A film of one's own: clips that span no cut, steadiness beside strength, and smoothing as a baseline."""
+"""A video of the user's own: clips that span no cut, steadiness beside strength, and smoothing as a baseline."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_clips_span_no_cut_and_are_spread(film: Path, shots: Tensor) -> None:
         video_clips(film, clips=2, frames=20, size=48)
 
 
-def test_scores_are_relative_to_the_film(film: Path, shots: Tensor) -> None:
+def test_scores_are_relative_to_the_video(film: Path, shots: Tensor) -> None:
     stills = ToonWorldImages("meadow", "train", 2, size=32)
     benchmark = VideoBenchmark(film, clips=2, frames=12, size=48, drift_frames=10, animes=stills)
     scores = benchmark.evaluate({"model": lambda clip: clip * 0.5})
@@ -68,7 +68,7 @@ def test_scores_are_relative_to_the_film(film: Path, shots: Tensor) -> None:
     torch.testing.assert_close(rows[0][2], -rows[0][0])
 
 
-def test_a_film_in_the_settings_chooses_its_benchmark(film: Path) -> None:
+def test_a_video_in_the_settings_chooses_its_benchmark(film: Path) -> None:
     node = {"_target_": "animegen.benchmarks.clips.ClipBenchmark", "style": None, "keys": 2, "extractor": {}}
     built = clip_benchmark({**node, "video": str(film), "clips": 3, "frames": 6, "size": 48, "limit": 2}, {})
     assert isinstance(built, VideoBenchmark)

@@ -6,7 +6,7 @@ from animegen.config.instantiate import build
 from animegen.engine import AnimegenError
 
 
-def test_a_module_that_cannot_be_imported_is_told_apart_from_a_missing_name(
+def test_a_module_that_cannot_be_imported_is_distinguished_from_a_missing_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "broken_family.py").write_text("from animegen.nn import nothing_of_that_name\nclass Net: ...\n")

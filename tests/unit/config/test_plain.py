@@ -83,7 +83,7 @@ def test_control_characters_do_not_reach_a_terminal() -> None:
         ("[" * 200 + "]" * 200, "more than 100 levels"),
     ],
 )
-def test_damaged_json_is_told(text: str, words: str, tmp_path: Path) -> None:
+def test_damaged_json_is_reported(text: str, words: str, tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text(text)
     with pytest.raises(AnimegenError, match=rf"a\.json.*({words})"):

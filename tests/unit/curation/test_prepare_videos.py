@@ -25,7 +25,7 @@ from tests.video_support import EXACT, level, write_film
 
 
 def scene(number: int, shift: int = 0, height: int = 64, width: int = 96) -> Tensor:
-    """Return a smooth random picture of its own, moved to the right by some pixels."""
+    """Return a smooth random image of its own, moved to the right by some pixels."""
     generator = torch.Generator().manual_seed(number)
     coarse = torch.randint(0, 256, (3, 6, 16), generator=generator, dtype=torch.uint8).permute(1, 2, 0).numpy()
     wide = cv2.resize(coarse, (width + 64, height), interpolation=cv2.INTER_CUBIC)
@@ -83,7 +83,7 @@ def test_every_fault_has_its_name() -> None:
     assert fates("abcccc", Rules(length=[3, 4], uneven=4.0)) == "ke ke ke he he he"
 
 
-def test_long_pieces_are_divided_evenly_and_the_rest_is_told() -> None:
+def test_long_pieces_are_divided_evenly_and_the_rest_is_reported() -> None:
     assert [len(c.frames) for c in choose(facts("abcdefghij"), Rules(length=[3, 4])).clips] == [3, 3, 4]
     choice = choose(facts("abcdefg"), Rules(length=[4, 5]))
     assert [len(c.frames) for c in choice.clips] == [5]
@@ -117,7 +117,7 @@ def test_motion_brightness_and_bars_are_measured() -> None:
     assert unlike(found[0].look, found[3].look) < unlike(found[0].look, found[4].look)
 
 
-def test_repeats_are_found_and_films_divided() -> None:
+def test_repeats_are_found_and_videos_divided() -> None:
     def clip(name: str, shot: int, *looks: int) -> dict:
         film = name.split("/")[0]
         return {"name": name, "video": film, "movie": film, "shot": shot, "looks": [f"{look:016x}" for look in looks]}
@@ -175,7 +175,7 @@ def test_no_movie_is_on_two_sides_whatever_its_files_are_called() -> None:
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three films of two shots: one moves, the other is a drawing on twos; one has bars; and one file is broken."""
+    """Three videos of two shots: one moves, the other is a drawing on twos; one has bars; and one file is broken."""
     folder = tmp_path_factory.mktemp("films")
     for film in range(3):
         first = [scene(10 * film, 3 * n) for n in range(8)]
@@ -193,11 +193,11 @@ def run(films: Path, output: Path, *words: str) -> int:
     return run_verb(prepare.main, f"input={films}", f"output={output}", "length=[3,8]", "format=png", *words)
 
 
-def test_films_become_lists_of_clips_that_the_sources_read(
+def test_videos_become_lists_of_clips_that_the_sources_read(
     films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "set"
-    assert run(films, output, "shard=0/2") == 1  # the broken one is told
+    assert run(films, output, "shard=0/2") == 1  # the broken one is reported
     assert "are left to other shards" in capsys.readouterr().out
     assert not (output / "report.json").exists()
     assert run(films, output, "shard=1/2") == 1
@@ -253,7 +253,7 @@ def test_a_data_set_is_made_again_unless_other_shards_are_at_work(
     assert not (output / LOCK).exists()
 
 
-def test_films_of_one_folder_stay_together(films: Path, tmp_path: Path) -> None:
+def test_videos_of_one_folder_stay_together(films: Path, tmp_path: Path) -> None:
     for number, place in enumerate(("a/1.mkv", "a/2.mkv", "b/1.mkv", "c_part1.mkv", "c_part2.mkv", "d.mkv")):
         (tmp_path / "in" / place).parent.mkdir(parents=True, exist_ok=True)
         frames = [scene(10 * number + 100, 3 * n) for n in range(5)]
@@ -271,7 +271,7 @@ def test_films_of_one_folder_stay_together(films: Path, tmp_path: Path) -> None:
     assert "They belong to 4 movies" in (output / "REPORT.md").read_text()
 
 
-def test_every_second_frame_in_long_scenes_and_a_single_film(films: Path, tmp_path: Path) -> None:
+def test_every_second_frame_in_long_scenes_and_a_single_video(films: Path, tmp_path: Path) -> None:
     output = tmp_path / "scenes"
     assert run_verb(prepare.main, f"input={films}/film1.mkv", f"output={output}", "length=[3,6]", "every=2") == 0
     report = json.loads((output / "report.json").read_text())
@@ -300,7 +300,7 @@ def test_shards_through_hydras_launcher(films: Path, tmp_path: Path) -> None:
         (["input={f}", "output={t}/o", "format=gif"], "format=gif is not valid: use one of jpg, png, webp"),
     ],
 )
-def test_mistakes_are_told(
+def test_invalid_values_are_reported(
     films: Path, tmp_path: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "full").mkdir()
@@ -312,7 +312,7 @@ def test_mistakes_are_told(
     assert not (tmp_path / "o").exists()
 
 
-def test_a_still_picture_has_no_bars() -> None:
+def test_a_still_image_has_no_bars() -> None:
     bars = Bars()
     bars.add(level(0).permute(1, 2, 0).numpy())
     assert bars.box() == (0, 16, 0, 24)

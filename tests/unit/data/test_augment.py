@@ -14,7 +14,7 @@ from animegen.media.images import to_float
 
 
 def batch(numbers: list[int], side: int = 24, **more: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Pictures that depend on the sample number, each pixel unlike its neighbours."""
+    """Images that depend on the sample number, each pixel unlike its neighbours."""
 
     def picture(number: int, channel: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(10 * number + channel)

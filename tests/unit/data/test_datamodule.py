@@ -28,7 +28,7 @@ from animegen.errors import AnimegenError
 
 
 class Noise:
-    """Picture i is noise that i determines, with wide flat areas so that it has clear edges."""
+    """Image i is noise that i determines, with wide flat areas so that it has clear edges."""
 
     def __init__(self, length: int, salt: int = 0, side: int = 24) -> None:
         self.length, self.salt, self.side = length, salt, side
@@ -119,7 +119,7 @@ def test_batches_reach_the_model_augmented() -> None:
 
 
 @pytest.mark.parametrize("stop", [1, 3])
-def test_a_resumed_run_goes_on_as_if_never_interrupted(stop: int) -> None:
+def test_a_resumed_run_continues_as_if_never_interrupted(stop: int) -> None:
     whole = fit(make(), 6)
     first, second = fit(make(), stop), fit(make(), 6 - stop, start=stop)
     assert_equal(first.batches + second.batches, whole.batches)
@@ -292,7 +292,7 @@ def test_loader_without_a_trainer_begins_at_the_beginning() -> None:
 
 
 class Blurred(Noise):
-    """Pictures that need OpenCV, big enough for its threads."""
+    """Images that need OpenCV, big enough for its threads."""
 
     def image(self, index: int) -> torch.Tensor:
         coarse = super().image(index).permute(1, 2, 0).repeat_interleave(30, 0).repeat_interleave(30, 1)

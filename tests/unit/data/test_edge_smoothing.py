@@ -72,7 +72,7 @@ def test_equals_the_slow_loop() -> None:
     assert np.array_equal(smoothed, slow_edge_smooth(picture, mask))
 
 
-def test_constant_picture_is_unchanged() -> None:
+def test_constant_image_is_unchanged() -> None:
     picture = torch.full((2, 3, 20, 24), 117, dtype=torch.uint8)
     assert torch.equal(edge_smooth(picture), picture)
     assert torch.equal(edge_smooth(to_float(picture)), to_float(picture))

@@ -1,4 +1,4 @@
-"""Pictures kept in memory are the images that a view would have made."""
+"""Images kept in memory are the images that a view would have made."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Counted:
         return None if index == 1 else self.image(index)
 
 
-def test_a_view_sees_no_difference_and_reads_each_picture_once() -> None:
+def test_a_view_sees_no_difference_and_reads_each_image_once() -> None:
     plain, counted = StillView(Counted(), size=16, seed=3), Counted()
     kept = StillView(InMemory(counted, size=16), size=16, seed=3)
     for number in range(12):

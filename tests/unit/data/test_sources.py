@@ -102,7 +102,7 @@ def test_broken_files_are_fatal_on_request(tmp_path: Path) -> None:
         source.image(1)
 
 
-def test_tiny_pictures_are_refused_with_name_and_size(tmp_path: Path) -> None:
+def test_tiny_images_are_refused_with_name_and_size(tmp_path: Path) -> None:
     fill(tmp_path, 2)
     Image.new("RGB", (1, 1)).save(tmp_path / "9.png")
     with pytest.raises(AnimegenError, match=r"9\.png' of 1x1 pixels is smaller than min_size=16"):
@@ -111,7 +111,7 @@ def test_tiny_pictures_are_refused_with_name_and_size(tmp_path: Path) -> None:
     assert ImageFolder(tmp_path, min_size=1).image(2).shape == (3, 1, 1)
 
 
-def test_a_folder_without_a_usable_picture(tmp_path: Path) -> None:
+def test_a_folder_without_a_usable_image(tmp_path: Path) -> None:
     fill(tmp_path, 3, broken=(0, 1, 2))
     with pytest.raises(AnimegenError, match=r"None of the 3 images in .* can be used\. The file .*0\.png"):
         len(ImageFolder(tmp_path))

@@ -43,7 +43,7 @@ def test_files_of_wrapped_sources(tmp_path: Path) -> None:
     assert training_files(None) == {}
 
 
-def test_files_of_clips_and_films(tmp_path: Path) -> None:
+def test_files_of_clips_and_videos(tmp_path: Path) -> None:
     for clip in "abc":
         images(tmp_path / "clips" / clip, "1.png", "2.png", "3.png")
     source = MixedClips({"folder": TripletFolders(tmp_path / "clips", split="all")}, {"folder": 2})

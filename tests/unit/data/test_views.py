@@ -18,7 +18,7 @@ from animegen.media.images import read_image
 
 
 class Coloured:
-    """Picture i is of the one colour i, and as big as asked."""
+    """Image i is of the one colour i, and as big as asked."""
 
     def __init__(self, length: int, shape: tuple[int, int] = (16, 16), look: str = "photo") -> None:
         self.length, self.shape, self.look = length, shape, look
@@ -34,7 +34,7 @@ class Coloured:
 
 
 class Ruled(Coloured):
-    """Picture i shows in each pixel its place: column in red, row in green."""
+    """Image i shows in each pixel its place: column in red, row in green."""
 
     def image(self, index: int) -> torch.Tensor:
         height, width = self.shape
@@ -84,7 +84,7 @@ def test_a_sample_depends_on_number_and_seed_only() -> None:
     assert any(not torch.equal(view[number]["photo"], make(2)[number]["photo"]) for number in range(3))
 
 
-def test_paired_pictures_share_index_and_crop() -> None:
+def test_paired_images_share_index_and_crop() -> None:
     view = PairedView(Ruled(6, (16, 40)), Ruled(6, (16, 40), "anime"), size=16, seed=0)
     lefts = set()
     for number in range(60):

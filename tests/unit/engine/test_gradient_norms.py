@@ -55,7 +55,7 @@ def test_relative_norms_are_logged_at_the_interval(accumulate: int, tmp_path: Pa
         Small(gradient_norms=-1)
 
 
-def test_terms_behind_an_adaptive_weight_are_told_apart() -> None:
+def test_terms_behind_an_adaptive_weight_are_distinguished() -> None:
     last = nn.Parameter(torch.tensor([2.0]))
     image = last * torch.tensor([1.0, 2.0])
     leaf = image.detach().requires_grad_()
@@ -69,7 +69,7 @@ def test_terms_behind_an_adaptive_weight_are_told_apart() -> None:
     adaptive = AdaptiveEvaluation(bound, image, leaf, last, cap=100.0)
     adaptive.apart = True
     total, _ = adaptive.compute()
-    # The picture's mean grows by 1.5 per unit of the weight; the game's scale is 10 * 1.5 / (8 * 1.5).
+    # The image's mean grows by 1.5 per unit of the weight; the game's scale is 10 * 1.5 / (8 * 1.5).
     norms = {name: value.item() for name, value in gradient_norms(adaptive.parts, [last]).items()}
     expected = {"near": 9.0, "far": 6.0, "game": 0.5 * 15.0, "side": 5.0}
     assert norms == pytest.approx(expected, rel=1e-3)

@@ -32,7 +32,7 @@ def test_last_is_the_newest_of_all_or_of_an_experiment(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["last", "folder", "file.ckpt"])
-def test_what_is_not_there_is_told(what: str, tmp_path: Path) -> None:
+def test_missing_things_are_reported(what: str, tmp_path: Path) -> None:
     path = what if what == "last" else str(tmp_path / what)
     (tmp_path / "folder").mkdir()
     with pytest.raises(AnimegenError, match="checkpoint"):
@@ -70,7 +70,7 @@ def test_quoting_is_undone(text: str) -> None:
 @pytest.mark.parametrize(
     ("content", "words"), [(None, "no readable run.json"), ("{", "damaged"), ("[]", "not the record")]
 )
-def test_damaged_records_are_told(content: str | None, words: str, tmp_path: Path) -> None:
+def test_damaged_records_are_reported(content: str | None, words: str, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "run.json").write_text(content)
     with pytest.raises(AnimegenError, match=words):

@@ -1,4 +1,4 @@
-"""Clips between pictures of any size, length and number, by models that know only some of it."""
+"""Clips between images of any size, length and number, by models that know only some of it."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_the_fakes_are_what_they_claim() -> None:
 
 
 @pytest.mark.parametrize("model", [Fader(), InterpolatorAsClipGenerator(Blend())], ids=["generator", "interpolator"])
-def test_frames_lie_evenly_between_two_pictures_and_between_several(model: Any) -> None:
+def test_frames_lie_evenly_between_two_images_and_between_several(model: Any) -> None:
     assert levels(ClipDrawer(model)(flat(0, 100), 5)) == [0, 25, 50, 75, 100]
     # The shared key frame stands once.
     assert levels(ClipDrawer(model)(flat(0, 100, 20), 5)) == [0, 25, 50, 75, 100, 80, 60, 40, 20]
@@ -112,7 +112,7 @@ def test_long_gaps_are_cut_in_two_until_the_model_knows_them() -> None:
     ("size", "drawn"),
     [((4, 6), (4, 6)), ((16, 16), (8, 8)), ((9, 40), (4, 16)), ((40, 9), (8, 2)), ((8, 16), (8, 16))],
 )
-def test_pictures_larger_than_the_model_knows_are_scaled_and_the_ends_stay(
+def test_images_larger_than_the_model_knows_are_scaled_and_the_ends_stay(
     size: tuple[int, int], drawn: tuple[int, int]
 ) -> None:
     model = Fader(max_size=(8, 16))
@@ -126,7 +126,7 @@ def test_pictures_larger_than_the_model_knows_are_scaled_and_the_ends_stay(
     assert bool(draw.notes) == (drawn != size)
 
 
-def test_models_without_clips_and_pictures_that_are_none_are_refused() -> None:
+def test_models_without_clips_and_images_that_are_none_are_refused() -> None:
     with pytest.raises(AnimegenError, match="clips of 2 frames: there is none between"):
         ClipDrawer(Fader(max_frames=2))
 

@@ -1,4 +1,4 @@
-"""Films through a model with a memory: constant memory, cuts without leak, and the style of stills."""
+"""Videos through a model with a memory: constant memory, cuts without leak, and the style of stills."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_styles_that_cannot_be(
 
 
 def test_a_model_of_one_look_says_so(tmp_path: Path) -> None:
-    with pytest.raises(AnimegenError, match="Toy knows the one look"):
+    with pytest.raises(AnimegenError, match="Toy has only the style"):
         encoded_style(Toy(nn.Identity()), [still(tmp_path / "a.png", 9)], None)
 
 

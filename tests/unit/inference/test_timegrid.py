@@ -107,8 +107,8 @@ def test_two_and_a_half_at_23_976_and_at_a_variable_rate() -> None:
     ]
 
 
-def test_a_film_that_goes_on_keeps_the_grid() -> None:
-    """From the third frame on, as after a stop: the same frames as in the whole film."""
+def test_a_video_that_continues_keeps_the_grid() -> None:
+    """From the third frame on, as after a stop: the same frames as in the whole video."""
     grid, rate = Grid(factor=sec(5, 2)), sec(24000, 1001)
     frames = [(n, n / rate) for n in range(8)]
     whole = list(between_frames(frames, lambda: 8 / rate, grid, lambda a, b: a == b))
@@ -133,7 +133,7 @@ def test_a_grid_begins_at_the_first_frame_and_may_be_coarser() -> None:
     assert [(f.first, f.last, f.t) for f in found][1] == (2, 3, sec(2, 5))
 
 
-def test_a_long_hold_is_told_as_it_comes() -> None:
+def test_a_long_hold_is_reported_as_it_comes() -> None:
     alive: list[int] = []
 
     def frames():
@@ -148,6 +148,6 @@ def test_a_long_hold_is_told_as_it_comes() -> None:
 
 
 @pytest.mark.parametrize("settings", [{}, {"factor": 2, "fps": sec(60)}, {"factor": 1}, {"fps": sec(0)}])
-def test_mistakes_are_told(settings: dict) -> None:
+def test_invalid_values_are_reported(settings: dict) -> None:
     with pytest.raises(AnimegenError):
         Grid(**settings)

@@ -23,7 +23,7 @@ def test_what_a_sweep_is(words: str) -> None:
     assert not is_sweep(["experiment=toy/quickstart", "output=-m", "--cfg", "job"])
 
 
-def test_options_of_hydra_are_told_from_overrides() -> None:
+def test_options_of_hydra_are_distinguished_from_overrides() -> None:
     words = ["seed=1", "--cfg", "job", "~model.clip", "-p", "model"]
     assert split_options(words) == (["seed=1", "~model.clip"], ["--cfg", "job", "-p", "model"])
     assert split_options(["seed", "a=b"]) == (["seed", "a=b"], [])
@@ -89,7 +89,9 @@ def test_the_runs_of_a_sweep(tmp_path: Path) -> None:
         ("jobs=0", "jobs=0 is not valid"),
     ],
 )
-def test_mistakes_are_reported_before_anything_runs(words: str, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_values_are_reported_before_anything_runs(
+    words: str, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(launchers.LAUNCHERS, "joblib", ("hydra", "sweep"))
     with pytest.raises(AnimegenError, match=what):
         plan_sweep([*TOY, *words.split()])

@@ -6,12 +6,12 @@ from animegen.losses import LabColour, YUVColour
 
 
 def flat(red, green, blue, batch=2):
-    """A picture of one colour, given in [0,1]."""
+    """An image of one colour, given in [0,1]."""
     return torch.tensor([red, green, blue]).view(1, 3, 1, 1).expand(batch, 3, 4, 5) * 2 - 1
 
 
 @pytest.mark.parametrize("loss", [YUVColour(), LabColour()])
-def test_equal_pictures_have_no_loss_and_other_hues_do(loss):
+def test_equal_images_have_no_loss_and_other_hues_do(loss):
     picture = flat(0.8, 0.3, 0.1)
     assert loss(picture, picture).item() == 0
     swapped = picture[:, [2, 1, 0]]

@@ -82,7 +82,7 @@ def test_patchnce_by_hand():
     assert swapped.item() == pytest.approx(math.log(1 + math.exp(2)), rel=1e-5)
 
 
-def test_patchnce_compares_the_same_places_of_the_same_picture():
+def test_patchnce_compares_the_same_places_of_the_same_image():
     image, reference = noise(3, 8, 4, 5).requires_grad_(), noise(3, 8, 4, 5, seed=1).requires_grad_()
     loss = PatchNCE(temperature=0.1)({"content": image}, {"content": reference})
     slow = []
@@ -96,7 +96,7 @@ def test_patchnce_compares_the_same_places_of_the_same_picture():
     assert reference.grad is None
 
 
-def test_patchnce_draws_so_many_places_anew_each_time():
+def test_patchnce_draws_so_many_places_again_each_time():
     features = {"content": noise(1, 8, 16, 16)}
     loss = PatchNCE(places=4)
     values = {round(loss(features, features).item(), 6) for _ in range(4)}

@@ -17,7 +17,7 @@ def test_gram_by_hand():
     torch.testing.assert_close(gram(features), torch.tensor([[[5.0, 6.0], [6.0, 9.0]]]) / 4)
 
 
-def test_gram_keeps_pictures_apart():
+def test_gram_keeps_images_apart():
     features = noise(3, 4, 5, 6)
     expected = torch.stack([f.flatten(1) @ f.flatten(1).T / (4 * 5 * 6) for f in features])
     torch.testing.assert_close(gram(features), expected)
@@ -82,7 +82,7 @@ def test_lpips_equals_the_package(net):
     assert ours.name == f"lpips_{net}_random"
 
 
-def test_lpips_is_zero_for_equal_pictures_with_a_finite_gradient():
+def test_lpips_is_zero_for_equal_images_with_a_finite_gradient():
     loss = LPIPS("alex", "random")
     black = torch.full((1, 3, 64, 64), -1.0, requires_grad=True)
     value = loss(black, black.detach())

@@ -66,7 +66,7 @@ def test_commitment_pulls_vectors_and_on_demand_codes() -> None:
     assert nearest.grad.flatten().tolist() == [-4, 8]
 
 
-def test_mistakes_are_told() -> None:
+def test_invalid_values_are_reported() -> None:
     with pytest.raises(AnimegenError, match="Did you mean 'cyclical'"):
         KL(schedule="cyclic")
     with pytest.raises(AnimegenError, match="steps >= 1"):

@@ -89,7 +89,7 @@ def test_line_losses_grow_with_the_distance_of_the_line_and_vanish_without_any()
 
 
 def test_line_chamfer_by_hand() -> None:
-    # Lines of three columns in a picture of 36: the longer side over 36 is 1 px, so every distance counts as 1 at most.
+    # Lines of three columns in an image of 36: the longer side over 36 is 1 px, so every distance counts as 1 at most.
     # Soft lines are all but 0 and 1 here. There: three columns, 6, 5 and 4 px off, clamped to 1, over 36 px.
     value = LineChamfer()(line(24), line(18)).item()
     there = 3 / 36 / 36

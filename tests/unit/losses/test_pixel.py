@@ -26,7 +26,7 @@ def test_gradient_l1_by_hand():
     # A - B = [[1, 0], [.5, -2]]: down -.5, -2; across -1, -2.5.
     assert GradientL1(scales=1)(A, B).item() == pytest.approx(1.25 + 1.75)
     assert GradientL1(scales=1)(A, A + 0.7).item() == pytest.approx(0, abs=1e-6)  # a shift has no gradient
-    # Each value four times: between blocks only a third of the steps count, and the halved picture is the small one.
+    # Each value four times: between blocks only a third of the steps count, and the halved image is the small one.
     big_a, big_b = (x.repeat_interleave(2, -1).repeat_interleave(2, -2) for x in (A, B))
     assert GradientL1(scales=2)(big_a, big_b).item() == pytest.approx((1.25 + 1.75) / 3 + 1.25 + 1.75)
     with pytest.raises(AnimegenError, match="needs images of 4x4 or more, not 2x2"):

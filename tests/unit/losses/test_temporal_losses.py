@@ -1,4 +1,4 @@
-"""Losses along time, by hand-made films whose motion is known."""
+"""Losses along time, by hand-made videos whose motion is known."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HEIGHT, WIDTH = 8, 16
 
 
 def moving(frames: int = 4, step: int = 1) -> tuple[Tensor, Tensor, Tensor]:
-    """Return a film (1,T,3,H,W) that moves right by whole pixels, its flow into the frame before, and the mask."""
+    """Return a video (1,T,3,H,W) that moves right by whole pixels, its flow into the frame before, and the mask."""
     picture = torch.rand(3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0)) - 0.5
     film = torch.stack([picture.roll(step * t, -1) for t in range(frames)])[None]
     flow = torch.zeros(1, frames - 1, 2, HEIGHT, WIDTH)
@@ -29,7 +29,7 @@ def moving(frames: int = 4, step: int = 1) -> tuple[Tensor, Tensor, Tensor]:
     return film, flow, valid
 
 
-def test_a_perfectly_warped_film_costs_nothing_and_flicker_does() -> None:
+def test_a_perfectly_warped_video_costs_nothing_and_flicker_does() -> None:
     film, flow, valid = moving()
     loss = TemporalConsistency(relaxed=False)
     assert loss(film, film, flow, valid) < 1e-6
@@ -53,7 +53,7 @@ def test_the_relaxed_form_allows_for_the_brightness_of_the_input() -> None:
     assert TemporalConsistency()(tinted, tinted, flow, valid).item() == pytest.approx(wanted, rel=1e-3)
 
 
-def test_what_is_not_valid_or_leaves_the_picture_does_not_count() -> None:
+def test_what_is_not_valid_or_leaves_the_image_does_not_count() -> None:
     film, flow, valid = moving()
     loss = TemporalConsistency(relaxed=False)
     spoilt = film.clone()

@@ -1,4 +1,4 @@
-"""Pictures in every form in which people keep them, and the broken ones."""
+"""Images in every form in which people keep them, and the broken ones."""
 
 from __future__ import annotations
 

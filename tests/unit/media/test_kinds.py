@@ -1,4 +1,4 @@
-"""Files are told apart by their content, and by their suffix only where that is not known."""
+"""Files are distinguished by their content, and by their suffix only if that is unknown."""
 
 from __future__ import annotations
 

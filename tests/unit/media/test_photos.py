@@ -23,7 +23,7 @@ def pixels(height: int, width: int) -> np.ndarray:
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation_is_applied_once(orientation: int, tmp_path: Path) -> None:
     seen = np.zeros((6, 10, 3), np.uint8)
-    seen[0, 0] = (255, 0, 0)  # top left of the picture as it is meant to be seen
+    seen[0, 0] = (255, 0, 0)  # top left of the image as it is meant to be seen
     seen[0, -1] = (0, 255, 0)  # top right
     # How a camera stores it: undo what a viewer does for this tag.
     undo = {

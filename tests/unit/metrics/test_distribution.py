@@ -45,7 +45,7 @@ def test_fid_of_a_shift_and_of_equal_sets() -> None:
     assert 0 <= same.value < 1e-6
 
 
-def test_fid_is_not_given_for_too_few_pictures() -> None:
+def test_fid_is_not_given_for_too_few_images() -> None:
     assert fid(torch.randn(6, 6), torch.randn(50, 6)) is None
     assert fid(torch.randn(50, 6), torch.randn(6, 6)) is None
     assert fid(torch.randn(7, 6), torch.randn(7, 6)) is not None

@@ -174,14 +174,14 @@ def test_measures_give_one_value_per_image_whatever_the_batch() -> None:
         torch.testing.assert_close(single(output), torch.cat([single(output[n : n + 1]) for n in range(3)]))
 
 
-def test_edges_and_flatness_see_the_picture_as_stored() -> None:
+def test_edges_and_flatness_see_the_image_as_stored() -> None:
     image = noise(1, 3, 32, 32, scale=1.2)
     stored = to_float(to_uint8(image))
     assert measures.flatness(image).item() == measures.flatness(stored).item()
     assert torch.equal(measures.canny_edges(image), measures.canny_edges(stored))
 
 
-def test_mismatched_shapes_and_small_pictures_are_told() -> None:
+def test_mismatched_shapes_and_small_images_are_reported() -> None:
     with pytest.raises(AnimegenError, match="cannot be compared"):
         measures.psnr(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 9))
     with pytest.raises(AnimegenError, match="32x32"):

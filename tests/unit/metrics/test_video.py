@@ -115,7 +115,7 @@ def test_strength_is_what_ssim_lacks() -> None:
     assert expected.min() > 0.5
 
 
-def test_still_pictures() -> None:
+def test_still_images() -> None:
     still = torch.zeros(3, 8, 8)
 
     def flickers(clip: Tensor) -> Tensor:
@@ -177,7 +177,7 @@ def test_ping_pong_and_cut_leak_tell_of_memory() -> None:
     assert video.cut_leak(remembering, black, white, frames=2, marked=False) == pytest.approx(6, abs=1e-5)
 
 
-def test_a_cut_that_is_told_must_leave_nothing() -> None:
+def test_a_marked_cut_must_leave_nothing() -> None:
     grey, white = torch.full((4, 3, 4, 4), 8 * LEVEL), torch.full((4, 3, 4, 4), 16 * LEVEL)
     assert video.cut_leak(remembering, grey, white) == 0
     hidden: list[Tensor] = [torch.zeros(())]
@@ -218,7 +218,7 @@ def test_strength_in_colours_and_lines() -> None:
     assert float(video.edge_strength(black, edge)) == 1  # no line is left
 
 
-def test_mistakes_are_told() -> None:
+def test_invalid_values_are_reported() -> None:
     clip = torch.zeros(3, 3, 16, 16)
     with pytest.raises(AnimegenError, match="over 10 frames needs a clip of more than 10"):
         video.warp_errors(clip, Shift(), 10)

@@ -1,4 +1,4 @@
-"""The training procedure of AnimeGAN: which pictures are drawn and judged when, and by whom."""
+"""The training procedure of AnimeGAN: which images are drawn and judged when, and by whom."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_one_discriminator_pass_over_exactly_what_terms_read() -> None:
     assert made.generator.factor_.grad is None
 
 
-def test_pictures_that_no_term_reads_are_not_judged() -> None:
+def test_images_that_no_term_reads_are_not_judged() -> None:
     data = batch()
     del data["smooth"]
     made = model({k: ALL[k] for k in ("real", "fake")}, {"adversarial": term("adversarial", "fake_logits")})
@@ -244,7 +244,7 @@ def test_mistakes_are_explained(make, words: str) -> None:
         make()
 
 
-def test_missing_smooth_pictures_name_the_remedy() -> None:
+def test_missing_smooth_images_name_the_remedy() -> None:
     data = batch()
     del data["smooth"]
     _, evaluation = next(model(ALL, {"adversarial": term("adversarial", "fake_logits")}).updates(data))

@@ -72,7 +72,7 @@ def test_every_parameter_is_trained(build):
 
 
 @pytest.mark.parametrize("build", GENERATORS)
-def test_pictures_of_a_batch_do_not_influence_each_other(build):
+def test_images_of_a_batch_do_not_influence_each_other(build):
     network = build(width=0.125).train()
     images = torch.randn(3, 3, 32, 32)
     parts = torch.cat([network(image) for image in images.split(1)])

@@ -1,4 +1,4 @@
-"""Weights with the ports' names draw the same pictures in our network.
+"""Weights with the ports' names draw the same images in our network.
 
 The ports' graph is written down a second time in ``ports.py``.
 """
@@ -27,7 +27,7 @@ from tests.unit.models.ports import PORTS, draw, weights
         ("pytorch-animegan", [], False),
     ],
 )
-def test_the_same_pictures(port: str, words: list[str], aligned: bool, tmp_path: Path) -> None:
+def test_the_same_images(port: str, words: list[str], aligned: bool, tmp_path: Path) -> None:
     state = weights(port)
     torch.save(state, tmp_path / "theirs.pt")
     report = import_weights(tmp_path / "theirs.pt", tmp_path / "ours.ckpt", words=words)

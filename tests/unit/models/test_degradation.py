@@ -46,7 +46,7 @@ def test_lines_are_closed_by_their_width() -> None:
     assert torch.equal(without_lines(flat, 5), slow)
 
 
-def test_some_pictures_keep_their_lines() -> None:
+def test_some_images_keep_their_lines() -> None:
     torch.manual_seed(0)
     anime = torch.full((64, 3, 8, 8), 0.5)
     anime[..., 4] = -0.5
@@ -75,7 +75,7 @@ def test_texture_tint_and_shading_belong_to_colours() -> None:
     assert lit[28:36].max() > 0.005
 
 
-def test_light_scales_the_whole_picture() -> None:
+def test_light_scales_the_whole_image() -> None:
     anime = torch.rand(4, 3, 16, 16) * 0.2 + 0.3
     before, after = (degraded(anime) + 1) / 2, (degraded(anime, light=0.05) + 1) / 2
     factor = after / before

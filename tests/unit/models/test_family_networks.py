@@ -59,7 +59,7 @@ def test_output_has_the_shape_and_range_of_the_input(build):
 
 
 @pytest.mark.parametrize("build", GENERATORS)
-def test_pictures_of_a_batch_do_not_influence_each_other(build):
+def test_images_of_a_batch_do_not_influence_each_other(build):
     network = build(width=0.125).train()
     images = torch.randn(3, 3, 32, 32).clamp(-1, 1)
     parts = torch.cat([network(image) for image in images.split(1)])
@@ -90,7 +90,7 @@ def test_bf16_stays_close_to_float32(build):
 
 
 @pytest.mark.parametrize("build", [AnimeGANv3, WhiteBoxUNet])
-def test_tiles_give_the_result_of_the_whole_picture(build, recwarn):
+def test_tiles_give_the_result_of_the_whole_image(build, recwarn):
     network = build(width=0.0625).eval()
     images = torch.rand(1, 3, 160, 192) * 2 - 1
     with torch.no_grad():

@@ -158,13 +158,13 @@ def test_a_value_sees_about_141_pixels() -> None:
         {"last": "separable", "filters": [32] * 6},
     ],
 )
-def test_variants_draw_pictures(settings: dict) -> None:
+def test_variants_draw_images(settings: dict) -> None:
     output = FewShotGenerator(inputs=5, blocks=1, width=0.25, **settings)(torch.rand(2, 5, 24, 16))
     assert output.shape == (2, 3, 24, 16)
     assert output.abs().max() <= 1
 
 
-def test_mistakes_are_told() -> None:
+def test_invalid_values_are_reported() -> None:
     with pytest.raises(AnimegenError, match=r"no norm 'bach': use .* Did you mean 'batch'"):
         FewShotGenerator(norm="bach")
     with pytest.raises(AnimegenError, match="6 filters, not 3, 7 and 2"):

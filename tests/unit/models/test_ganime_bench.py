@@ -24,7 +24,7 @@ def test_codes_per_second_are_measured(tmp_path: Path) -> None:
     small = ("model.transformer.layers=1", "model.transformer.heads=2", "model.transformer.dim=16")
     assert run_verb(verb.main, *words, *small, f"output={tmp_path / 'bench.json'}") == 0
     rows = json.loads((tmp_path / "bench.json").read_text())["rows"]
-    # Pictures of 32 pixels are 4x4 codes; 14 of 16 frames are drawn.
+    # Images of 32 pixels are 4x4 codes; 14 of 16 frames are drawn.
     one = rows["s per clip of 16 frames of 4x4, prefix_ar"]
     assert rows["codes drawn/s, prefix_ar, one clip"] * one == pytest.approx(14 * 16)
     for layout in ("clip_mask", "frame_block_mask", "frame_parallel", "torch_ganime"):

@@ -122,7 +122,7 @@ def test_group_norm_goes_backward_as_torchs_own(dtype: torch.dtype) -> None:
             dtype == torch.bfloat16 and order == torch.channels_last
         )
         found.append([y, *torch.autograd.grad(y, (x, made.weight, made.bias), gradient.to(dtype))])
-    # The other one's picture gradient is in the other order of memory.
+    # The other one's image gradient is in the other order of memory.
     assert found[0][1].is_contiguous(memory_format=torch.channels_last)
     for one, other in zip(*found, strict=True):
         assert torch.allclose(one.float(), other.float(), atol=1e-5 if dtype == torch.float32 else 1e-2)

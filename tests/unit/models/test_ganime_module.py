@@ -111,7 +111,7 @@ def test_numbers_above_32767_survive_two_bytes() -> None:
     assert table.take(batch | {"mirror": torch.tensor([1])}).tolist() == [[[[65535]]]]
 
 
-def test_a_table_is_read_again_refused_if_it_is_another_and_made_anew_if_it_is_incomplete(tmp_path: Path) -> None:
+def test_a_table_is_read_again_refused_if_it_is_another_and_made_again_if_it_is_incomplete(tmp_path: Path) -> None:
     network, data = tokenizer().eval(), view()
     with pytest.raises(AnimegenError, match="first process"):
         code_table(tmp_path, network, data, build=False)
@@ -121,7 +121,7 @@ def test_a_table_is_read_again_refused_if_it_is_another_and_made_anew_if_it_is_i
     again = code_table(tmp_path, network, data, build=False)
     assert torch.equal(again.codes, table.codes)
     assert (place / "codes.npy").stat().st_mtime_ns == written
-    # Other weights, other clips, other pictures under the same names: another table.
+    # Other weights, other clips, other images under the same names: another table.
     code_table(tmp_path, tokenizer(seed=1).eval(), data)
     code_table(tmp_path, network, view(clips=4))
     other = ClipsView(MovingDigits(None, "train", 3, 4, 16, seed=9), 16, lengths=[3])
@@ -185,7 +185,7 @@ def test_the_discriminator_is_left_out_learns_alone_and_then_counts() -> None:
     assert seen[4] == (["discriminator", "tokenizer"], 3, True)
     found.adaptive_cap = None
     assert not isinstance(list(found.updates(batch))[-1][1], AdaptiveEvaluation)
-    # Judged together with the real picture; the gradient reaches the whole tokenizer.
+    # Judged together with the real image; the gradient reaches the whole tokenizer.
     found.adaptive_cap = 10.0
     found.zero_grad()
     list(found.updates(batch))[-1][1].compute()[0].backward()
@@ -193,7 +193,7 @@ def test_the_discriminator_is_left_out_learns_alone_and_then_counts() -> None:
 
 
 def test_the_adaptive_step_has_the_gradients_of_the_published_one() -> None:
-    """Two passes back from the picture and one through the decoder equal the sum of the weighted losses."""
+    """Two passes back from the image and one through the decoder equal the sum of the weighted losses."""
     objective = Objective(
         l1=term(L1(), image="fake", reference="real", weight=2.0),
         commitment=term(Commitment(), encoded="encoded", nearest="nearest", weight=0.25),
@@ -243,7 +243,7 @@ def test_the_second_stage_moves_the_transformer_and_nothing_else() -> None:
         optimizer.step()
     assert all(torch.equal(value, before[name]) for name, value in found.tokenizer.state_dict().items())
     assert all(parameter.grad is None for parameter in found.tokenizer.parameters())
-    # The picture alone gives the transformer a gradient, too.
+    # The image alone gives the transformer a gradient, too.
     found.transformer.zero_grad()
     ((_, bound),) = list(found.updates(batch))
     _, values = bound.compute()
@@ -281,7 +281,7 @@ def test_the_renderer_teaches_the_codes_and_the_ends_do_not_move_the_codebook() 
     assert found.tokenizer.training
     for key, buffer in alone.tokenizer.named_buffers():
         assert torch.equal(dict(found.tokenizer.named_buffers())[key], buffer), key
-    # From the rendered picture back to the renderer, the decoder, and what encodes the frame.
+    # From the rendered image back to the renderer, the decoder, and what encodes the frame.
     for part in (found.tokenizer.renderer, found.tokenizer.decoder, found.tokenizer.encoder):
         assert part is not None
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters())
@@ -360,7 +360,7 @@ def test_larger_frames_are_moved_as_the_coded_ones_are() -> None:
 @pytest.mark.parametrize(
     ("height", "width", "small"), [(13, 16, (16, 16)), (32, 32, (16, 16)), (16, 48, (8, 16)), (90, 10, (16, 8))]
 )
-def test_pictures_are_scaled_to_what_a_tokenizer_knows(height: int, width: int, small: tuple[int, int]) -> None:
+def test_images_are_scaled_to_what_a_tokenizer_knows(height: int, width: int, small: tuple[int, int]) -> None:
     picture = frames(1, height, width)
     whole, coded = fit_to_tokenizer(picture, 4, (16, 16))
     assert coded.shape[-2:] == small
@@ -392,7 +392,7 @@ def test_clips_are_what_the_renderer_draws_and_the_given_frames_stay() -> None:
     torch.testing.assert_close(found.validate(batch)["rendered_psnr"], psnr(best, truth[0]))
 
 
-def test_parts_that_do_not_fit_are_told() -> None:
+def test_parts_that_do_not_fit_are_reported() -> None:
     with pytest.raises(AnimegenError, match="has 8 codes"):
         Ganime(tokenizer(), CodeTransformer(8, (4, 4), layers=1, heads=2, dim=16), frame_size=(16, 16))
     with pytest.raises(AnimegenError, match="cannot be divided"):
@@ -504,7 +504,7 @@ def test_validation_scores_what_is_drawn_beside_the_cross_fades() -> None:
 # --- a run ------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_passes_from_the_tokenizer_to_the_transformer_and_goes_on_anywhere(
+def test_a_run_passes_from_the_tokenizer_to_the_transformer_and_continues_anywhere(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ("experiment=ganime/quickstart", "data.lengths=[3]", "model.transformer.layers=1")

@@ -112,7 +112,7 @@ def test_codes_there_and_back(resample: str, patch: int, output: str) -> None:
 
 
 @pytest.mark.parametrize("quantizer", [{}, {"cosine": True}, {"levels": [4, 4, 3]}, {"ema": False}])
-def test_soft_pictures_of_certain_codes_are_the_pictures_of_the_codes(quantizer: dict[str, Any]) -> None:
+def test_soft_images_of_certain_codes_are_the_images_of_the_codes(quantizer: dict[str, Any]) -> None:
     network = small(quantizer=quantizer).eval()
     codes = torch.randint(network.codes, (2, 4, 8), generator=torch.Generator().manual_seed(0))
     certain = nn.functional.one_hot(codes, network.codes).float().requires_grad_()
@@ -128,7 +128,7 @@ def test_vectors_of_length_one_are_compared_by_direction() -> None:
     torch.testing.assert_close(encoded.norm(dim=1), torch.ones(3, 4, 8))
 
 
-def test_half_precision_reaches_neither_the_codebook_nor_the_picture() -> None:
+def test_half_precision_reaches_neither_the_codebook_nor_the_image() -> None:
     network = small()
     with torch.autocast("cpu", torch.bfloat16):
         image, quantized, encoded = network(pictures())
@@ -137,7 +137,7 @@ def test_half_precision_reaches_neither_the_codebook_nor_the_picture() -> None:
     assert torch.equal(quantized.values, quantized.nearest)
 
 
-def test_mistakes_are_told() -> None:
+def test_invalid_values_are_reported() -> None:
     with pytest.raises(AnimegenError, match="Did you mean 'bilinear'"):
         small(resample="biliner")
     with pytest.raises(AnimegenError, match="output=sigmoid"):
@@ -161,7 +161,7 @@ def test_gradients_pass_the_codebook_unchanged() -> None:
     torch.testing.assert_close(gradient, upstream)
 
 
-def test_averages_move_as_computed_by_hand_and_revived_codes_begin_anew() -> None:
+def test_averages_move_as_computed_by_hand_and_revived_codes_begin_again() -> None:
     quantizer = Quantizer(1, 3, decay=0.75, kmeans=False, reset=0.9)
     book = quantizer.inner._codebook
     book.embed.copy_(torch.tensor([[[0.0], [1.0], [9.0]]]))
@@ -185,7 +185,7 @@ def test_averages_move_as_computed_by_hand_and_revived_codes_begin_anew() -> Non
 
 
 class Times(nn.Module):
-    """A loss that is linear in the picture, so that its gradient is known."""
+    """A loss that is linear in the image, so that its gradient is known."""
 
     def __init__(self, slope: float) -> None:
         super().__init__()
@@ -223,7 +223,7 @@ def test_the_adaptive_weight_is_the_quotient_of_the_gradients_at_the_last_layer(
     assert last.grad is not None
     assert before.grad is not None
     assert last.grad.item() == pytest.approx(5 * slope)
-    assert before.grad.item() == pytest.approx(2 * slope + 7)  # through the picture, and from the commitment
+    assert before.grad.item() == pytest.approx(2 * slope + 7)  # through the image, and from the commitment
 
 
 def test_a_saturated_discriminator_is_multiplied_up_no_further_than_the_cap() -> None:

@@ -359,7 +359,7 @@ class Palette:
 
 
 @pytest.mark.parametrize("layout", STRATEGIES)
-def test_a_loss_on_expected_pictures_reaches_the_transformer(layout: str) -> None:
+def test_a_loss_on_expected_images_reaches_the_transformer(layout: str) -> None:
     made, codes = network(layout).train(), clips()
     drawn = soft_frames(Palette(), codes, made(codes), 2)  # type: ignore[arg-type]
     F.l1_loss(drawn["soft"], drawn["soft_truth"]).backward()

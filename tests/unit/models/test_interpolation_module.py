@@ -34,7 +34,7 @@ def batch(count: int = 1, size: int = 32) -> dict[str, Tensor]:
 
 
 class Echo(InbetweenNetwork):
-    """Draws a picture of its time, and counts how often it encodes."""
+    """Draws an image of its time, and counts how often it encodes."""
 
     size_divisor = 8
 
@@ -137,7 +137,7 @@ def test_the_adversary_starts_late_and_the_autoencoder_draws_only_what_is_read()
     assert all(p.grad is None for p in network.encoder.parameters())
 
 
-def test_mistakes_are_told() -> None:
+def test_invalid_values_are_reported() -> None:
     objective = Objective(real=term(GANLoss(), logits="real_logits"))
     with pytest.raises(AnimegenError, match="no discriminator but an objective"):
         FrameInterpolation(Echo(), objectives={"discriminator": objective})

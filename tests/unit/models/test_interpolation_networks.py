@@ -240,7 +240,7 @@ def test_sizes_as_the_readme_states_them(make, parameters: int) -> None:
     assert sum(p.numel() for p in network.parameters()) == parameters
 
 
-def test_mistakes_are_told() -> None:
+def test_invalid_values_are_reported() -> None:
     with pytest.raises(AnimegenError, match="Did you mean 'slerp'"):
         make_fusion("slrp", 4, 8)
     with pytest.raises(AnimegenError, match="skip=warped needs the settings of a flow"):

@@ -61,7 +61,7 @@ def test_optimising_lowers_the_cost_within_the_range():
     assert moved.max().item() == pytest.approx(2, rel=0.01)
 
 
-def test_every_picture_is_optimised_by_itself_and_alike_each_time():
+def test_every_image_is_optimised_by_itself_and_alike_each_time():
     network = optimiser()
     photos = pictures(2)
     together = network(photos)

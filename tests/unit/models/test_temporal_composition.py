@@ -26,7 +26,7 @@ def composing() -> TemporalGenerator:
 
 def test_each_output_is_composed_with_the_moved_one_before() -> None:
     drawn, frames, flow = clip(2, 3, 8), clip(2, 3, 8, seed=1), torch.zeros(2, 3, 2, 8, 8)
-    flow[:, 2, 0] = 2  # the picture moves two pixels to the left
+    flow[:, 2, 0] = 2  # the image moves two pixels to the left
     outputs, masks = Composition()(drawn, frames, flow)
     share = torch.sigmoid(torch.tensor(1.0)).item()
     assert share == pytest.approx(0.731, abs=1e-3)
@@ -68,7 +68,7 @@ def test_windows_and_single_frames_equal_one_piece() -> None:
     assert (alone - whole).abs().max() > 1e-2
 
 
-def test_a_stream_starts_anew_without_a_trace_of_the_old() -> None:
+def test_a_stream_starts_again_without_a_trace_of_the_old() -> None:
     network, film, flow = composing(), clip(2, 6), clip(2, 6, seed=5)[:, :, :2]
     whole = network(film, flow=flow)[0]
     fresh = network(film[:, 3:], flow=flow[:, 3:])[0]
@@ -84,7 +84,7 @@ def test_a_stream_starts_anew_without_a_trace_of_the_old() -> None:
     assert torch.equal(network(film[:, 3:], None, state.without_memory(), flow=flow[:, 3:])[0], fresh)
 
 
-def test_gradients_end_where_they_are_told_to() -> None:
+def test_gradients_end_where_they_are_asked_to() -> None:
     composition, frames, flow = Composition(), clip(1, 4, 8), torch.zeros(1, 4, 2, 8, 8)
     for every, first in ((0, 0), (1, 3), (2, 2)):
         drawn = clip(1, 4, 8, seed=2).requires_grad_()
@@ -94,11 +94,11 @@ def test_gradients_end_where_they_are_told_to() -> None:
 
 
 def test_it_learns_what_to_take_over_and_what_not() -> None:
-    """Drawings of a still film differ by noise, which the past averages; across a cut the past is of no use."""
+    """Drawings of a still video differ by noise, which the past averages; across a cut the past is of no use."""
     torch.manual_seed(0)
     composition, flow = Composition(), torch.zeros(8, 4, 2, 16, 16)
     optimizer = torch.optim.Adam(composition.parameters(), 1e-2)
-    cut = torch.arange(8) % 2 == 1  # every second film, before its last frame
+    cut = torch.arange(8) % 2 == 1  # every second video, before its last frame
 
     def films() -> tuple[Tensor, Tensor]:
         truth = (torch.rand(8, 1, 3, 4, 4) * 2 - 1).repeat_interleave(4, -1).repeat_interleave(4, -2)
@@ -147,7 +147,7 @@ def test_windows_teach_it(words: tuple[str, ...]) -> None:
     assert not any(reached(model.generator.composition).values())
 
 
-def test_films_are_drawn_with_it() -> None:
+def test_videos_are_drawn_with_it() -> None:
     model = applied(*WORDS)
     film = torch.rand(1, 3, 3, 32, 32) * 2 - 1
     windows = model.generator(film, flow=estimated_flow(film))[0].clamp(-1, 1)

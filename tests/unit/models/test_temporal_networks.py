@@ -111,7 +111,7 @@ def test_the_past_matters_with_a_memory_and_without_one_it_does_not() -> None:
         assert bool(change > 1e-3) is differs
 
 
-def test_a_reset_starts_that_stream_anew_and_no_other() -> None:
+def test_a_reset_starts_that_stream_again_and_no_other() -> None:
     network, film = generator(), clip(2, 5)
     reset = torch.zeros(2, 5, dtype=torch.bool)
     reset[0, 2] = True
@@ -209,7 +209,7 @@ def test_the_cell_works_in_full_precision_under_autocast() -> None:
 
 
 def test_the_memory_follows_a_flow() -> None:
-    """A film that moves by whole cells: with the flow, the memory sees a film that stands still."""
+    """A video that moves by whole cells: with the flow, the memory sees a video that stands still."""
     torch.manual_seed(0)
     cell = ConvLSTM(4, 8, norm=False).eval().requires_grad_(False)
     cell.recall.weight.zero_()  # then the hidden map plays no part, and the cell adds up place by place
@@ -226,7 +226,7 @@ def test_the_memory_follows_a_flow() -> None:
     assert torch.equal(cell(film, flow=flow)[1][1], cell(film)[1][1])
 
 
-def test_gradients_end_where_they_are_told_to() -> None:
+def test_gradients_end_where_they_are_asked_to() -> None:
     cell, frames = ConvLSTM(3, 8), torch.randn(1, 4, 3, 4, 4, requires_grad=True)
     for every, reached in (
         (0, [True, True, True, True]),

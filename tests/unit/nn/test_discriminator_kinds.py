@@ -72,11 +72,11 @@ def test_residual_discriminator_halves_four_times():
     torch.testing.assert_close(block(x), F.avg_pool2d(y + block.shortcut(x), 2))
     first = network.layers[0]
     x = torch.randn(1, 3, 8, 8)
-    y = first.conv2(F.leaky_relu(first.conv1(x), 0.2))  # no activation before the picture is read
+    y = first.conv2(F.leaky_relu(first.conv1(x), 0.2))  # no activation before the image is read
     torch.testing.assert_close(first(x), F.avg_pool2d(y + first.shortcut(x), 2))
 
 
-def test_a_condition_is_judged_together_with_the_picture():
+def test_a_condition_is_judged_together_with_the_image():
     network = SNResNetPatch(condition=7, width=0.125).eval()
     images, condition = torch.randn(2, 3, 32, 32), torch.randn(2, 7, 32, 32)
     logits = network(images, condition)

@@ -50,7 +50,7 @@ def test_self_guided_filter_keeps_edges_and_flattens_texture():
     out = self_guided(textured)
     assert (out - step)[..., :5].std() < 0.4 * (textured - step)[..., :5].std()
     assert (out[..., 9] - out[..., 6]).mean() > 1.3  # of 1.6
-    # eps is for [0,1], pictures are in [-1,1]: four times as large in their squared units
+    # eps is for [0,1], images are in [-1,1]: four times as large in their squared units
     torch.testing.assert_close(out, guided_filter(textured, textured, 2, 0.04))
 
 
@@ -106,6 +106,6 @@ def test_l0_smoothing_makes_flat_regions_and_keeps_the_edge():
     assert after[..., 7].all()
 
 
-def test_l0_smoothing_leaves_a_plain_picture_alone():
+def test_l0_smoothing_leaves_a_plain_image_alone():
     plain = torch.full((1, 3, 9, 12), 0.3)
     torch.testing.assert_close(l0_smooth(plain), plain)

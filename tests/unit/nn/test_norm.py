@@ -98,7 +98,7 @@ def test_networks_of_another_precision(kind, dtype):
     torch.testing.assert_close(y.to(torch.float32), expected, atol=tolerance, rtol=tolerance)
 
 
-def test_batch_equals_single_pictures():
+def test_batch_equals_single_images():
     x = picture(3, 4, 6, 6)
     for kind in ("instance", "layer", "lade"):
         norm = make_norm(kind, 4).train()

@@ -128,7 +128,7 @@ def test_a_learned_codebook_gets_gradients() -> None:
     assert sum(p.grad.abs().sum() for p in quantizer.parameters() if p.grad is not None) > 0
 
 
-def test_a_collapsed_codebook_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_collapsed_codebook_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:
     quantizer = Quantizer(2, codes=64, kmeans=False, reset=0.0, alarm=2)
     send_away(quantizer)
     with caplog.at_level(logging.WARNING):
@@ -140,7 +140,7 @@ def test_a_collapsed_codebook_is_told_once(caplog: pytest.LogCaptureFixture) -> 
     ]
 
 
-def test_mistakes_are_told() -> None:
+def test_invalid_values_are_reported() -> None:
     with pytest.raises(AnimegenError, match="codes >= 2"):
         Quantizer(4, codes=1)
     with pytest.raises(AnimegenError, match="no residual levels"):

@@ -40,7 +40,7 @@ def test_samples_do_not_mix() -> None:
     assert (network(clips)[:1] - network(clips[:1])).abs().max() < 1e-6
 
 
-def test_it_may_stand_in_a_model_in_the_memory_order_of_pictures() -> None:
+def test_it_may_stand_in_a_model_in_the_memory_order_of_images() -> None:
     clips = torch.rand(1, 3, 3, 32, 32)
     for constraint in ("sn", "none"):
         model = nn.ModuleDict({"clips": TemporalPatchGAN(constraint, width=0.125), "frames": nn.Conv2d(3, 4, 3)}).eval()

@@ -107,7 +107,7 @@ def test_where_two_pixels_meet_the_important_one_wins() -> None:
     assert float(won[0, 0, 0, 1]) == pytest.approx(1.0, abs=1e-6)
 
 
-def test_outside_of_the_picture() -> None:
+def test_outside_of_the_image() -> None:
     image = torch.arange(7.0).expand(1, 1, 5, 7)
     assert backward_warp(image, constant(3, 0))[0, 0, 0].tolist() == [3, 4, 5, 6, 6, 6, 6]
     assert backward_warp(image, constant(3, 0), padding="zeros")[0, 0, 0].tolist() == [3, 4, 5, 6, 0, 0, 0]

@@ -106,7 +106,7 @@ def test_the_table_shows_baselines_spread_difference_and_what_is_missing() -> No
     assert (float(line["mean"]), line["runs"], line["values"]) == (pytest.approx(0.32), "2", "0.3 0.34")
 
 
-def test_wrong_names_are_told() -> None:
+def test_wrong_names_are_reported() -> None:
     with pytest.raises(AnimegenError, match=r"has the metric 'sim'.*Did you mean 'ssim'"):
         summarise({"a": row(0.5)}, metrics=["sim"])
     with pytest.raises(AnimegenError, match="Did you mean 'plain'"):
@@ -228,7 +228,7 @@ def test_a_damaged_readme_stays_as_it_was(tmp_path: Path) -> None:
     assert [child.name for child in path.parent.iterdir()] == ["README.md"]
 
 
-def test_pictures_beside_a_readme_are_small() -> None:
+def test_images_beside_a_readme_are_small() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (400, 600, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(noise).save(buffer, "PNG")

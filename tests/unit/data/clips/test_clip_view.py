@@ -101,17 +101,17 @@ def test_whole_frames_and_crops() -> None:
         ({"crop": False}, "crop=true"),
     ],
 )
-def test_mistakes_are_told(settings: dict, message: str) -> None:
+def test_invalid_values_are_reported(settings: dict, message: str) -> None:
     with pytest.raises(AnimegenError, match=message):
         ClipView(Numbered(), size=8, **settings)
 
 
-def test_a_gap_longer_than_a_clip_is_told_before_training() -> None:
+def test_a_gap_longer_than_a_clip_is_reported_before_training() -> None:
     with pytest.raises(AnimegenError, match="has 9 frames, too few"):
         ClipView(Numbered(), size=8, gap=9).prepare()
 
 
-def test_the_generated_world_gives_its_own_frames() -> None:
+def test_toonworld_gives_its_own_frames() -> None:
     source = ToonWorldFrames("dusk", "val", scenes=2, frames=4, size=32, speed=0.5)
     assert (len(source), source.length(1), source.name(1)) == (2, 4, "val-0001-dusk")
     scene = Scene(seed=0, split="val", index=1, size=32, frames=4, speed=0.5, hold=1)
@@ -231,7 +231,7 @@ def test_mixed_clips_are_those_of_all_sources_some_of_them_often() -> None:
     assert all(grey(view[n]["last"]) - grey(view[n]["first"]) in (2, 4) for n in range(30))
 
 
-def test_mixtures_that_cannot_be_are_told() -> None:
+def test_mixtures_that_cannot_be_are_reported() -> None:
     with pytest.raises(AnimegenError, match="at least one source"):
         MixedClips({})
     with pytest.raises(AnimegenError, match="Did you mean 'real'"):
@@ -240,7 +240,7 @@ def test_mixtures_that_cannot_be_are_told() -> None:
         MixedClips({"real": Numbered()}, {"real": 0})
 
 
-def test_what_is_missing_is_told(tmp_path: Path) -> None:
+def test_what_is_missing_is_reported(tmp_path: Path) -> None:
     with pytest.raises(AnimegenError, match="does not exist"):
         TripletFolders(tmp_path / "no").prepare()
     with pytest.raises(AnimegenError, match="no clip for 'train'"):

@@ -132,7 +132,7 @@ def test_evaluation_gives_whole_clips() -> None:
     assert sample["first"][2, 0].tolist() == list(range(2, 10))
 
 
-def test_mistakes_are_told() -> None:
+def test_invalid_values_are_reported() -> None:
     with pytest.raises(AnimegenError, match="must be at least 3"):
         ClipsView(Numbered([9]), 8, lengths=[2])
     with pytest.raises(AnimegenError, match="the longest has 4"):
@@ -180,7 +180,7 @@ def test_however_few_the_episodes_no_side_is_empty(episodes: int, tmp_path: Path
         assert sum(lengths) == episodes
 
 
-def test_too_few_episodes_are_told(tmp_path: Path) -> None:
+def test_too_few_episodes_are_reported(tmp_path: Path) -> None:
     clips_in(tmp_path, 2)
     with pytest.raises(AnimegenError, match="has 2 episodes"):
         len(EpisodeFolders(tmp_path))

@@ -42,7 +42,7 @@ def drawn() -> ToonWorldWindows:
     return ToonWorldWindows("meadow", scenes=3, length=4, size=48, first_scene=2)
 
 
-def test_windows_of_the_generated_world_hold_its_frames_and_exact_motion(world: ToonWorldWindows) -> None:
+def test_windows_of_toonworld_hold_its_frames_and_exact_motion(world: ToonWorldWindows) -> None:
     scene = Scene(split="train", index=1, size=48, frames=24, hold=1)
     assert world.times == [10, 11, 12, 13]
     first, frames = world.window(1, 4, 48, None)
@@ -215,7 +215,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_films_become_shots_with_dis_flow(films: Path, tmp_path: Path) -> None:
+def test_videos_become_shots_with_dis_flow(films: Path, tmp_path: Path) -> None:
     source = VideoWindows(films, size=64, length=6, part="all", cache=tmp_path)
     assert source.clips == 2
     assert [source.clip_name(n) for n in range(2)] == ["film.mp4-0", "film.mp4-12"]
@@ -234,7 +234,7 @@ def test_films_become_shots_with_dis_flow(films: Path, tmp_path: Path) -> None:
     assert source.image(0).shape == (3, 64, 80)
 
 
-def test_films_that_cannot_be_used_are_told(films: Path, tmp_path: Path) -> None:
+def test_videos_that_cannot_be_used_are_reported(films: Path, tmp_path: Path) -> None:
     for settings, message in (
         ({"folder": films / "none"}, "does not exist"),
         ({"folder": tmp_path}, "There are no videos"),

@@ -98,7 +98,7 @@ def test_frames_without_drawing_come_in_pairs_along_the_flow() -> None:
     assert batch["style"].shape == (6, 3, 12, 12)
 
 
-def test_hard_mining_goes_on_where_it_was() -> None:
+def test_hard_mining_continues_where_it_was() -> None:
     module = data(hard_mining=0.5)
     batch = cut(module, *range(5))
     module.observe(batch["place"], torch.tensor([9.0, 9, 9, 9, 9]))

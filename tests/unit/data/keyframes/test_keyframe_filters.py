@@ -1,4 +1,4 @@
-"""Films drawn by a filter."""
+"""Videos drawn by a filter."""
 
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def test_place_turns_the_hue_by_the_position(frame: np.ndarray) -> None:
     np.testing.assert_array_equal(hue[0], hue[7])
 
 
-def test_a_film_becomes_a_project_with_the_truth_of_every_frame(tmp_path: Path, frame: np.ndarray) -> None:
+def test_a_video_becomes_a_project_with_the_truth_of_every_frame(tmp_path: Path, frame: np.ndarray) -> None:
     for number in range(12):
         Image.fromarray(np.roll(frame, number, 1)).save(tmp_path / f"{number:03d}.png")
     project = filtered_project(tmp_path, "ink", keys=2, frames=8, start=2, size=26)

@@ -20,7 +20,7 @@ def constant_flow(x: float, y: float, height: int = 30, width: int = 40) -> Tens
 
 
 class KnownFlow:
-    """The whole image moves by (x, y) from each frame to the next; which way is asked is told by the frames' mean."""
+    """The whole image moves by (x, y) from each frame to the next; the frames' mean gives the direction."""
 
     name = "known"
 
@@ -184,7 +184,7 @@ def test_the_filter_follows_the_motion_and_takes_noise_off() -> None:
     assert torch.equal(BilateralFilter(radius=0)(noisy)[2], noisy[2])
 
 
-def test_mistakes_are_told() -> None:
+def test_invalid_values_are_reported() -> None:
     with pytest.raises(AnimegenError, match="radius >= 1 and sigma > 0, not 0 and 10"):
         GaussGuide(radius=0)
     with pytest.raises(AnimegenError, match="sigma_time > 0"):

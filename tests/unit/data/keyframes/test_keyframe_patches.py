@@ -29,7 +29,7 @@ def test_patches_too_large_for_the_frame_are_refused() -> None:
         PatchBank(torch.zeros(1, 3, 10, 12), patch=20)
 
 
-def test_whole_pictures_are_cut_to_multiples_of_4() -> None:
+def test_whole_images_are_cut_to_multiples_of_4() -> None:
     pictures = torch.randint(256, (2, 3, 10, 13), dtype=torch.uint8)
     cut = WholeImages(pictures).cut(torch.tensor([1]), torch.tensor([3]), torch.tensor([2]))
     assert torch.equal(cut, pictures[1:, :, :8, :12])
@@ -76,7 +76,7 @@ def test_a_sample_is_a_function_of_its_number_and_the_seed() -> None:
     assert (resumed.elsewhere(numbers) != straight).float().mean() > 0.9
 
 
-def test_a_mask_without_room_and_an_unknown_balance_are_told() -> None:
+def test_a_mask_without_room_and_an_unknown_balance_are_reported() -> None:
     masks = torch.zeros(1, 16, 16, dtype=torch.bool)
     masks[0, :5, :5] = True
     masks[0, 0, 0] = False

@@ -1,4 +1,4 @@
-"""Projects: everything that can be wrong with one is told at once, others' layouts are read, the next key is found."""
+"""Projects: all errors are reported at once, other layouts are read, the next key is found."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_project_is_read(tmp_path: Path) -> None:
     assert folder_project(root, hold_out=1).scored == [3]
 
 
-def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
+def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
     root = small_project(tmp_path)
     save(root / "frames" / "004.png", height=20)  # another size
     save(root / "keys" / "009.png")  # no such frame
@@ -101,7 +101,7 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
     assert text.count("\n  - ") == int(text.split(" has ")[1].split()[0])
 
 
-def test_pictures_are_looked_at_to_the_last_pixel(tmp_path: Path) -> None:
+def test_images_are_looked_at_to_the_last_pixel(tmp_path: Path) -> None:
     root = small_project(tmp_path)
     for file in ("frames/002.png", "keys/003.png"):
         data = (root / file).read_bytes()
@@ -117,7 +117,7 @@ def test_pictures_are_looked_at_to_the_last_pixel(tmp_path: Path) -> None:
         assert part in str(caught.value)
 
 
-def test_a_picture_that_claims_to_be_huge_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_image_that_claims_to_be_huge_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for folder in ("input", "output"):
         save(tmp_path / "some_train" / folder / "0.png")
     save(tmp_path / "some_train" / "input" / "1.bmp")
@@ -128,7 +128,7 @@ def test_a_picture_that_claims_to_be_huge_is_told(tmp_path: Path, capsys: pytest
     assert "the frame '1.bmp' cannot be read: The image" in capsys.readouterr().out
 
 
-def test_pictures_are_measured_as_they_are_seen(tmp_path: Path) -> None:
+def test_images_are_measured_as_they_are_seen(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was held upright
     for n in range(3):
@@ -138,7 +138,7 @@ def test_pictures_are_measured_as_they_are_seen(tmp_path: Path) -> None:
     assert project.photo[0].shape == project.drawings[1].shape == (3, 32, 24)
 
 
-def test_a_folder_that_is_no_project_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_is_no_project_is_reported(tmp_path: Path) -> None:
     with pytest.raises(AnimegenError, match="nowhere' does not exist"):
         folder_project(tmp_path / "nowhere")
     with pytest.raises(AnimegenError, match="has no clip: it has neither 'frames' nor a video"):
@@ -164,7 +164,7 @@ def test_range_resize_and_channels(tmp_path: Path) -> None:
     assert problems == ["the guide 'depth' has 1 channels, not 3: export it again."]
 
 
-def test_a_film_is_a_clip(tmp_path: Path) -> None:
+def test_a_video_is_a_clip(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (32, 24), (40 * n, 10, 10)) for n in range(4)]
     frames[0].save(tmp_path / "clip.gif", save_all=True, append_images=frames[1:], duration=100)
     save(tmp_path / "keys" / "000002.png")

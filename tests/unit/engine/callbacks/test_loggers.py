@@ -20,7 +20,7 @@ def test_csv_has_a_row_per_step_and_new_columns(tmp_path: Path) -> None:
     assert logger.path.read_text() == "step,a,b,c\n1,1.0,2.0,\n4,,,3.0\n"
 
 
-def test_csv_goes_on_where_the_checkpoint_was(tmp_path: Path) -> None:
+def test_csv_continues_where_the_checkpoint_was(tmp_path: Path) -> None:
     first = CsvLogger(str(tmp_path))
     for step in (1, 2, 3):
         first.log_metrics({"a": step / 10}, step=step)

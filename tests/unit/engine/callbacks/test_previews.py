@@ -22,7 +22,7 @@ from tests.unit.engine.callbacks.small import Small
 
 
 class Shows(Small):
-    """Shows what it is told to, and remembers in which state it was asked."""
+    """Shows what it is asked for, and remembers in which state it was asked."""
 
     def __init__(self, shown: dict[str, Tensor], **settings) -> None:
         super().__init__(**settings)
@@ -55,7 +55,7 @@ def test_due_steps() -> None:
     assert due == [1, 2, 5, 10, 20, 50, 100, 200, 300, 600, 900, 1200]
 
 
-def test_a_row_per_sample_and_a_column_per_picture(tmp_path: Path) -> None:
+def test_a_row_per_sample_and_a_column_per_image(tmp_path: Path) -> None:
     photo = torch.stack([torch.full((3, 4, 4), value) for value in (-1.0, 0.0)])
     output = torch.stack([torch.full((3, 4, 4), value) for value in (1.0, 2.0)])
     model = Shows({"photo": photo, "output": output})

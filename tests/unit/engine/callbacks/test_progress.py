@@ -46,7 +46,7 @@ def test_wrong_settings(callback: type) -> None:
         callback(0)
 
 
-def test_all_generators_go_on_where_they_were() -> None:
+def test_all_generators_continue_where_they_were() -> None:
     def draw() -> tuple[float, float, float, float]:
         return random.random(), random.gauss(0, 1), np.random.rand(), torch.rand(()).item()  # noqa: NPY002
 

@@ -38,14 +38,16 @@ def test_decoding_and_ffmpeg_take_turns_and_the_best_counts(monkeypatch: pytest.
     assert rows["decode, times less CPU time than ffmpeg"] == pytest.approx(1.25)
 
 
-def test_whole_films_are_decoded_until_the_time_is_over(tmp_path: Path) -> None:
+def test_whole_videos_are_decoded_until_the_time_is_over(tmp_path: Path) -> None:
     film = write_film(tmp_path / "film.mp4", [level(n) for n in range(10)])
     turn = bench._decode(VideoReader(film), 0.0)
     assert 0 < turn.rate < 1e5
     assert 0 <= turn.work < 1
 
 
-def test_other_programs_are_counted_by_their_frames_or_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_programs_are_counted_by_their_frames_or_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two stand-ins for ffmpeg: one that gives three frames of 24x16, one that gives none."""
     three, none = tmp_path / "three", tmp_path / "none"
     three.write_text(f"#!/bin/sh\nhead -c {3 * 3 * 24 * 16} /dev/zero\n")

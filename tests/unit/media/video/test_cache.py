@@ -1,4 +1,4 @@
-"""The cache of decoded films."""
+"""The cache of decoded videos."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_smaller_frames(tmp_path: Path) -> None:
     assert cached_clip(path, tmp_path / "cache", short_side=99).shape == (3, 3, 32, 48)
 
 
-def test_decoded_once_and_again_when_the_film_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decoded_once_and_again_when_the_video_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_film(tmp_path / "film.mp4", [noise(0)])
     opened = []
     monkeypatch.setattr(cache, "open_video", lambda film: opened.append(film) or VideoReader(film))

@@ -1,4 +1,4 @@
-"""Colours survive the way into a film and back, by every matrix and in both ranges."""
+"""Colours survive the way into a video and back, by every matrix and in both ranges."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_frame_of_one_colour_stays_one(colour: Colour) -> None:
         (Colour(BT709, True), (0, 0, 0), (0, 128, 128)),
     ],
 )
-def test_values_in_the_film(colour: Colour, rgb: tuple[int, ...], expected: tuple[int, ...]) -> None:
+def test_values_in_the_video(colour: Colour, rgb: tuple[int, ...], expected: tuple[int, ...]) -> None:
     frame = ToFrames("yuv444p", colour)(
         torch.tensor(rgb, dtype=torch.uint8)[:, None, None].expand(3, 4, 4).contiguous()
     )

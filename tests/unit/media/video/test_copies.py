@@ -53,7 +53,7 @@ def test_a_time_code_that_the_rate_does_not_have_is_left_out(tmp_path: Path) -> 
 
 
 def test_what_is_refused_in_the_end_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The trial sees the beginning only; the film is never lost for its sound."""
+    """The trial sees the beginning only; the video is never lost for its sound."""
     source = OddFilm(".avi", "mjpeg", "adpcm_ms", pix_fmt="yuvj420p", tags={"title": "T"}).write(tmp_path / "in.avi")
     monkeypatch.setattr(copies, "_trial", lambda *_: True)
     writer = VideoWriter(tmp_path / "out.mp4", VideoInfo(24, 16), FAST, source)

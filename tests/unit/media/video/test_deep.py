@@ -1,4 +1,4 @@
-"""Ten bits per colour: values that eight bits cannot hold come into a film and out of it."""
+"""Ten bits per colour: values that eight bits cannot hold come into a video and out of it."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_which_formats_are_deep() -> None:
 
 
 @pytest.mark.parametrize("codec", ["libx264", "libx265", "libsvtav1", "ffv1"])
-def test_a_film_of_ten_bits_gives_originals_that_are_copied(codec: str, tmp_path: Path) -> None:
+def test_a_video_of_ten_bits_gives_originals_that_are_copied(codec: str, tmp_path: Path) -> None:
     colour = Colour(BT2020, False, 9, 16)
     film = deep_film(tmp_path / "in.mkv", codec, colour=colour)
     reader = VideoReader(film)
@@ -99,7 +99,7 @@ def test_a_film_of_ten_bits_gives_originals_that_are_copied(codec: str, tmp_path
     assert VideoReader(tmp_path / "out.mkv").info.colour == colour
 
 
-def test_floats_are_for_deep_films_alone(tmp_path: Path) -> None:
+def test_floats_are_for_deep_videos_alone(tmp_path: Path) -> None:
     with VideoWriter(tmp_path / "x.mp4", VideoInfo(24, 16)) as writer:
         with pytest.raises(ValueError, match="uint8"):
             writer.write(torch.zeros(3, 16, 24), Fraction(0))

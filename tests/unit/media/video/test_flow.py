@@ -1,4 +1,4 @@
-"""Flow: one sign convention, DIS near the exact flow of the generated world, RAFT from a file only."""
+"""Flow: one sign convention, DIS near the exact flow of ToonWorld, RAFT from a file only."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_estimated_motion_counts_every_flow_once(scene: Scene) -> None:
     assert motion.name == "right"
     flow, valid = motion.between(0, 1)
     assert flow[0, 0, 0, 0] == 2
-    assert valid[0, 0, 0].tolist() == [True] * 6 + [False] * 2  # the way back agrees; the right edge leaves the picture
+    assert valid[0, 0, 0].tolist() == [True] * 6 + [False] * 2  # the way back agrees; the right edge leaves the image
     assert motion.between(1, 0).flow[0, 0, 0, 0] == -2
     assert len(calls) == 2
 
@@ -119,8 +119,8 @@ def test_raft_is_torchvisions_at_any_size(tmp_path: Path) -> None:
     assert flow(a[..., :50, :70], b[..., :50, :70]).shape == (1, 2, 50, 70)
 
 
-def test_a_flow_depends_on_its_two_pictures_alone() -> None:
-    """OpenCV's object gives another flow, by a tenth of a pixel, once it has seen other pictures."""
+def test_a_flow_depends_on_its_two_images_alone() -> None:
+    """OpenCV's object gives another flow, by a tenth of a pixel, once it has seen other images."""
     generator = torch.Generator().manual_seed(0)
     scene = F.interpolate(torch.rand(1, 3, 8, 24, generator=generator) * 2 - 1, (32, 96), mode="bicubic")
     frames = [scene[..., 2 * t : 2 * t + 40] for t in range(4)]

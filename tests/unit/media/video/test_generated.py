@@ -1,4 +1,4 @@
-"""Films of the generated world as files."""
+"""Videos of ToonWorld as files."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.support import refused, run_verb
 from tests.video_support import EXACT, other_packets
 
 
-def test_frames_times_and_sound_are_those_of_the_film(tmp_path: Path) -> None:
+def test_frames_times_and_sound_are_those_of_the_video(tmp_path: Path) -> None:
     film = Film(shots=(4, 3), look="photo", size=32, variable_rate=True)
     write_generated_video(tmp_path / "film.mp4", film, EXACT)
     found = list(open_video(tmp_path / "film.mp4"))
@@ -26,7 +26,7 @@ def test_frames_times_and_sound_are_those_of_the_film(tmp_path: Path) -> None:
     assert packets[-1][1] == pytest.approx(float(film.durations.sum()), abs=2 * 1024 / 48000)
 
 
-def test_prepare_draws_a_film(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prepare_draws_a_video(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "film.mkv"
     words = ("toonworld=meadow", f"output={output}", "shots=[5,4]", "side=32", "hold=2")
     assert run_verb(prepare.main, *words) == 0

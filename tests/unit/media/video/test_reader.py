@@ -1,4 +1,4 @@
-"""Reading: exact times, upright frames, any place at any time, and damage that is told."""
+"""Reading: exact times, upright frames, any place at any time, and damage that is reported."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_facts(tmp_path: Path) -> None:
     assert (info.has_audio, info.codec, info.pix_fmt, info.rotation) == (False, "h264", "yuv420p", 0)
 
 
-def test_a_film_that_changes_its_size_keeps_the_first(tmp_path: Path) -> None:
+def test_a_video_that_changes_its_size_keeps_the_first(tmp_path: Path) -> None:
     pieces = []
     for number, (height, width) in enumerate(((48, 64), (96, 128))):
         with av.open(str(tmp_path / f"{number}.ts"), "w", format="mpegts") as container:
@@ -47,7 +47,7 @@ def test_a_film_that_changes_its_size_keeps_the_first(tmp_path: Path) -> None:
     assert all(tuple(original.pixels.shape) == (3, 48, 64) for original, _ in reader.originals())
 
 
-def test_what_a_copy_would_not_have_is_told(tmp_path: Path) -> None:
+def test_what_a_copy_would_not_have_is_reported(tmp_path: Path) -> None:
     plain = write_film(tmp_path / "plain.mp4", [level(100)] * 2)
     assert VideoReader(plain).info.remarks == ()
     with av.open(str(tmp_path / "film.mp4"), "w") as container:
@@ -142,7 +142,7 @@ def test_rotation(rotation: int, mirrored: bool, expected: object, tmp_path: Pat
         assert reader.info.rotation == rotation % 360
 
 
-def test_a_film_that_is_cut_off(tmp_path: Path) -> None:
+def test_a_video_that_is_cut_off(tmp_path: Path) -> None:
     path = write_film(tmp_path / "film.mkv", [noise(n, 64, 64) for n in range(72)])
     whole = list(VideoReader(path))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -176,14 +176,14 @@ def test_packets_that_are_broken(tmp_path: Path) -> None:
         ("film.mp4", None, "does not exist"),
     ],
 )
-def test_no_film(name: str, content: bytes | None, message: str, tmp_path: Path) -> None:
+def test_no_video(name: str, content: bytes | None, message: str, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(AnimegenError, match=message):
         VideoReader(tmp_path / name)
 
 
-def test_no_pictures(tmp_path: Path) -> None:
+def test_no_images(tmp_path: Path) -> None:
     with pytest.raises(AnimegenError, match="no frames, only audio"):
         VideoReader(with_sound(tmp_path / "sound.mp4"))
 
@@ -201,7 +201,7 @@ def test_no_frames(tmp_path: Path) -> None:
 
 
 def _destroy(path: Path, which: slice) -> None:
-    """Overwrite packets of a film."""
+    """Overwrite packets of a video."""
     with av.open(str(path)) as container:
         places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
     data = bytearray(path.read_bytes())
@@ -232,7 +232,7 @@ def test_a_header_with_the_rate_of_the_clock(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".mov"])
-def test_a_film_that_starts_late_is_whole(suffix: str, tmp_path: Path) -> None:
+def test_a_video_that_starts_late_is_whole(suffix: str, tmp_path: Path) -> None:
     times = [10 + Fraction(n, 24) for n in range(30)]
     whole = write_film(tmp_path / f"late{suffix}", [noise(n) for n in range(30)], times)
     reader = VideoReader(whole)

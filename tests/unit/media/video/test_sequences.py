@@ -1,4 +1,4 @@
-"""Films as pictures and as GIFs."""
+"""Videos as images and as GIFs."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_writing_a_pattern_leaves_other_files_alone(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.png", "shot_0001.png", "shot_0002.png"]
 
 
-def test_broken_pictures_leave_a_gap(tmp_path: Path) -> None:
+def test_broken_images_leave_a_gap(tmp_path: Path) -> None:
     for number in range(5):
         write_image(tmp_path / f"{number}.png", noise(number))
     (tmp_path / "1.png").write_bytes(b"broken")

@@ -1,4 +1,4 @@
-"""Shots: every cut of the generated films and nothing else; flashes are no cuts, a fade is one."""
+"""Shots: every cut of the generated videos and nothing else; flashes are no cuts, a fade is one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_cuts_are_found_and_flashes_are_not(seed: int, look: str, hold: int | No
     assert cuts(film) == film.cuts  # precision and recall 1
 
 
-def test_shots_cover_the_film() -> None:
+def test_shots_cover_the_video() -> None:
     film = Film((10, 12, 8), size=64)
     shots = detect_shots(film)
     assert shots == [(0, 10), (10, 22), (22, 30)]
@@ -36,7 +36,7 @@ def test_shots_cover_the_film() -> None:
     assert detect_shots(torch.from_numpy(frame.transpose(2, 0, 1)) for frame in film) == shots
 
 
-def test_flashes_are_told() -> None:
+def test_flashes_are_reported() -> None:
     frames = [np.full((36, 64, 3), 60, np.uint8) for _ in range(40)]
     for number, frame in enumerate(frames):
         frame[:, 2 + number // 2 : 20 + number // 2] = 120
@@ -68,7 +68,7 @@ def test_a_fade_through_black_is_one_cut_in_the_dark(down: int, dark: int, up: i
     assert begin <= found[0] <= end
 
 
-def test_a_film_faded_in_and_out_is_one_shot() -> None:
+def test_a_video_faded_in_and_out_is_one_shot() -> None:
     film = [
         (frame * np.clip(min(n - 3, 26 - n) / 8, 0, 1)).astype(np.uint8) for n, frame in enumerate(Film((30,), size=64))
     ]
@@ -113,7 +113,7 @@ def test_files_are_numbered_as_decoded(tmp_path: Path) -> None:
     assert detect_shots(path) == detect_shots(film) == [(0, 12), (12, 22)]
 
 
-def test_mistakes_are_told(tmp_path: Path) -> None:
+def test_invalid_values_are_reported(tmp_path: Path) -> None:
     with pytest.raises(AnimegenError, match=r"'nowhere.mp4' does not exist"):
         detect_shots("nowhere.mp4")
     (tmp_path / "text.mp4").write_text("no film")

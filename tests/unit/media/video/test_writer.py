@@ -62,7 +62,7 @@ def test_subtitles_are_copied(suffix: str, codec: str, tmp_path: Path) -> None:
 
 
 def test_pieces_are_joined_with_exact_times(tmp_path: Path) -> None:
-    """Pieces of 1, 7 and 40 frames with frames that are decoded late; one film, written whole, is the standard."""
+    """Pieces of 1, 7 and 40 frames with frames that are decoded late; one video, written whole, is the standard."""
     film = [noise(0, 32, 32).roll(n, 2) for n in range(48)]  # motion, so that frames are decoded late
     steps = [3 if n % 5 == 0 else 1 for n in range(48)]
     times = [Fraction(1001 * sum(steps[:n]), 24000) for n in range(48)]
@@ -104,7 +104,7 @@ def test_pieces_that_do_not_fit_together(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("codec", ["libx264", "libx265", "libsvtav1"])
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_very_short_films(codec: str, count: int, tmp_path: Path) -> None:
+def test_very_short_videos(codec: str, count: int, tmp_path: Path) -> None:
     encoding = Encoding(codec, preset="12" if codec == "libsvtav1" else "ultrafast")
     path = write_film(tmp_path / "film.mp4", [level(100, 64, 64)] * count, encoding=encoding)
     assert [time for _, time in VideoReader(path)] == [Fraction(n, 24) for n in range(count)]
@@ -125,7 +125,7 @@ def test_odd_sides_repeat_the_edge(tmp_path: Path) -> None:
     assert torch.equal(VideoReader(unpadded).at(0), ramp)
 
 
-def test_nothing_is_left_of_a_film_that_fails(tmp_path: Path) -> None:
+def test_nothing_is_left_of_a_video_that_fails(tmp_path: Path) -> None:
     (tmp_path / "film.mp4").write_bytes(b"mine")
 
     def fails() -> None:
@@ -140,7 +140,7 @@ def test_nothing_is_left_of_a_film_that_fails(tmp_path: Path) -> None:
     assert (tmp_path / "film.mp4").read_bytes() == b"mine"
 
 
-def test_a_film_without_frames_is_refused(tmp_path: Path) -> None:
+def test_a_video_without_frames_is_refused(tmp_path: Path) -> None:
     with (
         pytest.raises(AnimegenError, match="there is no frame for it"),
         VideoWriter(tmp_path / "film.mp4", VideoInfo(24, 16), FAST),
@@ -169,7 +169,7 @@ def test_frames_in_disorder(tmp_path: Path) -> None:
         (Encoding(), "x.avi", "no suffix of a video that can be written"),
     ],
 )
-def test_mistakes_are_told_before_any_work(encoding: Encoding, name: str, message: str) -> None:
+def test_invalid_values_are_reported_before_any_work(encoding: Encoding, name: str, message: str) -> None:
     with pytest.raises(AnimegenError, match=message):
         check_encoding(encoding, Path(name))
 
