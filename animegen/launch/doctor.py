@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 
 from animegen import __version__
-from animegen.engine.callbacks.run_record import PACKAGES
+from animegen.engine.machine import PACKAGES
 
 #: File names of torchvision's ImageNet weights in the torch hub folder.
 FEATURE_FILES = {

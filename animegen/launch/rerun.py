@@ -14,7 +14,7 @@ from animegen.config.compose import run_folder
 from animegen.config.recorded import REMEDY, recorded_words
 from animegen.config.schema import TrainSchema
 from animegen.config.trust import check_config
-from animegen.engine.callbacks.run_record import git_state, versions
+from animegen.engine.machine import git_state, versions
 from animegen.engine.runs import read_record, unquoted
 from animegen.errors import AnimegenError
 from animegen.launch.run_plan import Request

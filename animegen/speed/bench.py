@@ -26,9 +26,9 @@ from animegen.config.compose import compose_config, literal_paths
 from animegen.config.instantiate import build
 from animegen.config.schema import BenchSchema
 from animegen.engine.callbacks import LogEvery, StopAfter
-from animegen.engine.callbacks.run_record import machine, versions
 from animegen.engine.checkpoint import pick_device
 from animegen.engine.lightning import LightningAdapter
+from animegen.engine.machine import machine, versions
 from animegen.engine.module import AnimeModule
 from animegen.errors import AnimegenError
 from animegen.files import check_outputs, completed, user_path

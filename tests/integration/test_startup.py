@@ -100,3 +100,10 @@ def test_the_measured_command_stylizes(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     assert run_verb(stylize.main, *STYLIZE.split()[1:], "device=cpu", "threads=1") == 0
     assert Image.open("anime.png").size == (256, 256)
+
+
+def test_the_report_on_the_machine_imports_no_training() -> None:
+    code, modules = imported("doctor")
+    assert code == 0
+    assert "torch" in modules
+    assert not modules & {"pytorch_lightning", "torchmetrics", "torchvision", "torch._dynamo"}

@@ -5,26 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import platform
 import shlex
-import subprocess
-import sys
 import time
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 
-import animegen
 from animegen.engine.lightning import LightningAdapter
+from animegen.engine.machine import git_state, machine, versions
 from animegen.engine.runs import RECORD, RESUMED, read_record
 from animegen.errors import AnimegenError
 from animegen.files import completed
-
-PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "torchmetrics", "lpips", "numpy", "av")
 
 
 class RunRecord(pl.Callback):
@@ -159,40 +152,3 @@ class RunRecord(pl.Callback):
         if here and not self._held_back:
             with completed(self.path) as hidden:
                 hidden.write_text(json.dumps(self.record, indent=2, default=str) + "\n")
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of animegen, Python and the packages that affect results."""
-    found = {"animegen": animegen.__version__, "python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-
-
-def git_state() -> dict[str, Any] | None:
-    """Return commit and state of the repository of the package, if there is one."""
-    where = Path(animegen.__file__).resolve().parent
-    try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=where, capture_output=True, text=True, timeout=10)
-        dirty = subprocess.run(["git", "status", "--porcelain"], cwd=where, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    if commit.returncode != 0:
-        return None
-    return {"commit": commit.stdout.strip(), "dirty": bool(dirty.stdout.strip())}
-
-
-def machine() -> dict[str, Any]:
-    """Return the properties of the machine that affect speed."""
-    facts: dict[str, Any] = {
-        "system": platform.system(),
-        "processor": platform.machine(),
-        "cores": os.cpu_count(),
-        "torch_threads": torch.get_num_threads(),
-    }
-    if torch.cuda.is_available():
-        facts["cuda"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {**facts, "python": sys.implementation.name}
