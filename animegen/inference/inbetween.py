@@ -23,7 +23,8 @@ from animegen.inference.videos import assemble, identity
 from animegen.media.images import read_image, to_uint8
 from animegen.media.video.cadence import rhythm, same_drawing
 from animegen.media.video.copies import Copies
-from animegen.media.video.encoding import CONTAINERS, LOSSLESS, Encoding, segment_suffix
+from animegen.media.video.deep import is_deep
+from animegen.media.video.encoding import CONTAINERS, DEEP_LOSSLESS, LOSSLESS, Encoding, segment_suffix
 from animegen.media.video.frames import DEFAULT_RATE, RGB, Colour, FrameReader, FrameWriter, Original, VideoInfo
 from animegen.media.video.opening import WRITTEN_SUFFIXES, create_video
 from animegen.media.video.sequences import SequenceReader
@@ -200,7 +201,9 @@ def interpolate_video(
         if partial.shots is None:
             partial.shots, partial.smooth, partial.flashes = look_at(reader, plan)
             partial.save()
-        encoding = plan.encoding if target.suffix.lower() in CONTAINERS else LOSSLESS
+        encoding = plan.encoding
+        if target.suffix.lower() not in CONTAINERS:
+            encoding = DEEP_LOSSLESS if is_deep(reader.info.pix_fmt) and not is_file else LOSSLESS
         yield from _segments(reader, partial, draw, plan, info, encoding, is_file, note)
         for sentence in assemble(partial, target, plan.suffix, info, plan.copies, plan.overwrite):
             note(sentence)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from animegen.inference.summary import Summary
 from animegen.inference.targets import Job
 from animegen.media.photos import Photo, shrink
 from animegen.media.video.copies import Copies, plan_copies
+from animegen.media.video.deep import is_deep
 from animegen.media.video.encoding import CONTAINERS, LOSSLESS, Encoding, container_of, segment_suffix
 from animegen.media.video.excerpt import Excerpt
 from animegen.media.video.frames import FrameReader, VideoInfo
@@ -268,8 +269,11 @@ def assemble(
             return join(partial.segments, hidden, info.fps, copies, target)
     with create_video(target, info, suffix=suffix, overwrite=overwrite) as writer:
         for segment in partial.segments:
-            for pixels, time in VideoReader(segment.path):
-                writer.write(pixels, segment.start + time)
+            frames = VideoReader(segment.path)
+            if is_deep(frames.info.pix_fmt):  # MP4 stores a matrix only together with primaries and a curve
+                frames.info = replace(frames.info, colour=info.colour)
+            for original, time in frames.originals():
+                writer.copy(original, segment.start + time)
         writer.close(partial.segments[-1].end)
     return writer.notes
 

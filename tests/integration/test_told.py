@@ -16,7 +16,7 @@ from animegen.cli import stylize as stylize_verb
 from tests.integration.test_odd_films import FAST, _model
 from tests.odd_films import FLASH, OddFilm, measure
 from tests.support import refused
-from tests.video_support import deep_film
+from tests.video_support import deep_film, deep_planes
 
 __all__ = ["_model"]  # a fixture
 MAIN = {"stylize": stylize_verb.main, "interpolate": interpolate_verb.main}
@@ -93,6 +93,24 @@ def test_depth_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "Eight bits per colour are kept of its 10." in capsys.readouterr().err
     assert MAIN["interpolate"]([*FAST, f"input={source}", f"output={tmp_path / 'deep.mkv'}"]) == 0
     assert "bits" not in capsys.readouterr().err
+
+
+def test_frames_of_ten_bits_have_sixteen_as_images(tmp_path: Path) -> None:
+    source = deep_film(tmp_path / "in.mkv")
+    assert MAIN["interpolate"]([*FAST, f"input={source}", f"output={tmp_path / 'out'}"]) == 0
+    files = sorted((tmp_path / "out").iterdir())
+    assert len(files) == 5  # nothing follows the last frame
+    for number, file in enumerate(files):
+        with av.open(str(file)) as container:
+            frame = next(container.decode(video=0))
+        assert frame.format.name == "rgb48be"
+        values = frame.to_ndarray()
+        assert len(np.unique(values[..., 0])) > 400
+        if number % 2 == 0:  # by ITU-R BT.709
+            luma, *chroma = (plane.astype(float) for plane in deep_planes(source)[number // 2])
+            y, (u, v) = (luma - 64) / 876, ((c.repeat(2, 0).repeat(2, 1) - 512) / 896 for c in chroma)
+            stored = np.stack([y + 1.5748 * v, y - 0.1873 * u - 0.4681 * v, y + 1.8556 * u], -1).clip(0, 1)
+            assert np.abs(values / 257 - 255 * stored).mean() < 0.5
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])

@@ -86,6 +86,8 @@ def usual_codec(suffix: str) -> str:
 
 #: Fast lossless encoding for segments that are encoded again.
 LOSSLESS = Encoding("libx264rgb", crf=0, preset="ultrafast", pix_fmt="rgb24")
+#: The same for more than eight bits per colour.
+DEEP_LOSSLESS = Encoding("ffv1", pix_fmt="yuv444p16le")
 
 
 def container_of(path: Path) -> str:

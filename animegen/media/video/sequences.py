@@ -9,10 +9,12 @@ from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 
+import cv2
+import numpy as np
 from torch import Tensor
 
 from animegen.errors import AnimegenError
-from animegen.files import exists_error, hidden_name, publish_all, publish_folder, real_path
+from animegen.files import completed, exists_error, hidden_name, publish_all, publish_folder, real_path
 from animegen.locks import locked_file
 from animegen.media.images import list_images, natural_key, read_image, write_image
 from animegen.media.photos import read_photo
@@ -93,6 +95,8 @@ class SequenceReader(FrameReader):
 class SequenceWriter(FrameWriter):
     """A folder of numbered images. Their times are not kept: every frame is one image.
 
+    PNGs of videos with more than eight bits per colour have sixteen.
+
     Args:
         path: the folder, whose images are then ``000001.png`` and so on, or a pattern like ``frames/%05d.jpg``.
         suffix: format of the images in a folder.
@@ -104,6 +108,7 @@ class SequenceWriter(FrameWriter):
         self.path, self.overwrite = Path(path), overwrite
         pattern = self.path if is_pattern(self.path) else self.path / f"%06d{suffix}"
         self.folder, self._name = pattern.parent, pattern.name
+        self.deep = pattern.suffix.lower() == ".png"
         self.notes: list[str] = []
         self.count = 0
         # Inside a folder that exists: it may be the root of its file system.
@@ -115,7 +120,11 @@ class SequenceWriter(FrameWriter):
     def write(self, pixels: Tensor, time: Fraction) -> None:
         """Append an image; see :meth:`FrameWriter.write`."""
         self.count += 1
-        write_image(self._hidden / (self._name % self.count), pixels)
+        path = self._hidden / (self._name % self.count)
+        if pixels.is_floating_point():
+            _write_deep(path, pixels)
+        else:
+            write_image(path, pixels)
 
     def close(self, end: Fraction | None = None) -> None:
         """Give the folder its name, or move the images into the folder that has it."""
@@ -145,6 +154,13 @@ class SequenceWriter(FrameWriter):
         """Remove what was written; see :meth:`FrameWriter.abort`."""
         shutil.rmtree(self._hidden, ignore_errors=True)
         self._lock.close()
+
+
+def _write_deep(path: Path, pixels: Tensor) -> None:
+    """Write float (3,H,W) in [-1,1] as a PNG with 16 bits per colour, which Pillow cannot."""
+    values = pixels.add(1).mul_(65535 / 2).round_().clamp_(0, 65535).permute(1, 2, 0).numpy().astype(np.uint16)
+    with completed(path) as hidden:
+        hidden.write_bytes(cv2.imencode(".png", values[..., ::-1])[1].tobytes())
 
 
 def is_pattern(path: str | Path) -> bool:
