@@ -14,7 +14,7 @@ from animegen.cli.main import COMMANDS, run
 from animegen.config.options import Key, Options, keys_of, option
 from animegen.config.values import alternatives, element, is_list
 
-#: Where the keys of a command are declared.
+#: Options classes of the commands.
 DECLARED = {
     "train": "animegen.config.schema:TrainSchema",
     "eval": "animegen.config.schema:EvalSchema",
@@ -37,7 +37,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "bench": ("model", "size", "features", "precision", "experiment", "ablation", "data"),
     "import": ("model",),
 }
-#: The line that asks the shell for names of files.
+#: The line that requests file names from the shell.
 FILES = ":files"
 
 BASH = r"""# bash completion of animegen: put  source <(animegen completion bash)  into ~/.bashrc
@@ -124,10 +124,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def candidates(words: Sequence[str]) -> list[str]:
-    """Return the completions of the last word of a command line; :data:`FILES` stands for names of files.
+    """Return the completions of the last word of a command line; :data:`FILES` represents file names.
 
     Args:
-        words: after ``animegen``, up to the cursor.
+        words: arguments after ``animegen``, up to the cursor.
     """
     last = words[-1]
     if len(words) == 1:

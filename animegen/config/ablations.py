@@ -1,6 +1,6 @@
-"""Ablations on the command line: ``ablation=<name>`` stands for the overrides of a catalogue entry.
+"""Ablations on the command line: ``ablation=<name>`` is replaced by the overrides of a catalogue entry.
 
-They are inserted before the words of the user, which therefore win; Hydra never sees ``ablation=``.
+They are inserted before the user's overrides, which take precedence; Hydra never sees ``ablation=``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def expand(overrides: Sequence[str]) -> list[str]:
     """Return the overrides of the chosen ablations, their names in ``ablations``, and all other given overrides.
 
     Args:
-        overrides: words of the command line; ``ablation=a`` or ``ablation=[a,b]`` chooses, the last one counts.
+        overrides: arguments of the command line; ``ablation=a`` or ``ablation=[a,b]`` selects, and the last one counts.
 
     Raises:
         AnimegenError: for an ablation that does not exist.
@@ -39,7 +39,7 @@ def chosen_ablations(overrides: Sequence[str]) -> list[str]:
     """Return the names of the ablations that a command line chooses for one run.
 
     Raises:
-        AnimegenError: for an ablation that does not exist, and for several choices, which only a sweep can take.
+        AnimegenError: for an unknown ablation, or for several choices without a sweep.
     """
     choices = ablation_choices(overrides)
     if len(choices) > 1:
@@ -52,7 +52,7 @@ def chosen_ablations(overrides: Sequence[str]) -> list[str]:
 
 
 def ablation_choices(overrides: Sequence[str]) -> list[list[str]]:
-    """Return the names in each choice of the last ``ablation=``; there is one choice unless a sweep is asked for.
+    """Return the names in each choice of the last ``ablation=``; there is one choice except in a sweep.
 
     Raises:
         AnimegenError: for an ablation that does not exist.

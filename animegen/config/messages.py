@@ -12,9 +12,9 @@ Sentence = str | None
 
 
 def check_words(words: Sequence[str], options: Sequence[str]) -> None:
-    """Raise for a word that is no override, and for a key without a value.
+    """Raise for an argument that is not an override, or a key without a value.
 
-    An empty value is nearly always an unset variable of the shell, and would stand for the default or the current
+    An empty value is nearly always an unset variable of the shell, and would select the default or the current
     folder, also in quotes.
 
     Args:
@@ -33,7 +33,7 @@ def check_words(words: Sequence[str], options: Sequence[str]) -> None:
 
 
 def refuse_empty(words: Sequence[str]) -> None:
-    """Raise for an empty word, and for a key whose value is empty or a pair of quotes.
+    """Raise for an empty argument, or a key whose value is empty or a pair of quotes.
 
     Args:
         words: arguments of the command line.
@@ -88,7 +88,7 @@ def explain(error: BaseException, words: Sequence[str], known: Sequence[str], op
 
 
 def no_key(key: str, known: Sequence[str]) -> str:
-    """Say that there is no such key; the nearest ones first by their place, then by their name."""
+    """Report an unknown key, with the closest ones by position, then by name."""
     parent, _, name = key.rpartition(".")
     siblings = [k for k in known if k.rpartition(".")[0] == parent]
     near = [f"{parent}.{n}" if parent else n for n in _near(name, [k.rpartition(".")[2] for k in siblings])]
@@ -107,7 +107,7 @@ def _near(word: str, words: Sequence[str]) -> list[str]:
 
 
 def no_option(wanted: str, options: Sequence[str]) -> str:
-    """Say that a configuration group has no such option, with the nearest ones.
+    """Report an unknown option of a configuration group, with the closest ones.
 
     Args:
         wanted: the option, as ``group/option``.
@@ -167,7 +167,7 @@ def _value(text: str) -> Sentence:
 
 
 def _kind(text: str, words: Sequence[str]) -> Sentence:
-    """Explain a value in the place of a list or a mapping, and null where there must be a value."""
+    """Explain a value in place of a list or a mapping, or null in place of a value."""
     found = re.search(r"full_key: (\S+)", text)
     key = found.group(1) if found else "a value"
     value = next((word.partition("=")[2] for word in reversed(words) if word.startswith(f"{key}=")), "...")

@@ -1,7 +1,7 @@
 """The keys of a command, declared once in a dataclass: types, defaults, ranges, help texts and examples.
 
-A command declares a subclass of :class:`Options`. :func:`read` makes an instance of it from the words of a command
-line, :func:`help_text` prints what ``--help`` shows, and every instance is checked when it is made::
+A command declares a subclass of :class:`Options`. :func:`read` creates an instance from command-line arguments,
+:func:`help_text` returns the text of ``--help``, and every instance is checked when it is created::
 
     @dataclass
     class ShrinkOptions(Options):
@@ -16,8 +16,8 @@ line, :func:`help_text` prints what ``--help`` shows, and every instance is chec
         input: str = option(help="an image or a folder", path=True)
         factor: int = option(2, "by which the sides are divided", minimum=1, maximum=64)
 
-Words are ``key=value``, and everything after the first equals sign is the value: no quotes beyond those of the shell.
-A list is written ``key=[a,b]``, or by giving the key several times, which also takes elements with commas.
+Arguments are ``key=value``; everything after the first equals sign is the value, without quotes except the shell's.
+A list is written ``key=[a,b]``, or by repeating the key, which allows elements with commas.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Declaration:
     """Help text and constraints of a key.
 
     Attributes:
-        help: a phrase.
+        help: short description.
         limits: range of the number, or of each number of a list.
         path: the value names a file or a folder.
         positional: the value is given without a key.
@@ -108,7 +108,7 @@ class Key:
 
     @property
     def required(self) -> bool:
-        """Whether the user must give it."""
+        """Whether the key is required."""
         return self.default is MISSING
 
     def check(self, value: Any) -> None:
@@ -136,7 +136,7 @@ class Options:
 
 
 def keys_of(options: type) -> tuple[Key, ...]:
-    """Return the keys of a command: the required ones, its own, and those that it shares with others."""
+    """Return the keys of a command: the required ones, its own, and shared ones."""
     kinds = get_type_hints(options)
     keys = [
         Key(
@@ -158,7 +158,7 @@ def keys_of(options: type) -> tuple[Key, ...]:
 
 
 def read(options: type[T], words: Iterable[str]) -> T:
-    """Return the options that the words of a command line ask for.
+    """Return the options given by the arguments of a command line.
 
     Raises:
         AnimegenError: for an unknown key, a missing one, and a value that is empty, of the wrong type or out of range.
@@ -218,7 +218,7 @@ def _convert(key: Key, texts: Sequence[str]) -> Any:
 
 
 def _path(name: str, text: str | None) -> str | None:
-    """Return a path as it was given, a slash at its end included, with the home folder in place of a tilde."""
+    """Return a path unchanged, including a slash at its end, but with the home folder in place of a tilde."""
     if text is None:
         return None
     user_path(name, text)
@@ -262,7 +262,7 @@ def _unknown_option(word: str, named: Mapping[str, Key], command: str) -> Animeg
 
 
 def help_text(options: type[Options], more: str = "") -> str:
-    """Return what ``--help`` prints, at most 80 columns wide.
+    """Return the text of ``--help``, at most 80 columns wide.
 
     Args:
         options: the dataclass; its docstring describes the command, and ends with notes.
@@ -303,7 +303,7 @@ def _line(key: Key) -> str:
 
 
 def _allowed(key: Key) -> str:
-    """Return the range or the choices of a key, or nothing where any value will do."""
+    """Return the range or the choices of a key, or an empty string if any value is valid."""
     kind = element(key.kind) if is_list(key.kind) else key.kind
     kinds = [each for each in alternatives(kind) if each is not type(None)]
     if kinds == [bool] or kinds == [str] or Any in kinds or get_origin(kinds[0]) is dict:

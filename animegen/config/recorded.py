@@ -22,7 +22,7 @@ REMEDY = (
     "If you wrote it, or trust who did, add trust=true: then the record may import and run any Python code that is"
     " installed."
 )
-#: Length of all overrides and nesting of one, far beyond those that a person writes.
+#: Limits on the length of all overrides and the nesting of one, far beyond hand-written ones.
 LENGTH, NESTING = 50_000, 50
 #: Jobs of a recorded sweep that are composed one by one to be checked.
 JOBS = 200
@@ -30,22 +30,22 @@ JOBS = 200
 #: What may follow ``${``: a key of the configuration, or a resolver of animegen that computes with its arguments.
 _INTERPOLATION = re.compile(r"\$\{(?!\s*(?:[\w.]+\s*\}|(?:mul|share|minus|torchrun|oc\.select)\s*:))")
 _NAME = re.compile(r"[\w.+-]*")
-#: Settings of launchers that are names of programs.
+#: Settings of launchers that name programs.
 _PROGRAMS = ("python", "setup", "submitit_folder")
 _OPTION = re.compile(r"[\w+-]+(/[\w+-]+)*")
 
 
 def recorded_words(words: Sequence[str], source: str) -> list[str]:
-    """Return recorded overrides after checking that they set values and choose installed options, and nothing else.
+    """Return recorded overrides after checking that they only set values and choose installed options.
 
-    Those of Hydra's own configuration are left out: they are about the process that recorded them.
+    Those of Hydra's own configuration are omitted: they concern the process that recorded them.
 
     Args:
-        words: overrides, as ``animegen train`` takes them.
+        words: overrides of ``animegen train``.
         source: the file for messages, e.g. ``The record 'run.json'``.
 
     Raises:
-        AnimegenError: for any other word: options, sweeps, files, and interpolations beyond the configuration.
+        AnimegenError: for any other argument: options, sweeps, files, and interpolations beyond the configuration.
     """
     checked = zip(words, _parsed(words, source), strict=True)
     return [word for word, found in checked if not _is_of_hydra(found) and not _refused_sweep(found, source)]
@@ -55,8 +55,8 @@ def check_recorded(words: Sequence[str], given: Sequence[str], source: str) -> N
     """Compose recorded overrides, and check the constructors that a run with them would call.
 
     Args:
-        words: those of `recorded_words`, and the words of the command line.
-        given: the words of the command line; what these name may be built.
+        words: the result of `recorded_words`, and the arguments of the command line.
+        given: the arguments of the command line; the constructors that they name are permitted.
         source: the file for messages.
 
     Raises:
@@ -66,7 +66,7 @@ def check_recorded(words: Sequence[str], given: Sequence[str], source: str) -> N
 
 
 def compose_recorded(words: Sequence[str], source: str) -> dict[str, Any]:
-    """Return the resolved configuration of a run that recorded overrides compose.
+    """Return the resolved configuration of a run, composed from recorded overrides.
 
     Raises:
         AnimegenError: if they cannot be composed.
@@ -79,7 +79,7 @@ def compose_recorded(words: Sequence[str], source: str) -> dict[str, Any]:
 
 
 def check_sweep(words: Sequence[str], source: str, launchers: Collection[str]) -> None:
-    """Check the recorded words of a sweep: those of its jobs, its launcher, and simple settings of that.
+    """Check the recorded overrides of a sweep: those of its jobs, its launcher, and simple settings of the launcher.
 
     Args:
         words: overrides, and ``-m``.
@@ -87,7 +87,7 @@ def check_sweep(words: Sequence[str], source: str, launchers: Collection[str]) -
         launchers: names of the launchers that may start the jobs.
 
     Raises:
-        AnimegenError: for any other word, and if a job would call unlisted constructors.
+        AnimegenError: for any other override, or if a job would call unlisted constructors.
     """
     words = [word for word in words if word not in ("-m", "--multirun")]
     found = _parsed(words, source)
@@ -95,7 +95,7 @@ def check_sweep(words: Sequence[str], source: str, launchers: Collection[str]) -
         if _is_of_hydra(each) and not _is_harmless(each, launchers):
             raise AnimegenError(f"{source} is refused: {shown(word)} may run programs. {REMEDY}")
     of_jobs = [word for word, each in zip(words, found, strict=True) if not _is_of_hydra(each)]
-    # Without a node and a reference no word can make Hydra build anything else than the installed options.
+    # Without a node and a reference an override can only make Hydra build the installed options.
     texts = [text for word, each in zip(words, found, strict=True) for text in _texts(word, each)]
     if any("_target_" in text or "$" in text for text in texts):
         jobs = expand_grid(of_jobs)

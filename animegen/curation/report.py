@@ -147,7 +147,7 @@ def _sheets(place: Path, records: Sequence[Mapping[str, Any]], repeats: Mapping[
                     label = f"{record['video'][:22]} {case['number']}: {case['value']:.4g} ({case['limit']:g})"
                     sides[0 if case["passed"] else 1].append((pair[0], pair[1], label))
         passed, refused = (side[:PER_SIDE] for side in (_turns(sides[0]), _turns(sides[1])))
-        # A rule that rejected nothing, and was not close to it, has only typical frames to show.
+        # A rule without rejected or nearly rejected frames has only typical frames to show.
         if refused or (passed and rule not in ("bright", "dark")):
             with completed(place / "sheets" / f"{rule}.jpg") as hidden:
                 _sheet(_TITLE[rule], passed, refused).save(hidden, quality=88)

@@ -82,7 +82,7 @@ def check_same_files(then: Mapping[str, int], now: Mapping[str, int], source: st
         source: the checkpoint or its run.
 
     Raises:
-        AnimegenError: lists added, removed and changed files.
+        AnimegenError: if they differ; lists added, removed and changed files.
     """
     changes = {
         "added": sorted(set(now) - set(then)),

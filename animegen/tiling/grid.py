@@ -57,7 +57,7 @@ class Grid:
 
     Args:
         height: height of the image in pixels, a multiple of ``divisor``.
-        width: likewise.
+        width: width of the image, likewise.
         tile: largest side of a core in pixels.
         halo: margin around a core in pixels, rounded up to a multiple of ``divisor``.
         divisor: all bounds are multiples of it.
@@ -70,7 +70,7 @@ class Grid:
         self.windows = [Box(*row, *column) for row in self.rows.windows for column in self.columns.windows]
 
     def sources(self, tile: int) -> Iterator[tuple[int, Box]]:
-        """Yield the tiles whose cores a window overlaps, its own among them, and where."""
+        """Yield the tiles whose cores a window overlaps, including its own, and the overlaps."""
         row, column = divmod(tile, len(self.columns.cores))
         for i, top, bottom in self.rows.overlaps[row]:
             for j, left, right in self.columns.overlaps[column]:

@@ -94,8 +94,8 @@ print -r -- ${${output##*<<<}%%>>>*}
         ("animegen stylize preci", "animegen stylize precision="),
         ("animegen stylize precision=bf", "animegen stylize precision=bf16 "),
         ("animegen train experiment=toy/q", "animegen train experiment=toy/quickstart "),
-        ("animegen stylize input=pic", r"animegen stylize input=image\ one.png "),
-        ("animegen compare pic", r"animegen compare image\ one.png "),
+        ("animegen stylize input=pic", r"animegen stylize input=picture\ one.png "),
+        ("animegen compare pic", r"animegen compare picture\ one.png "),
     ],
 )
 def test_zsh(typed: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
