@@ -38,8 +38,8 @@ LAYOUT = {
 }
 
 
-#: Overrides that set a value inside a group.
-_SETTING = re.compile(r"[+~]*(model|data|size|trainer|callbacks)\.")
+#: Overrides that set a value of the model or the data, and choose no class.
+_SETTING = re.compile(r"\+*(model|data|size)\.(?!.*_target_).+=")
 #: Settings of Lightning's trainer that would end a run at another step than ``train_steps``, with their neutral values.
 LENGTHS: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("max_steps", "max_epochs"), (-1, None)),

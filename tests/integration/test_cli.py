@@ -72,10 +72,10 @@ def test_doctor_reports_versions(capsys: pytest.CaptureFixture[str]) -> None:
         ([*TOY, "+model.objectives.generator.l1.wieght=3"], "unknown key 'wieght'.*Did you mean 'weight'"),
         ([*TOY, "data.style=noir"], "ToonWorld has no look 'noir'"),
         ([*TOY, "+callbacks.previews.evry=3"], "Previews has no setting 'evry'. Did you mean 'every'"),
-        ([*TOY, "callbacks.checkpoints.every=0"], "callbacks.checkpoints.every must be at least 1"),
+        ([*TOY, "callbacks.checkpoints.every=0"], "callbacks.checkpoints.every=0 is not valid: use an integer from 1"),
         ([*TOY, "+logger.tensorboard.flush_sec=1"], "flush_sec"),
         ([*TOY, "trainer.precision=half"], "trainer cannot be built from this configuration.*half"),
-        (["-m", *TOY, "resume=last"], "resume= goes on with one run: leave out -m"),
+        (["-m", *TOY, "resume=last"], "resume= continues one run: leave out -m"),
         (["-m", "sed=0,1"], "There is no key 'sed'.*Did you mean 'seed'"),
     ],
 )
