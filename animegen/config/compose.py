@@ -120,7 +120,7 @@ def _compose(name: str, overrides: Sequence[str]) -> tuple[DictConfig, dict[str,
 
 def check_complete(config: DictConfig, name: str = "train") -> None:
     """Raise if a value that the user must give (``???``) is missing, or if a top-level key is unknown."""
-    values = OmegaConf.to_container(config, resolve=False)
+    values: Any = OmegaConf.to_container(config, resolve=False)
     missing = [key for key, value in _dotted(values) if value == "???"]
     if missing:
         raise AnimegenError(f"Missing on the command line: {' '.join(f'{key}=...' for key in missing)}")
@@ -128,13 +128,14 @@ def check_complete(config: DictConfig, name: str = "train") -> None:
     for key in config:
         if key not in known:
             raise AnimegenError(mistakes.no_key(str(key), known))
-    _check_groups(values)  # first, so that the error names the key of the user, not one that takes its value from it
+    check_groups(values)  # first, so that the error names the key of the user, not one that takes its value from it
     resolved: Any = OmegaConf.to_container(config, resolve=True)  # finds interpolations that lead nowhere
     check_values(name, resolved)
-    _check_groups(resolved)
+    check_groups(resolved)
 
 
-def _check_groups(values: Any) -> None:
+def check_groups(values: Mapping[str, Any]) -> None:
+    """Raise for a number below a top-level key that is outside of its range."""
     for group, node in values.items():
         if group != "ablations":  # names
             check_numbers(node, str(group))
@@ -142,7 +143,7 @@ def _check_groups(values: Any) -> None:
 
 def explain(error: BaseException, name: str, overrides: Sequence[str]) -> str:
     """Turn an error of Hydra or OmegaConf into one sentence with the closest valid key or option."""
-    if sentence := _wrong_value(error, name, overrides):
+    if sentence := wrong_value(error, name, overrides):
         return sentence
     groups = [group for group in list_groups() if group != KEY]
     try:
@@ -167,7 +168,7 @@ def _blamed_ablation(name: str, overrides: Sequence[str]) -> str:
     return chosen[-1]
 
 
-def _wrong_value(error: BaseException, name: str, overrides: Sequence[str]) -> str | None:
+def wrong_value(error: BaseException, name: str, overrides: Sequence[str]) -> str | None:
     """Return the sentence about a top-level value of the wrong type, or ``None``."""
     place = re.search(r"full_key: (\S+)", f"{error} {error.__cause__ or ''}")
     words = dict(word.partition("=")[::2] for word in overrides)

@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from animegen.config.compose import run_folder
+from animegen.config.compose import check_groups, run_folder, wrong_value
 from animegen.config.recorded import REMEDY, recorded_words
 from animegen.config.schema import TrainSchema
 from animegen.config.trust import check_config
@@ -41,6 +41,7 @@ def plan_rerun(words: Sequence[str]) -> tuple[Request, list[str]]:
     record, source = read_record(old), f"The record '{old / 'run.json'}'"
     if not isinstance(record.get("config"), dict):
         raise AnimegenError(f"'{old / 'run.json'}' contains no configuration: it cannot be run again.")
+    check_groups(record["config"])
     overrides = record.get("overrides", [])
     if values.get("trust", "").lower() != "true":
         overrides = recorded_words(overrides, source)
@@ -53,8 +54,10 @@ def plan_rerun(words: Sequence[str]) -> tuple[Request, list[str]]:
         typed = OmegaConf.merge(OmegaConf.structured(TrainSchema), record["config"])
         config = OmegaConf.merge(typed, circumstances)
     except OmegaConfBaseException as error:
+        words = [f"{key}={value}" for key, value in record["config"].items()]
         raise AnimegenError(
-            f"The configuration in '{old / 'run.json'}' does not fit this version of animegen"
+            wrong_value(error, "train", words)
+            or f"The configuration in '{old / 'run.json'}' does not fit this version of animegen"
             f" ({' '.join(str(error).split())})."
         ) from error
     assert isinstance(config, DictConfig)
