@@ -266,7 +266,7 @@ def assemble(
     if target.suffix.lower() in CONTAINERS:
         # If the process is killed here, the next run removes the folder of the shots.
         with completed(target, partial.folder, overwrite=overwrite) as hidden:
-            return join(partial.segments, hidden, info.fps, copies, target)
+            return join(partial.segments, hidden, info, copies, target)
     with create_video(target, info, suffix=suffix, overwrite=overwrite) as writer:
         for segment in partial.segments:
             frames = VideoReader(segment.path)

@@ -17,7 +17,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from torch import Tensor
 
-from animegen.media.video.frames import BT709, RGB, SMPTE170M, Colour
+from animegen.media.video.frames import BT709, RGB, SMPTE170M, Colour, VideoInfo
 
 #: For swscale: rounding, and chroma at every pixel.
 FLAGS = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
@@ -147,6 +147,11 @@ def usual_colour(width: int, height: int) -> Colour:
     BT.709 for high definition (a side of 1280, or both of 720 pixels), BT.601 below, in limited range.
     """
     return Colour(BT709 if max(width, height) >= 1280 or min(width, height) >= 720 else SMPTE170M)
+
+
+def written_colour(info: VideoInfo) -> Colour:
+    """Return the colour space in which a video is written: its own, or the usual one for videos made of images."""
+    return usual_colour(info.width, info.height) if info.colour.matrix == RGB else info.colour
 
 
 def coefficients_of(colour: Colour) -> tuple[float, float]:

@@ -14,12 +14,15 @@ import av
 import av.error
 from av.packet import Packet
 from av.stream import Stream
+from av.video.format import VideoFormat
 
 from animegen.errors import AnimegenError
 from animegen.files import translate_io_errors
 from animegen.media.video.clock import base_of
 from animegen.media.video.copies import Copies, copied
 from animegen.media.video.encoding import container_of
+from animegen.media.video.frames import VideoInfo
+from animegen.media.video.pixels import tag, written_colour
 from animegen.media.video.reader import PATIENCE, open_container
 
 #: Frames that H.264 and H.265 may hold back (ITU-T H.264, A.3.1; H.265, A.4.2). Encoders hold back fewer, but not
@@ -82,7 +85,7 @@ class DecodingOrder:
 def join(
     segments: Sequence[Segment],
     target: Path,
-    rate: Fraction,
+    info: VideoInfo,
     copies: Copies | None = None,
     container: Path | None = None,
 ) -> list[str]:
@@ -95,7 +98,7 @@ def join(
     Args:
         segments: in their order.
         target: where to write; not hidden and not atomic, see :class:`~animegen.media.video.writer.VideoWriter`.
-        rate: mean frames per second.
+        info: mean rate and colour of the video. Containers of segments do not keep all tags of colour.
         copies: what is taken over from another video. What the file refuses after all is left out.
         container: the name by whose suffix the container is chosen, if it is not ``target``.
 
@@ -109,7 +112,7 @@ def join(
     while True:
         try:
             with translate_io_errors(place, "written", also=(av.error.FFmpegError,)):
-                notes = _write(segments, target, container_of(place), rate, copies)
+                notes = _write(segments, target, container_of(place), info, copies)
             return [*(copies.notes if copies is not None else ()), *notes]
         except _RefusedError as error:
             assert copies is not None
@@ -124,7 +127,7 @@ class _RefusedError(Exception):
         self.stream = stream
 
 
-def _write(segments: Sequence[Segment], target: Path, name: str, rate: Fraction, copies: Copies | None) -> list[str]:
+def _write(segments: Sequence[Segment], target: Path, name: str, info: VideoInfo, copies: Copies | None) -> list[str]:
     refused: Counter[int] = Counter()
     try:
         with ExitStack() as stack:
@@ -137,7 +140,8 @@ def _write(segments: Sequence[Segment], target: Path, name: str, rate: Fraction,
             output = stack.enter_context(av.open(str(target), "w", format=name, container_options=options))
             stream = output.add_stream_from_template(template, opaque=True)
             stream.time_base = base_of(template)
-            stream.codec_context.framerate = rate.limit_denominator(100_000)
+            stream.codec_context.framerate = info.fps.limit_denominator(100_000)
+            tag(stream.codec_context, written_colour(info), VideoFormat(template.codec_context.pix_fmt or "").is_rgb)
             if template.codec_context.name == "hevc" and name in ("mp4", "mov"):
                 stream.codec_context.codec_tag = "hvc1"  # players of Apple know no other
             queues = [_video(segments, stream, template.codec_context.extradata)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,8 +18,8 @@ from animegen.files import completed, hidden_name, publish, translate_io_errors
 from animegen.media.video.copies import plan_copies
 from animegen.media.video.deep import ToDeep, is_deep
 from animegen.media.video.encoding import Encoding, add_stream, container_of, even_sides, segment_suffix
-from animegen.media.video.frames import RGB, FrameWriter, Original, VideoInfo
-from animegen.media.video.pixels import ToFrames, plain_name, same_values, tag, usual_colour
+from animegen.media.video.frames import FrameWriter, Original, VideoInfo
+from animegen.media.video.pixels import ToFrames, plain_name, same_values, tag, written_colour
 from animegen.media.video.remux import MOST_REORDERED, DecodingOrder, Segment, join
 
 
@@ -71,7 +72,7 @@ class VideoWriter(FrameWriter):
                 f"pix_fmt={encoding.pix_fmt} wants even sides: '{self.path.name}' has {width}x{height} instead of"
                 f" {info.width}x{info.height} pixels, its edge repeated (pix_fmt=yuv444p takes any size)."
             )
-        self._colour = usual_colour(width, height) if info.colour.matrix == RGB else info.colour
+        self._colour = written_colour(info.resized(width, height))
         self._convert = ToFrames(encoding.pix_fmt, self._colour)
         self.deep = is_deep(encoding.pix_fmt)
         self._convert_deep = ToDeep(encoding.pix_fmt, self._colour) if self.deep else None
@@ -164,7 +165,7 @@ class VideoWriter(FrameWriter):
             copies = plan_copies(self.copy_from, name, self.encoding, self.info.fps, Fraction(0))
         with completed(self.path, overwrite=self.overwrite) as joined:
             segment = Segment(self._hidden, self._start, end)
-            self.notes += join([segment], joined, self.info.fps, copies, self.path)
+            self.notes += join([segment], joined, replace(self.info, colour=self._colour), copies, self.path)
 
     def abort(self) -> None:
         """Remove what was written; see :meth:`FrameWriter.abort`."""

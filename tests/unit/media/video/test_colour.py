@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
 from av.video.frame import VideoFrame
 
+from animegen.media.video.encoding import Encoding
 from animegen.media.video.frames import BT709, SMPTE170M, Colour
 from animegen.media.video.pixels import FromFrames, ToFrames, colour_of, usual_colour
 from animegen.media.video.reader import VideoReader
@@ -81,3 +83,12 @@ def test_what_players_assume() -> None:
     assert {size: usual_colour(*size).matrix for size in sizes} == sizes
     untagged = VideoFrame(64, 64, "yuvj420p")
     assert colour_of(untagged) == Colour(SMPTE170M, True)
+
+
+@pytest.mark.parametrize("codec", ["ffv1", "mpeg4", "libx264"])
+def test_tags_of_codecs_that_store_none_are_kept(codec: str, tmp_path: Path) -> None:
+    """MP4, which holds the segments, keeps a matrix only together with primaries and a curve."""
+    path = write_film(tmp_path / "film.mkv", [level(90, 64, 64)] * 2, encoding=Encoding(codec), colour=Colour(BT709))
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0))
+    assert (frame.colorspace, frame.color_range) == (1, 1)

@@ -76,7 +76,7 @@ def test_pieces_are_joined_with_exact_times(tmp_path: Path) -> None:
         segments.append(Segment(path, times[first], times[first] + end))
     for suffix in (".mp4", ".mkv"):
         target = tmp_path / f"film{suffix}"
-        assert join(segments, target, Fraction(24)) == []
+        assert join(segments, target, VideoInfo(32, 32)) == []
         reader = VideoReader(target)
         read = list(reader)
         tolerance = 0 if suffix == ".mp4" else Fraction(1, 2000)
@@ -98,7 +98,7 @@ def test_pieces_that_do_not_fit_together(tmp_path: Path) -> None:
         join(
             [Segment(one, Fraction(0), Fraction(1)), Segment(two, Fraction(1), Fraction(2))],
             tmp_path / "film.mp4",
-            Fraction(24),
+            VideoInfo(24, 16),
         )
 
 
