@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -39,7 +39,7 @@ class KeyframeBenchmark(Benchmark):
     Args:
         data: a key-frame project; its test view has the test frames.
         extractor: network for feature distances; they are omitted for ``None`` or random weights.
-        limit: number of frames to score, evenly spread; ``None`` for all.
+        limit: number of frames to score, pairs of neighbours that are evenly spread; ``None`` for all.
         batch_size: frames per batch.
 
     Raises:
@@ -88,13 +88,20 @@ class KeyframeBenchmark(Benchmark):
         if self.perceptual is not None:
             self.perceptual.to(device)
         self.test.prepare()
-        chosen = spread(spread(range(len(self.test)), self.limit), limit)
+        chosen = spread(self._used(), limit)
         for start in range(0, len(chosen), self.batch_size):
             numbers = chosen[start : start + self.batch_size]
             samples = [self.test[n] for n in numbers]
             keys = [key for key in samples[0] if key != "sample"]
             batch: dict[str, Any] = {key: to_float(torch.stack([s[key] for s in samples]).to(device)) for key in keys}
             yield {**batch, "numbers": [self.test.numbers[n] for n in numbers]}  # type: ignore[attr-defined]
+
+    def _used(self) -> Sequence[int]:
+        """Return the numbers of the samples to score: all, or pairs of neighbours, for the change between frames."""
+        total = len(self.test)
+        if self.limit is None or self.limit >= total or self.limit < 2:
+            return spread(range(total), self.limit)
+        return [number for first in spread(range(total - 1), self.limit // 2) for number in (first, first + 1)]
 
     def apply(self, method: Method, batch: dict[str, Any]) -> Tensor:
         """Apply the method to the whole batch."""

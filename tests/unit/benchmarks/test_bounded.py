@@ -9,6 +9,7 @@ from torch import Tensor
 
 from animegen.benchmarks import baselines
 from animegen.benchmarks.benchmark import SAMPLES, StyliseBenchmark, spread
+from animegen.benchmarks.keyframes import KeyframeBenchmark
 
 
 class Numbered:
@@ -54,3 +55,14 @@ def test_colours_are_sampled_from_a_bounded_number_of_images() -> None:
     assert len(colours) == 50_000
     assert min(source.read) < 20
     assert max(source.read) >= 19_980
+
+
+def test_key_frame_projects_are_sampled_in_pairs() -> None:
+    benchmark = object.__new__(KeyframeBenchmark)
+    for total, limit, count in ((200, 64, 64), (65, 64, 64), (64, 64, 64), (30, 64, 30), (9, 1, 1), (9, None, 9)):
+        benchmark.test, benchmark.limit = Numbered(total), limit  # type: ignore[assignment]
+        used = list(benchmark._used())
+        assert used == sorted(set(used))
+        assert len(used) == count
+        if count > 1:
+            assert sum(b - a == 1 for a, b in pairwise(used)) >= count // 2
