@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from copy import deepcopy
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,20 +26,22 @@ from animegen.engine.module import AnimeModule
 #: Overrides that make any run small enough for a test.
 TINY = ("size=tiny", "device=cpu", "evaluate=false", "logger=none", "val_every=100", "threads=1", "report=false")
 
-#: Values that are made smaller wherever the composed configuration has them.
+#: Upper limits of values, wherever the composed configuration has them.
 SMALLER = {
-    "data.scenes": "2",
-    "data.val_scenes": "2",
-    "data.test_scenes": "2",
-    "data.frames_per_scene": "1",
-    "data.frames": "8",
-    "data.clips": "2",
-    "data.val_clips": "2",
-    "data.test_clips": "2",
-    "model.pretrain_steps": "1",
-    "model.generator.iterations": "2",
-    "model.tokenizer.quantizer.codes": "32",
-    "callbacks.previews.samples": "1",
+    "data.batch_size": 2,
+    "data.size": 96,
+    "data.scenes": 2,
+    "data.val_scenes": 2,
+    "data.test_scenes": 2,
+    "data.frames_per_scene": 1,
+    "data.frames": 8,
+    "data.clips": 2,
+    "data.val_clips": 2,
+    "data.test_clips": 2,
+    "model.pretrain_steps": 1,
+    "model.generator.iterations": 2,
+    "model.tokenizer.quantizer.codes": 32,
+    "callbacks.previews.samples": 1,
 }
 
 
@@ -49,10 +52,32 @@ def tiny(*overrides: str, folders: Path | None = None) -> list[str]:
         overrides: words of the command line.
         folders: where pictures are made for data that need the user's folders; ``None`` makes none.
     """
+    smaller, missing = _smaller(overrides)
+    return [*TINY, *smaller, *_user_folders(missing, folders), *overrides]
+
+
+@lru_cache
+def _smaller(overrides: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """Return the overrides that make a run small and offline, and the keys of its data that the user must give."""
     config = compose_config("train", [*TINY, *overrides], complete=False)
-    smaller = [f"{key}={value}" for key, value in SMALLER.items() if OmegaConf.select(config, key)]
-    offline = [f"{key}=random" for key in _downloads(OmegaConf.to_container(config, resolve=False))]
-    return [*TINY, *smaller, *offline, *_user_folders(config, folders), *overrides]
+    words = [f"{key}={value}" for key, value in _smaller_values(config).items()]
+    return words, [key for key in config.data if OmegaConf.is_missing(config.data, key)]
+
+
+def _smaller_values(config: DictConfig) -> dict[str, Any]:
+    found = {key: OmegaConf.select(config, key) for key in SMALLER}
+    values: dict[str, Any] = {key: most for key, most in SMALLER.items() if (found[key] or 0) > most}
+    if lengths := OmegaConf.select(config, "data.lengths"):
+        values["data.lengths"] = [min(lengths)]
+    return values | dict.fromkeys(_downloads(OmegaConf.to_container(config, resolve=False)), "random")
+
+
+def tiny_config(*overrides: str) -> DictConfig:
+    """Return the composed configuration of a tiny run, without what the user must give."""
+    config = compose_config("train", [*TINY, *overrides], complete=False)
+    for key, value in _smaller_values(config).items():
+        OmegaConf.update(config, key, value)
+    return config
 
 
 def _downloads(node: Any, prefix: str = "") -> Iterator[str]:
@@ -63,9 +88,8 @@ def _downloads(node: Any, prefix: str = "") -> Iterator[str]:
         yield from _downloads(value, f"{prefix}{key}.")
 
 
-def _user_folders(config: DictConfig, folder: Path | None) -> list[str]:
+def _user_folders(missing: list[str], folder: Path | None) -> list[str]:
     """Return values for the keys of ``data`` that the user must give, with the pictures that they name."""
-    missing = [key for key in config.data if OmegaConf.is_missing(config.data, key)]
     if folder is None or not missing:
         return []
     known = {"photos": folder / "train_photo", "anime": folder / "Some/style", "root": folder, "style": "Some"}
@@ -82,6 +106,16 @@ def _user_folders(config: DictConfig, folder: Path | None) -> list[str]:
     frames = [Image.fromarray((shades + n).byte().numpy()).convert("RGB") for n in range(12)]  # one shot, ever brighter
     frames[0].save(folder / "videos/video.gif", save_all=True, append_images=frames[1:], duration=40)
     return [f"data.{key}={known[key]}" for key in missing]
+
+
+def composed(*overrides: str) -> dict[str, Any]:
+    """Return the resolved configuration of ``animegen train``, which is composed once per process."""
+    return deepcopy(_composed(overrides))
+
+
+@lru_cache
+def _composed(overrides: tuple[str, ...]) -> dict[str, Any]:
+    return plain(compose_config("train", overrides))
 
 
 def run_verb(main: Any, *words: str) -> int:

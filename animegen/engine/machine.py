@@ -32,14 +32,17 @@ def versions() -> dict[str, str]:
 def git_state() -> dict[str, Any] | None:
     """Return commit and state of the repository of the package, if there is one."""
     where = Path(animegen.__file__).resolve().parent
+    # Without optional locks, since a git that is killed here would leave its lock in the user's repository.
+    status = ["git", "--no-optional-locks", "status", "--porcelain=v2", "--branch"]
     try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=where, capture_output=True, text=True, timeout=10)
-        dirty = subprocess.run(["git", "status", "--porcelain"], cwd=where, capture_output=True, text=True, timeout=10)
+        told = subprocess.run(status, cwd=where, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    if commit.returncode != 0:
+    lines = told.stdout.splitlines()
+    if told.returncode != 0 or not lines:
         return None
-    return {"commit": commit.stdout.strip(), "dirty": bool(dirty.stdout.strip())}
+    commit = lines[0].removeprefix("# branch.oid ")
+    return {"commit": commit, "dirty": any(not line.startswith("#") for line in lines)}
 
 
 def machine() -> dict[str, Any]:

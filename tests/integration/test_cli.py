@@ -12,7 +12,7 @@ from animegen import losses
 from animegen.cli import bench, doctor, evaluate, listing
 from animegen.cli import main as cli
 from animegen.cli import train as train_verb
-from tests.support import command, refused, run_verb, tiny
+from tests.support import refused, run_verb, tiny
 
 TOY = ("experiment=toy/quickstart",)
 
@@ -55,18 +55,8 @@ def test_doctor_reports_versions(capsys: pytest.CaptureFixture[str]) -> None:
     ("overrides", "words"),
     [
         (["train_step=5"], "no key 'train_step'.*Did you mean 'train_steps'"),
-        (["model.generatr.width=1"], "no key 'model.generatr.width'.*Did you mean 'model.generator.width'"),
-        (["data.train.phot.look=1"], "no key 'data.train.phot.look'.*Did you mean 'data.train.photo.look'"),
-        (["seed=abc"], "seed=abc is not valid: use an integer from 0"),
-        (["device=gpu"], "device=gpu is not valid: use one of auto, cpu"),
-        (["experiment=animegan/quickstrt"], "animegan/quickstrt.*Did you mean 'experiment/animegan/quickstart'"),
-        (["model=animegan/v7"], "Did you mean.*animegan/v"),
-        (["toy/quickstart"], "Did you mean 'experiment=toy/quickstart'"),
-        (["train_steps=0"], "train_steps=0 is not valid: use an integer from 1"),
-        (["val_every=0"], "val_every=0 is not valid"),
         (["resume=nowhere.ckpt"], "no checkpoint at 'nowhere.ckpt'"),
         (["resume=last", "runs=nowhere"], "no checkpoint below 'nowhere'"),
-        (["model.optimizers.generator.lrr=1"], "lrr"),
         ([*TOY, "model.generator._target_=animegen.models.toy.networks.ToyGenerato"], "Did you mean 'ToyGenerator'"),
         ([*TOY, "+model.generator.chanels=3"], "ToyGenerator has no setting 'chanels'. Did you mean 'channels'"),
         ([*TOY, "+model.objectives.generator.l1.wieght=3"], "unknown key 'wieght'.*Did you mean 'weight'"),
@@ -87,8 +77,7 @@ def test_mistakes_end_in_one_sentence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    given = overrides if any(o.startswith("device") for o in overrides) else [*overrides, "device=cpu"]
-    message = refused(capsys, run_verb(train_verb.main, *given, f"output={tmp_path / 'run'}"))
+    message = refused(capsys, run_verb(train_verb.main, *overrides, "device=cpu", f"output={tmp_path / 'run'}"))
     assert re.search(words, message), message
     assert not (tmp_path / "run" / "run.json").exists()
 
@@ -149,11 +138,14 @@ def test_help_of_the_other_verbs(verb: object, capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().out.startswith("animegen ")
 
 
-def test_the_configuration_can_be_printed(tmp_path: Path) -> None:
-    done = command("train", *TOY, "--cfg", "job", "seed=17", cwd=tmp_path)  # in any order
-    assert done.returncode == 0, done.stderr
-    assert "seed: 17" in done.stdout
-    assert "_target_: animegen.models.toy.Toy" in done.stdout
+def test_the_configuration_can_be_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_verb(train_verb.main, *TOY, "--cfg", "job", "seed=17") == 0  # in any order
+    text = capsys.readouterr().out
+    assert "seed: 17" in text
+    assert "_target_: animegen.models.toy.Toy" in text
     assert not list(tmp_path.iterdir())
 
 

@@ -13,7 +13,7 @@ from animegen.inference import application
 from animegen.media.images import read_image, write_image
 from animegen.media.video.opening import open_video
 from animegen.tasks.protocols import Sampling
-from tests.support import refused, run_verb, train
+from tests.support import refused, run_verb
 from tests.unit.inference.test_generation import Blend, Fader
 
 EXACT = ("codec=libx264rgb", "crf=0", "pix_fmt=rgb24")
@@ -101,10 +101,13 @@ def test_the_models_own_way_to_choose_is_changed_key_by_key(
 
 
 def test_an_interpolator_draws_at_even_times_but_not_by_chance(
-    monkeypatch: pytest.MonkeyPatch, pictures: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    between: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    pictures: list[Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    run = train("experiment=interpolation/quickstart", "train_steps=1", output=tmp_path / "run")
-    words = [f"checkpoint={run}", f"first={pictures[0]}", f"last={pictures[1]}", "device=cpu", "frames=4"]
+    words = [f"checkpoint={between}", f"first={pictures[0]}", f"last={pictures[1]}", "device=cpu", "frames=4"]
     assert run_verb(verb.main, *words, f"output={tmp_path / 'out'}") == 0
     made = levels(tmp_path / "out")
     assert (made[0], made[3]) == (0, 80)

@@ -22,14 +22,8 @@ from animegen.media.images import read_image, write_image
 from animegen.media.video.frames import Original
 from animegen.media.video.reader import VideoReader
 from animegen.toonworld import ToonWorldImages
-from tests.support import refused, run_verb, train
+from tests.support import refused, run_verb
 from tests.video_support import EXACT, level, noise, other_packets, with_sound, write_film
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of one step: its network still draws nearly the blend."""
-    return train("experiment=interpolation/quickstart", "train_steps=1", output=tmp_path_factory.mktemp("run") / "run")
 
 
 @pytest.fixture(scope="module")
@@ -38,15 +32,15 @@ def frames() -> list[torch.Tensor]:
     return [source.image(n) for n in range(4)]
 
 
-def go(run: Path, source: str, target: Path, *words: str) -> int:
-    return run_verb(verb.main, f"checkpoint={run}", f"input={source}", f"output={target}", "device=cpu", *words)
+def go(between: Path, source: str, target: Path, *words: str) -> int:
+    return run_verb(verb.main, f"checkpoint={between}", f"input={source}", f"output={target}", "device=cpu", *words)
 
 
-def test_two_pictures(run: Path, frames: list[torch.Tensor], tmp_path: Path) -> None:
+def test_two_pictures(between: Path, frames: list[torch.Tensor], tmp_path: Path) -> None:
     for name, frame in zip(("a.png", "b, c.png"), frames, strict=False):
         write_image(tmp_path / name.replace(",", ""), frame)
     pair = f"[{tmp_path / 'a.png'},{tmp_path / 'b c.png'}]"
-    assert go(run, pair, tmp_path / "out", "factor=4") == 0
+    assert go(between, pair, tmp_path / "out", "factor=4") == 0
     made = [read_image(tmp_path / f"out/{n:06}.png") for n in range(1, 6)]
     assert not (tmp_path / "out/000006.png").exists()
     assert torch.equal(made[0], frames[0])
@@ -57,11 +51,13 @@ def test_two_pictures(run: Path, frames: list[torch.Tensor], tmp_path: Path) -> 
         assert not torch.equal(made[n], made[n - 1])
 
 
-def test_a_folder_of_frames_with_holds_becomes_a_film(run: Path, frames: list[torch.Tensor], tmp_path: Path) -> None:
+def test_a_folder_of_frames_with_holds_becomes_a_film(
+    between: Path, frames: list[torch.Tensor], tmp_path: Path
+) -> None:
     for n, k in enumerate((0, 0, 1, 1)):
         write_image(tmp_path / f"in/{n}.png", frames[k])
     words = ("input_fps=12", "codec=libx264rgb", "crf=0", "pix_fmt=rgb24", "cuts=false")
-    assert go(run, str(tmp_path / "in"), tmp_path / "out.mkv", *words) == 0
+    assert go(between, str(tmp_path / "in"), tmp_path / "out.mkv", *words) == 0
     made = list(VideoReader(tmp_path / "out.mkv"))
     assert [round(float(time), 3) for _, time in made] == [round(n / 24, 3) for n in range(8)]
     # Held drawings stay; what is new stands in the last interval before the change alone.
@@ -69,11 +65,13 @@ def test_a_folder_of_frames_with_holds_becomes_a_film(run: Path, frames: list[to
     assert [torch.equal(pixels, frames[1]) for pixels, _ in made] == [False] * 4 + [True] * 4
 
 
-def test_a_film_keeps_its_times_its_cut_and_its_length(run: Path, frames: list[torch.Tensor], tmp_path: Path) -> None:
+def test_a_film_keeps_its_times_its_cut_and_its_length(
+    between: Path, frames: list[torch.Tensor], tmp_path: Path
+) -> None:
     dark = [(f // 4) for f in frames]
     film = write_film(tmp_path / "in.mp4", [*frames, *frames, *dark, *dark], fps=Fraction(24000, 1001), encoding=EXACT)
     words = ("fps=60", "codec=libx264rgb", "crf=0", "pix_fmt=rgb24")
-    assert go(run, str(film), tmp_path / "out.mp4", *words) == 0
+    assert go(between, str(film), tmp_path / "out.mp4", *words) == 0
     made = list(VideoReader(tmp_path / "out.mp4"))
     end = 16 / Fraction(24000, 1001)
     assert [time for _, time in made] == [Fraction(k, 60) for k in range(len(made))]
@@ -85,11 +83,11 @@ def test_a_film_keeps_its_times_its_cut_and_its_length(run: Path, frames: list[t
 
 
 def test_a_flash_is_not_blended_into_the_frames_beside_it(
-    run: Path, frames: list[torch.Tensor], tmp_path: Path
+    between: Path, frames: list[torch.Tensor], tmp_path: Path
 ) -> None:
     white = torch.full_like(frames[0], 255)
     film = write_film(tmp_path / "in.mkv", [*frames, white, white - 3, *frames[1:]], encoding=EXACT)
-    assert go(run, str(film), tmp_path / "out.mkv", "factor=2", *WORDS) == 0
+    assert go(between, str(film), tmp_path / "out.mkv", "factor=2", *WORDS) == 0
     made = [pixels for pixels, _ in VideoReader(tmp_path / "out.mkv")]
     assert len(made) == 18
     # The last frame before, and the last of the flash, are held; beside them it is drawn.
@@ -133,13 +131,13 @@ def test_the_same_drawing_is_known_under_noise_and_a_blink_is_another(frames: li
     ],
 )
 def test_mistakes_are_told_and_nothing_is_written(
-    run: Path, words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    between: Path, words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_image(tmp_path / "a.png", level(50))
     write_image(tmp_path / "b.png", level(50, 20, 20))
     before = sorted(tmp_path.iterdir())
     filled = [word.format(a=tmp_path / "a.png", b=tmp_path / "b.png", t=tmp_path) for word in words]
-    assert message in refused(capsys, run_verb(verb.main, f"checkpoint={run}", *filled))
+    assert message in refused(capsys, run_verb(verb.main, f"checkpoint={between}", *filled))
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -154,7 +152,7 @@ def shots_film(path: Path, frames: list[torch.Tensor]) -> Path:
 
 
 def test_a_killed_run_goes_on_after_its_last_shot(
-    run: Path,
+    between: Path,
     frames: list[torch.Tensor],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -162,7 +160,7 @@ def test_a_killed_run_goes_on_after_its_last_shot(
 ) -> None:
     film = shots_film(tmp_path / "in.mkv", frames)
     words = ("fps=60", *WORDS)
-    assert go(run, str(film), tmp_path / "whole.mp4", *words) == 0
+    assert go(between, str(film), tmp_path / "whole.mp4", *words) == 0
     whole_drawn = int(re.search(r"(\d+) of them drawn", capsys.readouterr().out).group(1))  # type: ignore[union-attr]
     first_shot = whole_drawn // 3
     drawn: list[int] = []
@@ -179,11 +177,11 @@ def test_a_killed_run_goes_on_after_its_last_shot(
 
     monkeypatch.setattr(inbetween.Inbetweener, "__call__", dies)
     with pytest.raises(KilledError):
-        go(run, str(film), tmp_path / "out.mp4", *words)
+        go(between, str(film), tmp_path / "out.mp4", *words)
     assert not (tmp_path / "out.mp4").exists()
     assert (tmp_path / "out.mp4.partial/00001.mp4").exists()
     first = len(drawn)
-    assert go(run, str(film), tmp_path / "out.mp4", *words) == 0
+    assert go(between, str(film), tmp_path / "out.mp4", *words) == 0
     assert "is resumed after frame" in capsys.readouterr().err
     assert not (tmp_path / "out.mp4.partial").exists()
     whole, mine = (list(VideoReader(tmp_path / name)) for name in ("whole.mp4", "out.mp4"))
@@ -195,14 +193,14 @@ def test_a_killed_run_goes_on_after_its_last_shot(
     assert whole[-1][1] == Fraction(len(whole) - 1, 60)
 
 
-def test_holds_auto_spreads_motion_in_shots_on_twos(run: Path, frames: list[torch.Tensor], tmp_path: Path) -> None:
+def test_holds_auto_spreads_motion_in_shots_on_twos(between: Path, frames: list[torch.Tensor], tmp_path: Path) -> None:
     ones = [*frames, *reversed(frames[:-1])]
     twos = [frame // 3 for frame in ones for _ in range(2)]
     film = write_film(tmp_path / "in.mkv", [*ones, *twos], encoding=EXACT)
     made = {}
     for holds in ("keep", "smooth", "auto"):
         target = tmp_path / f"{holds}.mkv"
-        assert go(run, str(film), target, "factor=2", f"holds={holds}", *WORDS) == 0
+        assert go(between, str(film), target, "factor=2", f"holds={holds}", *WORDS) == 0
         made[holds] = [pixels for pixels, _ in VideoReader(target)]
     cut = 2 * len(ones)
     assert len({len(clip) for clip in made.values()}) == 1
@@ -213,17 +211,17 @@ def test_holds_auto_spreads_motion_in_shots_on_twos(run: Path, frames: list[torc
     assert not all(kept[cut:])
 
 
-def test_pairs_that_do_not_match_are_held(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pairs_that_do_not_match_are_held(between: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_image(tmp_path / "a.png", noise(1, 64, 64))
     write_image(tmp_path / "b.png", noise(2, 64, 64))
     pair = f"[{tmp_path / 'a.png'},{tmp_path / 'b.png'}]"
-    assert go(run, pair, tmp_path / "out", "factor=3", "confidence=0.5") == 0
+    assert go(between, pair, tmp_path / "out", "factor=3", "confidence=0.5") == 0
     assert "0 of them drawn, 2 held since their pairs match too little" in capsys.readouterr().out
     made = [read_image(tmp_path / f"out/{n:06}.png") for n in range(1, 5)]
     assert torch.equal(made[2], noise(1, 64, 64))
     assert torch.equal(made[3], noise(2, 64, 64))
-    assert "confidence=2 is not valid" in refused(capsys, go(run, pair, tmp_path / "o2", "confidence=2"))
-    assert "tile=9" in refused(capsys, go(run, pair, tmp_path / "o2", "tile=9"))
+    assert "confidence=2 is not valid" in refused(capsys, go(between, pair, tmp_path / "o2", "confidence=2"))
+    assert "tile=9" in refused(capsys, go(between, pair, tmp_path / "o2", "tile=9"))
 
 
 def test_the_confidence_of_a_shifted_picture_is_high_and_of_another_low() -> None:
@@ -280,7 +278,7 @@ def test_only_a_few_encoded_tiles_are_kept() -> None:
 
 
 def test_selfcheck_scores_the_drawings_that_it_leaves_out(
-    run: Path, frames: list[torch.Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    between: Path, frames: list[torch.Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     film = shots_film(tmp_path / "in.mkv", frames)
     reader = VideoReader(film)
@@ -289,7 +287,7 @@ def test_selfcheck_scores_the_drawings_that_it_leaves_out(
     first, middle, last = triples[1]
     assert [round(time * 24) for _, time in (first, middle, last)] == [8, 10, 12]
     assert torch.equal(middle[0], 255 - frames[1])
-    assert go_check(run, film, "samples=2") == 0
+    assert go_check(between, film, "samples=2") == 0
     text = capsys.readouterr().out
     assert "2 of 3 were compared" in text
     assert all(name in text for name in ("nearest", "blend", "warp_dis", "model"))
@@ -299,13 +297,13 @@ def test_selfcheck_scores_the_drawings_that_it_leaves_out(
         [0.5, 0.5], abs=0.01
     )
     still = write_film(tmp_path / "still.mkv", [frames[0]] * 4, encoding=EXACT)
-    assert "three different drawings" in refused(capsys, go_check(run, still))
-    without = run_verb(verb.main, f"checkpoint={run}", f"input={film}")
+    assert "three different drawings" in refused(capsys, go_check(between, still))
+    without = run_verb(verb.main, f"checkpoint={between}", f"input={film}")
     assert "Missing on the command line: output=" in refused(capsys, without)
 
 
-def go_check(run: Path, film: Path, *words: str) -> int:
-    return run_verb(verb.main, f"checkpoint={run}", f"input={film}", "device=cpu", "selfcheck=true", *words)
+def go_check(between: Path, film: Path, *words: str) -> int:
+    return run_verb(verb.main, f"checkpoint={between}", f"input={film}", "device=cpu", "selfcheck=true", *words)
 
 
 def with_text(path: Path, film: Path) -> Path:
@@ -327,12 +325,12 @@ def with_text(path: Path, film: Path) -> Path:
     return path
 
 
-def test_sound_subtitles_and_length_stay(run: Path, frames: list[torch.Tensor], tmp_path: Path) -> None:
+def test_sound_subtitles_and_length_stay(between: Path, frames: list[torch.Tensor], tmp_path: Path) -> None:
     sound = with_sound(tmp_path / "sound.mp4")
     film = with_text(
         tmp_path / "in.mkv", write_film(tmp_path / "silent.mkv", frames * 6, encoding=EXACT, copy_from=sound)
     )
-    assert go(run, str(film), tmp_path / "out.mkv", "factor=2", *WORDS) == 0
+    assert go(between, str(film), tmp_path / "out.mkv", "factor=2", *WORDS) == 0
     for kind, count in (("audio", 10), ("subtitle", 2)):
         before, after = (other_packets(tmp_path / name, kind) for name in ("in.mkv", "out.mkv"))
         assert len(before) >= count
@@ -343,10 +341,10 @@ def test_sound_subtitles_and_length_stay(run: Path, frames: list[torch.Tensor], 
     assert abs(made[-1][1] + Fraction(1, 48) - before[-1][1] - Fraction(1, 24)) < Fraction(1, 24)
 
 
-def test_a_constant_film_stays_constant(run: Path, tmp_path: Path) -> None:
+def test_a_constant_film_stays_constant(between: Path, tmp_path: Path) -> None:
     film = write_film(tmp_path / "in.mp4", [level(123, 32, 48)] * 6)
     before = next(iter(VideoReader(film)))[0]
-    assert go(run, str(film), tmp_path / "out.mp4", "factor=2", "crf=0") == 0
+    assert go(between, str(film), tmp_path / "out.mp4", "factor=2", "crf=0") == 0
     assert all((pixels.int() - before.int()).abs().max() <= 1 for pixels, _ in VideoReader(tmp_path / "out.mp4"))
 
 

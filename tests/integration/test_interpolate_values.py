@@ -17,19 +17,13 @@ from animegen.media.images import write_image
 from animegen.media.video.frames import BT2020, Colour
 from animegen.media.video.pixels import rows
 from animegen.media.video.reader import VideoReader
-from tests.support import run_verb, train
+from tests.support import run_verb
 from tests.video_support import EXACT, FAST, deep_film, deep_planes, noise, write_film
 
 WORDS = ("codec=libx264rgb", "crf=0", "pix_fmt=rgb24")
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of one step: its network still draws nearly the blend."""
-    return train("experiment=interpolation/quickstart", "train_steps=1", output=tmp_path_factory.mktemp("run") / "run")
-
-
-def test_triplets_of_ones_own_are_all_scored_and_by_size_of_motion(run: Path, tmp_path: Path) -> None:
+def test_triplets_of_ones_own_are_all_scored_and_by_size_of_motion(between: Path, tmp_path: Path) -> None:
     wide = torch.nn.functional.interpolate(noise(1, 10, 16)[None].float(), (80, 128), mode="bicubic").clamp(0, 255)
     for number, shift in enumerate((0, 1, 2, 6)):
         for frame in range(3):
@@ -39,7 +33,8 @@ def test_triplets_of_ones_own_are_all_scored_and_by_size_of_motion(run: Path, tm
     for split, count in (("all", 4), ("test", 1)):
         output = tmp_path / split
         assert (
-            run_verb(eval_verb.main, f"checkpoint={run}", *words, f"data.test_split={split}", f"output={output}") == 0
+            run_verb(eval_verb.main, f"checkpoint={between}", *words, f"data.test_split={split}", f"output={output}")
+            == 0
         )
         scores = json.loads((output / "scores.json").read_text())
         assert {row["psnr"]["n"] for row in scores["methods"].values()} == {count}
@@ -50,15 +45,15 @@ def test_triplets_of_ones_own_are_all_scored_and_by_size_of_motion(run: Path, tm
     assert text.count("| warp_dis |") == 1 + len(json.loads((tmp_path / "all/scores.json").read_text())["by_motion"])
 
 
-def go(run: Path, source: Path, target: Path, *words: str) -> int:
-    return run_verb(verb.main, f"checkpoint={run}", f"input={source}", f"output={target}", "device=cpu", *words)
+def go(between: Path, source: Path, target: Path, *words: str) -> int:
+    return run_verb(verb.main, f"checkpoint={between}", f"input={source}", f"output={target}", "device=cpu", *words)
 
 
 @pytest.mark.parametrize("codec", ["libx264", "libx265"])
-def test_ten_bits_stay_and_what_is_copied_stays_to_the_bit(run: Path, codec: str, tmp_path: Path) -> None:
+def test_ten_bits_stay_and_what_is_copied_stays_to_the_bit(between: Path, codec: str, tmp_path: Path) -> None:
     colour = Colour(BT2020, False, 9, 16)  # BT.2020 with the curve of HDR10
     film = deep_film(tmp_path / "in.mkv", codec, colour=colour)
-    assert go(run, film, tmp_path / "out.mkv", "factor=2", "codec=ffv1", "cuts=false") == 0
+    assert go(between, film, tmp_path / "out.mkv", "factor=2", "codec=ffv1", "cuts=false") == 0
     reader = VideoReader(tmp_path / "out.mkv")
     assert reader.info.pix_fmt == "yuv420p10le"
     assert reader.info.colour == colour
@@ -75,23 +70,23 @@ def test_ten_bits_stay_and_what_is_copied_stays_to_the_bit(run: Path, codec: str
 
 
 def test_the_usual_codec_writes_ten_bits_and_one_without_them_tells(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    between: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     film = deep_film(tmp_path / "in.mp4", size=(64, 64))
-    assert go(run, film, tmp_path / "out.mp4", "fps=60", "preset=ultrafast") == 0
+    assert go(between, film, tmp_path / "out.mp4", "fps=60", "preset=ultrafast") == 0
     assert VideoReader(tmp_path / "out.mp4").info.pix_fmt == "yuv420p10le"
     capsys.readouterr()
-    assert go(run, film, tmp_path / "small.mp4", "codec=mpeg4") == 0
+    assert go(between, film, tmp_path / "small.mp4", "codec=mpeg4") == 0
     assert "codec=mpeg4 has no format with ten bits" in capsys.readouterr().err
     assert VideoReader(tmp_path / "small.mp4").info.pix_fmt == "yuv420p"
-    assert go(run, film, tmp_path / "pictures") == 0
+    assert go(between, film, tmp_path / "pictures") == 0
     assert len(list((tmp_path / "pictures").iterdir())) == 5  # pictures have no length: the last is shown once
 
 
-def test_copies_of_eight_bits_are_not_converted(run: Path, tmp_path: Path) -> None:
+def test_copies_of_eight_bits_are_not_converted(between: Path, tmp_path: Path) -> None:
     """Sharp colours lose nothing on the way through RGB, in which every pixel has its own."""
     film = write_film(tmp_path / "in.mkv", [noise(n, 64, 64) for n in (1, 1, 2)], encoding=FAST)
-    assert go(run, film, tmp_path / "out.mkv", "factor=2", "codec=ffv1", "cuts=false") == 0
+    assert go(between, film, tmp_path / "out.mkv", "factor=2", "codec=ffv1", "cuts=false") == 0
 
     def planes(path: Path) -> list[list[np.ndarray]]:
         with av.open(str(path)) as container:
@@ -120,7 +115,7 @@ def test_copies_of_eight_bits_are_not_converted(run: Path, tmp_path: Path) -> No
 )
 @pytest.mark.parametrize("suffix", [".mp4", ".mov"])
 def test_grids_are_exact_in_the_file(
-    run: Path,
+    between: Path,
     words: tuple[str, ...],
     rate: Fraction,
     count: int,
@@ -131,7 +126,7 @@ def test_grids_are_exact_in_the_file(
         tmp_path / "in.mp4", [noise(n, 40, 52) for n in range(8)], fps=Fraction(24000, 1001), encoding=EXACT
     )
     target = tmp_path / f"out{suffix}"
-    assert go(run, film, target, *words, "cuts=false", *WORDS) == 0
+    assert go(between, film, target, *words, "cuts=false", *WORDS) == 0
     reader = VideoReader(target)
     assert [time for _, time in reader] == [k / rate for k in range(count)]
     times = Fraction(words[0][7:]) if words[0].startswith("slowmo") else 1
@@ -141,14 +136,14 @@ def test_grids_are_exact_in_the_file(
         assert abs(stream.duration * stream.time_base - long) <= stream.time_base
 
 
-def test_a_variable_rate_through_a_file(run: Path, tmp_path: Path) -> None:
+def test_a_variable_rate_through_a_file(between: Path, tmp_path: Path) -> None:
     times = [Fraction(n, 1000) for n in (0, 100, 120, 400)]
     base, end = Fraction(1, 1000), Fraction(450, 1000)
     film = write_film(tmp_path / "in.mp4", [noise(n) for n in range(4)], times, encoding=EXACT, time_base=base, end=end)
     made = {}
     for words in (("factor=2",), ("factor=2.5",), ("fps=25",)):
         target = tmp_path / f"{words[0]}.mp4"
-        assert go(run, film, target, *words, "cuts=false", *WORDS) == 0
+        assert go(between, film, target, *words, "cuts=false", *WORDS) == 0
         made[words[0]] = [1000 * time for _, time in VideoReader(target)]
     assert made["factor=2"] == [0, 50, 100, 110, 120, 260, 400, 425]
     assert made["factor=2.5"] == [0, 40, 80, 104, 112, 120, 232, 344, 410, 430]

@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from animegen import load_model
+from animegen.cli import train as train_verb
 from animegen.engine.checkpoint import read_checkpoint
 from tests.integration.test_ddp import TOY, WITNESS
-from tests.support import command, sentence, tiny, train
+from tests.support import command, refused, run_verb, tiny, train
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,8 +45,7 @@ def test_sharded_training_is_training(tmp_path: Path) -> None:
     # The checkpoint is whole: it is applied and resumed as any other.
     assert load_model(tmp_path / "two", device="cpu").train_step == 4
     further = ("trainer=default", "trainer.devices=1", "train_steps=5", f"output={tmp_path / 'further'}")
-    more = command("train", f"resume={tmp_path / 'two'}", *further, cwd=ROOT)
-    assert more.returncode == 0, more.stderr
+    assert run_verb(train_verb.main, f"resume={tmp_path / 'two'}", *further) == 0
     assert read_checkpoint(tmp_path / "further")["animegen"]["train_step"] == 5
 
 
@@ -97,7 +97,9 @@ def test_two_machines_train_as_one(tmp_path: Path) -> None:
     assert_close(tmp_path / "two", one)
 
 
-def test_torchrun_needs_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_torchrun_needs_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
-    done = command("train", *tiny(*TOY), cwd=tmp_path)
-    assert "set output=<shared folder>" in sentence(done.stderr, done.returncode)
+    assert "set output=<shared folder>" in refused(capsys, run_verb(train_verb.main, *tiny(*TOY)))

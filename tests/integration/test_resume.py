@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 import pytorch_lightning as pl
-import torch
 
 from animegen.cli import train as train_verb
 from animegen.engine.checkpoint import read_checkpoint
@@ -136,61 +135,9 @@ def test_killed_by_the_system_and_resumed_by_last(tmp_path: Path) -> None:
     assert_same_state(read_checkpoint(whole), read_checkpoint(last))
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A toy run of one step."""
-    return train(*TOY, "train_steps=1", output=tmp_path_factory.mktemp("finished") / "run")
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ([], "give a larger train_steps="),
-        (["train_steps=3", "model.optimizers.generator.lr=1"], "model.optimizers cannot change"),
-        (["train_steps=3", "model.generator.channels=4"], "do not fit this model"),
-    ],
-)
-def test_what_cannot_go_on_says_why(
-    finished: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    before = read_checkpoint(finished)
-    assert message in refused(capsys, run_verb(train_verb.main, f"resume={finished}", *words))
-    assert_same_state(before, read_checkpoint(finished))
-
-
 def test_a_checkpoint_outside_of_a_run_cannot_be_resumed(
-    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copyfile(finished / "checkpoints" / "last.ckpt", tmp_path / "copy.ckpt")
+    shutil.copyfile(toy / "checkpoints" / "last.ckpt", tmp_path / "copy.ckpt")
     words = (f"resume={tmp_path / 'copy.ckpt'}", "train_steps=3")
     assert "it is not the folder of a run" in refused(capsys, run_verb(train_verb.main, *words))
-
-
-class Evil:
-    """Unpickles by creating a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple:
-        return (Path.touch, (self.path,))
-
-
-@pytest.mark.parametrize("kind", ["cut", "text", "empty", "evil", "foreign"])
-def test_damaged_checkpoints_are_refused(
-    kind: str, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = shutil.copytree(finished, tmp_path / "run")
-    file, trap = folder / "checkpoints" / "last.ckpt", tmp_path / "trap"
-    if kind == "cut":
-        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    elif kind == "evil":
-        torch.save({"animegen": {"config": {"model": {}}}, "evil": Evil(trap)}, file)
-    elif kind == "foreign":
-        torch.save({"state_dict": {}}, file)
-    else:
-        file.write_text("no checkpoint" if kind == "text" else "")
-    message = refused(capsys, run_verb(train_verb.main, f"resume={folder}", "train_steps=5"))
-    assert str(file) in message
-    assert ("is not a checkpoint of animegen" if kind == "foreign" else "cannot be read as a checkpoint") in message
-    assert not trap.exists()

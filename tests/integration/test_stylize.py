@@ -18,7 +18,7 @@ from animegen.inference import application
 from animegen.media.images import read_image, to_float, to_uint8
 from animegen.models.animegan.networks import AnimeGANv2
 from animegen.tasks.stylize import pad_and_crop
-from tests.support import command, refused, train
+from tests.support import refused, train
 
 
 class Model(nn.Module):
@@ -264,14 +264,14 @@ def test_progress_is_about_twenty_plain_lines(model: Model, tmp_path: Path, caps
     assert lines == [*(f"{count}/41" for count in range(3, 41, 3)), "41/41"]
 
 
-def test_a_checkpoint_alone_is_enough(tmp_path: Path) -> None:
+def test_a_checkpoint_alone_is_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = train("model=animegan/v2", "features=random", "train_steps=1", output=tmp_path / "run")
     values = photo(tmp_path / "in" / "a.png", 50, 70)
-    done = command(
-        *("stylize", f"checkpoint={folder}", "input=in", "output=out", "tile=64", "device=cpu"), cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
-    assert "1 done, 0 skipped" in done.stdout
+    monkeypatch.chdir(tmp_path)
+    assert verb.main([f"checkpoint={folder}", "input=in", "output=out", "tile=64", "device=cpu"]) == 0
+    assert "1 done, 0 skipped" in capsys.readouterr().out
     model = load_model(folder, "cpu")
     drawing = model.stylize(to_float(torch.from_numpy(values).permute(2, 0, 1))[None])[0]  # type: ignore[operator]
     difference = (read_image(tmp_path / "out" / "a.png").int() - to_uint8(drawing[0]).int()).abs()

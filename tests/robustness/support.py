@@ -14,18 +14,8 @@ from importlib import import_module
 from pathlib import Path
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(
-    [
-        *(
-            "animegen.cli.train",
-            "animegen.inference.stylize",
-            "animegen.cli.interpolate",
-            "animegen.cli.prepare",
-            "animegen.cli.evaluate",
-        ),
-        "tests.robustness.support",
-    ]
-)
+_PRELOADED = ("cli.training", "curation.prepare", "inference.generate", "inference.interpolate", "inference.stylize")
+_CONTEXT.set_forkserver_preload([*(f"animegen.{name}" for name in _PRELOADED), "tests.robustness.support"])
 TIMEOUT = 300.0
 
 
@@ -87,7 +77,7 @@ def finish(
     if killed:
         process.kill()
         process.join()
-    said = log.read_text(errors="replace") if log.exists() else ""
+    said = log.read_text(errors="backslashreplace") if log.exists() else ""
     assert not killed or seconds is not None, f"it hangs:\n{said}"
     return Ended(None if killed else process.exitcode, said, time.monotonic() - began)
 

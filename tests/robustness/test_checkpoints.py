@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,12 @@ from animegen.cli import import_weights as importing
 from animegen.cli import train as train_verb
 from animegen.errors import AnimegenError
 from animegen.media.images import write_image
-from tests.support import refused, run_verb, train
+from tests.support import refused, run_verb
 
 
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = train("experiment=toy/quickstart", "train_steps=1", output=tmp_path_factory.mktemp("toy") / "run")
-    return run / "checkpoints" / "last.ckpt"
+@pytest.fixture
+def toy(toy: Path) -> Path:
+    return toy / "checkpoints" / "last.ckpt"
 
 
 def changed(toy: Path, target: Path, change: Any) -> Path:
@@ -81,19 +81,21 @@ def test_checkpoints_of_other_versions(toy: Path, tmp_path: Path) -> None:
     with pytest.raises(AnimegenError, match="old"):
         load_model(gone, device="cpu")
     bare = changed(toy, tmp_path / "bare.ckpt", lambda content: content.pop("animegen"))
-    with pytest.raises(AnimegenError):
+    with pytest.raises(AnimegenError, match="is not a checkpoint of animegen"):
         load_model(bare, device="cpu")
 
 
-def test_damaged_checkpoints(toy: Path, tmp_path: Path) -> None:
-    data = toy.read_bytes()
+@pytest.mark.parametrize("damage", ["empty", "half", "text", "flipped", "zip"])
+def test_damaged_checkpoints(damage: str, toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = shutil.copytree(toy.parents[1], tmp_path / "run")
+    path, data = folder / "checkpoints" / "last.ckpt", toy.read_bytes()
     damaged = {"empty": b"", "half": data[: len(data) // 2], "text": b"hello", "flipped": data[:100] + b"\xff" * 64}
-    for name, content in damaged.items():
-        path = tmp_path / f"{name}.ckpt"
-        path.write_bytes(content)
-        with pytest.raises(AnimegenError, match=name):
-            load_model(path, device="cpu")
-    with zipfile.ZipFile(tmp_path / "zip.ckpt", "w") as file:
-        file.writestr("hello", "there")
-    with pytest.raises(AnimegenError, match="zip"):
-        load_model(tmp_path / "zip.ckpt", device="cpu")
+    if damage == "zip":
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr("hello", "there")
+    else:
+        path.write_bytes(damaged[damage])
+    with pytest.raises(AnimegenError, match=r"last\.ckpt' cannot be read as a checkpoint"):
+        load_model(path, device="cpu")
+    message = refused(capsys, run_verb(train_verb.main, f"resume={folder}", "train_steps=5"))
+    assert f"'{path}' cannot be read as a checkpoint" in message

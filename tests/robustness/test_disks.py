@@ -26,17 +26,6 @@ TOY = ("experiment=toy/quickstart",)
 SCORED = ("logger=none", "evaluate=true", "data.test_scenes=8")
 
 
-@pytest.fixture(scope="module")
-def between(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    words = ("experiment=interpolation/quickstart", "train_steps=1")
-    return train(*words, output=tmp_path_factory.mktemp("between") / "run")
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(*TOY, "train_steps=1", output=tmp_path_factory.mktemp("toy") / "run")
-
-
 def test_training_on_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path) -> None:
     folder, log = tmp_path / "run", tmp_path / "log"
     train(*TOY, "train_steps=1", output=folder)

@@ -14,22 +14,10 @@ from PIL import Image
 from animegen.toonworld import Scene
 from tests.robustness.support import Ended, assert_calm, run
 from tests.robustness.test_kills import film
-from tests.support import train
 
 #: In `make test`, and in `make test-all`.
 PICTURES = [pytest.param(20), pytest.param(500, marks=pytest.mark.slow)]
 FILMS = [pytest.param(6), pytest.param(200, marks=pytest.mark.slow)]
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train("experiment=toy/quickstart", "train_steps=1", output=tmp_path_factory.mktemp("toy") / "run")
-
-
-@pytest.fixture(scope="module")
-def between(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    words = ("experiment=interpolation/quickstart", "train_steps=1")
-    return train(*words, output=tmp_path_factory.mktemp("between") / "run")
 
 
 def mutated(data: bytes, draw: random.Random) -> bytes:

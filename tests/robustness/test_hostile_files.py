@@ -27,30 +27,25 @@ Change = Callable[[dict[str, Any]], object]
 SHELL = "torch.utils.collect_env.run"
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train("experiment=toy/quickstart", "train_steps=1", output=tmp_path_factory.mktemp("toy") / "run")
-
-
 @pytest.fixture
 def witness(tmp_path: Path) -> Path:
     return tmp_path / "ran"
 
 
-def checkpoint(run: Path, target: Path, change: Change) -> Path:
+def checkpoint(toy: Path, target: Path, change: Change) -> Path:
     """Write the checkpoint of a run with something changed."""
-    content = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    content = torch.load(toy / "checkpoints" / "last.ckpt", weights_only=True)
     change(content)
     target.parent.mkdir(parents=True, exist_ok=True)
     torch.save(content, target)
     return target
 
 
-def record(run: Path, folder: Path, change: Callable[[dict[str, Any]], Any]) -> Path:
+def record(toy: Path, folder: Path, change: Callable[[dict[str, Any]], Any]) -> Path:
     """Write a run folder with a changed record; a change that returns something replaces the whole."""
     (folder / "checkpoints").mkdir(parents=True)
-    (folder / "checkpoints" / "last.ckpt").write_bytes((run / "checkpoints" / "last.ckpt").read_bytes())
-    content = json.loads((run / "run.json").read_text())
+    (folder / "checkpoints" / "last.ckpt").write_bytes((toy / "checkpoints" / "last.ckpt").read_bytes())
+    content = json.loads((toy / "run.json").read_text())
     changed = change(content)
     text = changed if isinstance(changed, str) else json.dumps(content if changed is None else changed)
     (folder / "run.json").write_text(text)
@@ -81,7 +76,7 @@ HIDING: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 @pytest.mark.parametrize("hiding", HIDING)
 @pytest.mark.parametrize("place", ["model", "generator", "setting", "stages"])
-def test_no_node_of_a_model_runs_anything(place: str, hiding: str, run: Path, tmp_path: Path, witness: Path) -> None:
+def test_no_node_of_a_model_runs_anything(place: str, hiding: str, toy: Path, tmp_path: Path, witness: Path) -> None:
     def change(content: dict[str, Any]) -> None:
         model, node = content["animegen"]["config"]["model"], HIDING[hiding](shell(witness))
         if place == "model":
@@ -91,7 +86,7 @@ def test_no_node_of_a_model_runs_anything(place: str, hiding: str, run: Path, tm
         else:
             model[place] = node
 
-    path = checkpoint(run, tmp_path / "a.ckpt", change)
+    path = checkpoint(toy, tmp_path / "a.ckpt", change)
     with pytest.raises(AnimegenError):
         load_model(path, "cpu")
     assert not witness.exists()
@@ -110,7 +105,7 @@ DATA: dict[str, Callable[[Path], Any]] = {
 @pytest.mark.parametrize("attack", DATA)
 def test_no_data_of_a_checkpoint_run_anything(
     attack: str,
-    run: Path,
+    toy: Path,
     tmp_path: Path,
     witness: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -118,7 +113,7 @@ def test_no_data_of_a_checkpoint_run_anything(
 ) -> None:
     monkeypatch.setenv("SECRET_OF_MINE", "s3cret")
     node = DATA[attack](witness)
-    path = checkpoint(run, tmp_path / "a.ckpt", lambda content: content["animegen"]["config"].update(data=node))
+    path = checkpoint(toy, tmp_path / "a.ckpt", lambda content: content["animegen"]["config"].update(data=node))
     said = refused(capfd, run_verb(eval_verb.main, f"checkpoint={path}", "device=cpu"))
     assert not witness.exists()
     assert "s3cret" not in said
@@ -135,7 +130,7 @@ def test_no_data_of_a_checkpoint_run_anything(
 )
 def test_recorded_overrides_of_a_checkpoint_are_data(
     word: str,
-    run: Path,
+    toy: Path,
     tmp_path: Path,
     witness: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -143,7 +138,7 @@ def test_recorded_overrides_of_a_checkpoint_are_data(
 ) -> None:
     monkeypatch.setenv("SECRET_OF_MINE", "s3cret")
     word = word.replace("WITNESS", str(witness))
-    path = checkpoint(run, tmp_path / "a.ckpt", lambda content: content["animegen"]["overrides"].append(word))
+    path = checkpoint(toy, tmp_path / "a.ckpt", lambda content: content["animegen"]["overrides"].append(word))
     said = refused(capfd, run_verb(eval_verb.main, f"checkpoint={path}", "device=cpu", "data.batch_size=2"))
     assert not witness.exists()
     assert "s3cret" not in said
@@ -186,9 +181,9 @@ WEIGHTS: dict[str, Change] = {
 
 @pytest.mark.parametrize("damage", WEIGHTS)
 def test_weights_that_are_none_are_told(
-    damage: str, run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    damage: str, toy: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    path = checkpoint(run, tmp_path / "a.ckpt", WEIGHTS[damage])
+    path = checkpoint(toy, tmp_path / "a.ckpt", WEIGHTS[damage])
     with pytest.raises(AnimegenError, match=r"a\.ckpt"):
         load_model(path, "cpu")
     words = ("experiment=toy/quickstart", "device=cpu", "size=tiny", f"output={tmp_path / 'new'}")
@@ -198,10 +193,10 @@ def test_weights_that_are_none_are_told(
 
 @pytest.mark.parametrize("channels", [10**9, 2**62, -1, "wide", 1.5, None, True])
 def test_sizes_are_compared_with_the_weights_before_memory_is_taken(
-    channels: Any, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    channels: Any, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = checkpoint(
-        run,
+        toy,
         tmp_path / "a.ckpt",
         lambda content: content["animegen"]["config"]["model"]["generator"].update(channels=channels),
     )
@@ -218,14 +213,14 @@ def test_sizes_are_compared_with_the_weights_before_memory_is_taken(
     assert sum(real) == 0
 
 
-def test_flipped_bits_are_found(run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    source = run / "checkpoints" / "last.ckpt"
+def test_flipped_bits_are_found(toy: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    source = toy / "checkpoints" / "last.ckpt"
     weight = next(v for k, v in torch.load(source, weights_only=True)["state_dict"].items() if k.startswith("gen"))
     data = bytearray(source.read_bytes())
     place = data.find(weight.numpy().tobytes())
     assert place > 0
     data[place + 2] ^= 1
-    damaged = record(run, tmp_path / "run", lambda content: None) / "checkpoints" / "last.ckpt"
+    damaged = record(toy, tmp_path / "run", lambda content: None) / "checkpoints" / "last.ckpt"
     damaged.write_bytes(data)
     assert torch.load(damaged, weights_only=True)  # torch does not notice
     with pytest.raises(AnimegenError, match="does not have the checksum"):
@@ -259,8 +254,8 @@ HEADERS: dict[str, Change] = {
 
 
 @pytest.mark.parametrize("damage", HEADERS)
-def test_headers_that_are_none_are_told(damage: str, run: Path, tmp_path: Path) -> None:
-    path = checkpoint(run, tmp_path / "a.ckpt", HEADERS[damage])
+def test_headers_that_are_none_are_told(damage: str, toy: Path, tmp_path: Path) -> None:
+    path = checkpoint(toy, tmp_path / "a.ckpt", HEADERS[damage])
     with pytest.raises(AnimegenError, match=r"a\.ckpt"):
         load_model(path, "cpu")
 
@@ -316,14 +311,14 @@ CODE = {
 @pytest.mark.parametrize("attack", CODE)
 def test_no_record_of_a_run_runs_anything(
     attack: str,
-    run: Path,
+    toy: Path,
     tmp_path: Path,
     witness: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("SECRET_OF_MINE", "s3cret")
-    folder = record(run, tmp_path / "run", lambda content: CODE[attack](content, witness))
+    folder = record(toy, tmp_path / "run", lambda content: CODE[attack](content, witness))
     # A run is repeated from its configuration, and resumed from its overrides.
     commands = [] if attack in ("word", "key") else [[f"rerun={folder}"]]
     commands += [[f"resume={folder}", "train_steps=2"]] if attack in WORDS else []
@@ -336,16 +331,16 @@ def test_no_record_of_a_run_runs_anything(
     assert not (tmp_path / "new").exists()
 
 
-def test_hydra_keys_of_a_record_are_not_used(run: Path, tmp_path: Path, witness: Path) -> None:
+def test_hydra_keys_of_a_record_are_not_used(toy: Path, tmp_path: Path, witness: Path) -> None:
     word = f"+hydra.callbacks.x={{_target_: {SHELL}, command: 'touch {witness}'}}"
-    folder = record(run, tmp_path / "run", lambda content: content["overrides"].append(word))
+    folder = record(toy, tmp_path / "run", lambda content: content["overrides"].append(word))
     train(f"resume={folder}", "train_steps=2", output=tmp_path / "new")
     assert not witness.exists()
 
 
-def test_trust_builds_what_a_record_names(run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_trust_builds_what_a_record_names(toy: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     word = "+callbacks.x={_target_: pytorch_lightning.callbacks.Timer}"
-    folder = record(run, tmp_path / "run", lambda content: content["overrides"].append(word))
+    folder = record(toy, tmp_path / "run", lambda content: content["overrides"].append(word))
     words = [f"resume={folder}", "train_steps=2", f"output={tmp_path / 'new'}"]
     assert "add trust=true" in refused(capfd, run_verb(train_verb.main, *words))
     assert run_verb(train_verb.main, *words, "trust=true") == 0
@@ -405,9 +400,9 @@ RECORDS: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 @pytest.mark.parametrize("damage", RECORDS)
 def test_damaged_records_are_told_by_every_command(
-    damage: str, run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    damage: str, toy: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    folder = record(run, tmp_path / "run", RECORDS[damage])
+    folder = record(toy, tmp_path / "run", RECORDS[damage])
     for main, words in (
         (train_verb.main, [f"rerun={folder}", f"output={tmp_path / 'new'}"]),
         (train_verb.main, [f"resume={folder}", "train_steps=2", f"output={tmp_path / 'new'}"]),

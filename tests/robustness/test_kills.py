@@ -95,16 +95,6 @@ def test_overwriting(kills: int, tmp_path: Path, capsys: pytest.CaptureFixture[s
         print(f"\n{told}")
 
 
-@pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A run of one step of each task."""
-    folder = tmp_path_factory.mktemp("runs")
-    experiments = {"stylize": "toy/quickstart", "interpolate": "interpolation/quickstart"}
-    return {
-        verb: train(f"experiment={name}", "train_steps=1", output=folder / verb) for verb, name in experiments.items()
-    }
-
-
 def tensor(picture: np.ndarray) -> torch.Tensor:
     """Return a picture (H,W,3) as (3,H,W)."""
     return torch.from_numpy(picture).permute(2, 0, 1).contiguous()
@@ -123,10 +113,10 @@ def pixels(path: Path) -> list[torch.Tensor]:
 @pytest.mark.parametrize("kills", KILLS)
 @pytest.mark.parametrize("verb", ["stylize", "interpolate"])
 def test_films(
-    verb: str, kills: int, checkpoints: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    verb: str, kills: int, toy: Path, between: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source, target = film(tmp_path / "film.mkv"), tmp_path / "out.mkv"
-    words = [f"checkpoint={checkpoints[verb]}", f"input={source}", f"output={target}", "device=cpu"]
+    words = [f"checkpoint={toy if verb == 'stylize' else between}", f"input={source}", f"output={target}", "device=cpu"]
     words += ["codec=libx264rgb", "crf=0", "preset=ultrafast", "pix_fmt=rgb24"]
     expected: list[torch.Tensor] = []
 
@@ -236,12 +226,12 @@ def test_results_that_are_replaced(
         print(f"\n{told}")
 
 
-def test_the_pictures_of_a_killed_folder_are_whole(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+def test_the_pictures_of_a_killed_folder_are_whole(toy: Path, tmp_path: Path) -> None:
     for number in range(6):
         write_image(
             tmp_path / "in" / f"{number}.png", tensor(Scene(seed=0, split="test", index=number, size=64).photo(0))
         )
-    words = [f"checkpoint={checkpoints['stylize']}", f"input={tmp_path / 'in'}", f"output={tmp_path / 'out'}"]
+    words = [f"checkpoint={toy}", f"input={tmp_path / 'in'}", f"output={tmp_path / 'out'}"]
     whole: dict[str, bytes] = {}
 
     def killed() -> None:

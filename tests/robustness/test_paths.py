@@ -7,8 +7,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -20,7 +18,8 @@ import animegen.curation.options
 import animegen.inference.options
 import animegen.reports.options  # noqa: F401  # they declare the keys
 from animegen.config.options import Options, keys_of
-from tests.support import refused, tiny, train
+from tests.robustness.support import run
+from tests.support import refused, tiny
 from tests.video_support import noise, write_film
 
 #: Command -> words that are complete but for the key to be tried, and its path keys: inputs, then outputs.
@@ -83,7 +82,7 @@ TRIED = [
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def places(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("places")
     image, video, folder = root / "image.png", root / "video.mp4", root / "folder"
     Image.new("RGB", (32, 32), "red").save(image)
@@ -91,8 +90,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder.mkdir()
     for number in range(3):
         Image.new("RGB", (32, 32), "blue").save(folder / f"{number}.png")
-    run = train("experiment=toy/quickstart", "train_steps=1", output=root / "run")
-    return {"image": image, "video": video, "folder": folder, "run": run, "weights": run, "new": root / "new" / "name"}
+    return {"image": image, "video": video, "folder": folder, "run": toy, "weights": toy, "new": root / "new" / "name"}
 
 
 @pytest.fixture
@@ -232,19 +230,16 @@ def test_names_that_are_not_valid_utf_8_are_used(case: str, places: dict[str, Pa
     written = f"'{output}'" if command == "train" else output
     if command not in ("prepare", "compare", "train"):
         mine.append("device=cpu")
-    run(command, *mine, f"output={written}")
+    # In processes of their own, whose streams are those of a user.
+    ended = run(f"animegen.cli.{command}", [[*mine, f"output={written}"]], tmp_path / "log")
+    assert ended.code == 0, ended.said
     assert output.exists()
     if command == "train":
         record = json.loads((output / "run.json").read_text())
         assert record["status"] in ("trained", "finished")
         assert str(folder) in json.dumps(record["config"], ensure_ascii=False)
-        run("train", f"resume='{output}'", "train_steps=2")
-
-
-def run(*words: str) -> None:
-    """Run a command in a process of its own, whose streams are those of a user."""
-    done = subprocess.run([sys.executable, "-m", "animegen", *words], capture_output=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr.decode(errors="backslashreplace")
+        ended = run("animegen.cli.train", [[f"resume='{output}'", "train_steps=2"]], tmp_path / "log")
+        assert ended.code == 0, ended.said
 
 
 def test_every_declared_path_is_tried() -> None:

@@ -8,18 +8,6 @@ import pytest
 from PIL import Image
 
 from tests.robustness.support import assert_calm, finish, run, start
-from tests.support import train
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("runs")
-    experiments = {"toy": "toy/quickstart", "between": "interpolation/quickstart"}
-    return {
-        name: train(f"experiment={recipe}", "train_steps=1", output=folder / name)
-        for name, recipe in experiments.items()
-    }
-
 
 #: Command, its words for an input folder with the images 0.png to 4.png, and the output.
 CASES = {
@@ -43,14 +31,14 @@ def content(place: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("overwrite", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("case", CASES)
-def test_two_inputs_and_one_output(case: str, overwrite: bool, runs: dict[str, Path], tmp_path: Path) -> None:
+def test_two_inputs_and_one_output(case: str, overwrite: bool, toy: Path, between: Path, tmp_path: Path) -> None:
     command, words, target = CASES[case]
     module, alone = f"animegen.cli.{command}", {}
     for colour in ("red", "blue"):
         (tmp_path / colour).mkdir()
         for number in range(5):
             Image.new("RGB", (48, 48), colour).save(tmp_path / colour / f"{number}.png")
-        mine = [word.format(source=tmp_path / colour, **runs) for word in words]
+        mine = [word.format(source=tmp_path / colour, toy=toy, between=between) for word in words]
         alone[colour] = [*mine, "device=cpu", *(["overwrite=true"] if overwrite else [])]
     expected = {}
     for colour, mine in alone.items():

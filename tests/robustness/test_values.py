@@ -32,7 +32,7 @@ from animegen.launch.trainer import fit
 from animegen.media.images import write_image
 from animegen.reports.options import CompareOptions
 from tests.robustness.support import assert_calm, run
-from tests.support import options_of, run_verb, tiny, train
+from tests.support import options_of, run_verb, tiny
 
 #: What every number of every configuration is set to.
 NUMBERS = (-1, 0, 1.5, math.nan, 1e30, "word")
@@ -59,15 +59,11 @@ COUNTS = [pytest.param(21), pytest.param(500, marks=pytest.mark.slow)]
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def places(toy: Path, between: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("values")
     for name in ("a", "b"):
         write_image(folder / f"{name}.png", torch.full((3, 16, 16), 90, dtype=torch.uint8))
-    return {
-        "folder": folder,
-        "toy": train("experiment=toy/quickstart", "train_steps=1", output=folder / "toy"),
-        "between": train("experiment=interpolation/quickstart", "train_steps=1", output=folder / "between"),
-    }
+    return {"folder": folder, "toy": toy, "between": between}
 
 
 def commands(places: dict[str, Path]) -> dict[str, tuple[str, type[Options], list[str]]]:

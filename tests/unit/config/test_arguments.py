@@ -77,7 +77,10 @@ def test_groups_cannot_be_null(group: str) -> None:
 
 @pytest.mark.parametrize(
     "word",
-    ["seed=99999999999999999999", "seed=-1", "seed=null", "threads=-1", "threads=100000", "threads=0", "val_every=1.5"],
+    [
+        *("seed=99999999999999999999", "seed=-1", "seed=null", "threads=-1", "threads=100000", "threads=0"),
+        *("val_every=1.5", "val_every=0", "train_steps=0"),
+    ],
 )
 def test_top_level_values_have_ranges(word: str) -> None:
     with pytest.raises(AnimegenError, match=f"{word} is not valid: use an integer from"):

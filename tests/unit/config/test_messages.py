@@ -26,6 +26,8 @@ TOY = ["model=toy"]
             ["data.scens=3"],
             "no key 'data.scens' in this configuration. Did you mean 'data.scenes' or 'data.val_scenes'",
         ),
+        (["data.train.phot.look=1"], "Did you mean 'data.train.photo.look'"),
+        (["experiment=toy/quikstart"], "Did you mean 'experiment/toy/quickstart'"),
         (["callbacks.preview.every=3"], "Did you mean 'callbacks.previews.every'"),
         (["~model.nope"], "There is no key 'model.nope' in this configuration. 'model' has: schedulers, ema,"),
         (["model.nope=1"], "+model.nope=... adds a key."),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from animegen.config.compose import compose_config, plain
+from animegen.config.compose import compose_config
 from animegen.config.fitting import check_ablations, fits
 from animegen.config.groups import list_ablations
 from animegen.config.instantiate import build as build_node
@@ -23,13 +23,13 @@ from animegen.models.animegan.whitebox import random_gray_weights, surface, text
 from animegen.nn.colour import gray
 from animegen.nn.discriminators import PatchGAN, SNResNetPatch
 from animegen.nn.filters import guided_filter
-from tests.support import train
+from tests.support import composed, train
 
 STUDY = ("experiment=animegan/study", "size=tiny")
 
 
 def build(*words: str) -> nn.Module:
-    return build_node(plain(compose_config("train", words))["model"], "model")
+    return build_node(composed(*words)["model"], "model")
 
 
 def ablated(*names: str) -> nn.Module:
@@ -253,7 +253,7 @@ def test_regions_from_disk_are_cropped_like_their_photos(tmp_path: Path) -> None
             write_image(tmp_path / "regions" / f"{name}.png", 255 - picture)
     words = [f"data.{key}={tmp_path / key}" for key in ("photos", "anime")]
     words += [f"data.regions_folder={tmp_path / 'regions'}", "data=unpaired/folders", "size=tiny", "data.holdout=0.4"]
-    data = build_node(plain(compose_config("train", words))["data"], "data")
+    data = build_node(composed(*words)["data"], "data")
     data.setup("fit")
     assert data.train.aligned == [["photo", "regions"], ["anime"]]
     for number in range(6):

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from animegen.config.compose import compose_config, plain
 from animegen.config.instantiate import build as build_node
 from animegen.errors import AnimegenError
 from animegen.losses import LPIPS, PatchNCE
@@ -12,10 +11,11 @@ from animegen.models.animegan.networks import CartoonGAN, WhiteBoxUNet
 from animegen.nn.colour import gray
 from animegen.nn.discriminators import MultiscalePatchGAN, SNResNetPatch
 from animegen.tasks.adversarial import joint_logits
+from tests.support import composed
 
 
 def build(*overrides: str) -> torch.nn.Module:
-    return build_node(plain(compose_config("train", ["size=tiny", *overrides]))["model"], "model")
+    return build_node(composed("size=tiny", *overrides)["model"], "model")
 
 
 def batch() -> dict[str, torch.Tensor]:

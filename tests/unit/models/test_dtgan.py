@@ -3,13 +3,14 @@
 import pytest
 import torch
 
-from animegen.config.compose import compose_config, plain
+from animegen.config.compose import compose_config
 from animegen.config.instantiate import build as build_node
 from animegen.engine.updater import trained_alone
 from animegen.errors import AnimegenError
 from animegen.models.animegan import DTGAN
 from animegen.nn.colour import gray
 from animegen.nn.filters import l0_smooth, self_guided
+from tests.support import composed
 
 NO_FEATURES = [
     f"~model.objectives.generator.{term}" for term in ("content", "main_content", "regions", "photo_regions")
@@ -18,8 +19,7 @@ NO_FEATURES += [f"~model.objectives.generator.{term}" for term in ("style", "sty
 
 
 def build(*overrides: str) -> DTGAN:
-    config = compose_config("train", ["model=animegan/v3", "size=tiny", *NO_FEATURES, *overrides])
-    return build_node(plain(config)["model"], "model")
+    return build_node(composed("model=animegan/v3", "size=tiny", *NO_FEATURES, *overrides)["model"], "model")
 
 
 def batch(size: int = 32) -> dict[str, torch.Tensor]:

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from animegen.config.compose import compose_config
 from animegen.config.instantiate import build
 from animegen.data.keyframes import CoordinateGuide, EdgeGuide, FileGuide, GaussGuide, Guides
 from animegen.errors import AnimegenError
@@ -16,6 +15,7 @@ from animegen.media.images import to_float
 from animegen.models.fewshot import FewShot
 from animegen.models.fewshot.losses import FeatureMSE, FrameDifference, MaskedL1
 from animegen.models.fewshot.networks import FewShotGenerator
+from tests.support import composed
 
 
 def batch(side: int = 16, margin: int = 0, **more: Tensor) -> dict[str, Tensor]:
@@ -26,10 +26,8 @@ def batch(side: int = 16, margin: int = 0, **more: Tensor) -> dict[str, Tensor]:
 
 
 def model(*words: str) -> Any:
-    config = compose_config(
-        "train", ["model=fewshot", "size=tiny", "features=none", "~model.objectives.generator.vgg", *words]
-    )
-    return build(config.model, "model")
+    given = ("model=fewshot", "size=tiny", "features=none", "~model.objectives.generator.vgg")
+    return build(composed(*given, *words)["model"], "model")
 
 
 def test_feature_mse_counts_every_value_once() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from animegen.config.compose import compose_config, plain
+from animegen.config.compose import compose_config
 from animegen.config.instantiate import build
 from animegen.engine.checkpoint import read_checkpoint
 from animegen.errors import AnimegenError
@@ -26,14 +26,13 @@ from animegen.models.temporal.windows import (
     stage_at,
 )
 from animegen.nn.colour import LinearColourTransfer
-from tests.support import train
+from tests.support import composed, train
 
 
 def module(*words: str, experiment: str = "study") -> TemporalAnime:
     torch.manual_seed(0)
     given = [f"experiment=temporal/{experiment}", "size=tiny", "model.generator.width=0.125", "train_steps=10"]
-    model = plain(compose_config("train", [*given, *words]))["model"]
-    return build(model, "model").train()
+    return build(composed(*given, *words)["model"], "model").train()
 
 
 def batch(count: int = 2, length: int = 4, side: int = 32) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ import pytorch_lightning as pl
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
+import animegen
 from animegen.engine.callbacks import RunRecord, TensorBoardLogger
 from animegen.engine.lightning import LightningAdapter
+from animegen.engine.machine import git_state
 from tests.unit.engine.callbacks.small import Small, fit
 
 FACTS = {
@@ -87,3 +90,19 @@ def test_a_killed_run_stays_running(tmp_path: Path) -> None:
             assert read(tmp_path)["status"] == "running"
 
     fit(Small(), tmp_path, RunRecord(tmp_path, FACTS), Look(), steps=1)
+
+
+def test_commit_and_cleanness_of_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*words: str) -> str:
+        author = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+        return subprocess.run(["git", *author, *words], cwd=tmp_path, capture_output=True, text=True).stdout.strip()
+
+    monkeypatch.setattr(animegen, "__file__", str(tmp_path / "code.py"))
+    assert git_state() is None
+    (tmp_path / "code.py").touch()
+    for words in (("init",), ("add", "."), ("commit", "-m", "code")):
+        git(*words)
+    assert git_state() == {"commit": git("rev-parse", "HEAD"), "dirty": False}
+    (tmp_path / "code.py").write_text("1")
+    (tmp_path / ".git" / "index.lock").touch()  # another git is at work
+    assert git_state() == {"commit": git("rev-parse", "HEAD"), "dirty": True}
