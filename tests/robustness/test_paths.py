@@ -90,7 +90,8 @@ def places(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
     folder.mkdir()
     for number in range(3):
         Image.new("RGB", (32, 32), "blue").save(folder / f"{number}.png")
-    return {"image": image, "video": video, "folder": folder, "run": toy, "weights": toy, "new": root / "new" / "name"}
+    run = shutil.copytree(toy, root / "run")
+    return {"image": image, "video": video, "folder": folder, "run": run, "weights": run, "new": root / "new" / "name"}
 
 
 @pytest.fixture
@@ -181,7 +182,7 @@ FOLDERS = {
 
 @pytest.mark.parametrize("command", FOLDERS)
 def test_a_pipe_among_the_files_of_a_folder(
-    command: str, places: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: str, places: dict[str, Path], between: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = shutil.copytree(places["folder"], tmp_path / "folder")
     shutil.copy(places["video"], folder)
@@ -189,9 +190,7 @@ def test_a_pipe_among_the_files_of_a_folder(
     (folder / "run").mkdir()
     for name in ("3.png", "3.mp4", "frames/3.png", "run/run.json"):
         os.mkfifo(folder / name)
-    names = {**places, "folder": folder, "new": tmp_path / "new"}
-    if command == "interpolate":
-        names["between"] = train("experiment=interpolation/quickstart", "train_steps=1", output=tmp_path / "between")
+    names = {**places, "between": between, "folder": folder, "new": tmp_path / "new"}
     words = [word.format(**names).replace("=x", f"={folder}") for word in FOLDERS[command]]
     capsys.readouterr()
     code = import_module(f"animegen.cli.{command.split(' ')[0]}").main(words)
