@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
+from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -38,8 +40,8 @@ class _Failed(BaseException):
     """Wraps the error of a run, so that Hydra does not print its own report."""
 
 
-def run_once(overrides: list[str], options: list[str]) -> None:
-    """Perform one run, or the action of Hydra's options, such as ``--cfg job``.
+def run_by_hydra(overrides: list[str], options: list[str]) -> None:
+    """Perform the action of Hydra's options and keys, such as ``--cfg job``.
 
     Args:
         overrides: arguments of the command line, which the run records.
@@ -49,13 +51,9 @@ def run_once(overrides: list[str], options: list[str]) -> None:
     @hydra.main(version_base="1.3", config_path="pkg://animegen.conf", config_name="train")
     def job(config: DictConfig) -> None:
         settings = HydraConfig.get()
-        folder = Path(settings.runtime.output_dir)
-        choices = {name: choice for name, choice in settings.runtime.choices.items() if not name.startswith("hydra/")}
-        # Lightning starts the other processes of a distributed run with this command line.
-        sys.argv = [sys.argv[0], "train", *overrides, *options]
+        request = Request(config, Path(settings.runtime.output_dir), own(settings.runtime.choices), overrides)
         try:
-            quieten()
-            train(Request(config, folder, choices, overrides))
+            begin(request, [*overrides, *options])
         except Exception as error:
             raise _Failed from error
 
@@ -69,6 +67,33 @@ def run_once(overrides: list[str], options: list[str]) -> None:
         raise error from error.__cause__  # with its own cause, which --debug shows
     except (HydraException, OmegaConfBaseException) as error:
         raise AnimegenError(explain(error, "train", overrides)) from error
+    except OSError as error:
+        raise unwritable(error.filename, error) from error
+    finally:
+        sys.argv = before
+
+
+def own(choices: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return the choices of groups without those of Hydra itself."""
+    return {name: choice for name, choice in choices.items() if not name.startswith("hydra/")}
+
+
+def begin(request: Request, arguments: list[str]) -> None:
+    """Train. Further processes of distributed training start with the same arguments, and find the same folder."""
+    named = {word.partition("=")[0] for word in arguments} & {"output", "resume"}
+    sys.argv = [sys.argv[0], "train", *arguments, *([] if named else [f"output={quoted(request.folder)}"])]
+    quieten()
+    train(request)
+
+
+def run_once(config: DictConfig, choices: dict[str, Any], overrides: list[str]) -> None:
+    """Perform one run."""
+    parts = (choices["experiment"], choices["model"], config.ablations, config.seed, f"{datetime.now():%Y%m%d-%H%M%S}")
+    folder = Path(os.path.abspath(run_dir(config.output, config.resume, config.runs, *parts)))
+    before = sys.argv
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        begin(Request(config, folder, choices, overrides), overrides)
     except OSError as error:
         raise unwritable(error.filename, error) from error
     finally:
@@ -101,9 +126,5 @@ def rerun(words: list[str]) -> int:
     request, notes = plan_rerun(words)
     for line in notes:
         print(line, file=sys.stderr)
-    # Further processes of distributed training start with the same arguments, and must find the same folder.
-    place = [] if any(word.startswith("output=") for word in words) else [f"output={shlex.quote(str(request.folder))}"]
-    sys.argv = [sys.argv[0], "train", *words, *place]
-    quieten()
-    train(request)
+    begin(request, words)
     return 0

@@ -65,7 +65,6 @@ def test_doctor_reports_versions(capsys: pytest.CaptureFixture[str]) -> None:
         ([*TOY, "callbacks.checkpoints.every=0"], "callbacks.checkpoints.every=0 is not valid: use an integer from 1"),
         ([*TOY, "+logger.tensorboard.flush_sec=1"], "flush_sec"),
         ([*TOY, "trainer.precision=half"], "trainer cannot be built from this configuration.*half"),
-        (["-m", *TOY, "resume=last"], "resume= continues one run: leave out -m"),
         (["-m", "sed=0,1"], "There is no key 'sed'.*Did you mean 'seed'"),
     ],
 )

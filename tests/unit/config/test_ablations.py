@@ -129,12 +129,13 @@ def test_a_run_records_the_words_of_the_user(tmp_path: Path, monkeypatch: pytest
     words = [STUDY, "ablation=[animegan/no_tv,animegan/clip]", "seed=7"]
     assert train_command.main(words) == 0
     request, command = asked[0]
-    assert command == ["train", *words]
+    assert command == ["train", *words, f"output='{request.folder}'"]  # for other processes of the run
     assert request.overrides == words
     assert request.config.model.clip == 10
     assert request.config.ablations == {"no_tv": True, "clip": True}
     assert request.folder.parent == tmp_path / "runs/animegan/study/clip+no_tv"
     assert request.folder.name.startswith("seed7-")
+    monkeypatch.setattr("animegen.config.fitting.list_options", lambda: ["experiment/animegan/study"])
     assert train_command.main([STUDY, "ablation=animegan/lpips"]) == 2
 
 
