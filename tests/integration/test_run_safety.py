@@ -148,7 +148,8 @@ def test_a_refused_resume_changes_nothing(
     folder = request.getfixturevalue(state)
     before = content(folder)
     words, message = REFUSED[why]
-    assert message in refused(capsys, run_verb(train_verb.main, f"resume={folder}", "logger=csv", *words))
+    words = [f"resume={folder}", "trust=true", "logger=csv", *words]
+    assert message in refused(capsys, run_verb(train_verb.main, *words))
     assert same_but_events(before, folder)
 
 

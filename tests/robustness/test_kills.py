@@ -188,13 +188,13 @@ RESULTS = {
 @pytest.mark.parametrize("kills", KILLS)
 @pytest.mark.parametrize("case", RESULTS)
 def test_results_that_are_replaced(
-    case: str, kills: int, checkpoints: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    case: str, kills: int, toy: Path, between: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     module, variants, words, name = RESULTS[case]
     scene, target = Scene(seed=0, split="test", index=0, size=64), tmp_path / name
     for number in range(2):
         write_image(tmp_path / f"{number}.png", tensor(scene.photo(number)))
-    places = {**checkpoints, "pair": f"[{tmp_path}/0.png,{tmp_path}/1.png]"}
+    places = {"stylize": toy, "interpolate": between, "pair": f"[{tmp_path}/0.png,{tmp_path}/1.png]"}
     log, wanted = tmp_path / "log", 0
 
     def given(turn: int) -> list[str]:
