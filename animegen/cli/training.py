@@ -21,11 +21,13 @@ from animegen.config.compose import (
     CACHE_PATHS,
     DATA_PATHS,
     check_data_paths,
-    compose_config,
+    compose_choices,
     explain,
     literal_paths,
     plain,
+    quoted,
     register,
+    run_dir,
 )
 from animegen.config.fitting import check_ablations
 from animegen.engine.runs import resumed_overrides, unwritable
@@ -90,12 +92,13 @@ def run_once(config: DictConfig, choices: dict[str, Any], overrides: list[str]) 
     """Perform one run."""
     parts = (choices["experiment"], choices["model"], config.ablations, config.seed, f"{datetime.now():%Y%m%d-%H%M%S}")
     folder = Path(os.path.abspath(run_dir(config.output, config.resume, config.runs, *parts)))
-    before = sys.argv
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        begin(Request(config, folder, choices, overrides), overrides)
     except OSError as error:
         raise unwritable(error.filename, error) from error
+    before = sys.argv
+    try:
+        begin(Request(config, folder, choices, overrides), overrides)
     finally:
         sys.argv = before
 
@@ -114,10 +117,13 @@ def train_command(words: list[str]) -> int:
     if not options:
         overrides = resumed_overrides(overrides)
         check_ablations(overrides)
-        config = compose_config("train", overrides)  # reports errors in animegen's messages, before Hydra's
+        config, choices = compose_choices("train", overrides)  # reports errors in animegen's messages, before Hydra's
         if "resume" in keys:
             check_data_paths(plain(config).get("data") or {}, "The run to be resumed")
-    run_once(overrides, options)
+        if not any(word.lstrip("+~").startswith("hydra") for word in overrides):
+            run_once(config, own(choices), overrides)
+            return 0
+    run_by_hydra(overrides, options)
     return 0
 
 
