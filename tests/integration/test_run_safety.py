@@ -135,7 +135,7 @@ REFUSED = {
     "length": (["train_steps=1"], "give a larger train_steps="),
     "optimizer": (["train_steps=9", "model.optimizers.generator.lr=1"], "model.optimizers cannot change"),
     "network": (["train_steps=9", "model.generator.channels=4"], "do not fit this model"),
-    "photos": (["train_steps=9", "data=paired/folders", "data.photos=nowhere", "data.anime=nowhere"], "nowhere"),
+    "data": (["train_steps=9", "data=paired/folders", "data.photos=a", "data.anime=b"], "no key 'data.scenes'"),
     "terms": (["train_steps=9", "model.objectives.generator.l1.reads.image=nothing"], "nothing"),
 }
 
