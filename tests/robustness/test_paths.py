@@ -249,7 +249,7 @@ def test_every_declared_path_is_tried() -> None:
     named = {options.command: options for options in ours}
     assert {"stylize", "interpolate", "generate", "export", "import", "prepare", "compare"} <= named.keys()
     for command, options in named.items():
-        module = {"import": "import_weights", "eval": "evaluate"}.get(command, command)
+        module = {"import": "import_weights", "eval": "evaluate"}.get(command, command.split(" ")[0])
         tried = [keys for name, keys in COMMANDS.items() if name.split(" ")[0] == module]
         tried_keys = {key.split(" ")[-1].partition("=")[0] for _, *lists in tried for keys in lists for key in keys}
         declared = {"" if key.declaration.positional else key.name for key in keys_of(options) if key.declaration.path}
