@@ -272,7 +272,7 @@ def test_settings_are_recorded_and_checked() -> None:
         ({"num_workers": -1}, r"data\.num_workers \(-1\)"),
         (
             {"augment": Augment(32)},
-            r"data\.train makes images of 24 pixels, but 32 .* data\.load_size to at least 32",
+            r"images of 24 pixels, smaller than data\.image_size=32: set data\.load_size to at least 32",
         ),
         ({"smooth": "disk"}, "does not read smoothed images: set data.smooth=online"),
         ({"train": UnpairedView(Noise(3), Noise(3), Noise(3), size=24)}, "reads smoothed .* set data.smooth=disk"),
