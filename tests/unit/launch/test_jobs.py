@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import signal
 import subprocess
 import sys
@@ -12,11 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from animegen.errors import AnimegenError
 from animegen.launch import jobs
 from animegen.launch.jobs import Task, duration, run_all
 from animegen.launch.slots import Slot
-from animegen.locks import locked
 
 
 def task(folder: Path, name: str, code: str, steps: int = 0) -> Task:
@@ -119,19 +116,6 @@ def test_stopping_lets_the_running_commands_save(number: int, tmp_path: Path) ->
     assert (tmp_path / "saved.txt").read_text() == "saved"
     assert "stopping" in told
     assert not (tmp_path / "b.txt").exists()
-
-
-def test_a_folder_is_held_by_one_command(tmp_path: Path) -> None:
-    with locked(tmp_path / "study"), pytest.raises(AnimegenError, match="at work"), locked(tmp_path / "study"):
-        pass
-    with locked(tmp_path / "study") as file:
-        child = subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[file or 0])
-    # The command has gone, and left a process behind that still works there.
-    with pytest.raises(AnimegenError, match="at work"), locked(tmp_path / "study"):
-        pass
-    child.communicate(b"\n")
-    with locked(tmp_path / "study"):
-        assert os.path.exists(tmp_path / "study" / ".lock")
 
 
 def test_processes_import_nothing_from_the_current_folder(tmp_path: Path) -> None:
