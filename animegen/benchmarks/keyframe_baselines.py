@@ -28,15 +28,15 @@ NAMES = ("lut", "nearest_key", "flow_key")
 class Stack:
     """Images in memory, uint8 (N, 3, H, W), as an image source."""
 
-    def __init__(self, pictures: Tensor) -> None:
-        self.pictures = pictures
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def image(self, index: int) -> Tensor:
         """Return image ``index`` as uint8 (3, H, W)."""
-        return self.pictures[index]
+        return self.images[index]
 
     def name(self, index: int) -> str:
         """Return the number of the image as its name."""

@@ -181,8 +181,8 @@ def _sheet(
         for n, (first, second, label) in enumerate(side):
             left, row = n % COLUMNS * cell[0], top + n // COLUMNS * cell[1]
             for k, file in enumerate((first, second)):
-                with Image.open(file) as picture:
-                    sheet.paste(picture.convert("RGB").resize((width, height)), (left + 4 + k * (width + 2), row))
+                with Image.open(file) as image:
+                    sheet.paste(image.convert("RGB").resize((width, height)), (left + 4 + k * (width + 2), row))
             draw.text((left + 4, row + height + 2), label, fill=colour, font=font)
         top += -(-len(side) // COLUMNS) * cell[1]
     return sheet

@@ -55,5 +55,5 @@ def _small(frame: Tensor) -> Tensor:
     if scale >= 1:
         return frame
     size = max(16, round(width * scale)), max(16, round(height * scale))
-    picture = cv2.resize(np.ascontiguousarray(frame.permute(1, 2, 0).numpy()), size, interpolation=cv2.INTER_AREA)
-    return torch.from_numpy(picture).permute(2, 0, 1)
+    image = cv2.resize(np.ascontiguousarray(frame.permute(1, 2, 0).numpy()), size, interpolation=cv2.INTER_AREA)
+    return torch.from_numpy(image).permute(2, 0, 1)

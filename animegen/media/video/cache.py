@@ -136,7 +136,7 @@ def _decode(path: Path, place: Path, short_side: int | None) -> None:
             "shape": [len(times), 3, height, width],
             "times": [str(time) for time in times],
             "problems": reader.problems,
-            "film": str(path),
+            "video": str(path),
         }
         (hidden / "clip.json").write_text(json.dumps(facts))
         try:

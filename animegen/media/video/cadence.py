@@ -32,13 +32,13 @@ def sameness(first: Tensor, second: Tensor) -> float:
 
 def _lab(frame: Tensor) -> np.ndarray:
     """Return a downscaled frame in CIE Lab (L from 0 to 100), float32 (h, w, 3)."""
-    picture = np.ascontiguousarray(frame.permute(1, 2, 0).numpy())
-    height, width = picture.shape[:2]
+    image = np.ascontiguousarray(frame.permute(1, 2, 0).numpy())
+    height, width = image.shape[:2]
     scale = _SIDE / max(height, width)
     if scale < 1:
         size = max(1, round(width * scale)), max(1, round(height * scale))
-        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-    return cv2.cvtColor(picture.astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
 
 
 def same_drawing(first: Tensor, second: Tensor) -> bool:

@@ -48,8 +48,8 @@ def write_generated_video(
                 " there, or set TMPDIR to another folder."
             ) from error
         with VideoWriter(Path(path), info, encoding or Encoding(), sound, overwrite=overwrite) as writer:
-            for number, picture in enumerate(film):
-                writer.write(torch.from_numpy(picture).permute(2, 0, 1), times[number])
+            for number, image in enumerate(film):
+                writer.write(torch.from_numpy(image).permute(2, 0, 1), times[number])
             writer.close(end)
 
 

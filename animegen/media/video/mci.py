@@ -69,8 +69,8 @@ def _between(first: np.ndarray, last: np.ndarray, time: Fraction) -> np.ndarray:
                 found.append(_array(frame))
 
     # Each frame twice: the filter looks one frame further on both sides, and sees nothing move there.
-    for number, picture in enumerate((first, first, last, last)):
-        frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv444p", dst_color_range="JPEG")
+    for number, image in enumerate((first, first, last, last)):
+        frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv444p", dst_color_range="JPEG")
         frame.pts, frame.time_base = number, Fraction(1, 1)
         source.push(frame)
         pull()
@@ -79,8 +79,8 @@ def _between(first: np.ndarray, last: np.ndarray, time: Fraction) -> np.ndarray:
     return found[0]
 
 
-def _rgb(picture: Tensor) -> np.ndarray:
-    return np.ascontiguousarray(to_uint8(picture).permute(1, 2, 0).cpu().numpy())
+def _rgb(image: Tensor) -> np.ndarray:
+    return np.ascontiguousarray(to_uint8(image).permute(1, 2, 0).cpu().numpy())
 
 
 def _array(frame: av.VideoFrame) -> np.ndarray:

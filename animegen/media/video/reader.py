@@ -124,7 +124,7 @@ class VideoReader(FrameReader):
             if shown is not None and appears > time:
                 break
             shown = frame
-        assert shown is not None, "the film had a frame when it was opened"
+        assert shown is not None, "the video had a frame when it was opened"
         return self._turn(FromFrames(self.info.colour)(shown))
 
     def _timed(self, start: Fraction | None) -> Iterator[tuple[VideoFrame, Fraction]]:

@@ -180,5 +180,5 @@ def numbered(pattern: Path, must_exist: bool = True) -> list[Path]:
         [file for file in pattern.parent.glob("*") if wanted.fullmatch(file.name)] if pattern.parent.is_dir() else []
     )
     if must_exist and not found:
-        raise AnimegenError(f"There is no picture '{pattern}' with a number in its name: check the pattern.")
+        raise AnimegenError(f"There is no image '{pattern}' with a number in its name: check the pattern.")
     return sorted(found, key=lambda file: natural_key(file.name))

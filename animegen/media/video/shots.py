@@ -40,7 +40,7 @@ Frame = np.ndarray | Tensor
 
 
 def detect_shots(
-    film: str | Path | Iterable[Frame],
+    video: str | Path | Iterable[Frame],
     ratio: float = 3.0,
     change: float = 20.0,
     shortest: int = 5,
@@ -54,7 +54,7 @@ def detect_shots(
     after the last image belongs to the shot beside it if it is faded from or to.
 
     Args:
-        film: a file that PyAV reads, or frames in order: uint8 RGB, (H, W, 3) arrays or (3, H, W) tensors.
+        video: a file that PyAV reads, or frames in order: uint8 RGB, (H, W, 3) arrays or (3, H, W) tensors.
         ratio: by what factor a cut must exceed the mean change around it.
         change: smallest change of a cut: mean difference of hue, saturation and brightness in levels of 255. (In two
             real videos and the generated world cuts lie at 26 and above, all other changes below 20; the
@@ -66,7 +66,7 @@ def detect_shots(
     Raises:
         AnimegenError: if the file cannot be read or there is no frame.
     """
-    frames = _decode(Path(film)) if isinstance(film, str | Path) else (_small(frame) for frame in film)
+    frames = _decode(Path(video)) if isinstance(video, str | Path) else (_small(frame) for frame in video)
     cuts = AdaptiveDetector(adaptive_threshold=ratio, min_scene_len=shortest, min_content_val=change)
     fades = ThresholdDetector(threshold=DARK, min_scene_len=1)
     hard: list[int] = []
@@ -80,7 +80,7 @@ def detect_shots(
         faded += [(middle, 2 * middle - number, number) for middle in middles]
         count = number + 1
     if count == 0:
-        raise AnimegenError(f"There is no frame to find shots in{_named(film)}: give a film with pictures.")
+        raise AnimegenError(f"There is no frame to find shots in{_named(video)}: give a video with frames.")
     spans = [(start - shortest, stop + shortest) for _, start, stop in faded]
     kept = [cut for cut in hard if not any(start <= cut <= stop for start, stop in spans)]
     # A video that begins dark has not been cut before its first image.
@@ -170,5 +170,5 @@ def _decode(path: Path) -> Iterator[np.ndarray]:
         raise AnimegenError(f"'{path}' cannot be read ({error}): check the path and the file.") from error
 
 
-def _named(film: str | Path | Iterable[Frame]) -> str:
-    return f" '{film}'" if isinstance(film, str | Path) else ""
+def _named(video: str | Path | Iterable[Frame]) -> str:
+    return f" '{video}'" if isinstance(video, str | Path) else ""

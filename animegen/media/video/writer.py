@@ -100,7 +100,7 @@ class VideoWriter(FrameWriter):
         known = pixels.dtype == torch.uint8 or (self.deep and pixels.is_floating_point())
         if tuple(pixels.shape) != (3, self.info.height, self.info.width) or not known:
             raise ValueError(
-                f"frames of this film are uint8 (3, {self.info.height}, {self.info.width}),"
+                f"frames of this video are uint8 (3, {self.info.height}, {self.info.width}),"
                 f" not {pixels.dtype} {tuple(pixels.shape)}"
             )
         columns, rows = self._pad
