@@ -37,7 +37,7 @@ _DECLARED: tuple[tuple[type, Range, str], ...] = (
     (int, _COUNT, "train_steps unlabelled_frames val_batch_size val_clips val_frames val_scenes window"),
     (int, _COUNT_OR_0, "at context discriminator_start first_scene gradient_norms keep limit megabytes pretrain_steps"),
     (int, _COUNT_OR_0, "ramp scene single_until soft_frames start tbptt tokenizer_steps truth_encoder_steps"),
-    (int, _COUNT_OR_0, "flat_then_linear.steps"),
+    (int, _COUNT_OR_0, "flat_then_linear.steps CurriculumDataModule.steps CurriculumSteps.steps CurriculumView.steps"),
     (int, Range(0, LARGEST_SEED), "seed world_seed"),
     (int, Range(0, 1024), "num_workers workers"),
     (int, _SIDE, "frame_size grid image_size image_width load_size min_size patch shape size still_size"),
