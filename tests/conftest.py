@@ -7,6 +7,7 @@ import logging
 import socket
 import warnings
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def _quiet_and_seeded() -> None:
 
 
 def remembered(draw: Callable[[Any], dict[str, Any]], key: Callable[[Any], str]) -> Callable[[Any], dict[str, Any]]:
-    """Return a function that draws what a key stands for once; arrays are copied, and kept if they are small."""
+    """Return a function that draws what a key stands for once, and copies it; arrays are kept if they are small."""
     known: dict[str, dict[str, Any]] = {}
 
     @wraps(draw)
@@ -59,7 +60,7 @@ def remembered(draw: Callable[[Any], dict[str, Any]], key: Callable[[Any], str])
         arrays = [value for value in found.values() if isinstance(value, np.ndarray)]
         if sum(array.nbytes for array in arrays) < 2**19 and len(known) < 300:
             known[key(what)] = found
-        return {name: value.copy() if isinstance(value, np.ndarray) else value for name, value in found.items()}
+        return deepcopy(found)  # tests may write into what they get
 
     return recall
 
