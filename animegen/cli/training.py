@@ -28,6 +28,7 @@ from animegen.config.compose import (
     quoted,
     register,
     run_dir,
+    swept_homes,
 )
 from animegen.config.fitting import check_ablations
 from animegen.engine.runs import resumed_overrides, unwritable
@@ -109,6 +110,7 @@ def train_command(words: list[str]) -> int:
     if "study" in keys:
         return run_study(words)
     if is_sweep(words):
+        words = [swept_homes(word) for word in words]
         return run_sweep(literal_paths("train", words, but=("init", "resume", *DATA_PATHS, *CACHE_PATHS)))
     if "rerun" in keys:
         return rerun(words)

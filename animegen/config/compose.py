@@ -216,6 +216,15 @@ def _located(key: str, value: str) -> str:
     return os.path.abspath(value) if key in DATA_PATHS and os.path.exists(value) else value
 
 
+def swept_homes(word: str) -> str:
+    """Return a word of a sweep with the home folder in place of the ``~`` that begins a value of a data key."""
+    key, _, values = word.partition("=")
+    if key not in (*DATA_PATHS, *CACHE_PATHS) or any(mark in values for mark in "'\"[{("):
+        return word
+    parts = (quoted(os.path.expanduser(part)) if part.startswith("~") else part for part in values.split(","))
+    return f"{key}={','.join(parts)}"
+
+
 def check_data_paths(config: Mapping[str, Any], source: str) -> None:
     """Check that recorded data are still where they were.
 

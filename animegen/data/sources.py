@@ -255,7 +255,7 @@ class Holdout(_Selection):
         chosen = [index for index in range(count) if (index in heldout) == (self.part == "heldout")]
         if not chosen:
             remedies = {
-                "train": "use more images or a smaller share",
+                "train": "use more images, or train on all of them with data.holdout=0 data.val=null data.stills=null",
                 "heldout": "set data.val=null data.stills=null",
             }
             raise AnimegenError(

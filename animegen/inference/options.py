@@ -102,7 +102,7 @@ class StylizeOptions(
     max_side: int | None = option(None, "scale larger images down to this side", minimum=1, maximum=LARGEST_SIDE)
     format: ImageFormat = option(ImageFormat.keep, "of images")
     recursive: bool = option(True, "look into the folders inside the input folder")
-    on_error: OnError = option(OnError.skip, "what to do about files that cannot be read")
+    on_error: OnError = option(OnError.skip, "what to do about files that cannot be processed")
     fps: Fraction | None = option(None, "frame rate of numbered frames; null: 24", above=0, maximum=1000)
     cuts: bool = option(True, "find cuts, at which models with a memory are reset")
     prefilter: bool = option(

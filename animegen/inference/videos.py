@@ -22,15 +22,15 @@ from animegen.inference.photos import reason_for
 from animegen.inference.stylist import NoMemoryError
 from animegen.inference.summary import Summary
 from animegen.inference.targets import Job
-from animegen.media.photos import Photo, shrink
+from animegen.media.photos import Photo, resize, shrink
 from animegen.media.video.copies import Copies, plan_copies
 from animegen.media.video.deep import is_deep
 from animegen.media.video.encoding import CONTAINERS, LOSSLESS, Encoding, container_of, segment_suffix
 from animegen.media.video.excerpt import Excerpt
 from animegen.media.video.frames import FrameReader, VideoInfo
-from animegen.media.video.opening import create_video, open_video
+from animegen.media.video.opening import create_video, keeps_transparency, open_video
 from animegen.media.video.reader import VideoReader
-from animegen.media.video.remux import join
+from animegen.media.video.remux import JoinError, join
 from animegen.media.video.writer import VideoWriter
 
 #: Frames after which a segment ends within a shot, if the model remembers nothing that would be lost.
@@ -99,14 +99,15 @@ def stylize_videos(
         settings: settings of the videos.
         summary: gets the results.
         display: shows the progress.
-        skip_broken: skip videos that cannot be read; damage within a video is reported and never stops it.
+        skip_broken: skip videos that cannot be read or joined; damage within a video is reported and never stops it.
 
     Raises:
-        AnimegenError: if a result cannot be written, or at the first broken video without ``skip_broken``.
+        AnimegenError: if a file cannot be written, or at the first broken video without ``skip_broken``.
     """
     for job in jobs:
         try:
-            reader = opened(job.source, settings.fps, settings.part)
+            straight = keeps_transparency(job.target, settings.suffix)
+            reader = opened(job.source, settings.fps, settings.part, straight)
             copies = copies_for(reader, job.target, settings.encoding, reader.info.fps)
         except AnimegenError as error:
             summary.skipped.append(reason_for(job, error, skip_broken, "videos"))
@@ -114,7 +115,7 @@ def stylize_videos(
             continue
         try:
             problems = _stylize_video(reader, job.target, follow, settings, copies, summary, display)
-        except NoMemoryError as error:
+        except (NoMemoryError, JoinError) as error:
             summary.skipped.append(reason_for(job, error, skip_broken, "videos"))
         else:
             summary.done += 1
@@ -123,13 +124,13 @@ def stylize_videos(
         display.progress()
 
 
-def opened(path: Path, fps: Fraction | None, part: Part) -> FrameReader:
-    """Open a video, or a part of it.
+def opened(path: Path, fps: Fraction | None, part: Part, straight: bool = False) -> FrameReader:
+    """Open a video, or a part of it; ``straight``: see :func:`~animegen.media.video.opening.open_video`.
 
     Raises:
         AnimegenError: if it cannot be read, or the part holds no frame.
     """
-    reader = open_video(path, fps, part.deinterlace)
+    reader = open_video(path, fps, part.deinterlace, straight)
     return reader if part.start is None and part.end is None else Excerpt(reader, part.start or Fraction(0), part.end)
 
 
@@ -161,7 +162,8 @@ def _stylize_video(
             raise
         finally:
             shown.end()
-        for note in assemble(partial, target, settings.suffix, info, copies, settings.overwrite):
+        alphas = (original.alpha for original, _ in reader.originals()) if info.alpha else None
+        for note in assemble(partial, target, settings.suffix, info, copies, settings.overwrite, alphas):
             display.note(note)
         partial.remove()
     return list(dict.fromkeys(reader.problems))
@@ -256,9 +258,17 @@ def copies_for(reader: FrameReader, target: Path, encoding: Encoding, rate: Frac
 
 
 def assemble(
-    partial: Partial, target: Path, suffix: str, info: VideoInfo, copies: Copies | None, overwrite: bool = False
+    partial: Partial,
+    target: Path,
+    suffix: str,
+    info: VideoInfo,
+    copies: Copies | None,
+    overwrite: bool = False,
+    alphas: Iterable[Tensor | None] | None = None,
 ) -> list[str]:
     """Join the segments to a video; return messages for the user.
+
+    ``alphas`` are those of the frames, uint8 ``(H,W)``, which segments do not store.
 
     Raises:
         AnimegenError: if it cannot be written, or something has its name and ``overwrite`` is false.
@@ -267,12 +277,15 @@ def assemble(
         # If the process is killed here, the next run removes the folder of the shots.
         with completed(target, partial.folder, overwrite=overwrite) as hidden:
             return join(partial.segments, hidden, info, copies, target)
+    remaining = iter(alphas or ())
     with create_video(target, info, suffix=suffix, overwrite=overwrite) as writer:
         for segment in partial.segments:
             frames = VideoReader(segment.path)
             if is_deep(frames.info.pix_fmt):  # MP4 stores a matrix only together with primaries and a curve
                 frames.info = replace(frames.info, colour=info.colour)
             for original, time in frames.originals():
+                if (alpha := next(remaining, None)) is not None:
+                    original.alpha = resize(alpha[None], *original.pixels.shape[-2:])[0]
                 writer.copy(original, segment.start + time)
         writer.close(partial.segments[-1].end)
     return writer.notes

@@ -11,7 +11,7 @@ import torch
 from PIL import ExifTags, Image
 from torch import Tensor
 
-from animegen.media.images import load_image, save, to_rgb, writable_format
+from animegen.media.images import format_of, load_image, save, to_rgb, writable_format
 
 #: Suffixes of the formats in which photos are written; others become ``.png``.
 KEPT_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".avif")
@@ -59,7 +59,7 @@ def read_photo(path: str | Path) -> Photo:
     Raises:
         AnimegenError: if the file is missing, broken, or no image.
     """
-    loaded = load_image(path, _straight)
+    loaded = load_image(path, straight)
     pixels, alpha = loaded.values, None
     if len(pixels) == 4:
         pixels, alpha = pixels[:3], pixels[3] if pixels[3].min() < 255 else None
@@ -68,7 +68,7 @@ def read_photo(path: str | Path) -> Photo:
     return Photo(pixels, alpha, loaded.exif, loaded.profile if keep else None)
 
 
-def _straight(image: Image.Image) -> Image.Image:
+def straight(image: Image.Image) -> Image.Image:
     """Convert an image of any mode to RGB, or to RGBA with straight alpha.
 
     Invisible pixels, which may have any colour, become white.
@@ -79,6 +79,11 @@ def _straight(image: Image.Image) -> Image.Image:
     visible = image.getchannel("A").point(lambda value: 255 if value else 0)
     white = Image.new("RGBA", image.size, (255, 255, 255, 0))
     return Image.composite(image, white, visible)
+
+
+def keeps_alpha(path: Path) -> bool:
+    """Tell whether the format of a file name's suffix stores transparency."""
+    return format_of(path) in _WITH_ALPHA
 
 
 def write_photo(path: str | Path, photo: Photo, overwrite: bool = True) -> None:
@@ -105,7 +110,7 @@ def write_photo(path: str | Path, photo: Photo, overwrite: bool = True) -> None:
     image = Image.fromarray(photo.pixels.permute(1, 2, 0).contiguous().numpy())
     if photo.alpha is not None:
         alpha = Image.fromarray(photo.alpha.numpy())
-        if format_name in _WITH_ALPHA:
+        if keeps_alpha(path):
             image.putalpha(alpha)
         else:
             opaque = Image.new("RGB", image.size, "white")

@@ -294,6 +294,21 @@ def test_a_run_among_the_photos_is_not_trained_on(
     assert_same_state(read_checkpoint(whole), read_checkpoint(tmp_path / place))
 
 
+def test_a_run_refused_for_its_data_does_not_occupy_the_folder(
+    pairs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*pairs, "train_steps=1", f"output={tmp_path / 'run'}"]
+    for name in ("photo", "anime"):
+        write_image(tmp_path / f"one_{name}" / "a.png", torch.zeros(3, 64, 64, dtype=torch.uint8))
+    few = [f"data.photos={tmp_path / 'one_photo'}", f"data.anime={tmp_path / 'one_anime'}"]
+    message = refused(capsys, go(*words, *few))
+    assert "data.holdout=0 data.val=null data.stills=null" in message
+    assert go(*words) == 0
+    # The keys that it names allow a single image.
+    named = ["data.holdout=0", "data.val=null", "data.stills=null"]
+    assert go(*words, *few, *named, f"output={tmp_path / 'single'}") == 0
+
+
 def test_a_run_is_not_replaced_by_one_that_trains_on_its_images(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

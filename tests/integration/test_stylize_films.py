@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av.error
 import pytest
 import torch
 from PIL import Image
@@ -20,8 +23,10 @@ from torch import Tensor, nn
 from animegen.cli import stylize as verb
 from animegen.inference import application
 from animegen.inference import stylize as body
+from animegen.inference.partial import MANIFEST
 from animegen.locks import locked
 from animegen.media.images import write_image
+from animegen.media.video import remux
 from animegen.media.video.animations import AnimationWriter
 from animegen.media.video.frames import VideoInfo
 from animegen.media.video.opening import open_video
@@ -313,6 +318,42 @@ def test_a_folder_of_both(model: Inverts, tmp_path: Path, capsys: pytest.Capture
     assert text.count("broken.mp4") == 1
     message = refused(capsys, run(f"input={folder}", f"output={tmp_path / 'again'}", "on_error=fail"))
     assert "broken.mp4" in message
+
+
+def test_a_video_that_cannot_be_joined_does_not_end_the_others(
+    model: Inverts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "in"
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        write_film(folder / name, [noise(n) for n in range(3)])
+    write = remux._write
+
+    def fails(segments: Any, target: Path, *rest: Any) -> list[str]:
+        notes = write(segments, target, *rest)
+        if segments[0].path.parent.name == "b.mp4.partial":
+            raise av.error.InvalidDataError(0, "Invalid data")
+        return notes
+
+    monkeypatch.setattr(remux, "_write", fails)
+    assert run(f"input={folder}", f"output={tmp_path / 'out'}", *LOSSLESS) == 1
+    text = capsys.readouterr().out
+    assert "2 done, 1 skipped" in text
+    assert re.search(r"skipped: '.*b.mp4'.* cannot be joined \(Invalid data\)", text)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.mp4", "b.mp4.partial", "c.mp4"]
+    assert sorted(path.name for path in (tmp_path / "out" / "b.mp4.partial").iterdir()) == ["00001.mp4", MANIFEST]
+    words = [f"input={folder}", f"output={tmp_path / 'again'}", "on_error=fail"]
+    assert "on_error=skip" in refused(capsys, run(*words, *LOSSLESS))
+    assert not (tmp_path / "again" / "c.mp4").exists()
+    # A full disk would fail the next video, too.
+    monkeypatch.setattr(remux, "_write", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left")))
+    assert "space left" in refused(capsys, run(f"input={folder}", f"output={tmp_path / 'full'}", *LOSSLESS))
+    # The drawn frames are kept until the video can be joined.
+    monkeypatch.setattr(remux, "_write", write)
+    calls = model.calls
+    words = [f"input={folder / 'b.mp4'}", f"output={tmp_path / 'out' / 'b.mp4'}"]
+    assert run(*words, *LOSSLESS) == 0
+    assert model.calls - calls <= 1  # a call more asks whether it remembers
+    assert len(pixels_of(tmp_path / "out" / "b.mp4")) == 3
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,8 @@ from torch import Tensor
 from animegen.errors import AnimegenError
 from animegen.files import hidden_name, publish
 from animegen.media.images import open_image, to_rgb
-from animegen.media.video.frames import RGB, TRANSPARENT, Colour, FrameReader, FrameWriter, VideoInfo
+from animegen.media.photos import straight
+from animegen.media.video.frames import RGB, TRANSPARENT, Colour, FrameReader, FrameWriter, Original, VideoInfo
 from animegen.media.video.writer import writing
 
 #: Time, in seconds, of a frame that states none; as browsers do.
@@ -64,6 +65,7 @@ class AnimationWriter(FrameWriter):
 
     Times are rounded to hundredths of a second (GIF) or milliseconds without accumulating errors. Frames that would be
     shown for less than two hundredths in a GIF are dropped, since viewers would slow down; their number is reported.
+    Transparency is kept if ``info`` has it, in GIF as visible or not.
 
     Args:
         path: the file, which appears when it is complete; the suffix is one of :data:`ANIMATIONS`.
@@ -76,6 +78,8 @@ class AnimationWriter(FrameWriter):
         self.notes: list[str] = []
         self.count = self.dropped = 0
         self._format = ANIMATIONS[self.path.suffix.lower()]
+        self.alpha = info.alpha
+        self._pix_fmt = "rgba" if self.alpha and self._format.pix_fmt == "rgb24" else self._format.pix_fmt
         self._pending: tuple[Tensor, int] | None = None
         self._start: Fraction | None = None
         self._last_duration = max(self._format.shortest, round(1 / info.fps / self._format.tick))
@@ -93,7 +97,7 @@ class AnimationWriter(FrameWriter):
             )
         assert isinstance(stream, VideoStream)
         self._stream, self._open = stream, True
-        self._stream.pix_fmt = self._format.pix_fmt
+        self._stream.pix_fmt = self._pix_fmt
         self._stream.codec_context.time_base = self._format.tick
 
     def write(self, pixels: Tensor, time: Fraction) -> None:
@@ -145,10 +149,11 @@ class AnimationWriter(FrameWriter):
         if until is not None:
             self._last_duration = max(self._format.shortest, until - tick)
         values = pixels.permute(1, 2, 0).contiguous().numpy()
-        if self._format.pix_fmt == "pal8":
+        if self._pix_fmt == "pal8":
             frame = _paletted(values)
         else:
-            frame = VideoFrame.from_ndarray(values, "rgb24").reformat(format=self._format.pix_fmt)
+            frame = VideoFrame.from_ndarray(values, "rgba" if len(pixels) == 4 else "rgb24")
+            frame = frame.reformat(format=self._pix_fmt)
         frame.pts, frame.time_base = tick, self._format.tick
         with writing(self.path):
             for packet in self._stream.encode(frame):
@@ -158,36 +163,46 @@ class AnimationWriter(FrameWriter):
 
 def _paletted(values: np.ndarray) -> VideoFrame:
     # Median cut keeps the flat colours of drawings as they are; dithering would cover them with dots.
-    reduced = Image.fromarray(values).quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    opaque = values.shape[2] == 3
+    reduced = Image.fromarray(values[..., :3]).quantize(
+        256 if opaque else 255, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
+    )
     colours = np.array(reduced.getpalette("RGB"), np.uint8).reshape(-1, 3)
     palette = np.zeros((256, 4), np.uint8)
     palette[:, 0] = 255
     palette[: len(colours), 1:] = colours
-    both: Any = (np.array(reduced), palette)  # what PyAV's types do not know of
+    indices = np.array(reduced)
+    if not opaque:
+        palette[255] = 0
+        indices[values[..., 3] < 128] = 255
+    both: Any = (indices, palette)  # what PyAV's types do not know of
     return VideoFrame.from_ndarray(both, "pal8")
 
 
 class AnimationReader(FrameReader):
-    """An animated image that FFmpeg does not read: WebP and AVIF, read with Pillow.
+    """An animated image read with Pillow: WebP and AVIF, which FFmpeg does not read, and images with transparency.
 
     Args:
         path: the file.
+        straight: frames have their colours and their alpha (:attr:`Original.alpha`), and are not shown on white.
 
     Raises:
         AnimegenError: if it cannot be read.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, straight: bool = False) -> None:
+        self.path, self.straight = Path(path), straight
         self.problems: list[str] = []
         self.end = Fraction(0)
         with open_image(self.path) as image:
             width, height = image.size
-            transparent = bool(np.array(image.convert("RGBA"))[..., 3].min() < 255)
             count = int(getattr(image, "n_frames", 1))
         info = VideoInfo(width, height, codec=self.path.suffix.lower()[1:], colour=Colour(RGB, full_range=True))
         self.info = info
-        read = list(self._durations())
+        read, transparent = [], False
+        for image, time in self._images():
+            read.append(self.end - time)
+            transparent = transparent or bool(np.array(image.convert("RGBA"))[..., 3].min() < 255)
         if not read:
             raise AnimegenError(f"'{self.path}' holds no frame that can be read: replace or remove it.")
         duration = sum(read, Fraction(0))
@@ -200,19 +215,26 @@ class AnimationReader(FrameReader):
             frames=count,
             codec=info.codec,
             colour=info.colour,
-            remarks=(TRANSPARENT,) if transparent else (),
+            alpha=transparent and straight,
+            remarks=(TRANSPARENT,) if transparent and not straight else (),
         )
-
-    def _durations(self) -> Iterator[Fraction]:
-        before = Fraction(0)
-        for _ in self.frames():
-            yield self.end - before
-            before = self.end
 
     def frames(
         self, start: Fraction | float | None = None, stop: Fraction | float | None = None
     ) -> Iterator[tuple[Tensor, Fraction]]:
         """Yield frames; see :meth:`FrameReader.frames`."""
+        for image, time in self._images(start, stop):
+            yield _pixels(straight(image) if self.straight else to_rgb(image))[:3].contiguous(), time
+
+    def originals(self, start: Fraction | float | None = None) -> Iterator[tuple[Original, Fraction]]:
+        """Yield frames with their alpha; see :meth:`FrameReader.originals`."""
+        for image, time in self._images(start):
+            pixels = _pixels(straight(image) if self.straight else to_rgb(image))
+            yield Original(pixels[:3].contiguous(), alpha=pixels[3] if len(pixels) == 4 else None), time
+
+    def _images(
+        self, start: Fraction | float | None = None, stop: Fraction | float | None = None
+    ) -> Iterator[tuple[Image.Image, Fraction]]:
         time = Fraction(0)
         with open_image(self.path) as image:
             for number in range(int(getattr(image, "n_frames", 1))):
@@ -227,7 +249,7 @@ class AnimationReader(FrameReader):
                 duration = Fraction(round(image.info.get("duration") or 0), 1000) or _UNSTATED
                 self.end = time + duration
                 if start is None or time >= start:
-                    yield torch.from_numpy(np.array(to_rgb(image))).permute(2, 0, 1).contiguous(), time
+                    yield image, time
                 time += duration
 
     def at(self, time: Fraction | float) -> Tensor:
@@ -239,3 +261,7 @@ class AnimationReader(FrameReader):
             shown = pixels
         assert shown is not None, "the animation had a frame when it was opened"
         return shown
+
+
+def _pixels(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)

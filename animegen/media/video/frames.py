@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import torch
 from av.video.frame import VideoFrame
 from torch import Tensor
 
@@ -58,6 +59,7 @@ class VideoInfo:
         colour: colour space; guessed where the file does not say.
         rotation: degrees counter-clockwise by which the stored frames were turned upright.
         pixel_aspect: width of a pixel over its height.
+        alpha: frames have transparency that is kept.
         remarks: a sentence for each property that is lost, or is a problem, when its frames are processed.
     """
 
@@ -73,6 +75,7 @@ class VideoInfo:
     colour: Colour = Colour()
     rotation: int = 0
     pixel_aspect: Fraction = Fraction(1)
+    alpha: bool = False
     remarks: tuple[str, ...] = ()
 
     @property
@@ -95,11 +98,13 @@ class Original:
         pixels: uint8 ``(3,H,W)`` RGB.
         stored: FFmpeg's frame, if the video lies in a video file and need not be turned.
         refine: makes :attr:`values` of a video with more than eight bits per colour; ``None``: it has eight.
+        alpha: uint8 ``(H,W)``, 0 is transparent; ``None`` if the frame has none, or is shown on white.
     """
 
     pixels: Tensor
     stored: VideoFrame | None = None
     refine: Callable[[], Tensor] | None = None
+    alpha: Tensor | None = None
 
     @cached_property
     def values(self) -> Tensor:
@@ -161,12 +166,14 @@ class FrameWriter(ABC):
         notes: sentences that the user should read.
         count: frames written.
         deep: whether frames are kept with more than eight bits per colour.
+        alpha: whether transparency is kept.
     """
 
     path: Path
     notes: list[str]
     count: int
     deep: bool = False
+    alpha: bool = False
 
     @abstractmethod
     def write(self, pixels: Tensor, time: Fraction) -> None:
@@ -174,7 +181,7 @@ class FrameWriter(ABC):
 
         Args:
             pixels: uint8 ``(3,H,W)``, RGB; all frames of one size. Where :attr:`deep`, also float, see
-                :attr:`Original.values`.
+                :attr:`Original.values`. Where :attr:`alpha`, also uint8 ``(4,H,W)`` with straight alpha.
             time: when it appears, in seconds; later than the frame before.
 
         Raises:
@@ -183,7 +190,10 @@ class FrameWriter(ABC):
 
     def copy(self, original: Original, time: Fraction) -> None:
         """Append a frame of another video, with its own values where the format allows; see :meth:`write`."""
-        self.write(original.values if self.deep and original.refine else original.pixels, time)
+        if self.alpha and original.alpha is not None:
+            self.write(torch.cat([original.pixels, original.alpha[None]]), time)
+        else:
+            self.write(original.values if self.deep and original.refine else original.pixels, time)
 
     @abstractmethod
     def close(self, end: Fraction | None = None) -> None:

@@ -6,6 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from animegen.media.kinds import is_animation
+from animegen.media.photos import keeps_alpha
 from animegen.media.video.animations import ANIMATIONS, AnimationReader, AnimationWriter
 from animegen.media.video.encoding import CONTAINERS, Encoding
 from animegen.media.video.frames import FrameReader, FrameWriter, VideoInfo
@@ -17,21 +18,36 @@ from animegen.media.video.writer import VideoWriter
 WRITTEN_SUFFIXES = (*CONTAINERS, *ANIMATIONS)
 
 
-def open_video(path: str | Path, fps: Fraction | None = None, deinterlace: bool = False) -> FrameReader:
+def open_video(
+    path: str | Path, fps: Fraction | None = None, deinterlace: bool = False, straight: bool = False
+) -> FrameReader:
     """Open a video for reading.
 
     Args:
         path: a video, an animated image, a folder of images, or a pattern like ``frames/%05d.png``.
         fps: rate of images; a video has its own.
         deinterlace: make whole frames of interlaced ones.
+        straight: keep colours and alpha of transparent images apart (:attr:`Original.alpha`), in place of showing them
+            on white; videos are shown on white.
 
     Raises:
         AnimegenError: if it is missing, or holds no frame that can be read.
     """
     path = Path(path)
     if path.is_dir() or is_pattern(path):
-        return SequenceReader(path, fps)
-    return AnimationReader(path) if is_animation(path, ("WEBP", "AVIF")) else VideoReader(path, deinterlace)
+        return SequenceReader(path, fps, straight)
+    if is_animation(path, ("WEBP", "AVIF")):
+        return AnimationReader(path, straight)
+    if straight and is_animation(path) and (reader := AnimationReader(path, straight)).info.alpha:
+        return reader
+    return VideoReader(path, deinterlace)
+
+
+def keeps_transparency(path: Path, suffix: str) -> bool:
+    """Tell whether :func:`create_video` keeps transparency in a file or folder of this name; ``suffix``: of images."""
+    if is_pattern(path) or path.suffix.lower() not in WRITTEN_SUFFIXES:
+        return keeps_alpha(path if is_pattern(path) else path / f"x{suffix}")
+    return path.suffix.lower() in ANIMATIONS
 
 
 def create_video(

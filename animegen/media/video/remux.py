@@ -106,17 +106,27 @@ def join(
         A sentence for each thing that was converted or left out.
 
     Raises:
-        AnimegenError: if the pieces do not fit together, or the disk is full.
+        JoinError: if the segments do not fit together, or into the container.
+        AnimegenError: if the file cannot be written, such as for lack of space.
     """
     place = container or target
     while True:
         try:
-            with translate_io_errors(place, "written", also=(av.error.FFmpegError,)):
+            with translate_io_errors(place, "written"):
                 notes = _write(segments, target, container_of(place), info, copies)
             return [*(copies.notes if copies is not None else ()), *notes]
         except _RefusedError as error:
             assert copies is not None
             copies = copies.without(error.stream)
+        except (av.error.FFmpegError, ValueError) as error:  # a full disk is an OSError, translated above
+            reason = getattr(error, "strerror", None) or error
+            raise JoinError(
+                f"the segments of '{place}' cannot be joined ({reason}): choose another container or codec=."
+            ) from error
+
+
+class JoinError(AnimegenError):
+    """The segments do not fit together, or the container takes none of them; other videos may succeed."""
 
 
 class _RefusedError(Exception):
@@ -191,7 +201,7 @@ def _film_packets(segments: Sequence[Segment], base: Fraction, extradata: bytes 
         with open_container(segment.path) as container:
             stream = container.streams.video[0]
             if stream.codec_context.extradata != extradata:
-                raise AnimegenError(
+                raise JoinError(
                     f"'{segment.path}' was encoded otherwise than the segments before it: remove the folder"
                     f" '{segment.path.parent}' and start again."
                 )

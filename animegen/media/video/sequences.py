@@ -16,9 +16,18 @@ from torch import Tensor
 from animegen.errors import AnimegenError
 from animegen.files import completed, exists_error, hidden_name, publish_all, publish_folder, real_path
 from animegen.locks import locked_file
-from animegen.media.images import list_images, natural_key, read_image, write_image
-from animegen.media.photos import read_photo
-from animegen.media.video.frames import DEFAULT_RATE, RGB, TRANSPARENT, Colour, FrameReader, FrameWriter, VideoInfo
+from animegen.media.images import format_of, list_images, natural_key, read_image
+from animegen.media.photos import Photo, keeps_alpha, read_photo, write_photo
+from animegen.media.video.frames import (
+    DEFAULT_RATE,
+    RGB,
+    TRANSPARENT,
+    Colour,
+    FrameReader,
+    FrameWriter,
+    Original,
+    VideoInfo,
+)
 from animegen.media.video.writer import writing
 
 _NUMBER = re.compile(r"%0?(\d*)d")
@@ -32,13 +41,14 @@ class SequenceReader(FrameReader):
     Args:
         path: a folder, or a pattern like ``frames/%05d.png`` for the files whose names have a number there.
         fps: images per second.
+        straight: frames have their colours and their alpha (:attr:`Original.alpha`), and are not shown on white.
 
     Raises:
         AnimegenError: if there are no images, or the first one is broken.
     """
 
-    def __init__(self, path: str | Path, fps: Fraction | None = None) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, fps: Fraction | None = None, straight: bool = False) -> None:
+        self.path, self.straight = Path(path), straight
         self.files = numbered(self.path) if is_pattern(self.path) else list_images(self.path, recursive=False)
         fps = fps or DEFAULT_RATE
         self.problems: list[str] = []
@@ -54,42 +64,55 @@ class SequenceReader(FrameReader):
             frames=len(self.files),
             codec=self.files[0].suffix.lower()[1:],
             colour=Colour(RGB, full_range=True),
-            remarks=() if first.alpha is None else (TRANSPARENT,),
+            alpha=straight and not all(format_of(file) == "JPEG" for file in self.files),
+            remarks=() if straight or first.alpha is None else (TRANSPARENT,),
         )
 
     def frames(
         self, start: Fraction | float | None = None, stop: Fraction | float | None = None
     ) -> Iterator[tuple[Tensor, Fraction]]:
         """Yield frames; see :meth:`FrameReader.frames`."""
+        for photo, time in self._photos(start, stop):
+            yield photo.pixels, time
+
+    def originals(self, start: Fraction | float | None = None) -> Iterator[tuple[Original, Fraction]]:
+        """Yield frames with their alpha; see :meth:`FrameReader.originals`."""
+        for photo, time in self._photos(start):
+            yield Original(photo.pixels, alpha=photo.alpha), time
+
+    def _photos(
+        self, start: Fraction | float | None = None, stop: Fraction | float | None = None
+    ) -> Iterator[tuple[Photo, Fraction]]:
         for number, file in enumerate(self.files):
             time = number / self.info.fps
             if (start is not None and time < start) or (stop is not None and time >= stop):
                 continue
-            pixels = self._read(file)
-            if pixels is not None:
+            photo = self._read(file)
+            if photo is not None:
                 self.end = time + 1 / self.info.fps
-                yield pixels, time
+                yield photo, time
 
     def at(self, time: Fraction | float) -> Tensor:
         """Return the frame that is shown at a time in seconds, uint8 ``(3,H,W)``; in a gap, the nearest earlier one."""
         number = min(max(int(Fraction(time) * self.info.fps), 0), len(self.files) - 1)
         for file in reversed(self.files[: number + 1]):
-            pixels = self._read(file)
-            if pixels is not None:
-                return pixels
+            photo = self._read(file)
+            if photo is not None:
+                return photo.pixels
         raise AnimegenError(f"'{self.files[0]}' cannot be read any more: restore it.")
 
-    def _read(self, file: Path) -> Tensor | None:
+    def _read(self, file: Path) -> Photo | None:
         try:
-            pixels = read_image(file)
+            photo = read_photo(file) if self.straight else Photo(read_image(file))
         except AnimegenError as error:
             self.report(str(error))
             return None
-        if pixels.shape[1:] != (self.info.height, self.info.width):
+        height, width = photo.pixels.shape[1:]
+        if (height, width) != (self.info.height, self.info.width):
             wanted = f"{self.info.width}x{self.info.height}"
-            self.report(f"'{file.name}' has {pixels.shape[2]}x{pixels.shape[1]} pixels instead of {wanted}")
+            self.report(f"'{file.name}' has {width}x{height} pixels instead of {wanted}")
             return None
-        return pixels
+        return photo
 
 
 class SequenceWriter(FrameWriter):
@@ -109,6 +132,7 @@ class SequenceWriter(FrameWriter):
         pattern = self.path if is_pattern(self.path) else self.path / f"%06d{suffix}"
         self.folder, self._name = pattern.parent, pattern.name
         self.deep = pattern.suffix.lower() == ".png"
+        self.alpha = keeps_alpha(pattern)
         self.notes: list[str] = []
         self.count = 0
         # Inside a folder that exists: it may be the root of its file system.
@@ -124,7 +148,7 @@ class SequenceWriter(FrameWriter):
         if pixels.is_floating_point():
             _write_deep(path, pixels)
         else:
-            write_image(path, pixels)
+            write_photo(path, Photo(pixels[:3], pixels[3] if len(pixels) == 4 else None))
 
     def close(self, end: Fraction | None = None) -> None:
         """Give the folder its name, or move the images into the folder that has it."""

@@ -9,7 +9,7 @@ import pytest
 
 from animegen.cli import evaluate
 from animegen.cli import train as train_verb
-from animegen.config.compose import CACHE_PATHS, DATA_PATHS, compose_config, literal_paths
+from animegen.config.compose import CACHE_PATHS, DATA_PATHS, compose_config, literal_paths, swept_homes
 from animegen.media.images import write_image
 from tests.support import refused, run_verb, train
 from tests.video_support import noise
@@ -71,3 +71,18 @@ def test_a_run_whose_data_have_moved(
     assert run_verb(evaluate.main, *words, "data.photos=moved") == 0
     capsys.readouterr()
     assert message in refused(capsys, run_verb(train_verb.main, f"resume={run}", "train_steps=2"))
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("data.photos=~/a,~/b c", "data.photos='/home/me/a','/home/me/b c'"),
+        ("data.photos=~/a,b", "data.photos='/home/me/a',b"),
+        ("data.photos=a,b~c", "data.photos=a,b~c"),
+        ("data.photos='~/a','~/b'", "data.photos='~/a','~/b'"),
+        ("model.name=~/a", "model.name=~/a"),
+    ],
+)
+def test_the_home_folder_in_swept_data(word: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert swept_homes(word) == expected
