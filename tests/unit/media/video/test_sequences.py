@@ -40,7 +40,7 @@ def test_a_pattern_takes_only_its_files(tmp_path: Path) -> None:
     assert isinstance(reader, SequenceReader)
     assert [path.name for path in reader.files] == ["shot_2.png", "shot_10.png"]
     assert reader.info.fps == 24
-    with pytest.raises(AnimegenError, match="There is no picture"):
+    with pytest.raises(AnimegenError, match="There is no image"):
         open_video(tmp_path / "take_%d.png")
 
 
