@@ -47,6 +47,8 @@ class SequenceReader(FrameReader):
         AnimegenError: if there are no images, or the first one is broken.
     """
 
+    straight = False
+
     def __init__(self, path: str | Path, fps: Fraction | None = None, straight: bool = False) -> None:
         self.path, self.straight = Path(path), straight
         self.files = numbered(self.path) if is_pattern(self.path) else list_images(self.path, recursive=False)
@@ -77,6 +79,9 @@ class SequenceReader(FrameReader):
 
     def originals(self, start: Fraction | float | None = None) -> Iterator[tuple[Original, Fraction]]:
         """Yield frames with their alpha; see :meth:`FrameReader.originals`."""
+        if not self.straight:
+            yield from super().originals(start)
+            return
         for photo, time in self._photos(start):
             yield Original(photo.pixels, alpha=photo.alpha), time
 
