@@ -70,7 +70,10 @@ class OutputFolder:
         """
         with locked(self.path, tidy=True):
             self._settle()
-            yield
+            try:
+                yield
+            finally:
+                self._drop_empty_record()
 
     def recover(self) -> None:
         """Finish or undo the changes of a killed command, unless a command is active; for commands that only read."""
@@ -198,6 +201,12 @@ class OutputFolder:
         state = {"files": list(dict.fromkeys(patterns)), "change": asdict(change) if change else None}
         with completed(self.path / STATE) as hidden:
             hidden.write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+
+    def _drop_empty_record(self) -> None:
+        """Remove a record of which no file exists, as after a command that failed before it wrote any."""
+        with suppress(AnimegenError, OSError):
+            if self._load()[1] is None and not self.files():
+                (self.path / STATE).unlink(missing_ok=True)
 
     def _paths(self, pattern: str) -> list[str]:
         """Return what exists of a pattern, folders and dangling links too, but nothing in folders behind links."""

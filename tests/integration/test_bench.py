@@ -126,6 +126,7 @@ def test_a_pair_of_frames_and_each_further_one_are_timed(tmp_path: Path) -> None
     assert rows["ms per pair, half-warp by DIS flow"] > 0
 
 
+@pytest.mark.slow
 def test_what_a_budget_buys(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from animegen.speed.budget import Part, Step, table_of
 

@@ -100,6 +100,7 @@ class Mistaken(pl.Callback):
             raise AnimegenError("this is wrong: do that.")
 
 
+@pytest.mark.slow
 def test_a_mistake_in_one_process_ends_all(tmp_path: Path) -> None:
     words = tiny(*TOY, "trainer=ddp_cpu", "+callbacks.mistaken={_target_:tests.integration.test_ddp.Mistaken}")
     done = command("train", *words, f"output={tmp_path / 'run'}", cwd=ROOT, timeout=120)
