@@ -87,6 +87,7 @@ def test_runs_and_evaluations_are_no_data(tmp_path: Path) -> None:
     (tmp_path / "shots" / "old" / "run.json").write_text("{}")
     with OutputFolder(tmp_path / "scores").held():
         OutputFolder(tmp_path / "scores").claim(["scores.json"])
+        (tmp_path / "scores" / "scores.json").write_text("{}")
     assert [path.relative_to(tmp_path).as_posix() for path in list_images(tmp_path)] == ["1.png", "shots/2.png"]
     # Named itself, such a folder is read, without what was recorded in it.
     assert [path.name for path in list_images(tmp_path / "run")] == ["3.png"]
