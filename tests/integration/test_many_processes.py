@@ -86,6 +86,7 @@ def torchrun(*words: str) -> list[subprocess.CompletedProcess[str]]:
     return [subprocess.CompletedProcess(node.args, node.returncode, out, err) for node, out, err in ends]
 
 
+@pytest.mark.slow
 def test_two_machines_train_as_one(tmp_path: Path) -> None:
     one = train(*TOY, "data.batch_size=4", output=tmp_path / "one")
     words = tiny(*TOY, WITNESS, "data.batch_size=2", "trainer=multinode")

@@ -31,6 +31,7 @@ def runs(folder: Path) -> dict[str, dict]:
     return {path.parent.relative_to(folder).as_posix(): json.loads(path.read_text()) for path in found}
 
 
+@pytest.mark.slow
 def test_a_crashed_job_ends_nothing_else_and_is_tried_again(tmp_path: Path) -> None:
     (tmp_path / "toy.ckpt").touch()
     done = command("train", "-m", *tiny(*TOY), "init=toy.ckpt,null", "train_steps=1", "output=out", cwd=tmp_path)

@@ -211,6 +211,7 @@ def _rank(rank: int, folder: str, port: int) -> None:
     Path(folder, f"{rank}.json").write_text(json.dumps([module.seen, sums, validated]))
 
 
+@pytest.mark.slow
 def test_processes_share_out_the_global_batch(tmp_path: Path) -> None:
     import socket
 
