@@ -7,6 +7,7 @@ the seed and of sample numbers (:mod:`animegen.data.sampler`).
 from typing import TYPE_CHECKING, Any
 
 from animegen.data.augment import Augment
+from animegen.data.drawing import DrawnPhotos
 from animegen.data.edge_smoothing import edge_smooth
 from animegen.data.memory import InMemory
 from animegen.data.regions import regions_source
@@ -28,6 +29,7 @@ __all__ = [
     "AnimeDataModule",
     "Augment",
     "ClassicLayout",
+    "DrawnPhotos",
     "Holdout",
     "ImageFolder",
     "ImageSource",

@@ -1,0 +1,77 @@
+"""Drawings computed from photos: where lines are, which colours remain, and the source that keeps them."""
+
+import numpy as np
+import pytest
+import torch
+
+from animegen.data import DrawnPhotos
+from animegen.data.drawing import DRAWINGS, cel, edge_tangents, smooth_along
+from animegen.errors import AnimegenError
+
+
+def photo_of_a_square() -> torch.Tensor:
+    """Return a light square on a darker ground, with noise of two levels."""
+    image = torch.full((3, 64, 64), 90)
+    image[:, 16:48, 16:48] = 200
+    noise = torch.randint(-2, 3, image.shape, generator=torch.Generator().manual_seed(0))
+    return (image + noise).to(torch.uint8)
+
+
+def test_tangents_follow_an_edge():
+    ramp = np.tile(np.repeat([0.2, 0.8], 16).astype(np.float32), (32, 1))
+    x, y = edge_tangents(ramp)[16, 15]
+    assert abs(x) < 1e-3
+    assert abs(y) == pytest.approx(1, abs=1e-3)
+    x, y = edge_tangents(ramp.T.copy())[15, 16]
+    assert abs(y) < 1e-3
+    assert abs(x) == pytest.approx(1, abs=1e-3)
+
+
+def test_blur_along_a_line_keeps_it_and_across_it_does_not():
+    line = np.zeros((33, 33), np.float32)
+    line[:, 16] = 1
+    along, across = (np.broadcast_to(np.array(d, np.float32), (33, 33, 2)).copy() for d in ((0, 1), (1, 0)))
+    assert np.allclose(smooth_along(line, along, 2.0), line)
+    # The weight of the middle of a Gaussian of sigma 2 over 9 samples.
+    weights = np.exp(-(np.arange(-4, 5) ** 2) / 8)
+    assert smooth_along(line, across, 2.0)[16, 16] == pytest.approx(1 / weights.sum(), rel=1e-4)
+
+
+def test_cel_is_flat_inside_and_dark_around():
+    photo = photo_of_a_square()
+    drawn = cel(photo)
+    assert drawn.dtype == torch.uint8
+    assert drawn.shape == photo.shape
+    inside, ground = drawn[:, 24:40, 24:40].float(), drawn[:, 2:8, 2:8].float()
+    assert inside.std() < 0.5 < photo[:, 24:40, 24:40].float().std()
+    assert (inside.mean() - 200).abs() < 12  # the photo's own colour
+    edge = drawn[:, 32, 10:17].float().mean(0)
+    assert edge.min() < 0.6 * ground.mean()  # an ink line on the darker side
+    assert drawn.min() >= 3
+    assert drawn.max() <= 252
+    assert torch.equal(drawn, cel(photo))
+
+
+def test_source_draws_once_and_names_as_the_photos():
+    class Photos:
+        reads = 0
+
+        def __len__(self):
+            return 2
+
+        def image(self, index):
+            self.reads += 1
+            return photo_of_a_square()
+
+        def name(self, index):
+            return f"{index}.png"
+
+    photos = Photos()
+    drawn = DrawnPhotos(photos)
+    assert len(drawn) == 2
+    assert drawn.name(1) == "1.png"
+    assert torch.equal(drawn.image(0), DRAWINGS["cel"](photo_of_a_square()))
+    drawn.image(0)
+    assert photos.reads == 1
+    with pytest.raises(AnimegenError, match="Did you mean 'cel'"):
+        DrawnPhotos(photos, look="cell")
