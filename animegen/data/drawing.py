@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from animegen.data.sources import ImageSource, load, next_good
+from animegen.data.views import scale_short_side
 from animegen.errors import AnimegenError, did_you_mean
 from animegen.nn.filters import l0_smooth
 
@@ -119,25 +120,22 @@ DRAWINGS: dict[str, Callable[[Tensor], Tensor]] = {"cel": cel}
 
 
 class DrawnPhotos:
-    """Drawings of the images of another source, computed on first use and kept in memory.
+    """Drawings of the images of another source, computed on each access; keep them with
+    :class:`~animegen.data.memory.InMemory`.
 
     Args:
-        source: the photos, at the size at which they are drawn.
+        source: the photos.
         look: one of :data:`DRAWINGS`.
+        size: shorter side in pixels to which a photo is scaled before it is drawn; that of the view.
     """
 
-    def __init__(self, source: ImageSource, look: str = "cel") -> None:
+    def __init__(self, source: ImageSource, look: str = "cel", size: int = 448) -> None:
         if look not in DRAWINGS:
             raise AnimegenError(f"look={look} is unknown: use {', '.join(DRAWINGS)}.{did_you_mean(look, DRAWINGS)}")
-        self.source, self.look = source, look
-        self._drawn: dict[int, Tensor] = {}
+        self.source, self.look, self.size = source, look, size
 
     def __len__(self) -> int:
         return len(self.source)
-
-    def __getstate__(self) -> dict:
-        """Exclude the drawings when the source is sent to a worker."""
-        return {**self.__dict__, "_drawn": {}}
 
     def name(self, index: int) -> str:
         """Return the name of the photo."""
@@ -149,9 +147,5 @@ class DrawnPhotos:
 
     def load(self, index: int) -> Tensor | None:
         """Return drawing ``index``, or ``None`` if its photo is broken."""
-        if index not in self._drawn:
-            photo = load(self.source, index)
-            if photo is None:
-                return None
-            self._drawn[index] = DRAWINGS[self.look](photo)
-        return self._drawn[index]
+        photo = load(self.source, index)
+        return None if photo is None else DRAWINGS[self.look](scale_short_side(photo, self.size))

@@ -6,6 +6,7 @@ import torch
 
 from animegen.data import DrawnPhotos
 from animegen.data.drawing import DRAWINGS, cel, edge_tangents, smooth_along
+from animegen.data.views import scale_short_side
 from animegen.errors import AnimegenError
 
 
@@ -52,26 +53,20 @@ def test_cel_is_flat_inside_and_dark_around():
     assert torch.equal(drawn, cel(photo))
 
 
-def test_source_draws_once_and_names_as_the_photos():
+def test_source_draws_scaled_photos_and_names_them():
     class Photos:
-        reads = 0
-
         def __len__(self):
             return 2
 
         def image(self, index):
-            self.reads += 1
             return photo_of_a_square()
 
         def name(self, index):
             return f"{index}.png"
 
-    photos = Photos()
-    drawn = DrawnPhotos(photos)
+    drawn = DrawnPhotos(Photos(), size=32)
     assert len(drawn) == 2
     assert drawn.name(1) == "1.png"
-    assert torch.equal(drawn.image(0), DRAWINGS["cel"](photo_of_a_square()))
-    drawn.image(0)
-    assert photos.reads == 1
+    assert torch.equal(drawn.image(0), DRAWINGS["cel"](scale_short_side(photo_of_a_square(), 32)))
     with pytest.raises(AnimegenError, match="Did you mean 'cel'"):
-        DrawnPhotos(photos, look="cell")
+        DrawnPhotos(Photos(), look="cell")
