@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from enum import Enum
 from fractions import Fraction
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_type_hints
 
 import pytest
 
-from animegen.config.options import Options, help_text, option, read
+from animegen.config.options import Options, help_text, keys_of, option, read
 from animegen.config.values import Range, accepts, describe
+from animegen.curation.options import PrepareOptions
 from animegen.errors import AnimegenError
+from animegen.inference.options import ExportOptions, GenerateOptions, InterpolateOptions, StylizeOptions
+from animegen.reports.options import CompareOptions
 
 
 class Colour(Enum):
@@ -195,3 +198,33 @@ def test_descriptions() -> None:
     assert describe(float, Range(maximum=2.5)) == "a number of at most 2.5"
     assert describe(float | None, Range(above=0)) == "a number above 0, or null"
     assert describe(int) == "an integer"
+
+
+COMMANDS = (StylizeOptions, InterpolateOptions, GenerateOptions, ExportOptions, PrepareOptions, CompareOptions)
+
+
+def numeric_keys() -> list[tuple[type[Options], str]]:
+    found = []
+    for options in COMMANDS:
+        hints = get_type_hints(options)
+        found += [
+            (options, key.name)
+            for key in keys_of(options)
+            if re.search("int|float|Fraction", str(hints[key.attribute]))
+        ]
+    return found
+
+
+@pytest.mark.parametrize(("options", "key"), numeric_keys())
+def test_every_number_of_a_command_is_taken_or_refused_by_name(options: type[Options], key: str) -> None:
+    required = {"checkpoint": "a.ckpt", "input": "a.png", "output": "b.png", "keys": "[a.png,b.png]"}
+    words = [f"{name}={text}" for name, text in required.items() if name in {each.name for each in keys_of(options)}]
+    for text in ("-1", "0", "1.5", "nan", "1e30", "word"):
+        try:
+            value = getattr(read(options, [*words, f"{key}={text}"]), key)
+        except AnimegenError as error:
+            assert key in str(error)  # noqa: PT017 - some of the values are valid
+        else:
+            # A threshold that nothing exceeds is a way to switch a rule off.
+            assert text != "nan", f"{key} took {value}"
+            assert text != "1e30" or isinstance(value, float), f"{key} took {value}"
