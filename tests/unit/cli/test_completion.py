@@ -73,12 +73,13 @@ def test_bash(typed: list[str], expected: list[str], tmp_path: Path) -> None:
     assert lines == [*expected, "complete -F _animegen animegen"], done.stderr
 
 
-#: Types into an interactive zsh, presses tab, and prints the line that the shell then holds.
+#: Types into an interactive zsh, presses tab, and prints the line that the shell then holds. The marks that are waited
+#: for are written in two parts: a slow shell echoes what is typed before it turns that off.
 TYPE = r"""
 zmodload zsh/zpty
 zpty -b shell zsh -f -i
 zpty -w shell 'PROMPT=; stty -echo; autoload -U compinit; compinit -u -D; source ./completion.zsh'
-zpty -w shell 'show() { print -r -- "<<<$BUFFER>>>"; exit }; zle -N show; bindkey "^X" show; print READY'
+zpty -w shell 'show() { print -r -- "<<""<$BUFFER>"">>"; exit }; zle -N show; bindkey "^X" show; print REA""DY'
 zpty -r -m shell output '*READY*'
 zpty -w -n shell "$1"$'\t\x18'
 zpty -r -m shell output '*>>>*'
