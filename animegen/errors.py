@@ -14,6 +14,10 @@ class AnimegenError(Exception):
     """
 
 
+class FormatError(AnimegenError):
+    """A format or codec cannot hold what is written; other files of the same command may succeed."""
+
+
 def did_you_mean(word: str, candidates: Iterable[str], count: int = 3, cutoff: float = 0.6) -> str:
     """Return ``" Did you mean 'a' or 'b'?"`` for the closest candidates, or an empty string.
 

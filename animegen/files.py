@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from animegen.errors import AnimegenError, did_you_mean
+from animegen.errors import AnimegenError, FormatError, did_you_mean
 
 #: Characters of a path that an error message shows; longer paths are abbreviated in the middle.
 SHOWN = 200
@@ -31,12 +31,19 @@ def translate_io_errors(path: Path | str, verb: str = "read", also: tuple[type[E
         also: further exception types of a library, e.g. FFmpeg's.
 
     Raises:
-        AnimegenError: in place of `OSError`, `UnicodeError` and the types in ``also``.
+        FormatError: in place of errors that the library, not the system, raises while it writes.
+        AnimegenError: in place of other errors: `OSError`, `UnicodeError` and the types in ``also``.
     """
     kinds: tuple[type[Exception], ...] = (OSError, UnicodeError, *also)
     try:
         yield
     except kinds as error:
+        system = isinstance(error, UnicodeError) or (isinstance(error, OSError) and error.errno is not None)
+        if verb == "written" and not system:
+            reason = " ".join(str(getattr(error, "strerror", None) or error or type(error).__name__).split())
+            raise FormatError(
+                f"'{shown(path)}' cannot be encoded ({reason}): choose another format, or a smaller size."
+            ) from error
         raise AnimegenError(io_error_message(error, path, verb)) from error
 
 

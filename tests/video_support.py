@@ -105,10 +105,21 @@ def raw_film(path: Path, rotation: float | None = None, mirrored: bool = False, 
 
 
 def deep_film(
-    path: Path, codec: str = "libx264", count: int = 3, colour: Colour | None = None, size: tuple[int, int] = (96, 512)
+    path: Path,
+    codec: str = "libx264",
+    count: int = 3,
+    colour: Colour | None = None,
+    size: tuple[int, int] = (96, 512),
+    display: bool = False,
 ) -> Path:
-    """Write a video with ten bits per colour: fine ramps of luma and chroma that move by four pixels per frame."""
-    options = {"libx264": {"qp": "0"}, "libx265": {"x265-params": "lossless=1:log-level=error"}}.get(codec, {})
+    """Write a video with ten bits per colour: fine ramps of luma and chroma that move by four pixels per frame.
+
+    ``display`` adds data on the mastering display, with libx265.
+    """
+    x265 = "lossless=1:log-level=error"
+    if display:
+        x265 += ":max-cll=1000,400:master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,1)"
+    options = {"libx264": {"qp": "0"}, "libx265": {"x265-params": x265}}.get(codec, {})
     height, width = size
     colour = colour or Colour()
     with av.open(str(path), "w") as container:

@@ -17,19 +17,21 @@ def study_roots() -> list[Path]:
 
 
 def list_studies() -> dict[str, Path]:
-    """Return the file of every study by name: those of the package, of the clone and of the current folder.
+    """Return the file of every study by name: those of the package, of the current folder and of the clone.
+
+    A study of the current folder replaces that of the clone.
 
     Raises:
-        AnimegenError: if two files have the same name.
+        AnimegenError: if one of the package has the same name as another with different content.
     """
     conf = config_root()
     found: dict[str, Path] = {}
     for root in (conf, *study_roots()):
         for path in sorted((root / "study").rglob("*.yaml")):
             name = path.relative_to(root / "study").with_suffix("").as_posix()
-            if name in found:
-                raise AnimegenError(f"There are two studies '{name}', '{found[name]}' and '{path}': rename one.")
-            found[name] = path
+            kept = found.setdefault(name, path)
+            if kept.is_relative_to(conf) and kept.read_bytes() != path.read_bytes():
+                raise AnimegenError(f"There are two studies '{name}', '{kept}' and '{path}': rename one.")
     return found
 
 

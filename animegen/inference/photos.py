@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from animegen.errors import AnimegenError
+from animegen.errors import AnimegenError, FormatError
 from animegen.inference.summary import Summary
 from animegen.inference.targets import Job
 from animegen.media.photos import read_photo, shrink, write_photo
@@ -29,7 +29,7 @@ def stylize_photos(
         stylist: maps uint8 ``(3,H,W)`` to the same shape and type, e.g. a :class:`~animegen.inference.stylist.Stylist`.
         summary: gets the results.
         max_side: scale larger photos down first.
-        skip_broken: skip photos that cannot be read, or are too large for the memory.
+        skip_broken: skip photos that cannot be read or encoded, or are too large for the memory.
         overwrite: replace files, also those made meanwhile.
         progress: called after each photo.
 
@@ -43,8 +43,13 @@ def stylize_photos(
             photo = replace(photo, pixels=stylist(photo.pixels))  # the input is freed before the result is encoded
         except AnimegenError as error:
             summary.skipped.append(reason_for(job, error, skip_broken, "images"))
-        else:
+            progress()
+            continue
+        try:
             write_photo(job.target, photo, overwrite)
+        except FormatError as error:
+            summary.skipped.append(reason_for(job, error, skip_broken, "images"))
+        else:
             summary.done += 1
             summary.frames += 1
         progress()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from animegen import __version__
 from animegen.data.keyframes.prefilter import BilateralFilter
-from animegen.errors import AnimegenError
+from animegen.errors import AnimegenError, FormatError
 from animegen.files import completed
 from animegen.inference.display import Display
 from animegen.inference.partial import Finished, Partial, begun
@@ -30,7 +30,7 @@ from animegen.media.video.excerpt import Excerpt
 from animegen.media.video.frames import FrameReader, VideoInfo
 from animegen.media.video.opening import create_video, keeps_transparency, open_video
 from animegen.media.video.reader import VideoReader
-from animegen.media.video.remux import JoinError, join
+from animegen.media.video.remux import join
 from animegen.media.video.writer import VideoWriter
 
 #: Frames after which a segment ends within a shot, if the model remembers nothing that would be lost.
@@ -99,7 +99,7 @@ def stylize_videos(
         settings: settings of the videos.
         summary: gets the results.
         display: shows the progress.
-        skip_broken: skip videos that cannot be read or joined; damage within a video is reported and never stops it.
+        skip_broken: skip videos that cannot be read or encoded; damage within a video is reported and never stops it.
 
     Raises:
         AnimegenError: if a file cannot be written, or at the first broken video without ``skip_broken``.
@@ -115,7 +115,7 @@ def stylize_videos(
             continue
         try:
             problems = _stylize_video(reader, job.target, follow, settings, copies, summary, display)
-        except (NoMemoryError, JoinError) as error:
+        except (NoMemoryError, FormatError) as error:
             summary.skipped.append(reason_for(job, error, skip_broken, "videos"))
         else:
             summary.done += 1

@@ -356,6 +356,29 @@ def test_a_video_that_cannot_be_joined_does_not_end_the_others(
     assert len(pixels_of(tmp_path / "out" / "b.mp4")) == 3
 
 
+def test_an_output_that_its_format_refuses_does_not_end_the_others(
+    model: Inverts, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """WebP takes at most 16383 pixels on a side: as an image, as an animation, and as a frame."""
+    folder, wide = tmp_path / "in", (16400, 2)
+    for name, size in {"a": (24, 16), "b": wide, "c": (24, 16)}.items():
+        write_image(folder / f"{name}.png", torch.zeros(3, *size[::-1], dtype=torch.uint8))
+    frames = [Image.new("L", wide, 80 * n) for n in range(3)]
+    frames[0].save(tmp_path / "wide.apng", "PNG", save_all=True, append_images=frames[1:], duration=40)
+    out = tmp_path / "out"
+    assert run(f"input={folder}", f"output={out}", "format=webp") == 1
+    text = " ".join(capsys.readouterr().out.split())
+    assert "2 done, 1 skipped" in text
+    assert re.search(r"b.webp' cannot be encoded \(.*16383.*\): choose another format", text)
+    assert sorted(path.name for path in out.glob("*.webp")) == ["a.webp", "c.webp"]
+    for target in ("wide.webp", "frames/%d.webp"):
+        assert run(f"input={tmp_path / 'wide.apng'}", f"output={tmp_path / target}") == 1
+        assert "cannot be encoded" in capsys.readouterr().out
+        assert not (tmp_path / target).parent.joinpath("wide.webp").exists()
+    words = [f"input={folder}", f"output={tmp_path / 'no'}", "format=webp", "on_error=fail"]
+    assert "on_error=skip" in refused(capsys, run(*words))
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -9,10 +9,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.sidedata.sidedata import Type as SideDataType
 from PIL import Image
 
 from animegen.cli import interpolate as interpolate_verb
 from animegen.cli import stylize as stylize_verb
+from animegen.media.video.frames import BT2020, Colour
 from tests.integration.test_odd_films import FAST, _model
 from tests.odd_films import FLASH, OddFilm, measure
 from tests.support import refused
@@ -85,6 +87,18 @@ def test_transparency_is_reported(verb: str, kind: str, tmp_path: Path, capsys: 
             image.save(source / f"{number}.png")
     assert MAIN[verb]([*FAST, f"input={source}", f"output={tmp_path / 'out.mp4'}"]) == 0
     assert capsys.readouterr().err.count("Its transparency is not kept: it is shown on white.") == 1
+
+
+@pytest.mark.parametrize("verb", ["stylize", "interpolate"])
+def test_data_of_the_display_is_reported(verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """HDR10: the curve stays, the data on the mastering display do not."""
+    source = deep_film(tmp_path / "in.mkv", "libx265", colour=Colour(BT2020, False, 9, 16), display=True)
+    assert MAIN[verb]([*FAST, f"input={source}", f"output={tmp_path / 'out.mkv'}"]) == 0
+    assert capsys.readouterr().err.count("the display it was made on is left out") == 1
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        frame = next(container.decode(video=0))
+    assert (frame.colorspace, frame.color_primaries, frame.color_trc) == (BT2020, 9, 16)
+    assert SideDataType.MASTERING_DISPLAY_METADATA not in [data.type for data in frame.side_data]
 
 
 def test_depth_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

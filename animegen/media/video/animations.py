@@ -149,13 +149,13 @@ class AnimationWriter(FrameWriter):
         if until is not None:
             self._last_duration = max(self._format.shortest, until - tick)
         values = pixels.permute(1, 2, 0).contiguous().numpy()
-        if self._pix_fmt == "pal8":
-            frame = _paletted(values)
-        else:
-            frame = VideoFrame.from_ndarray(values, "rgba" if len(pixels) == 4 else "rgb24")
-            frame = frame.reformat(format=self._pix_fmt)
-        frame.pts, frame.time_base = tick, self._format.tick
         with writing(self.path):
+            if self._pix_fmt == "pal8":
+                frame = _paletted(values)
+            else:
+                frame = VideoFrame.from_ndarray(values, "rgba" if len(pixels) == 4 else "rgb24")
+                frame = frame.reformat(format=self._pix_fmt)
+            frame.pts, frame.time_base = tick, self._format.tick
             for packet in self._stream.encode(frame):
                 packet.duration = self._last_duration
                 self._container.mux(packet)

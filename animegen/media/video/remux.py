@@ -16,7 +16,7 @@ from av.packet import Packet
 from av.stream import Stream
 from av.video.format import VideoFormat
 
-from animegen.errors import AnimegenError
+from animegen.errors import FormatError
 from animegen.files import translate_io_errors
 from animegen.media.video.clock import base_of
 from animegen.media.video.copies import Copies, copied
@@ -125,7 +125,7 @@ def join(
             ) from error
 
 
-class JoinError(AnimegenError):
+class JoinError(FormatError):
     """The segments do not fit together, or the container takes none of them; other videos may succeed."""
 
 

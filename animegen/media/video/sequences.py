@@ -188,7 +188,7 @@ class SequenceWriter(FrameWriter):
 def _write_deep(path: Path, pixels: Tensor) -> None:
     """Write float (3,H,W) in [-1,1] as a PNG with 16 bits per colour, which Pillow cannot."""
     values = pixels.add(1).mul_(65535 / 2).round_().clamp_(0, 65535).permute(1, 2, 0).numpy().astype(np.uint16)
-    with completed(path) as hidden:
+    with completed(path) as hidden, writing(path):
         hidden.write_bytes(cv2.imencode(".png", values[..., ::-1])[1].tobytes())
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import av
 import av.error
+import cv2
 import torch
 from av.video.frame import VideoFrame
 from torch import Tensor
@@ -183,5 +184,5 @@ class VideoWriter(FrameWriter):
 
 
 def writing(path: Path) -> AbstractContextManager[None]:
-    """Turn errors of FFmpeg and of the system into a sentence about a file that is being written."""
-    return translate_io_errors(path, "written", also=(av.error.FFmpegError,))
+    """Turn errors of FFmpeg, Pillow, OpenCV and the system into a sentence about a file that is being written."""
+    return translate_io_errors(path, "written", also=(av.error.FFmpegError, ValueError, cv2.error))

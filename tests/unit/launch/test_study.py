@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from animegen.cli import listing
+from animegen.config.studies import list_studies
 from animegen.errors import AnimegenError
 from animegen.launch import execution, jobs, slots
 from animegen.launch.grid import Job, missing_words
@@ -133,6 +136,23 @@ def test_studies_are_found_in_the_current_folder_too(tmp_path: Path, monkeypatch
     (folder / "toy.yaml").write_text("# @package _global_\n")
     with pytest.raises(AnimegenError, match="two studies 'toy'"):
         compose_study("toy")
+
+
+def test_a_study_of_the_current_folder_replaces_that_of_the_clone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The current folder may be another clone, with equal or changed studies."""
+    there = list_studies()["ganime_layouts"]
+    assert there.parts[-3:] == ("experiments", "study", "ganime_layouts.yaml")
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "experiments" / "study"
+    folder.mkdir(parents=True)
+    shutil.copy(list_studies()["toy"], folder)
+    (folder / there.name).write_text(there.read_text("utf-8").replace("seeds: [0, 1]", "seeds: [77]"))
+    assert list_studies()["ganime_layouts"] == folder.resolve() / there.name
+    assert compose_study("ganime_layouts").seeds == [77]
+    assert listing.main(["studies"]) == 0
+    assert capsys.readouterr().out.count("ganime_layouts ") == 1
 
 
 def left(folder: Path, config: dict[str, Any], checkpoint: bool = False, **record: Any) -> tuple[str, ...] | None:
