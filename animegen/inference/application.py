@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from animegen.config.common import Device, EncodingOptions, Precision, Weights
+from animegen.config.common import Device, EncodingOptions, ImageFormat, Precision, Weights
 from animegen.engine.checkpoint import load_model, pick_device
 from animegen.engine.runs import resolve_checkpoint
 from animegen.errors import AnimegenError
-from animegen.media.video.encoding import CONTAINERS, Encoding, check_encoding, usual_codec, usual_format
+from animegen.media.video.encoding import (
+    CONTAINERS,
+    Encoding,
+    check_encoding,
+    fits_alpha,
+    lossless,
+    usual_codec,
+    usual_format,
+)
+from animegen.media.video.opening import images_keep
 
 
 class Applies(Protocol):
@@ -60,21 +68,33 @@ def load_applied(options: Applies, protocols: tuple[type, ...], ability: str) ->
     return Applied(model, checkpoint, device, dtype)
 
 
-def choose_encoding(options: EncodingOptions, targets: Iterable[Path], deep: bool = False) -> Encoding:
-    """Return how to encode videos, after the encoder was tried on each kind of file that will be written.
+def choose_encoding(
+    options: EncodingOptions, target: Path, deep: bool = False, alpha: bool = False, images: str = ".png"
+) -> Encoding:
+    """Return how to encode a video, after the encoder was tried; for other outputs, that of their segments.
 
     Args:
         options: options of the command.
-        targets: output files of the command; only videos matter.
+        target: output of the command.
         deep: whether the source has more than eight bits per colour.
+        alpha: whether the source has transparency.
+        images: suffix of the images in a folder.
 
     Raises:
         AnimegenError: names the option that is wrong.
     """
-    suffixes = {target.suffix.lower() for target in targets} & set(CONTAINERS)
-    codec = options.codec or usual_codec(min(suffixes, default=""))
-    pix_fmt = options.pix_fmt or usual_format(codec, deep)
+    suffix = target.suffix.lower()
+    if suffix not in CONTAINERS:
+        keeps_depth, keeps_alpha = images_keep(target, images)
+        return lossless(deep and keeps_depth, alpha and keeps_alpha)
+    # Its encoders have other options than the usual ones.
+    codec = options.codec or usual_codec(suffix, alpha and options.crf is None and options.preset is None)
+    pix_fmt = options.pix_fmt or usual_format(codec, deep, alpha and fits_alpha(codec, suffix))
     encoding = Encoding(codec, options.crf, options.preset, pix_fmt)
-    for suffix in suffixes:
-        check_encoding(encoding, Path(f"x{suffix}"))
+    check_encoding(encoding, Path(f"x{suffix}"))
     return encoding
+
+
+def image_suffix(format_: ImageFormat) -> str:
+    """Return the suffix of frames that are written to a folder."""
+    return ".png" if format_ is ImageFormat.keep else f".{format_.value}"

@@ -55,7 +55,7 @@ def generate(options: GenerateOptions) -> Generated:
     files, target, fps = options.images(), Path(options.output), options.fps
     images = ImageReader(files, fps)
     check_video_output(files, target, options.overwrite)
-    encoding = choose_encoding(options, [target])
+    encoding = choose_encoding(options, target)
     applied = load_applied(options, (ClipGenerator, Interpolator), "draw frames between frames")
     model = _clip_generator(applied.model, {**chosen, "samples": options.samples})
     sampling = replace(getattr(model, "sampling", Sampling()), **chosen)

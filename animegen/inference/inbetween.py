@@ -20,12 +20,21 @@ from animegen.inference.pair_tiles import TiledPair
 from animegen.inference.partial import Finished, Partial, begun
 from animegen.inference.timegrid import Between, Grid, between_frames
 from animegen.inference.videos import assemble, identity
-from animegen.media.images import read_image, to_uint8
+from animegen.media.images import to_uint8
+from animegen.media.photos import read_photo
 from animegen.media.video.cadence import rhythm, same_drawing
 from animegen.media.video.copies import Copies
-from animegen.media.video.deep import is_deep
-from animegen.media.video.encoding import CONTAINERS, DEEP_LOSSLESS, LOSSLESS, Encoding, segment_suffix
-from animegen.media.video.frames import DEFAULT_RATE, RGB, Colour, FrameReader, FrameWriter, Original, VideoInfo
+from animegen.media.video.encoding import Encoding, segment_suffix
+from animegen.media.video.frames import (
+    DEFAULT_RATE,
+    RGB,
+    TRANSPARENT,
+    Colour,
+    FrameReader,
+    FrameWriter,
+    Original,
+    VideoInfo,
+)
 from animegen.media.video.opening import WRITTEN_SUFFIXES, create_video
 from animegen.media.video.sequences import SequenceReader
 from animegen.media.video.writer import VideoWriter
@@ -43,15 +52,18 @@ class ImageReader(SequenceReader):
     Args:
         files: the images, all of one size.
         fps: images per second.
+        straight: see :class:`~animegen.media.video.sequences.SequenceReader`.
 
     Raises:
         AnimegenError: if one cannot be read, or they differ in size.
     """
 
-    def __init__(self, files: list[Path], fps: Fraction | None = None) -> None:
-        self.path, self.files = files[0], files
+    def __init__(self, files: list[Path], fps: Fraction | None = None, straight: bool = False) -> None:
+        self.path, self.files, self.straight = files[0], files, straight
         self.problems, self.end = [], Fraction(0)
-        shapes = {file: tuple(read_image(file).shape[1:]) for file in files}
+        photos = {file: read_photo(file) for file in files}
+        shapes = {file: tuple(photo.pixels.shape[1:]) for file, photo in photos.items()}
+        transparent = any(photo.alpha is not None for photo in photos.values())
         if len(set(shapes.values())) > 1:
             sizes = ", ".join(f"'{file}' {shape[1]}x{shape[0]}" for file, shape in shapes.items())
             raise AnimegenError(f"Images of different sizes cannot be interpolated: {sizes}.")
@@ -66,11 +78,15 @@ class ImageReader(SequenceReader):
             frames=len(files),
             codec=files[0].suffix.lower()[1:],
             colour=Colour(RGB, full_range=True),
+            alpha=transparent and straight,
+            remarks=(TRANSPARENT,) if transparent and not straight else (),
         )
 
 
 class Inbetweener:
     """A model that draws the frames between two frames, one pair after the other.
+
+    Alpha that changes goes through the model as a grey image, so that it moves as outlines do.
 
     Args:
         model: the model in eval mode, on ``device``.
@@ -99,14 +115,15 @@ class Inbetweener:
         self.least, self._match = confidence, Confidence() if confidence > 0 else None
         self._pair: tuple[Original, Original] | None = None
         self._encoded: TiledPair | None = None
+        self._mask: TiledPair | None = None  # of alpha that changes
         self.drawn = self.held = 0
 
     def __call__(self, first: Original, last: Original, t: float) -> Tensor | None:
         """Draw the frame at time t between two frames; a pair is encoded once.
 
         Returns:
-            ``(3,H,W)``: float in [-1,1] if the frames have more than eight bits per colour, else uint8. ``None`` if
-            they match too little, so that the first is to be held.
+            ``(3,H,W)``, or ``(4,H,W)`` with alpha: float in [-1,1] if the frames have more than eight bits per colour,
+            else uint8. ``None`` if they match too little, so that the first is to be held.
 
         Raises:
             AnimegenError: if the memory does not suffice, or the model returns invalid images.
@@ -123,7 +140,7 @@ class Inbetweener:
                         f"The memory of the device is too small for frames of {width}x{height}: use"
                         " a smaller tile=, precision=bf16, or device=cpu."
                     ) from error
-                self._pair = self._encoded = None
+                self._pair = self._encoded = self._mask = None
                 self.tile = smaller
             torch.cuda.empty_cache()
         if image is None:
@@ -135,13 +152,30 @@ class Inbetweener:
     def _draw(self, first: Original, last: Original, t: float) -> Tensor | None:
         with inference(self.device, self.dtype):
             if self._pair is None or self._pair[0] is not first or self._pair[1] is not last:
-                self._encoded = None  # before the next pair takes its place in memory
+                self._encoded = self._mask = None  # before the next pair takes its place in memory
                 if self._match is None or self._match(first.pixels, last.pixels) >= self.least:
                     self._encoded = TiledPair(self.model, first, last, self.tile, self.device)
                     if self._pair is None and not self._may_shrink:
                         self._encoded.check_memory(self.dtype)
+                    masks = _mask(first), _mask(last)
+                    if not torch.equal(masks[0].pixels, masks[1].pixels):
+                        self._mask = TiledPair(self.model, *masks, self.tile, self.device)
                 self._pair = first, last
-            return None if self._encoded is None else self._encoded.at(t)
+            if self._encoded is None:
+                return None
+            pixels = self._encoded.at(t)
+            if first.alpha is None and last.alpha is None:
+                return pixels
+            deep = pixels.is_floating_point()
+            mask = _mask(first).at(deep)[:1] if self._mask is None else self._mask.at(t).float().mean(0, keepdim=True)
+            return torch.cat([pixels, mask if deep else mask.round().to(torch.uint8)])
+
+
+def _mask(frame: Original) -> Original:
+    """Return the alpha of a frame as a grey image."""
+    alpha = torch.full_like(frame.pixels[0], 255) if frame.alpha is None else frame.alpha
+    fine = None if frame.refine is None else lambda: frame.values[3:].expand(3, -1, -1)
+    return Original(alpha.expand(3, -1, -1), refine=fine)
 
 
 @dataclass(frozen=True)
@@ -153,7 +187,7 @@ class VideoPlan:
         holds: treatment of held drawings: ``keep``; ``smooth`` spreads motion over them; ``auto`` does so in shots that
             are drawn on twos, threes or fours throughout.
         cuts: detect cuts, and do not interpolate across them.
-        encoding: encoding of video files.
+        encoding: encoding of a video file, or of the segments of other outputs.
         suffix: format of frames that are written to a folder.
         identity: model and options that the result depends on, compared when a run is resumed.
         overwrite: replace existing files, also those created during the run.
@@ -201,10 +235,7 @@ def interpolate_video(
         if partial.shots is None:
             partial.shots, partial.smooth, partial.flashes = look_at(reader, plan)
             partial.save()
-        encoding = plan.encoding
-        if target.suffix.lower() not in CONTAINERS:
-            encoding = DEEP_LOSSLESS if is_deep(reader.info.pix_fmt) and not is_file else LOSSLESS
-        yield from _segments(reader, partial, draw, plan, info, encoding, is_file, note)
+        yield from _segments(reader, partial, draw, plan, info, is_file, note)
         for sentence in assemble(partial, target, plan.suffix, info, plan.copies, plan.overwrite):
             note(sentence)
         partial.remove()
@@ -260,7 +291,8 @@ def _write(writer: FrameWriter, frame: Between[Original], draw: Inbetweener, tim
 
 
 def _same(first: Original, second: Original) -> bool:
-    return same_drawing(first.pixels, second.pixels)
+    masks = _mask(first).pixels, _mask(second).pixels
+    return same_drawing(first.pixels, second.pixels) and (torch.equal(*masks) or same_drawing(*masks))
 
 
 def _between(
@@ -295,7 +327,6 @@ def _segments(
     draw: Inbetweener,
     plan: VideoPlan,
     info: VideoInfo,
-    encoding: Encoding,
     hold_last: bool,
     note: Callable[[str], None],
 ) -> Iterator[Between[Original]]:
@@ -315,7 +346,7 @@ def _segments(
             yield original, time
 
     origin = partial.finished[0].start if partial.finished else None
-    suffix = segment_suffix(encoding.codec)
+    suffix = segment_suffix(plan.encoding)
     writer: VideoWriter | None = None
     start = last = Fraction(0)
 
@@ -335,7 +366,7 @@ def _segments(
                 writer = None
             if writer is None:
                 start = frame.time
-                writer = VideoWriter(partial.next_file(suffix), info, encoding, piece=True)
+                writer = VideoWriter(partial.next_file(suffix), info, plan.encoding, piece=True)
                 for sentence in writer.notes if not partial.finished else ():
                     note(sentence)
             _write(writer, frame, draw, frame.time - start)

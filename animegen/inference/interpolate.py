@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from animegen.config.common import ImageFormat
 from animegen.errors import AnimegenError
-from animegen.inference.application import Applied, choose_encoding, load_applied
+from animegen.inference.application import Applied, choose_encoding, image_suffix, load_applied
 from animegen.inference.display import Display
 from animegen.inference.inbetween import ImageReader, Inbetweener, VideoPlan, interpolate_video
 from animegen.inference.options import Deinterlace, InterpolateOptions
 from animegen.inference.planning import check_video_output
 from animegen.inference.timegrid import Grid
-from animegen.inference.videos import Part, copies_for, identity, opened
+from animegen.inference.videos import Part, copies_for, identity, opened, remarks
 from animegen.media.kinds import Kind, kind_of
 from animegen.media.video.deep import is_deep
-from animegen.media.video.encoding import CONTAINERS, Encoding
 from animegen.media.video.excerpt import Excerpt
 from animegen.media.video.frames import FrameReader
 from animegen.media.video.reader import VideoReader
@@ -50,16 +47,16 @@ def interpolate(options: InterpolateOptions) -> Interpolated:
     Raises:
         AnimegenError: for invalid options, before anything is written.
     """
-    reader = _open(options)
+    target, suffix = Path(options.output or ""), image_suffix(options.format)
+    reader = _open(options, choose_encoding(options, target, alpha=True, images=suffix).alpha)
     if options.selfcheck:
         from animegen.inference.selfcheck import selfcheck  # imports benchmarks
 
         applied = load_applied(options, (Interpolator,), "draw frames between frames")
         text = selfcheck(reader, applied.model, applied.device, options.samples, options.cuts)
         return Interpolated(text, [])
-    target = Path(options.output or "")
     check_video_output([reader.path, *getattr(reader, "files", [])], target, options.overwrite)
-    encoding = choose_encoding(options, [target], deep=is_deep(reader.info.pix_fmt))
+    encoding = choose_encoding(options, target, is_deep(reader.info.pix_fmt), reader.info.alpha, suffix)
     grid = _grid(options)
     rate = grid.fps or reader.info.fps * (grid.factor or 1)
     copies = copies_for(reader, target, encoding, rate)
@@ -71,13 +68,16 @@ def interpolate(options: InterpolateOptions) -> Interpolated:
         holds=options.holds.value,
         cuts=options.cuts,
         encoding=encoding,
-        suffix=".png" if options.format is ImageFormat.keep else f".{options.format.value}",
+        suffix=suffix,
         identity=_identity(options, applied),
         overwrite=options.overwrite,
         copies=copies,
     )
     began = time.perf_counter()
-    frames = _write(reader, target, draw, plan, list(_notes(options, reader, target, encoding)))
+    notes = remarks(reader, encoding)
+    if options.slowmo is not None:
+        notes.append("Sound and subtitles do not fit slow motion and are left out.")
+    frames = _write(reader, target, draw, plan, notes)
     seconds = time.perf_counter() - began
     held = f", {draw.held} held since their pairs match too little" if draw.held else ""
     return Interpolated(
@@ -92,10 +92,10 @@ def _grid(options: InterpolateOptions) -> Grid:
     return Grid(factor, options.fps)
 
 
-def _open(options: InterpolateOptions) -> FrameReader:
-    """Return the frames to interpolate."""
+def _open(options: InterpolateOptions, straight: bool) -> FrameReader:
+    """Return the frames to interpolate; ``straight``: with their transparency."""
     part = Part(options.start, options.end, options.deinterlace is Deinterlace.auto)
-    reader = _open_source([Path(name) for name in options.input], options.input_fps, part)
+    reader = _open_source([Path(name) for name in options.input], options.input_fps, part, straight)
     if options.slowmo is None:
         return reader
     if not isinstance(reader.reader if isinstance(reader, Excerpt) else reader, VideoReader):
@@ -103,16 +103,16 @@ def _open(options: InterpolateOptions) -> FrameReader:
     return Slowed(reader, options.slowmo)
 
 
-def _open_source(files: list[Path], fps: Fraction | None, part: Part) -> FrameReader:
+def _open_source(files: list[Path], fps: Fraction | None, part: Part, straight: bool) -> FrameReader:
     if len(files) > 1:
-        return ImageReader(files, fps)
+        return ImageReader(files, fps, straight)
     source = files[0]
     if not is_pattern(source) and not source.is_dir():
         if kind_of(source) is Kind.image:
             raise AnimegenError(f"input='{source}' is one image: name two, as input=[{source.name},b.png].")
         if fps is not None:
             raise AnimegenError("input_fps= is for images; videos have a rate of their own: leave it out.")
-    return opened(source, fps, part)
+    return opened(source, fps, part, straight)
 
 
 def _identity(options: InterpolateOptions, applied: Applied) -> dict[str, object]:
@@ -126,16 +126,6 @@ def _identity(options: InterpolateOptions, applied: Applied) -> dict[str, object
         "precision": str(applied.dtype),
         "device": applied.device.type,
     }
-
-
-def _notes(options: InterpolateOptions, reader: FrameReader, target: Path, encoding: Encoding) -> Iterator[str]:
-    """Yield messages for the user before the computation."""
-    yield from reader.info.remarks
-    if options.slowmo is not None:
-        yield "Sound and subtitles do not fit slow motion and are left out."
-    lost = is_deep(reader.info.pix_fmt) and not is_deep(encoding.pix_fmt)
-    if lost and options.pix_fmt is None and target.suffix.lower() in CONTAINERS:
-        yield f"codec={encoding.codec} has no format with ten bits: of {reader.info.pix_fmt} eight are kept."
 
 
 def _write(reader: FrameReader, target: Path, draw: Inbetweener, plan: VideoPlan, notes: list[str]) -> int:

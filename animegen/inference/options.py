@@ -67,9 +67,9 @@ class StylizeOptions(
     """Turn images and videos into anime with a trained model.
 
     Images keep orientation, EXIF data, colour profile and transparency where the format can hold them. Videos keep
-    every time stamp, sound and subtitles. A video that goes to a folder becomes images, and a folder of images that
-    goes to a video becomes a video. If a video is interrupted, the same command continues after the last finished
-    shot.
+    every time stamp, sound and subtitles, and ten bits per colour and transparency where the codec has them. A video
+    that goes to a folder becomes images, and a folder of images that goes to a video becomes a video. If a video is
+    interrupted, the same command continues after the last finished shot.
 
     Exit code: 0 all done, 1 something was skipped or is incomplete, 2 invalid options.
     """
@@ -130,9 +130,9 @@ class InterpolateOptions(
     """Draw the frames between images, or between the frames of a video.
 
     Videos keep duration, sound and subtitles; every time stamp is exact, and the frames of the source stay as they
-    are. A video with ten bits per colour keeps them. If the command is interrupted, the same command continues after
-    the last finished shot. Readable frames of a damaged video are processed; missing ones are reported, and the exit
-    code is 1.
+    are. Ten bits per colour and transparency are kept where the codec has them. If the command is interrupted, the same
+    command continues after the last finished shot. Readable frames of a damaged video are processed; missing ones are
+    reported, and the exit code is 1.
     """
 
     command: ClassVar[str] = "interpolate"

@@ -91,7 +91,7 @@ class TiledPair:
 
     def _crop(self, frame: Original, top: int, bottom: int, left: int, right: int) -> Tensor:
         """Return a part of a frame for the model; eight bits per colour travel to the device as such."""
-        values = (frame.values if self.deep else frame.pixels)[None, :, top:bottom, left:right].to(self.device)
+        values = (frame.values[:3] if self.deep else frame.pixels)[None, :, top:bottom, left:right].to(self.device)
         return (values if self.deep else to_float(values)).contiguous()
 
 

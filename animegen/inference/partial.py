@@ -20,7 +20,7 @@ from animegen.media.video.remux import Segment
 
 MANIFEST = "animegen.json"
 #: Names of the files in the folder besides the manifest and the lock: segments and incomplete files.
-_OWN = re.compile(r"[0-9]{5,}\.(mp4|nut|mov)|\.[0-9a-f]{32}(\.[a-z0-9]+)?")
+_OWN = re.compile(r"[0-9]{5,}\.(mp4|nut|mov|webm)|\.[0-9a-f]{32}(\.[a-z0-9]+)?")
 #: Bytes that are read at a time.
 _BLOCK = 2**22
 _KEYS = {"settings", "shots", "smooth", "flashes", "problems", "finished"}

@@ -84,7 +84,7 @@ class Stylist:
         self._whole_only = False
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """Stylise a photo, uint8 ``(3,H,W)`` to the same shape and type.
+        """Stylise a photo, uint8 ``(3,H,W)``, or float in [-1,1], to the same shape and type.
 
         Raises:
             NoMemoryError: if the memory does not suffice.
@@ -107,7 +107,7 @@ class Stylist:
             self._take_smaller_tiles(tile or canvas.side, reason)
 
     def follow(self, pixels: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Stylise the next frame of a video, uint8 ``(3,H,W)`` to the same shape and type.
+        """Stylise the next frame of a video, uint8 ``(3,H,W)``, or float in [-1,1], to the same shape and type.
 
         Args:
             pixels: the frame.
@@ -196,12 +196,12 @@ class Stylist:
 
 
 class _Canvas:
-    """An image that is read and drawn in boxes; only its pixels, uint8, exist as a whole.
+    """An image that is read and drawn in boxes; only its pixels exist as a whole.
 
     Boxes are in the padded image, see :func:`~animegen.tasks.stylize.padding`.
 
     Args:
-        pixels: uint8 ``(3,H,W)``.
+        pixels: uint8 ``(3,H,W)``, or float in [-1,1].
         divisor: the sides of the padded image are multiples of this.
         device: device of the results.
         order: memory format of the results.
@@ -216,8 +216,8 @@ class _Canvas:
         right, bottom, mode = padding(height, width, divisor)
         self.rows, self.columns = _padded(height, bottom, mode), _padded(width, right, mode)
         self.box = Box(0, height + bottom, 0, width + right)
-        #: The result so far, uint8 ``(3,H,W)``.
-        self.drawn = torch.empty(height, width, 3, dtype=torch.uint8).permute(2, 0, 1)
+        #: The result so far, of the same shape and type.
+        self.drawn = torch.empty(height, width, 3, dtype=pixels.dtype).permute(2, 0, 1)
 
     @property
     def side(self) -> int:
@@ -231,14 +231,17 @@ class _Canvas:
         pixels = self.pixels[:, top : int(rows.max()) + 1, left : int(columns.max()) + 1]
         if pixels.shape[1:] != (len(rows), len(columns)):  # at a padded border
             pixels = pixels[:, (rows - top)[:, None], columns - left]
-        return to_float(pixels[None].to(self.device)).contiguous(memory_format=self.order)
+        pixels = pixels[None].to(self.device)
+        values = pixels if pixels.is_floating_point() else to_float(pixels)
+        return values.contiguous(memory_format=self.order)
 
     def write(self, box: Box, drawing: Tensor) -> None:
         """Draw (1,3,h,w) in [-1,1], blended with the photo."""
         if self.strength < 1:
             drawing = torch.lerp(self.read(box), drawing.float(), self.strength)
         target = self.drawn[:, box.top : box.bottom, box.left : box.right]
-        target.copy_(to_uint8(drawing[0, :, : target.shape[1], : target.shape[2]]))
+        drawing = drawing[0, :, : target.shape[1], : target.shape[2]]
+        target.copy_(drawing if target.is_floating_point() else to_uint8(drawing))
 
 
 def _padded(length: int, pad: int, mode: str) -> Tensor:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
-from animegen.config.common import ImageFormat
 from animegen.errors import AnimegenError
-from animegen.inference.application import Applied, choose_encoding, load_applied
+from animegen.inference.application import Applied, choose_encoding, image_suffix, load_applied
 from animegen.inference.denoising import learnt_filter
 from animegen.inference.display import Display
 from animegen.inference.options import Deinterlace, OnError, StylizeOptions
@@ -32,7 +32,9 @@ def stylize(options: StylizeOptions) -> Summary:
     stills = style_files(options.style) if options.style else []
     made = plan(options.input, options.output, options.format, options.recursive, options.overwrite)
     _check_fps(options, made)
-    encoding = choose_encoding(options, [video.target for video in made.videos])
+    suffix = image_suffix(options.format)
+    for video in made.videos:
+        choose_encoding(options, video.target, images=suffix)  # mistakes are found before any work
     applied = load_applied(options, (Stylizer,), "stylize images")
     style = encoded_style(applied.model, stills, options.style_weights) if stills else None
     prefilter, filtered = None, None
@@ -40,11 +42,11 @@ def stylize(options: StylizeOptions) -> Summary:
         config = getattr(applied.model, "run_info", {}).get("config")
         prefilter, filtered = learnt_filter(config, applied.checkpoint)
     settings = VideoSettings(
-        encoding=encoding,
+        encode=partial(choose_encoding, options, images=suffix),
         max_side=options.max_side,
         fps=options.fps,
         part=Part(options.start, options.end, options.deinterlace is Deinterlace.auto),
-        suffix=".png" if options.format is ImageFormat.keep else f".{options.format.value}",
+        suffix=suffix,
         shots=_shots if options.cuts else None,
         prefilter=prefilter,
         identity={**_identity(options, applied, stills), "prefilter": filtered},

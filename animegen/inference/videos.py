@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import torch
 from av.video.format import VideoFormat
 from torch import Tensor
 
@@ -22,13 +23,13 @@ from animegen.inference.photos import reason_for
 from animegen.inference.stylist import NoMemoryError
 from animegen.inference.summary import Summary
 from animegen.inference.targets import Job
-from animegen.media.photos import Photo, resize, shrink
+from animegen.media.photos import resize
 from animegen.media.video.copies import Copies, plan_copies
 from animegen.media.video.deep import is_deep
-from animegen.media.video.encoding import CONTAINERS, LOSSLESS, Encoding, container_of, segment_suffix
+from animegen.media.video.encoding import CONTAINERS, Encoding, container_of, segment_suffix
 from animegen.media.video.excerpt import Excerpt
-from animegen.media.video.frames import FrameReader, VideoInfo
-from animegen.media.video.opening import create_video, keeps_transparency, open_video
+from animegen.media.video.frames import FrameReader, Original, VideoInfo
+from animegen.media.video.opening import create_video, open_video
 from animegen.media.video.reader import VideoReader
 from animegen.media.video.remux import join
 from animegen.media.video.writer import VideoWriter
@@ -60,7 +61,8 @@ class VideoSettings:
     """Settings of stylized videos.
 
     Attributes:
-        encoding: encoding of video files; GIFs and images have no options.
+        encode: returns the encoding of an output; takes it, and whether its source has more than eight bits per colour,
+            and transparency.
         max_side: longer side in pixels to which larger frames are scaled down.
         fps: frame rate of folders of images.
         part: the part of videos that is read.
@@ -71,7 +73,7 @@ class VideoSettings:
         overwrite: replace existing files, also those created during the run.
     """
 
-    encoding: Encoding = field(default_factory=Encoding)
+    encode: Callable[[Path, bool, bool], Encoding]
     max_side: int | None = None
     fps: Fraction | None = None
     part: Part = field(default_factory=Part)
@@ -106,15 +108,17 @@ def stylize_videos(
     """
     for job in jobs:
         try:
-            straight = keeps_transparency(job.target, settings.suffix)
+            straight = settings.encode(job.target, False, True).alpha
             reader = opened(job.source, settings.fps, settings.part, straight)
-            copies = copies_for(reader, job.target, settings.encoding, reader.info.fps)
+            deep = is_deep(reader.info.pix_fmt) and settings.prefilter is None
+            encoding = settings.encode(job.target, deep, reader.info.alpha)
+            copies = copies_for(reader, job.target, encoding, reader.info.fps)
         except AnimegenError as error:
             summary.skipped.append(reason_for(job, error, skip_broken, "videos"))
             display.progress()
             continue
         try:
-            problems = _stylize_video(reader, job.target, follow, settings, copies, summary, display)
+            problems = _stylize_video(reader, job.target, follow, settings, encoding, copies, summary, display)
         except (NoMemoryError, FormatError) as error:
             summary.skipped.append(reason_for(job, error, skip_broken, "videos"))
         else:
@@ -139,22 +143,23 @@ def _stylize_video(
     target: Path,
     follow: Follow,
     settings: VideoSettings,
+    encoding: Encoding,
     copies: Copies | None,
     summary: Summary,
     display: Display,
 ) -> list[str]:
     """Make one video; return what could not be read."""
-    with begun(target, _facts(reader, settings), display.note) as partial:
+    with begun(target, _facts(reader, settings, encoding), display.note) as partial:
         reader.problems.extend(partial.problems)
         if partial.shots is None and settings.shots is not None:
             partial.shots = settings.shots(pixels for pixels, _ in reader)
             partial.save()
         info = _info(reader, settings)
-        for remark in remarks(reader, deep=False):
+        for remark in remarks(reader, encoding):
             display.note(f"'{reader.path.name}': {remark}")
         shown = display.video(reader.path.name, partial.frames, reader.info.expected_frames)
         try:
-            for _ in _segments(reader, partial, follow, settings, info, target, display.note):
+            for _ in _segments(reader, partial, follow, settings, info, encoding, display.note):
                 summary.frames += 1
                 shown.frame()
         except KeyboardInterrupt:
@@ -162,8 +167,7 @@ def _stylize_video(
             raise
         finally:
             shown.end()
-        alphas = (original.alpha for original, _ in reader.originals()) if info.alpha else None
-        for note in assemble(partial, target, settings.suffix, info, copies, settings.overwrite, alphas):
+        for note in assemble(partial, target, settings.suffix, info, copies, settings.overwrite):
             display.note(note)
         partial.remove()
     return list(dict.fromkeys(reader.problems))
@@ -175,20 +179,18 @@ def _segments(
     follow: Follow,
     settings: VideoSettings,
     info: VideoInfo,
-    target: Path,
+    encoding: Encoding,
     note: Callable[[str], None],
 ) -> Iterator[None]:
     """Write the missing segments of the video, one per shot; yield after every frame."""
-    is_file = target.suffix.lower() in CONTAINERS
-    encoding = settings.encoding if is_file else LOSSLESS
-    suffix = segment_suffix(encoding.codec)
+    suffix = segment_suffix(encoding)
     cuts = {first for first, _ in partial.shots or []}
     number = partial.frames
     writer: VideoWriter | None = None
     state: Any = None
     start = last = Fraction(0)
     try:
-        for pixels, time in _remaining(reader, partial, settings.prefilter, cuts):
+        for original, time in _remaining(reader, partial, settings.prefilter, cuts):
             at_cut = number in cuts
             if writer is not None and (at_cut or (state is None and writer.count >= LONGEST)):
                 _finish(writer, partial, start, last, time, reader.problems)
@@ -201,8 +203,9 @@ def _segments(
                 if number == 0:
                     for sentence in writer.notes:
                         note(sentence)
-            pixels, state = follow(_scaled(pixels, settings.max_side), state)
-            writer.write(pixels, time - start)
+            channels = resize(original.at(writer.deep), info.height, info.width)
+            pixels, state = follow(channels[:3], state)
+            writer.write(torch.cat([pixels, channels[3:]]), time - start)
             last = time
             number += 1
             yield
@@ -223,22 +226,20 @@ def _finish(
 
 def _remaining(
     reader: FrameReader, partial: Partial, prefilter: BilateralFilter | None, cuts: set[int]
-) -> Iterator[tuple[Tensor, Fraction]]:
+) -> Iterator[tuple[Original, Fraction]]:
     """Yield the frames after the finished segments, filtered if there is a filter."""
     finished = partial.finished[-1] if partial.finished else None
     if prefilter is None:
-        yield from _after(reader.frames(start=finished.last) if finished else reader, finished)
-        return
-    # A filter uses earlier frames. A segment ends at a cut, which resets it, or is longer than its window.
-    frames = reader.frames(start=finished.start) if finished else reader
-    first = partial.frames - finished.frames if finished else 0
-    yield from _after(prefilter.stream(frames, cuts, first), finished)
-
-
-def _after(frames: Iterable[tuple[Tensor, Fraction]], finished: Finished | None) -> Iterator[tuple[Tensor, Fraction]]:
-    for pixels, time in frames:
+        frames = reader.originals(start=finished.last if finished else None)
+    else:
+        # A filter uses earlier frames. A segment ends at a cut, which resets it, or is longer than its window.
+        read = reader.originals(start=finished.start if finished else None)
+        first = partial.frames - finished.frames if finished else 0
+        filtered = prefilter.stream(((frame.pixels, (frame.alpha, time)) for frame, time in read), cuts, first)
+        frames = ((Original(pixels, alpha=alpha), time) for pixels, (alpha, time) in filtered)
+    for frame, time in frames:
         if finished is None or time > finished.last:
-            yield pixels, time
+            yield frame, time
 
 
 def copies_for(reader: FrameReader, target: Path, encoding: Encoding, rate: Fraction) -> Copies | None:
@@ -264,11 +265,8 @@ def assemble(
     info: VideoInfo,
     copies: Copies | None,
     overwrite: bool = False,
-    alphas: Iterable[Tensor | None] | None = None,
 ) -> list[str]:
     """Join the segments to a video; return messages for the user.
-
-    ``alphas`` are those of the frames, uint8 ``(H,W)``, which segments do not store.
 
     Raises:
         AnimegenError: if it cannot be written, or something has its name and ``overwrite`` is false.
@@ -277,24 +275,21 @@ def assemble(
         # If the process is killed here, the next run removes the folder of the shots.
         with completed(target, partial.folder, overwrite=overwrite) as hidden:
             return join(partial.segments, hidden, info, copies, target)
-    remaining = iter(alphas or ())
     with create_video(target, info, suffix=suffix, overwrite=overwrite) as writer:
         for segment in partial.segments:
-            frames = VideoReader(segment.path)
+            frames = VideoReader(segment.path, straight=info.alpha)
             if is_deep(frames.info.pix_fmt):  # MP4 stores a matrix only together with primaries and a curve
                 frames.info = replace(frames.info, colour=info.colour)
             for original, time in frames.originals():
-                if (alpha := next(remaining, None)) is not None:
-                    original.alpha = resize(alpha[None], *original.pixels.shape[-2:])[0]
                 writer.copy(original, segment.start + time)
         writer.close(partial.segments[-1].end)
     return writer.notes
 
 
-def remarks(reader: FrameReader, deep: bool) -> list[str]:
-    """Return a sentence for each property of a video that is lost; ``deep``: more than eight bits are kept."""
+def remarks(reader: FrameReader, encoding: Encoding) -> list[str]:
+    """Return a sentence for each property of a video that is lost."""
     bits = VideoFormat(reader.info.pix_fmt, 2, 2).components[0].bits
-    lost = bits > 8 and not deep
+    lost = bits > 8 and not is_deep(encoding.pix_fmt)
     return [*reader.info.remarks, *([f"Eight bits per colour are kept of its {bits}."] if lost else [])]
 
 
@@ -306,11 +301,7 @@ def _info(reader: FrameReader, settings: VideoSettings) -> VideoInfo:
     return info.resized(*(max(1, round(side * settings.max_side / longer)) for side in (info.width, info.height)))
 
 
-def _scaled(pixels: Tensor, max_side: int | None) -> Tensor:
-    return shrink(Photo(pixels), max_side).pixels if max_side else pixels
-
-
-def _facts(reader: FrameReader, settings: VideoSettings) -> dict[str, Any]:
+def _facts(reader: FrameReader, settings: VideoSettings, encoding: Encoding) -> dict[str, Any]:
     """Return all that the result depends on."""
     return {
         "input": identity(reader.path),
@@ -319,7 +310,7 @@ def _facts(reader: FrameReader, settings: VideoSettings) -> dict[str, Any]:
         "part": [str(settings.part.start), str(settings.part.end), settings.part.deinterlace],
         "max_side": settings.max_side,
         "cuts": settings.shots is not None,
-        "encoding": asdict(settings.encoding),
+        "encoding": asdict(encoding),
         "suffix": settings.suffix,
         "versions": [__version__, av.__version__],
         **settings.identity,

@@ -130,11 +130,11 @@ def shrink(photo: Photo, max_side: int) -> Photo:
 
 
 def resize(pixels: Tensor, height: int, width: int) -> Tensor:
-    """Resize uint8 ``(C,H,W)`` to ``height`` and ``width``, bicubic with anti-aliasing."""
+    """Resize uint8 or float32 ``(C,H,W)`` to ``height`` and ``width``, bicubic with anti-aliasing."""
     if tuple(pixels.shape[-2:]) == (height, width):
         return pixels
     # By channel, since Pillow stores RGB in four bytes per pixel.
-    resized = torch.empty(len(pixels), height, width, dtype=torch.uint8)
+    resized = torch.empty(len(pixels), height, width, dtype=pixels.dtype)
     for band, target in zip(pixels, resized, strict=True):
         image = Image.fromarray(band.contiguous().numpy()).resize((width, height), Image.Resampling.BICUBIC)
         target.copy_(torch.from_numpy(np.array(image)))

@@ -77,7 +77,7 @@ def test_the_usual_codec_writes_ten_bits_and_one_without_them_tells(
     assert VideoReader(tmp_path / "out.mp4").info.pix_fmt == "yuv420p10le"
     capsys.readouterr()
     assert go(between, film, tmp_path / "small.mp4", "codec=mpeg4") == 0
-    assert "codec=mpeg4 has no format with ten bits" in capsys.readouterr().err
+    assert "Eight bits per colour are kept of its 10." in capsys.readouterr().err
     assert VideoReader(tmp_path / "small.mp4").info.pix_fmt == "yuv420p"
     assert go(between, film, tmp_path / "pictures") == 0
     assert len(list((tmp_path / "pictures").iterdir())) == 5  # pictures have no length: the last is shown once

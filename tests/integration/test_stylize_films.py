@@ -54,6 +54,12 @@ class Inverts(nn.Module):
             raise KeyboardInterrupt
         return -frames, state
 
+    def encode_pair(self, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
+        return first, last
+
+    def synthesize(self, encoded: tuple[Tensor, Tensor], t: Tensor) -> Tensor:
+        return torch.lerp(*encoded, float(t))
+
 
 class Counts(Inverts):
     """A model that remembers how many frames it has seen since the last cut, and draws that as a grey."""

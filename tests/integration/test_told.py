@@ -101,27 +101,34 @@ def test_data_of_the_display_is_reported(verb: str, tmp_path: Path, capsys: pyte
     assert SideDataType.MASTERING_DISPLAY_METADATA not in [data.type for data in frame.side_data]
 
 
-def test_depth_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("verb", ["stylize", "interpolate"])
+def test_depth_is_kept_or_reported(verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = deep_film(tmp_path / "in.mkv")
-    assert MAIN["stylize"]([*FAST, f"input={source}", f"output={tmp_path / 'out.mkv'}"]) == 0
-    assert "Eight bits per colour are kept of its 10." in capsys.readouterr().err
-    assert MAIN["interpolate"]([*FAST, f"input={source}", f"output={tmp_path / 'deep.mkv'}"]) == 0
+    assert MAIN[verb]([*FAST, "crf=0", f"input={source}", f"output={tmp_path / 'deep.mkv'}"]) == 0
     assert "bits" not in capsys.readouterr().err
+    before, after = deep_planes(source), deep_planes(tmp_path / "deep.mkv")[:: 1 if verb == "stylize" else 2]
+    for number, planes in enumerate(after):
+        assert len(np.unique(planes[0])) > 400  # a ramp of more than 256 levels
+        assert np.abs(planes[0].astype(int) - before[number][0]).mean() < 0.5
+    for name in ("out.gif", "out/%d.jpg"):
+        assert MAIN[verb]([*FAST, f"input={source}", f"output={tmp_path / name}"]) == 0
+        assert "Eight bits per colour are kept of its 10." in capsys.readouterr().err
 
 
-def test_frames_of_ten_bits_have_sixteen_as_images(tmp_path: Path) -> None:
-    source = deep_film(tmp_path / "in.mkv")
-    assert MAIN["interpolate"]([*FAST, f"input={source}", f"output={tmp_path / 'out'}"]) == 0
+@pytest.mark.parametrize("verb", ["stylize", "interpolate"])
+def test_frames_of_ten_bits_have_sixteen_as_images(verb: str, tmp_path: Path) -> None:
+    source, step = deep_film(tmp_path / "in.mkv"), 1 if verb == "stylize" else 2
+    assert MAIN[verb]([*FAST, f"input={source}", f"output={tmp_path / 'out'}"]) == 0
     files = sorted((tmp_path / "out").iterdir())
-    assert len(files) == 5  # nothing follows the last frame
+    assert len(files) == 2 * step + 1  # nothing follows the last frame
     for number, file in enumerate(files):
         with av.open(str(file)) as container:
             frame = next(container.decode(video=0))
         assert frame.format.name == "rgb48be"
         values = frame.to_ndarray()
         assert len(np.unique(values[..., 0])) > 400
-        if number % 2 == 0:  # by ITU-R BT.709
-            luma, *chroma = (plane.astype(float) for plane in deep_planes(source)[number // 2])
+        if number % step == 0:  # by ITU-R BT.709
+            luma, *chroma = (plane.astype(float) for plane in deep_planes(source)[number // step])
             y, (u, v) = (luma - 64) / 876, ((c.repeat(2, 0).repeat(2, 1) - 512) / 896 for c in chroma)
             stored = np.stack([y + 1.5748 * v, y - 0.1873 * u - 0.4681 * v, y + 1.8556 * u], -1).clip(0, 1)
             assert np.abs(values / 257 - 255 * stored).mean() < 0.5

@@ -1,14 +1,22 @@
-"""``animegen stylize`` keeps transparency where the output can; colours are checked with Pillow."""
+"""Transparency is kept where the output can; checked with Pillow and PyAV."""
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
 
+from animegen.cli import interpolate as interpolate_verb
+from animegen.cli import stylize as stylize_verb
+from animegen.media.video.frames import Colour
+from animegen.media.video.pixels import rows, tag
 from tests.integration.test_stylize_films import Inverts, model, run
+from tests.support import refused
 
 __all__ = ["model"]  # a fixture
 
@@ -27,6 +35,46 @@ def frame(number: int, levels: bool) -> Image.Image:
     if levels:
         values[:, 4 * number + 10 : 4 * number + 14, 3] = 100
     return Image.fromarray(values)
+
+
+#: Suffix -> codec and pixel format of a video with transparency.
+CODED = {".mov": ("prores_ks", "yuva444p10le"), ".mkv": ("ffv1", "bgra"), ".webm": ("libvpx-vp9", "yuva420p")}
+
+
+def write_video(path: Path) -> Path:
+    """Write the same with FFmpeg, in high definition's matrix."""
+    codec, pix_fmt = CODED[path.suffix]
+    options = {"crf": "4"} if codec == "libvpx-vp9" else {}
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25, width=48, height=32, pix_fmt=pix_fmt, options=options)
+        tag(stream.codec_context, Colour(), pix_fmt == "bgra")
+        for number in range(COUNT):
+            made = av.VideoFrame.from_ndarray(np.asarray(frame(number, True)), "rgba")
+            made = made.reformat(format=pix_fmt, dst_colorspace="ITU709")
+            if codec == "prores_ks":  # swscale makes 1020 of 255
+                rows(made.planes[3], 32, np.uint16)[:, :48] = np.rint(
+                    np.asarray(frame(number, True))[..., 3] * 1023.0 / 255
+                )
+            tag(made, Colour(), pix_fmt == "bgra")
+            made.pts, made.time_base = number, Fraction(1, 25)
+            container.mux(stream.encode(made))
+        container.mux(stream.encode(None))
+    return path
+
+
+def read_video(path: Path) -> list[np.ndarray]:
+    """Return the frames of a video with transparency, RGBA (H,W,4)."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        decoder: Any = stream.codec_context
+        assert (stream.metadata.get("alpha_mode") == "1") == (path.suffix == ".webm")
+        if path.suffix == ".webm":  # FFmpeg's own decoder leaves alpha out
+            decoder = av.CodecContext.create("libvpx-vp9", "r")
+        decoded = [
+            image for packet in container.demux(stream) for image in decoder.decode(packet if packet.size else None)
+        ]
+    assert {image.format.name.replace("12", "10") for image in decoded} <= {CODED[path.suffix][1], "yuva444p10le"}
+    return [image.to_ndarray(format="rgba", src_colorspace=image.colorspace or "ITU709") for image in decoded]
 
 
 def write(path: Path, levels: bool = True) -> Path:
@@ -69,6 +117,52 @@ def test_transparency_is_kept(
         assert np.array_equal(image[..., 3], before[..., 3])
         seen = before[..., 3] > 0
         assert np.abs(255 - image[seen][:, :3].astype(int) - before[seen][:, :3]).max() <= (1 if levels else 8)
+
+
+@pytest.mark.parametrize("verb", ["stylize", "interpolate"])
+@pytest.mark.parametrize(
+    ("source", "output"),
+    [
+        *(("in.webp", "out.mov"), ("in.apng", "out.mkv"), ("in", "out.webm")),
+        *(("in.mov", "out.mov"), ("in.mkv", "out.mkv"), ("in.webm", "out.webm")),
+        *(("in.mov", "out.mkv"), ("in.mov", "out"), ("in.webm", "out.webp"), ("in.mkv", "out.apng")),
+    ],
+)
+def test_transparency_of_videos(
+    source: str, output: str, verb: str, model: Inverts, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / source
+    _ = write_video(path) if path.suffix in CODED else write(path)
+    words = ["checkpoint=some.ckpt", "device=cpu", f"input={path}", f"output={tmp_path / output}", "cuts=false"]
+    assert (stylize_verb if verb == "stylize" else interpolate_verb).main(words) == 0
+    assert "transparency" not in capsys.readouterr().err
+    target = tmp_path / output
+    drawn = read_video(target) if target.suffix in CODED else read(target)
+    step = 1 if verb == "stylize" else 2
+    held = step == 2 and output not in ("out", "out.webp")  # a video keeps its length; equal frames of WebP are one
+    assert len(drawn) == (COUNT - 1) * step + 1 + held
+    lossy = any(name.endswith(".webm") for name in (source, output))
+    for number, image in enumerate(drawn[::step][:COUNT]):
+        before = np.asarray(frame(number, True)).astype(int)
+        gap = np.abs(image[..., 3].astype(int) - before[..., 3])
+        assert gap.mean() < 3 if lossy else gap.max() <= 1
+        seen = before[..., 3] == 255
+        wanted = before[..., :3] if verb == "interpolate" else 255 - before[..., :3]
+        assert np.abs(image[..., :3].astype(int) - wanted)[seen].mean() < (6 if lossy else 3)
+    if verb == "interpolate":  # the model blends: alpha went through it
+        halfway = (np.asarray(frame(0, True)).astype(int) + np.asarray(frame(1, True)))[..., 3] / 2
+        assert np.abs(drawn[1][..., 3] - halfway).mean() < (3 if lossy else 0.7)
+
+
+def test_containers_without_transparency_say_so(
+    model: Inverts, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_video(tmp_path / "in.mov")
+    for output, more in {"a.mp4": (), "b.mov": ("codec=libx264",), "c.mkv": ("crf=20",)}.items():
+        assert run(f"input={source}", f"output={tmp_path / output}", "cuts=false", *more) == 0
+        assert "Its transparency is not kept: it is shown on white." in capsys.readouterr().err
+    words = [f"input={source}", f"output={tmp_path / 'd.mp4'}", "codec=libvpx-vp9", "pix_fmt=yuva420p"]
+    assert "holds no transparency of codec=libvpx-vp9" in refused(capsys, run(*words))
 
 
 def test_transparency_of_scaled_frames(model: Inverts, tmp_path: Path) -> None:

@@ -14,34 +14,48 @@ from av.video.reformatter import ColorRange, VideoReformatter
 from torch import Tensor
 
 from animegen.media.video.frames import Colour
-from animegen.media.video.pixels import FLAGS, coefficients_of, luma_and_chroma_matrix, rows
+from animegen.media.video.pixels import FLAGS, coefficients_of, has_alpha, luma_and_chroma_matrix, rows
 
 #: Luma and chroma of every pixel in 16 bits; formats with n bits use the n highest.
 _WIDE = "yuv444p16le"
 
 
 def is_deep(pix_fmt: str) -> bool:
-    """Tell whether a pixel format has luma and chroma with more than eight bits, and no transparency."""
+    """Tell whether a pixel format has luma and chroma with more than eight bits."""
     form = VideoFormat(pix_fmt, 2, 2)
-    parts = form.components
-    return len(parts) == 3 and not form.is_rgb and parts[0].bits > 8 and not any(part.is_alpha for part in parts)
+    return len(form.components) >= 3 and not form.is_rgb and form.components[0].bits > 8
 
 
 class FromDeep:
-    """Convert decoded frames of a deep format to tensors; one object per video and thread."""
+    """Convert decoded frames of a deep format to tensors; one object per video and thread.
 
-    def __init__(self, colour: Colour) -> None:
-        self._converter = VideoReformatter()
+    Arguments are those of :class:`~animegen.media.video.pixels.FromFrames`.
+    """
+
+    def __init__(self, colour: Colour, straight: bool = False) -> None:
+        self._converter, self._straight = VideoReformatter(), straight
         self._full = colour.full_range
         self._matrix = torch.linalg.inv(luma_and_chroma_matrix(*coefficients_of(colour)))
 
     def __call__(self, frame: VideoFrame) -> Tensor:
-        """Return float32 ``(3,H,W)``, RGB; black is -1 and white 1; values beyond them are kept."""
+        """Return float32 ``(3,H,W)``, RGB; black is -1 and white 1; values beyond them are kept.
+
+        With ``straight`` a frame with alpha is ``(4,H,W)``; opaque is 1, and what is invisible is white.
+        """
         wide = _moved(self._converter, frame, _WIDE, self._full)
         planes = [rows(plane, wide.height, np.uint16)[:, : wide.width].astype(np.float32) for plane in wide.planes]
-        scale, offset = _codes(frame.format.components[0].bits, self._full)
+        bits = frame.format.components[0].bits
+        scale, offset = _codes(bits, self._full)
         values = (torch.from_numpy(np.stack(planes)) - offset) / scale
-        return torch.einsum("ij,jhw->ihw", self._matrix, values).mul_(2).sub_(1)
+        colours = torch.einsum("ij,jhw->ihw", self._matrix, values).mul_(2).sub_(1)
+        if not has_alpha(frame.format.name):
+            return colours
+        # swscale's own way loses the lowest bits of alpha, and with them full opacity.
+        alpha = rows(frame.planes[3], wide.height, np.uint16)[None, :, : wide.width].astype(np.float32)
+        opaque = torch.from_numpy(alpha).div_(2.0**bits - 1)
+        if not self._straight:
+            return torch.lerp(torch.ones(()), colours, opaque)
+        return torch.cat([torch.where(opaque > 0, colours, 1.0), opaque.mul_(2).sub_(1)])
 
 
 class ToDeep:
@@ -56,17 +70,24 @@ class ToDeep:
         self._converter = VideoReformatter()
         self._format, self._full = pix_fmt, colour.full_range
         self._matrix = luma_and_chroma_matrix(*coefficients_of(colour))
-        self._scale, self._offset = _codes(VideoFormat(pix_fmt, 2, 2).components[0].bits, self._full)
+        self._bits = VideoFormat(pix_fmt, 2, 2).components[0].bits
+        self._scale, self._offset = _codes(self._bits, self._full)
 
     def __call__(self, pixels: Tensor) -> VideoFrame:
-        """Return the frame for float ``(3,H,W)`` as :class:`FromDeep` gives it, on the CPU, rounded."""
-        values = torch.einsum("ij,jhw->ihw", self._matrix, pixels.float().add(1).div_(2))
+        """Return the frame for float ``(3,H,W)`` or ``(4,H,W)`` as :class:`FromDeep` gives it, on the CPU, rounded."""
+        shares = pixels.float().add(1).div_(2)
+        values = torch.einsum("ij,jhw->ihw", self._matrix, shares[:3])
         codes = values.mul_(self._scale).add_(self._offset).round_().clamp_(0, 65535).numpy().astype(np.uint16)
         _, height, width = codes.shape
         wide = VideoFrame(width, height, _WIDE)
         for plane, channel in zip(wide.planes, codes, strict=True):
             rows(plane, height, np.uint16)[:, :width] = channel
-        return _moved(self._converter, wide, self._format, self._full)
+        frame = _moved(self._converter, wide, self._format, self._full)
+        if has_alpha(self._format):
+            alpha = shares[3] if len(shares) == 4 else torch.ones(height, width)
+            codes = alpha.mul(2**self._bits - 1).round_().clamp_(0, 2**self._bits - 1).numpy()
+            rows(frame.planes[3], height, np.uint16)[:, :width] = codes.astype(np.uint16)
+        return frame
 
 
 def _moved(converter: VideoReformatter, frame: VideoFrame, pix_fmt: str, full: bool) -> VideoFrame:

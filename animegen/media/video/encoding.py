@@ -6,6 +6,7 @@ import io
 import os
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 
 import av
@@ -17,6 +18,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from animegen.errors import AnimegenError, did_you_mean
+from animegen.media.video.pixels import has_alpha
 
 #: Suffix of a video that can be written -> FFmpeg's name of its container.
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
@@ -27,6 +29,12 @@ SEGMENTS = ("mp4", "nut", "mov")
 CRF = {"libx264": 17, "libx265": 20, "libsvtav1": 24, "libvpx-vp9": 24, "libx264rgb": 17}
 #: Pixel formats: the one that plays everywhere, and its counterpart with ten bits.
 USUAL_FORMAT, DEEP_FORMAT = "yuv420p", "yuv420p10le"
+#: Pixel formats with transparency, the best first: for eight bits per colour, and for more.
+ALPHA_FORMATS, DEEP_ALPHA_FORMATS = ("bgra", "rgba", "argb"), ("yuva444p10le",)
+#: Suffix -> the usual codec with transparency. Players know none in MP4.
+ALPHA_CODECS = {".mov": "prores_ks", ".mkv": "ffv1", ".webm": "libvpx-vp9"}
+#: Codecs whose transparency is kept beside the image, by Matroska and WebM alone.
+_BESIDE = ("libvpx", "libvpx-vp9")
 #: Codecs with presets, and the default: a balance of time and file size.
 PRESET = {"libx264": "medium", "libx264rgb": "medium", "libx265": "medium", "libsvtav1": "8"}
 
@@ -47,6 +55,11 @@ class Encoding:
     preset: str | None = None
     pix_fmt: str = "yuv420p"
 
+    @property
+    def alpha(self) -> bool:
+        """Whether it stores transparency."""
+        return has_alpha(self.pix_fmt)
+
     def options(self) -> dict[str, str]:
         """Return the options for FFmpeg.
 
@@ -64,30 +77,44 @@ class Encoding:
         return chosen
 
 
-def usual_format(codec: str, deep: bool) -> str:
+def usual_format(codec: str, deep: bool, alpha: bool = False) -> str:
     """Return the default pixel format.
 
     Args:
         codec: FFmpeg's name of the encoder.
         deep: whether the video has more than eight bits per colour; then it is one with ten, where the codec has it.
+        alpha: whether the video has transparency; then it is one with it, where the codec has it.
     """
     try:
         formats = [format_.name for format_ in Codec(codec, "w").video_formats or []]
     except ValueError:
         return USUAL_FORMAT  # the unknown encoder is reported when it is opened
     wanted = [DEEP_FORMAT, USUAL_FORMAT] if deep else [USUAL_FORMAT]
+    if alpha:
+        kinds = (DEEP_ALPHA_FORMATS, ALPHA_FORMATS) if deep else (ALPHA_FORMATS, DEEP_ALPHA_FORMATS)
+        wanted = [*kinds[0], *(["yuva420p"] if codec in _BESIDE else kinds[1]), *wanted]
     return next((name for name in wanted if name in formats or not formats), formats[0] if formats else USUAL_FORMAT)
 
 
-def usual_codec(suffix: str) -> str:
-    """Return FFmpeg's name of the default encoder for videos of a suffix."""
+def usual_codec(suffix: str, alpha: bool = False) -> str:
+    """Return FFmpeg's name of the default encoder for videos of a suffix; ``alpha``: with transparency, if it can."""
+    if alpha and ALPHA_CODECS.get(suffix) in av.codecs_available:
+        return ALPHA_CODECS[suffix]
     return "libvpx-vp9" if suffix == ".webm" else "libx264"
 
 
-#: Fast lossless encoding for segments that are encoded again.
-LOSSLESS = Encoding("libx264rgb", crf=0, preset="ultrafast", pix_fmt="rgb24")
-#: The same for more than eight bits per colour.
-DEEP_LOSSLESS = Encoding("ffv1", pix_fmt="yuv444p16le")
+def lossless(deep: bool, alpha: bool) -> Encoding:
+    """Return a fast lossless encoding for segments that are encoded again."""
+    if deep:
+        return Encoding("ffv1", pix_fmt="yuva444p16le" if alpha else "yuv444p16le")
+    if alpha:
+        return Encoding("ffv1", pix_fmt="bgra")
+    return Encoding("libx264rgb", crf=0, preset="ultrafast", pix_fmt="rgb24")
+
+
+def fits_alpha(codec: str, suffix: str) -> bool:
+    """Tell whether a file of a suffix can hold the transparency of a codec that has any."""
+    return codec not in _BESIDE or suffix in (".mkv", ".webm")
 
 
 def container_of(path: Path) -> str:
@@ -106,15 +133,18 @@ def container_of(path: Path) -> str:
     return name
 
 
-def segment_suffix(codec: str) -> str:
-    """Return the suffix of files that hold segments of a video of this codec."""
+def segment_suffix(encoding: Encoding) -> str:
+    """Return the suffix of files that hold segments of a video of this encoding."""
+    if encoding.alpha and encoding.codec in _BESIDE:
+        return ".webm"  # with times in milliseconds, as in the only files that will hold it
     for name in SEGMENTS:
         with av.open(io.BytesIO(), "w", format=name) as container:
-            if codec in container.supported_codecs:
+            if encoding.codec in container.supported_codecs:
                 return f".{name}"
     return f".{SEGMENTS[-1]}"
 
 
+@lru_cache
 def check_encoding(encoding: Encoding, path: Path) -> None:
     """Encode one small frame for a container like ``path`` in memory, so that mistakes are found before any work.
 
@@ -125,6 +155,11 @@ def check_encoding(encoding: Encoding, path: Path) -> None:
     try:
         with av.open(io.BytesIO(), "w", format=name) as container:
             stream = add_stream(container, encoding, 64, 64, Fraction(25), Fraction(1, 25))
+            if encoding.alpha and not fits_alpha(encoding.codec, path.suffix):
+                raise AnimegenError(
+                    f"'{path.suffix}' holds no transparency of codec={encoding.codec}: use .webm or .mkv, or another"
+                    " pix_fmt=."
+                )
             frame = VideoFrame(64, 64, encoding.pix_fmt)
             for plane in frame.planes:
                 plane.update(bytes(plane.buffer_size))  # libx264 crashes on values beyond ten bits

@@ -106,10 +106,19 @@ class Original:
     refine: Callable[[], Tensor] | None = None
     alpha: Tensor | None = None
 
+    @property
+    def channels(self) -> Tensor:
+        """The pixels, uint8 ``(3,H,W)``, with alpha ``(4,H,W)``."""
+        return self.pixels if self.alpha is None else torch.cat([self.pixels, self.alpha[None]])
+
     @cached_property
     def values(self) -> Tensor:
-        """The pixels as float32 ``(3,H,W)``, black -1 and white 1, at the precision of the video."""
-        return to_float(self.pixels) if self.refine is None else self.refine()
+        """The channels as float32, black -1 and white 1, transparent -1 and opaque 1, at the precision of the video."""
+        return to_float(self.channels) if self.refine is None else self.refine()
+
+    def at(self, deep: bool) -> Tensor:
+        """Return :attr:`values` for ``deep`` if they have more than eight bits per colour, else :attr:`channels`."""
+        return self.values if deep and self.refine else self.channels
 
 
 class FrameReader(ABC):
@@ -181,7 +190,7 @@ class FrameWriter(ABC):
 
         Args:
             pixels: uint8 ``(3,H,W)``, RGB; all frames of one size. Where :attr:`deep`, also float, see
-                :attr:`Original.values`. Where :attr:`alpha`, also uint8 ``(4,H,W)`` with straight alpha.
+                :attr:`Original.values`. Where :attr:`alpha`, also ``(4,H,W)`` with straight alpha.
             time: when it appears, in seconds; later than the frame before.
 
         Raises:
@@ -190,10 +199,8 @@ class FrameWriter(ABC):
 
     def copy(self, original: Original, time: Fraction) -> None:
         """Append a frame of another video, with its own values where the format allows; see :meth:`write`."""
-        if self.alpha and original.alpha is not None:
-            self.write(torch.cat([original.pixels, original.alpha[None]]), time)
-        else:
-            self.write(original.values if self.deep and original.refine else original.pixels, time)
+        pixels = original.at(self.deep)
+        self.write(pixels if self.alpha else pixels[:3], time)
 
     @abstractmethod
     def close(self, end: Fraction | None = None) -> None:

@@ -27,8 +27,8 @@ def open_video(
         path: a video, an animated image, a folder of images, or a pattern like ``frames/%05d.png``.
         fps: rate of images; a video has its own.
         deinterlace: make whole frames of interlaced ones.
-        straight: keep colours and alpha of transparent images apart (:attr:`Original.alpha`), in place of showing them
-            on white; videos are shown on white.
+        straight: keep colours and alpha of transparent frames apart (:attr:`Original.alpha`), in place of showing them
+            on white.
 
     Raises:
         AnimegenError: if it is missing, or holds no frame that can be read.
@@ -40,14 +40,19 @@ def open_video(
         return AnimationReader(path, straight)
     if straight and is_animation(path) and (reader := AnimationReader(path, straight)).info.alpha:
         return reader
-    return VideoReader(path, deinterlace)
+    return VideoReader(path, deinterlace, straight and not is_animation(path))
 
 
-def keeps_transparency(path: Path, suffix: str) -> bool:
-    """Tell whether :func:`create_video` keeps transparency in a file or folder of this name; ``suffix``: of images."""
-    if is_pattern(path) or path.suffix.lower() not in WRITTEN_SUFFIXES:
-        return keeps_alpha(path if is_pattern(path) else path / f"x{suffix}")
-    return path.suffix.lower() in ANIMATIONS
+def images_keep(path: Path, suffix: str) -> tuple[bool, bool]:
+    """Tell what :func:`create_video` keeps in an animated image, or a folder of images with this suffix.
+
+    Returns:
+        Whether it keeps more than eight bits per colour, and transparency.
+    """
+    if path.suffix.lower() in ANIMATIONS and not is_pattern(path):
+        return False, True
+    image = path if is_pattern(path) else path / f"x{suffix}"
+    return image.suffix.lower() == ".png", keeps_alpha(image)
 
 
 def create_video(

@@ -7,6 +7,7 @@ defaults a frame of one colour can come back in two. For writing full range its 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -31,8 +32,8 @@ _MATRICES = {
     9: (Colorspace.BT2020, (0.2627, 0.0593)),
     10: (Colorspace.BT2020, (0.2627, 0.0593)),
 }
-#: The planes of FFmpeg's gbrp, as channels of RGB.
-_PLANES = (1, 2, 0)
+#: The planes of FFmpeg's gbrp and gbrap, as channels of RGB with alpha.
+_PLANES = (1, 2, 0, 3)
 
 
 def colour_of(frame: VideoFrame) -> Colour:
@@ -50,17 +51,30 @@ def colour_of(frame: VideoFrame) -> Colour:
     return Colour(matrix, full, frame.color_primaries, frame.color_trc)
 
 
-class FromFrames:
-    """Convert decoded frames to tensors; one object per video and thread."""
+def has_alpha(pix_fmt: str) -> bool:
+    """Tell whether a pixel format stores transparency, other than by a palette."""
+    return any(part.is_alpha for part in VideoFormat(pix_fmt, 2, 2).components)
 
-    def __init__(self, colour: Colour) -> None:
-        self._converter = VideoReformatter()
+
+class FromFrames:
+    """Convert decoded frames to tensors; one object per video and thread.
+
+    Args:
+        colour: matrix and range of the video.
+        straight: keep colours and alpha apart, in place of showing transparent frames on white.
+    """
+
+    def __init__(self, colour: Colour, straight: bool = False) -> None:
+        self._converter, self._straight = VideoReformatter(), straight
         self._matrix = _MATRICES.get(colour.matrix, _MATRICES[BT709])[0]
         self._range = ColorRange.JPEG if colour.full_range else ColorRange.MPEG
 
     def __call__(self, frame: VideoFrame) -> Tensor:
-        """Return uint8 ``(3,H,W)``, RGB; transparency is composited on white, deeper formats are rounded to 8 bit."""
-        alpha = frame.format.name == "pal8" or any(part.is_alpha for part in frame.format.components)
+        """Return uint8 ``(3,H,W)``, RGB, deeper formats rounded to 8 bit.
+
+        With ``straight`` a frame with alpha is ``(4,H,W)``, white where it is invisible.
+        """
+        alpha = frame.format.name == "pal8" or has_alpha(frame.format.name)
         planar = self._converter.reformat(
             frame,
             format="gbrap" if alpha else "gbrp",
@@ -72,18 +86,20 @@ class FromFrames:
             threads=1,
         )
         height, width = planar.height, planar.width
-        values = np.empty((3, height, width), np.uint8)
-        for channel, plane in zip(_PLANES, planar.planes[:3], strict=True):
+        values = np.empty((len(planar.planes), height, width), np.uint8)
+        for channel, plane in zip(_PLANES, planar.planes, strict=False):
             values[channel] = rows(plane, height)[:, :width]
-        if alpha:
-            opaque = rows(planar.planes[3], height)[:, :width].astype(np.uint16)
-            values = ((values * opaque + 255 * (255 - opaque) + 127) // 255).astype(np.uint8)
+        if alpha and self._straight:
+            values[:3, values[3] == 0] = 255
+        elif alpha:
+            opaque = values[3].astype(np.uint16)
+            values = ((values[:3] * opaque + 255 * (255 - opaque) + 127) // 255).astype(np.uint8)
         return torch.from_numpy(values)
 
 
 def is_transparent(frame: VideoFrame) -> bool:
     """Tell whether a frame has pixels that are not opaque."""
-    if frame.format.name != "pal8" and not any(part.is_alpha for part in frame.format.components):
+    if frame.format.name != "pal8" and not has_alpha(frame.format.name):
         return False
     alpha = frame.reformat(format="gbrap").planes[3]
     return bool(rows(alpha, frame.height)[:, : frame.width].min() < 255)
@@ -112,12 +128,12 @@ class ToFrames:
         self._own_matrix = luma_and_chroma_matrix(*coefficients_of(colour)) if own else None
 
     def __call__(self, pixels: Tensor) -> VideoFrame:
-        """Return the frame for uint8 ``(3,H,W)``, RGB, on the CPU."""
+        """Return the frame for uint8 ``(3,H,W)``, RGB, or ``(4,H,W)`` with alpha, on the CPU."""
         if self._own_matrix is not None:
-            source, source_range = self._luma_and_chroma(pixels), self._range
+            source, source_range = self._luma_and_chroma(pixels[:3]), self._range
         else:
-            source, source_range = _planar(pixels, "gbrp", _PLANES), ColorRange.JPEG
-        return self._converter.reformat(
+            source, source_range = _planar(pixels, "gbrap" if len(pixels) == 4 else "gbrp", _PLANES), ColorRange.JPEG
+        frame = self._converter.reformat(
             source,
             format=self._format,
             src_colorspace=self._matrix,
@@ -127,6 +143,9 @@ class ToFrames:
             interpolation=FLAGS,
             threads=1,
         )
+        if self._own_matrix is not None and has_alpha(self._format):
+            rows(frame.planes[3], frame.height)[:, : frame.width] = pixels[3].numpy() if len(pixels) == 4 else 255
+        return frame
 
     def _luma_and_chroma(self, pixels: Tensor) -> VideoFrame:
         values = torch.einsum("ij,jhw->ihw", self._own_matrix, pixels.float())
@@ -170,10 +189,10 @@ def luma_and_chroma_matrix(red: float, blue: float) -> Tensor:
     return torch.stack([luma, b, r])
 
 
-def _planar(values: Tensor, name: str, channels: tuple[int, int, int]) -> VideoFrame:
+def _planar(values: Tensor, name: str, channels: Sequence[int]) -> VideoFrame:
     _, height, width = values.shape
     frame = VideoFrame(width, height, name)
-    for channel, plane in zip(channels, frame.planes, strict=True):
+    for channel, plane in zip(channels, frame.planes, strict=False):
         rows(plane, height)[:, :width] = values[channel].numpy()
     return frame
 

@@ -12,10 +12,12 @@ from pathlib import Path
 import av
 import av.error
 import numpy as np
+from av.codec import CodecContext
 from av.container import InputContainer
 from av.packet import Packet
 from av.sidedata.sidedata import SideData
 from av.sidedata.sidedata import Type as SideDataType
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from torch import Tensor
@@ -26,7 +28,7 @@ from animegen.media.video.clock import MILLISECOND, Continuous, base_of, clock_o
 from animegen.media.video.deep import FromDeep, is_deep
 from animegen.media.video.deinterlacing import deinterlaced
 from animegen.media.video.frames import DEFAULT_RATE, TRANSPARENT, FrameReader, Original, VideoInfo
-from animegen.media.video.pixels import FromFrames, colour_of, is_transparent
+from animegen.media.video.pixels import FromFrames, colour_of, has_alpha, is_transparent
 
 #: Number of consecutive errors after which the rest of a file is skipped.
 PATIENCE = 20
@@ -56,12 +58,13 @@ class VideoReader(FrameReader):
     Args:
         path: the file.
         deinterlace: make one whole frame of the two fields of interlaced ones.
+        straight: frames have their colours and their alpha (:attr:`Original.alpha`), and are not shown on white.
 
     Raises:
         AnimegenError: if it is missing, not a video, or has no frame that can be read.
     """
 
-    def __init__(self, path: str | Path, deinterlace: bool = False) -> None:
+    def __init__(self, path: str | Path, deinterlace: bool = False, straight: bool = False) -> None:
         self.path, self.deinterlace = Path(path), deinterlace
         self.problems: list[str] = []
         self.end = Fraction(0)
@@ -72,7 +75,8 @@ class VideoReader(FrameReader):
                 raise AnimegenError(f"'{self.path}' holds no frame that can be read: replace or remove it.")
             self._turn, rotation, self._turned = orientation(first)
             self._size = first.width, first.height
-            info = _info(container, stream, first, rotation, deinterlace)
+            self._straight = straight and has_alpha(first.format.name)
+            info = _info(container, stream, first, rotation, _remarks(first, deinterlace, self._straight))
             plausible = 1 <= info.fps <= FASTEST
             stamps = [] if plausible and info.time_base != MILLISECOND else self._stamps()
             if not plausible:
@@ -80,7 +84,8 @@ class VideoReader(FrameReader):
                 info = replace(info, fps=measured or DEFAULT_RATE)
             self._clock = clock_of(container, chain([first], frames), base_of(stream), info.fps, stamps)
         self.origin = self._clock.origin
-        self.info = replace(info, fps=1 / self._clock.usual, time_base=self._clock.time_base)
+        usual = 1 / self._clock.usual
+        self.info = replace(info, fps=usual, time_base=self._clock.time_base, alpha=self._straight)
 
     @contextmanager
     def _open(self) -> Iterator[tuple[InputContainer, VideoStream]]:
@@ -101,21 +106,23 @@ class VideoReader(FrameReader):
         self, start: Fraction | float | None = None, stop: Fraction | float | None = None
     ) -> Iterator[tuple[Tensor, Fraction]]:
         """Yield frames; see :meth:`FrameReader.frames`. Decoding begins at the key frame before ``start``."""
-        begin, convert = None if start is None else Fraction(start), FromFrames(self.info.colour)
+        begin, convert = None if start is None else Fraction(start), FromFrames(self.info.colour, self._straight)
         for frame, time in self._timed(begin):
             if stop is not None and time >= stop:
                 return
             if begin is None or time >= begin:
-                yield self._turn(convert(frame)), time
+                yield self._turn(convert(frame)[:3]), time
 
     def originals(self, start: Fraction | float | None = None) -> Iterator[tuple[Original, Fraction]]:
         """Yield frames in their stored form; see :meth:`FrameReader.originals`."""
-        begin, convert = None if start is None else Fraction(start), FromFrames(self.info.colour)
-        refine, turned = FromDeep(self.info.colour), self._turned
+        begin, convert = None if start is None else Fraction(start), FromFrames(self.info.colour, self._straight)
+        refine, turned = FromDeep(self.info.colour, self._straight), self._turned
         for frame, time in self._timed(begin):
             if begin is None or time >= begin:
                 fine = (lambda kept=frame: self._turn(refine(kept))) if is_deep(frame.format.name) else None
-                yield Original(self._turn(convert(frame)), None if turned else frame, fine), time
+                pixels = self._turn(convert(frame))
+                alpha = pixels[3] if len(pixels) == 4 else None
+                yield Original(pixels[:3], None if turned else frame, fine, alpha), time
 
     def at(self, time: Fraction | float) -> Tensor:
         """Return the frame that is shown at a time in seconds, uint8 ``(3,H,W)``."""
@@ -233,13 +240,14 @@ def _decoded(
 
     With ``from_key`` those before the first key frame are left out, since they may need others that were not read.
     """
+    decoder = _decoder(stream)
     damaged = failures = 0
     started = not from_key
     for packet in packets(container, report):
         if packet.stream_index != stream.index or not packet.size:
             continue
         try:
-            frames = stream.decode(packet)
+            frames = decoder.decode(packet)
         except av.error.FFmpegError:
             failures += started
             continue
@@ -249,7 +257,7 @@ def _decoded(
                 damaged += frame.is_corrupt
                 yield frame
     try:
-        rest = stream.decode(None)
+        rest = decoder.decode(None)
     except av.error.FFmpegError:
         rest = []
     for frame in rest:
@@ -263,8 +271,19 @@ def _decoded(
         report(f"{damaged} of its frames are damaged")
 
 
+def _decoder(stream: VideoStream) -> VideoCodecContext:
+    """Return the decoder of a stream: FFmpeg's own for VP8 and VP9 leaves out transparency, that of libvpx does not."""
+    name = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(stream.codec_context.name, "")
+    if stream.metadata.get("alpha_mode") != "1" or name not in av.codecs_available:
+        return stream.codec_context
+    decoder = CodecContext.create(name, "r")
+    assert isinstance(decoder, VideoCodecContext)
+    decoder.thread_type = "AUTO"
+    return decoder
+
+
 def _info(
-    container: InputContainer, stream: VideoStream, first: VideoFrame, rotation: int, deinterlace: bool
+    container: InputContainer, stream: VideoStream, first: VideoFrame, rotation: int, remarks: tuple[str, ...]
 ) -> VideoInfo:
     rate = stream.average_rate or stream.guessed_rate or DEFAULT_RATE
     duration: Fraction | None = None
@@ -290,17 +309,17 @@ def _info(
         colour=colour_of(first),
         rotation=rotation,
         pixel_aspect=1 / aspect if sideways else aspect,
-        remarks=_remarks(first, deinterlace),
+        remarks=remarks,
     )
 
 
-def _remarks(frame: VideoFrame, deinterlace: bool) -> tuple[str, ...]:
+def _remarks(frame: VideoFrame, deinterlace: bool, straight: bool) -> tuple[str, ...]:
     """Return the remarks on a video by its first frame; see :attr:`VideoInfo.remarks`."""
     kinds: Iterable[SideData] = iter(frame.side_data)  # type: ignore[assignment]  # PyAV types it as a mapping
     found = []
     if frame.interlaced_frame and not deinterlace:
         found.append("It is interlaced: each frame shows two moments; deinterlace=auto makes whole frames of them.")
-    if is_transparent(frame):
+    if not straight and is_transparent(frame):
         found.append(TRANSPARENT)
     if any(data.type in _HDR for data in kinds):
         found.append("Its matrix and curve of HDR stay; what it says about the display it was made on is left out.")

@@ -152,6 +152,8 @@ def _write(segments: Sequence[Segment], target: Path, name: str, info: VideoInfo
             stream.time_base = base_of(template)
             stream.codec_context.framerate = info.fps.limit_denominator(100_000)
             tag(stream.codec_context, written_colour(info), VideoFormat(template.codec_context.pix_fmt or "").is_rgb)
+            if template.metadata.get("alpha_mode") == "1":
+                stream.codec_context.pix_fmt = "yuva420p"  # the muxer states transparency for this format alone
             if template.codec_context.name == "hevc" and name in ("mp4", "mov"):
                 stream.codec_context.codec_tag = "hvc1"  # players of Apple know no other
             queues = [_video(segments, stream, template.codec_context.extradata)]

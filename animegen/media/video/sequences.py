@@ -186,10 +186,13 @@ class SequenceWriter(FrameWriter):
 
 
 def _write_deep(path: Path, pixels: Tensor) -> None:
-    """Write float (3,H,W) in [-1,1] as a PNG with 16 bits per colour, which Pillow cannot."""
-    values = pixels.add(1).mul_(65535 / 2).round_().clamp_(0, 65535).permute(1, 2, 0).numpy().astype(np.uint16)
+    """Write float (3,H,W) or (4,H,W) in [-1,1] as a PNG with 16 bits per colour, which Pillow cannot."""
+    order = (2, 1, 0, 3)[: len(pixels)]
+    values = (
+        pixels[list(order)].add(1).mul_(65535 / 2).round_().clamp_(0, 65535).permute(1, 2, 0).numpy().astype(np.uint16)
+    )
     with completed(path) as hidden, writing(path):
-        hidden.write_bytes(cv2.imencode(".png", values[..., ::-1])[1].tobytes())
+        hidden.write_bytes(cv2.imencode(".png", values)[1].tobytes())
 
 
 def is_pattern(path: str | Path) -> bool:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from animegen.errors import AnimegenError
 from animegen.files import completed, hidden_name, publish, translate_io_errors
+from animegen.media.images import to_float
 from animegen.media.video.copies import plan_copies
 from animegen.media.video.deep import ToDeep, is_deep
 from animegen.media.video.encoding import Encoding, add_stream, container_of, even_sides, segment_suffix
@@ -62,7 +63,7 @@ class VideoWriter(FrameWriter):
         encoding = encoding or Encoding()
         self.encoding = encoding
         # In a container with exact times until it is published.
-        name = segment_suffix(encoding.codec)[1:]
+        name = segment_suffix(encoding)[1:]
         if not piece:
             container_of(self.path)
         columns, rows = even_sides(encoding.pix_fmt)
@@ -75,7 +76,7 @@ class VideoWriter(FrameWriter):
             )
         self._colour = written_colour(info.resized(width, height))
         self._convert = ToFrames(encoding.pix_fmt, self._colour)
-        self.deep = is_deep(encoding.pix_fmt)
+        self.deep, self.alpha = is_deep(encoding.pix_fmt), encoding.alpha
         self._convert_deep = ToDeep(encoding.pix_fmt, self._colour) if self.deep else None
         #: Frames of this format and size are stored unchanged.
         self._stored_as = None if any(self._pad) else (encoding.pix_fmt, width, height)
@@ -99,7 +100,8 @@ class VideoWriter(FrameWriter):
     def write(self, pixels: Tensor, time: Fraction) -> None:
         """Append a frame; see :meth:`FrameWriter.write`."""
         known = pixels.dtype == torch.uint8 or (self.deep and pixels.is_floating_point())
-        if tuple(pixels.shape) != (3, self.info.height, self.info.width) or not known:
+        fits = len(pixels) in ((3, 4) if self.alpha else (3,))
+        if not (fits and known) or tuple(pixels.shape[1:]) != (self.info.height, self.info.width):
             raise ValueError(
                 f"frames of this video are uint8 (3, {self.info.height}, {self.info.width}),"
                 f" not {pixels.dtype} {tuple(pixels.shape)}"
@@ -107,8 +109,10 @@ class VideoWriter(FrameWriter):
         columns, rows = self._pad
         pixels = torch.cat([pixels, pixels[:, :, -1:].expand(-1, -1, columns)], 2) if columns else pixels
         pixels = torch.cat([pixels, pixels[:, -1:].expand(-1, rows, -1)], 1) if rows else pixels
-        convert = self._convert_deep if self._convert_deep and pixels.is_floating_point() else self._convert
-        self._append(convert(pixels), time)
+        if self._convert_deep and (self.alpha or pixels.is_floating_point()):
+            self._append(self._convert_deep(pixels if pixels.is_floating_point() else to_float(pixels)), time)
+        else:
+            self._append(self._convert(pixels), time)
 
     def copy(self, original: Original, time: Fraction) -> None:
         """Append a frame of another video; see :meth:`FrameWriter.copy`.

@@ -21,6 +21,7 @@ from animegen.inference.summary import Summary
 from animegen.inference.targets import Job
 from animegen.inference.videos import VideoSettings, stylize_videos
 from animegen.media.images import read_image, to_float
+from animegen.media.video.encoding import Encoding
 from animegen.media.video.frames import VideoInfo
 from animegen.media.video.opening import create_video, open_video
 from animegen.models.temporal import TemporalAnime
@@ -64,7 +65,7 @@ def test_a_thousand_frames_take_no_more_memory_than_two_hundred(model: TemporalA
     summary = Summary()
     with Display(1) as display:
         job = Job(tmp_path / "in.mp4", tmp_path / "out.mp4")
-        stylize_videos([job], follow, VideoSettings(), summary, display)
+        stylize_videos([job], follow, VideoSettings(lambda *_: Encoding()), summary, display)
     assert summary.frames == len(curve) == 1000
     assert sum(1 for _ in open_video(tmp_path / "out.mp4")) == 1000
     blocks = [sum(curve[n : n + 100]) / 100 for n in range(200, 1000, 100)]

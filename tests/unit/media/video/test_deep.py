@@ -15,7 +15,7 @@ from animegen.errors import AnimegenError
 from animegen.media.video.deep import FromDeep, ToDeep, is_deep
 from animegen.media.video.encoding import Encoding, usual_format
 from animegen.media.video.frames import BT2020, Colour, VideoInfo
-from animegen.media.video.pixels import rows
+from animegen.media.video.pixels import FromFrames, ToFrames, rows
 from animegen.media.video.reader import VideoReader
 from animegen.media.video.writer import VideoWriter
 from tests.video_support import deep_film, deep_planes
@@ -61,10 +61,41 @@ def test_every_grey_of_1024_comes_back() -> None:
         assert (rows(back.planes[0], 2, np.uint16)[0, :1024] == np.arange(1024)).all()
 
 
+@pytest.mark.parametrize("pix_fmt", ["yuva444p10le", "yuva444p12le", "yuva420p10le"])
+def test_every_alpha_comes_back(pix_fmt: str) -> None:
+    bits = 12 if "12" in pix_fmt else 10
+    frame, codes = VideoFrame(2**bits, 2, pix_fmt), np.arange(2**bits)
+    for plane, values in zip(frame.planes, (2 ** (bits - 1),) * 3 + (codes,), strict=True):
+        rows(plane, plane.height, np.uint16)[:, : plane.width] = values
+    values = FromDeep(Colour(), True)(frame)
+    assert values.shape == (4, 2, 2**bits)
+    assert values[3, 0, [0, -1]].tolist() == [-1, 1]
+    assert (values[:3, :, 0] == 1).all()  # what is invisible is white
+    back = ToDeep(pix_fmt, Colour())(values)
+    assert (rows(back.planes[3], 2, np.uint16)[:, : 2**bits] == codes).all()
+    opaque = ToDeep(pix_fmt, Colour())(values[:3])
+    assert (rows(opaque.planes[3], 2, np.uint16)[:, : 2**bits] == 2**bits - 1).all()
+    white = FromDeep(Colour())(frame)
+    assert white.shape == (3, 2, 2**bits)
+    assert white[0, 0, [0, -1]].tolist() == pytest.approx([1, float(values[0, 0, -1])], abs=1e-6)
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("pix_fmt", ["yuva420p", "yuva444p", "bgra"])
+def test_alpha_with_eight_bits_comes_back(pix_fmt: str, full: bool) -> None:
+    pixels = torch.full((4, 2, 256), 90, dtype=torch.uint8)
+    pixels[3] = torch.arange(256)
+    colour = Colour(full_range=full)
+    back = FromFrames(colour, True)(ToFrames(pix_fmt, colour)(pixels))
+    assert torch.equal(back[3], pixels[3])
+    assert (back[:3, :, 1:].int() - 90).abs().max() <= 1
+    assert (FromFrames(colour, True)(ToFrames(pix_fmt, colour)(pixels[:3]))[3] == 255).all()
+
+
 def test_which_formats_are_deep() -> None:
     deep = {name: is_deep(name) for name in ("yuv420p10le", "p010le", "yuv444p12le", "yuv420p", "rgb24", "gbrp10le")}
     assert [name for name, is_it in deep.items() if is_it] == ["yuv420p10le", "p010le", "yuv444p12le"]
-    assert not is_deep("yuva444p10le")
+    assert is_deep("yuva444p10le")
     assert not is_deep("gray10le")
     assert usual_format("libx264", True) == usual_format("libsvtav1", True) == "yuv420p10le"
     assert usual_format("libx264", False) == usual_format("libvpx-vp9", True) == usual_format("none", True) == "yuv420p"
