@@ -10,5 +10,5 @@ setup(
         *("animegen.conf", *(f"animegen.conf.{group}" for group in GROUPS)),
     ],
     package_dir={"animegen.conf": "conf"},
-    package_data={"animegen": ["py.typed", "**/*.md"], "animegen.conf": ["**/*.yaml"]},
+    package_data={"animegen": ["py.typed", "**/*.md", "weights/*/*.ckpt"], "animegen.conf": ["**/*.yaml"]},
 )

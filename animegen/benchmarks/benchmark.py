@@ -363,15 +363,14 @@ class StyliseBenchmark(Benchmark):
 
     def _against_photo(self, batch: dict[str, Any], output: Tensor) -> dict[str, Tensor]:
         assert self._stills_flatness is not None
-        photo, flat = batch["photo"], image.flatness(output)
+        photo, values = batch["photo"], figures(output, batch["photo"])
         return {
-            "flatness": flat,
-            "flatness_gap": (flat - self._stills_flatness).abs(),
+            **values,
+            "flatness_gap": (values["flatness"] - self._stills_flatness).abs(),
             "content_edge_f": image.edge_f_score(output, photo),
             "chroma_ratio": image.chroma_ratio(output, photo),
             "high_frequency_ratio": image.high_frequency_ratio(output, photo),
             "checkerboard": image.checkerboard(output),
-            "saturation": image.saturation_fraction(output),
         }
 
     def _move(self, device: torch.device) -> None:
@@ -392,6 +391,17 @@ class StyliseBenchmark(Benchmark):
         self._stills_flatness = float(torch.cat(flat).mean())
         if self.perceptual:
             self._stills_pooled, self._photos_pooled = torch.cat(pooled["anime"]), torch.cat(pooled["photo"])
+
+
+def figures(output: Tensor, photo: Tensor) -> dict[str, Tensor]:
+    """Return the five figures of a drawn photo: is it flat, inked, still sharp, in the photo's colours, not clipped?"""
+    return {
+        "flatness": image.flatness(output),
+        "ink": image.ink(output),
+        "texture": image.texture(output),
+        "colour_change": image.colour_change(output, photo),
+        "clipped": image.clipped(output),
+    }
 
 
 def spread(numbers: Sequence[int], limit: int | None) -> Sequence[int]:

@@ -138,7 +138,7 @@ def image_strip(
     """Write a labelled contact sheet: a row per sample, a column per method, headers above the columns.
 
     Args:
-        rows: images (3, H, W) in [-1, 1]; all of one size.
+        rows: images (3, H, W) in [-1, 1], of any sizes.
         headers: a label per column, shortened to the width of the column.
         path: the file, written atomically; its suffix selects the format.
         overwrite: replace an existing file.
@@ -150,21 +150,22 @@ def image_strip(
     path = Path(path)
     if path.exists() and not overwrite:
         raise AnimegenError(f"The image '{path}' exists already: choose another name or set overwrite=true.")
-    shapes = {tuple(picture.shape) for row in rows for picture in row}
-    if len(shapes) != 1 or any(len(row) != len(headers) for row in rows):
-        raise ValueError(f"image_strip needs rows of {len(headers)} images of one size, got sizes {sorted(shapes)}")
-    _, height, width = shapes.pop()
+    if not rows or any(len(row) != len(headers) for row in rows):
+        raise ValueError(f"image_strip needs rows of {len(headers)} images, got {[len(row) for row in rows]}")
+    width = max(picture.shape[-1] for row in rows for picture in row)
+    heights = [max(picture.shape[-2] for picture in row) for row in rows]
     font = ImageFont.load_default(size=12)
     top = 12 + 2 * gap
-    size = (gap + len(headers) * (width + gap), top + len(rows) * (height + gap))
+    size = (gap + len(headers) * (width + gap), top + sum(heights) + len(rows) * gap)
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
     for column, header in enumerate(headers):
         draw.text((gap + column * (width + gap), gap), _fitting(header, font, draw, width), fill="black", font=font)
-    for number, row in enumerate(rows):
+    for row, height in zip(rows, heights, strict=True):
         for column, picture in enumerate(row):
             pixels = to_uint8(picture.detach().cpu()).permute(1, 2, 0).contiguous().numpy()
-            sheet.paste(Image.fromarray(pixels), (gap + column * (width + gap), top + number * (height + gap)))
+            sheet.paste(Image.fromarray(pixels), (gap + column * (width + gap), top))
+        top += height + gap
     write_image(path, torch.from_numpy(np.array(sheet)).permute(2, 0, 1))
 
 

@@ -1,4 +1,4 @@
-"""``animegen list``: available models, experiments, ablations, data sets and losses."""
+"""``animegen list``: available models, experiments, ablations, data sets, looks and losses."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from animegen.cli.command import command
 from animegen.config.groups import list_ablations, list_options
+from animegen.config.looks import looks
 from animegen.config.options import Options, option
 from animegen.config.sources import config_root, exported_docs, package_folder
 from animegen.config.studies import list_studies
@@ -18,13 +19,13 @@ from animegen.errors import AnimegenError, did_you_mean
 
 KINDS = {
     **{"models": "model", "experiments": "experiment", "ablations": "ablation", "data": "data"},
-    **{"losses": "", "studies": ""},
+    **{"looks": "", "losses": "", "studies": ""},
 }
 
 
 @dataclass
 class ListOptions(Options):
-    """List models, experiments, ablations, data, losses and studies, with a description of each.
+    """List models, experiments, ablations, data, looks, losses and studies, with a description of each.
 
     The pattern is a shell pattern or a part of a name.
     """
@@ -45,7 +46,9 @@ def entries(kind: str, pattern: str = "*") -> list[tuple[str, str]]:
     if kind not in KINDS:
         raise AnimegenError(f"animegen list knows {', '.join(KINDS)}, not '{kind}'.{did_you_mean(kind, KINDS)}")
     group = KINDS[kind]
-    if kind == "losses":
+    if kind == "looks":
+        found = [(name, look.description) for name, look in looks().items()]
+    elif kind == "losses":
         found = list(exported_docs(package_folder("losses")).items())
     elif kind == "studies":
         found = [(name, comment(path)) for name, path in list_studies().items()]

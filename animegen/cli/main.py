@@ -35,7 +35,7 @@ COMMANDS = {
     "import": Command("animegen.cli.import_weights", "convert the weights of other projects"),
     "prepare": Command("animegen.cli.prepare", "make data sets from videos; check key-frame projects"),
     "bench": Command("animegen.cli.bench", "measure speed and memory"),
-    "list": Command("animegen.cli.listing", "list models, experiments, ablations, data, losses"),
+    "list": Command("animegen.cli.listing", "list models, experiments, ablations, data, looks, losses"),
     "doctor": Command("animegen.cli.doctor", "check hardware, programs and packages"),
     "completion": Command("animegen.cli.completion", "let bash or zsh complete commands, keys and options"),
 }

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from animegen.config.looks import look_for
 from animegen.config.options import Options, option
+from animegen.errors import AnimegenError
 
 #: As in NumPy and Lightning.
 LARGEST_SEED = 2**32 - 1
@@ -54,14 +56,44 @@ class RunsOptions(Options):
 
 
 @dataclass
-class CheckpointOptions(RunsOptions):
-    """Which trained model to use."""
+class WeightsOptions(RunsOptions):
+    """Which weights of a trained model to use."""
 
-    checkpoint: str = option(help="last, a run folder, or a .ckpt file", path=True)
     weights: Weights = option(Weights.ema, "averaged weights, if the run kept any, or the raw ones", section=MODEL)
     trust: bool = option(
         False, "build classes that are not animegen's, which may run any code; see docs/security.md", section=MODEL
     )
+
+
+@dataclass
+class CheckpointOptions(WeightsOptions):
+    """Which trained model to use."""
+
+    checkpoint: str = option(help="last, a run folder, a .ckpt file, or the name of a shipped look", path=True)
+
+
+@dataclass
+class LookOptions(WeightsOptions):
+    """Which trained model to use: by default the shipped look of the command."""
+
+    checkpoint: str | None = option(
+        None, "last, a run folder, or a .ckpt file; null: a shipped look", path=True, section=MODEL
+    )
+    look: str | None = option(
+        None, "weights that ship with animegen, see animegen list looks; null: the usual ones", section=MODEL
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.checkpoint is not None and self.look is not None:
+            raise AnimegenError("checkpoint= and look= both name a model: leave one of them out.")
+        if self.checkpoint is None:
+            look = look_for(self.command, self.look)
+            if look is None:
+                raise AnimegenError(
+                    f"Missing on the command line: checkpoint=... (animegen {self.command} --help explains the keys)."
+                )
+            self.checkpoint = str(look.file)
 
 
 @dataclass

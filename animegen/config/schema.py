@@ -123,19 +123,25 @@ class StudySchema(GridOptions):
 class EvalSchema(CheckpointOptions, ComputeOptions, OverwriteOptions, SeedOptions, TrustOptions):
     """Score a checkpoint on its task, together with the trivial baselines.
 
-    data=... replaces the data of the training; data.<key>=... changes them. The groups benchmark and
+    data=... replaces the data of the training; data.<key>=... changes them; input=... measures how a folder of photos
+    is drawn: flatness, ink, texture, change of colour and clipped values. The groups benchmark and
     features select the benchmark and its features: benchmark.<key>=... and features.weights=<file> change them.
     """
 
     command: ClassVar[str] = "eval"
     examples: ClassVar[Sequence[str]] = (
         "checkpoint=last",
+        "checkpoint=cel input=photos",
         "checkpoint=last benchmark=clips",
         "checkpoint=last benchmark=clips benchmark.video=video.mp4",
         "checkpoint=last benchmark=generation",
         "checkpoint=runs/quickstart data=unpaired/folders data.photos=photos data.anime=stills features=vgg19",
     )
 
+    input: str | None = option(
+        None, "a folder of photos without drawings: measure on them whether a model draws", path=True
+    )
+    max_side: int = option(512, "with input: scale larger photos down to this side", minimum=16, maximum=100_000)
     samples: int | None = option(64, "test samples at most, evenly spread; null: all", minimum=1, maximum=LARGEST_COUNT)
     batch_size: int = option(8, "samples per batch", minimum=1, maximum=100_000)
     output: str | None = option(None, "folder for the scores; null only prints the table", path=True)

@@ -15,11 +15,12 @@ from torch.nn.modules.module import register_module_module_registration_hook
 from torch.overrides import TorchFunctionMode
 
 from animegen import __version__
+from animegen.config.looks import WEIGHTS, looks
 from animegen.config.mismatch import mismatch
 from animegen.config.plain import plain_data, shown
 from animegen.config.trust import build_from
 from animegen.engine.module import AnimeModule
-from animegen.errors import AnimegenError
+from animegen.errors import AnimegenError, did_you_mean
 from animegen.nn.weight_files import check_content, check_sums, checked_state, first_line, load_data
 
 #: Parts of a model's configuration that only training needs. They are omitted when a model is rebuilt for application,
@@ -74,7 +75,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     """
     path = checkpoint_file(path)
     if not path.is_file():
-        raise AnimegenError(f"There is no checkpoint at '{path}': give the path of a .ckpt file or of a run folder.")
+        raise no_checkpoint(path)
     content = load_data(path, "a checkpoint", OTHER, mapped=True)
     state = content.get("animegen") if type(content) is dict else None
     if type(state) is not dict:
@@ -111,7 +112,7 @@ def load_model(
     """Rebuild a trained model from its checkpoint, ready for use (eval mode, no gradients).
 
     Args:
-        path: a ``.ckpt`` file, or a run folder (then its last checkpoint).
+        path: a ``.ckpt`` file, a run folder (then its last checkpoint), or the name of a shipped look.
         device: ``auto`` (CUDA, else Apple's MPS, else CPU), or a torch device.
         weights: ``ema`` for the averaged weights if there are any, ``raw`` for the trained ones.
         packages: further packages whose modules a checkpoint may build. Without them it can only build networks of
@@ -182,6 +183,14 @@ def _rebuilt(
     return model
 
 
+def no_checkpoint(path: Path) -> AnimegenError:
+    """Return the error to raise for a checkpoint that does not exist."""
+    near = did_you_mean(str(path), looks())
+    return AnimegenError(
+        f"There is no checkpoint at '{path}': give a .ckpt file, a run folder, 'last', or the name of a look.{near}"
+    )
+
+
 def check_resumable(path: Path) -> None:
     """Check types, sizes and checksums of a checkpoint before it is resumed.
 
@@ -193,9 +202,16 @@ def check_resumable(path: Path) -> None:
 
 
 def checkpoint_file(path: str | os.PathLike) -> Path:
-    """Return the path of a checkpoint, given the path of the file or of a run folder."""
+    """Return the path of a checkpoint, given a file, a run folder, the folder of a look, or the name of a shipped one.
+
+    A name means the look only if there is no file or folder of that name.
+    """
     path = Path(path)
-    return path / "checkpoints" / "last.ckpt" if path.is_dir() else path
+    if path.is_dir():
+        look = path / WEIGHTS
+        return look if look.is_file() else path / "checkpoints" / "last.ckpt"
+    shipped = looks().get(str(path))
+    return path if shipped is None or path.exists() else shipped.file
 
 
 class _Uninitialized(TorchFunctionMode):
@@ -264,12 +280,12 @@ def load_pretrained(model: AnimeModule, path: str | os.PathLike) -> list[str]:
         if fault := _difference(network.state_dict(), given):
             raise AnimegenError(
                 f"The {name} in '{path}' is another network than this model's: {fault}; set model.{name} as that run"
-                " has it, or remove init=."
+                " has it, or init=null to start without trained weights."
             )
         trained[name] = given
     if not trained:
         raise AnimegenError(
-            f"'{path}' has no network called {' or '.join(model.networks())}: it is of another family; remove init=."
+            f"'{path}' has no network called {' or '.join(model.networks())}: it is of another family; set init=null."
         )
     for name, given in trained.items():
         model.networks()[name].load_state_dict(given)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -60,6 +60,8 @@ class AnimeModule(nn.Module):
 
     #: Update name -> network name, for updates that are not named after their network.
     trains: Mapping[str, str] = {}
+    #: Arguments of the constructor that application does not need. They have defaults, with which looks are written.
+    training_only: Sequence[str] = ()
     #: Whether ``anime`` of a training batch has to be the drawing of its ``photo``.
     needs_pairs = False
 

@@ -13,7 +13,7 @@ from animegen.config.compose import quoted, run_folder
 from animegen.config.mismatch import mismatch
 from animegen.config.plain import read_json
 from animegen.config.recorded import check_recorded, recorded_words
-from animegen.engine.checkpoint import check_resumable, read_checkpoint
+from animegen.engine.checkpoint import check_resumable, checkpoint_file, no_checkpoint, read_checkpoint
 from animegen.errors import AnimegenError
 from animegen.files import shown, user_path
 from animegen.outputs import REPLACED, OutputFolder
@@ -126,10 +126,11 @@ def unwritable(folder: Path | str, error: OSError) -> AnimegenError:
 
 
 def resolve_checkpoint(path: str, runs: str = "runs", what: str | None = None) -> Path:
-    """Return the checkpoint file for ``last``, a run folder, or a file.
+    """Return the checkpoint file for ``last``, a run folder, a file, or a shipped look.
 
     Args:
-        path: path of a file or of a run folder; ``last`` for the newest checkpoint below ``runs``.
+        path: path of a file or folder, or name of a look, see :func:`~animegen.engine.checkpoint.checkpoint_file`;
+            ``last`` for the newest checkpoint below ``runs``.
         runs: folder that holds all runs.
         what: with ``last``, only runs below ``runs/<what>`` (an experiment).
     """
@@ -141,18 +142,16 @@ def resolve_checkpoint(path: str, runs: str = "runs", what: str | None = None) -
                 f"There is no checkpoint below '{below}': train first, or name a run folder or a .ckpt file."
             )
         return found[-1]
-    file = user_path("checkpoint", path)
-    OutputFolder(run_folder(file)).recover()
-    if file.is_dir():
-        inside = file / "checkpoints" / "last.ckpt"
-        if not inside.is_file():
-            raise AnimegenError(
-                f"The folder '{file}' has no checkpoints/last.ckpt: it is not a run, or was stopped too early."
-            )
-        return inside
-    if not file.is_file():
-        raise AnimegenError(f"There is no checkpoint at '{file}': give a .ckpt file, a run folder, or 'last'.")
-    return file
+    given = user_path("checkpoint", path)
+    OutputFolder(run_folder(given)).recover()
+    file = checkpoint_file(given)
+    if file.is_file():
+        return file
+    if given.is_dir():
+        raise AnimegenError(
+            f"The folder '{given}' has no checkpoints/last.ckpt: it is not a run, or was stopped too early."
+        )
+    raise no_checkpoint(given)
 
 
 def files_of_runs(below: Path, name: str) -> list[Path]:

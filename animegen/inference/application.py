@@ -26,7 +26,7 @@ from animegen.media.video.opening import images_keep
 class Applies(Protocol):
     """The options of a command that applies a model."""
 
-    checkpoint: str
+    checkpoint: str | None
     runs: str
     weights: Weights
     trust: bool
@@ -55,7 +55,7 @@ def load_applied(options: Applies, protocols: tuple[type, ...], ability: str) ->
     Raises:
         AnimegenError: if there is no such checkpoint, device or ability.
     """
-    checkpoint = resolve_checkpoint(options.checkpoint, options.runs)
+    checkpoint = resolve_checkpoint(str(options.checkpoint), options.runs)
     device = pick_device(options.device.value)
     if options.threads:
         torch.set_num_threads(options.threads)

@@ -21,6 +21,7 @@ from animegen.errors import AnimegenError
 from animegen.files import check_outputs, completed
 from animegen.inference import export_graph as graphs
 from animegen.inference.export_graph import ExportWrapper
+from animegen.inference.look import write_look
 from animegen.inference.options import ExportOptions, FileFormat
 from animegen.tasks.protocols import Stylizer
 
@@ -184,6 +185,8 @@ def export(options: ExportOptions) -> None:
         AnimegenError: for invalid options, before anything is written, or if the export fails.
     """
     path = Path(options.output)
+    if options.format is FileFormat.look:
+        return write_look(options)
     if options.format is FileFormat.onnx:
         graphs.require_onnx(options.opset)
     checkpoint = resolve_checkpoint(options.checkpoint, options.runs)

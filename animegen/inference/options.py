@@ -20,6 +20,7 @@ from animegen.config.common import (
     Device,
     EncodingOptions,
     ImageFormat,
+    LookOptions,
     OverwriteOptions,
     PrecisionOptions,
 )
@@ -61,9 +62,7 @@ class PartOptions(Options):
 
 
 @dataclass
-class StylizeOptions(
-    CheckpointOptions, ComputeOptions, PrecisionOptions, PartOptions, EncodingOptions, OverwriteOptions
-):
+class StylizeOptions(LookOptions, ComputeOptions, PrecisionOptions, PartOptions, EncodingOptions, OverwriteOptions):
     """Turn images and videos into anime with a trained model.
 
     Images keep orientation, EXIF data, colour profile and transparency where the format can hold them. Videos keep
@@ -124,9 +123,7 @@ class Holds(Enum):
 
 
 @dataclass
-class InterpolateOptions(
-    CheckpointOptions, ComputeOptions, PrecisionOptions, PartOptions, EncodingOptions, OverwriteOptions
-):
+class InterpolateOptions(LookOptions, ComputeOptions, PrecisionOptions, PartOptions, EncodingOptions, OverwriteOptions):
     """Draw the frames between images, or between the frames of a video.
 
     Videos keep duration, sound and subtitles; every time stamp is exact, and the frames of the source stay as they
@@ -195,7 +192,7 @@ class InterpolateOptions(
 
 
 @dataclass
-class GenerateOptions(CheckpointOptions, ComputeOptions, PrecisionOptions, EncodingOptions, OverwriteOptions):
+class GenerateOptions(LookOptions, ComputeOptions, PrecisionOptions, EncodingOptions, OverwriteOptions):
     """Draw a clip between a first and a last image, or through several key frames.
 
     The given images appear unchanged in the clip. Models that draw single frames at any time (interpolation) can be
@@ -248,34 +245,39 @@ class FileFormat(Enum):
 
     pt2 = "pt2"
     onnx = "onnx"
+    look = "look"
 
 
 @dataclass
 class ExportOptions(CheckpointOptions, OverwriteOptions):
-    """Save a model as one file that runs without animegen.
+    """Save a model as one file that runs without animegen, or as a look.
 
-    The file is one function: images (batch,3,height,width), RGB, float32 in [-1,1], to stylized images of the same
-    shape and range. Height and width are free, and so is the batch for most models; the smallest side is in its
-    metadata. Before the file gets its name it is run and compared with the model on images of several sizes.
+    A pt2 or ONNX file is one function: images (batch,3,height,width), RGB, float32 in [-1,1], to stylized images of
+    the same shape and range. Height and width are free, and so is the batch for most models; the smallest side is in
+    its metadata. Before the file gets its name it is run and compared with the model on images of several sizes.
+
+    A look is a folder with a small checkpoint, half-precision weights of what the application of the model needs, and
+    a card README.md to complete.
     """
 
     command: ClassVar[str] = "export"
     examples: ClassVar[Sequence[str]] = (
         "checkpoint=last format=onnx output=anime.onnx",
         "checkpoint=runs/my_run format=pt2 output=anime.pt2 device=cuda",
+        "checkpoint=runs/my_run format=look output=my_look",
     )
 
     format: FileFormat = option(
-        help="pt2 for torch.export.load, or onnx for ONNX runtimes (pip install 'animegen[export]')"
+        help="pt2 for torch.export.load, onnx for ONNX runtimes (pip install 'animegen[export]'), or look"
     )
-    output: str = option(help="<name>.pt2 or <name>.onnx", path=True)
+    output: str = option(help="<name>.pt2, <name>.onnx, or the folder of a look", path=True)
     device: Device = option(Device.cpu, "where a pt2 file runs; an ONNX file runs anywhere")
     opset: int = option(18, "of an ONNX file", minimum=18, maximum=23)
     tolerance: float = option(1.0, "largest accepted difference from the model, in levels of 255", above=0, maximum=255)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if Path(self.output).suffix.lower() != f".{self.format.value}":
+        if self.format is not FileFormat.look and Path(self.output).suffix.lower() != f".{self.format.value}":
             raise AnimegenError(
                 f"output='{self.output}' and format={self.format.value} contradict each other: use a name that ends in"
                 f" .{self.format.value}."

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
+from animegen.benchmarks.photos import PhotoBenchmark
 from animegen.config.compose import check_data_paths, compose_config, literal_paths, plain
 from animegen.config.instantiate import build
 from animegen.config.recorded import REMEDY, compose_recorded, recorded_words
@@ -18,8 +19,10 @@ from animegen.engine.checkpoint import load_model, pick_device
 from animegen.engine.module import AnimeModule
 from animegen.engine.runs import merged_overrides, resolve_checkpoint
 from animegen.errors import AnimegenError
-from animegen.launch.evaluation import SCORE_FILES, Evaluation, chosen_benchmark, evaluate_model
+from animegen.files import user_path
+from animegen.launch.evaluation import SCORE_FILES, Evaluation, chosen_benchmark, evaluate_model, evaluate_on
 from animegen.outputs import OutputFolder
+from animegen.tasks.protocols import Stylizer
 
 
 def data_of(checkpoint: Path, model: AnimeModule, words: list[str], trust: bool = False) -> AnimeDataModule:
@@ -78,6 +81,8 @@ def score(config: DictConfig, words: list[str]) -> Evaluation:
         torch.set_num_threads(config.threads)
     device = pick_device(config.device.value)
     model = load_model(checkpoint, device, config.weights.value, trust=config.trust)
+    if config.input:
+        return score_photos(model, checkpoint, config, words)
     data = data_of(checkpoint, model, words, config.trust)
     features = build(config.features, "features") or None
     chosen = None
@@ -90,3 +95,17 @@ def score(config: DictConfig, words: list[str]) -> Evaluation:
             " nor held-out stills; choose data=unpaired/toonworld, or data=unpaired/folders with both folders."
         )
     return evaluation
+
+
+def score_photos(model: AnimeModule, checkpoint: Path, config: DictConfig, words: list[str]) -> Evaluation:
+    """Measure how a model draws the photos of a folder.
+
+    Raises:
+        AnimegenError: if the model does not stylize, if other data are chosen as well, or without photos.
+    """
+    if words or config.benchmark:
+        raise AnimegenError("input= names the photos of the evaluation: leave data= and benchmark= out.")
+    if not isinstance(model, Stylizer):
+        raise AnimegenError(f"The model of '{checkpoint}', {type(model).__name__}, does not stylize: omit input=.")
+    benchmark = PhotoBenchmark(user_path("input", config.input), model, config.max_side, config.samples)
+    return evaluate_on(benchmark, model)

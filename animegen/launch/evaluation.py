@@ -119,8 +119,11 @@ def evaluate_model(
         benchmark = benchmark or keyframe_benchmark(*arguments) or stylise_benchmark(*arguments)
     else:
         return None
-    if benchmark is None:
-        return None
+    return None if benchmark is None else evaluate_on(benchmark, model)
+
+
+def evaluate_on(benchmark: Benchmark, model: AnimeModule) -> Evaluation:
+    """Score a model and the baselines on a benchmark."""
     methods = {"model": benchmark.method_of(model)}
     with model.applied():
         scores = benchmark.evaluate(methods, model.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from omegaconf import DictConfig
 
 from animegen.benchmarks.benchmark import Benchmark
 from animegen.config.compose import check_complete, plain, run_folder
+from animegen.config.looks import looks
 from animegen.engine import callbacks
 from animegen.engine.checkpoint import pick_device, read_checkpoint
 from animegen.engine.runs import RUN_FILES, quoted, read_record, resolve_checkpoint, resumed_step
@@ -21,6 +23,8 @@ from animegen.launch.evaluation import SCORE_FILES
 from animegen.launch.trainer import check_length
 from animegen.outputs import OutputFolder
 from animegen.reports.sections import REPORT
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -125,15 +129,25 @@ def validate(request: Request) -> Plan:
             "torchrun starts several processes, which need a common folder: set output=<shared folder>."
         )
     pick_device(config.device.value)  # raises for a device that is missing
-    if config.init and not config.resume:  # 'last' will be another run tomorrow
-        config.init = str(resolve_checkpoint(config.init, config.runs))
-        overrides = [f"init={quoted(config.init)}" if word.startswith("init=") else word for word in overrides]
+    if config.init:
+        overrides = start_trained(config, overrides)
     facts: dict[str, Any] = {"config": plain(config), "choices": request.choices, "overrides": overrides}
     checkpoint = Path(config.resume) if config.resume else None
     in_place = checkpoint is not None and run_folder(checkpoint).resolve() == folder.resolve()
     only_score = checkpoint is not None and in_place and only_unscored(checkpoint, facts["config"])
     step = resumed_step(checkpoint, facts["config"]) if checkpoint and not only_score else 0
     return Plan(config, OutputFolder(folder), facts, checkpoint, in_place, only_score, step)
+
+
+def start_trained(config: DictConfig, overrides: list[str]) -> list[str]:
+    """Prepare the configuration of a run with ``init=``; return its overrides."""
+    if config.model and config.model.get("pretrain_steps"):
+        config.model.pretrain_steps = 0
+        log.info("init=%s is trained: there is no pre-training phase (model.pretrain_steps=0)", config.init)
+    if config.resume or (config.init in looks() and not Path(config.init).exists()):
+        return overrides
+    config.init = str(resolve_checkpoint(config.init, config.runs))  # 'last' will be another run tomorrow
+    return [f"init={quoted(config.init)}" if word.startswith("init=") else word for word in overrides]
 
 
 def only_unscored(checkpoint: Path, config: dict[str, Any]) -> bool:

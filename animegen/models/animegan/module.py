@@ -68,6 +68,10 @@ class AnimeGAN(StyliseModule):
     """
 
     trains = {"pretrain": "generator"}  # noqa: RUF012 - read-only by contract
+    training_only = (
+        *("discriminator", "degradation", "refiner", "photo_discriminator"),
+        *("pretrain_steps", "discriminator_every", "discriminator_updates"),
+    )
 
     def __init__(
         self,

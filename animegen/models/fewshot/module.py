@@ -53,6 +53,8 @@ class FewShot(StyliseModule):
 
     needs_pairs = True
 
+    training_only = ("discriminator",)
+
     def __init__(
         self,
         generator: nn.Module,

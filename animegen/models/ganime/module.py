@@ -61,6 +61,7 @@ class Ganime(GanimeGenerator):
         AnimegenError: if the parts do not fit together.
     """
 
+    training_only = ("discriminator", "discriminator_start", "tokenizer_checkpoint", "codes_folder")
     #: The files that it writes, relative to the run folder.
     writes = ("codes/*/codes.npy", "codes/*/table.json")
 

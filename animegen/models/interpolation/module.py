@@ -59,6 +59,7 @@ class FrameInterpolation(InbetweenModule):
     """
 
     generator: InbetweenNetwork
+    training_only = ("discriminator", "discriminator_start", "truth_encoder", "truth_encoder_steps")
 
     def __init__(
         self,

@@ -110,6 +110,11 @@ class TemporalAnime(TemporalStyliser):
         AnimegenError: for settings that cannot be combined.
     """
 
+    training_only = (
+        *("discriminator", "temporal_discriminator", "reverse", "photo_discriminator", "degradation", "refiner"),
+        *("disturbance", "stages", "state_noise", "grain", "tbptt"),
+    )
+
     def __init__(
         self,
         generator: TemporalGenerator,

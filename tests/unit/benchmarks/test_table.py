@@ -103,5 +103,18 @@ def test_image_strip_overwrites_only_on_request(tmp_path: Path) -> None:
         image_strip([[picture]], ["a"], path)
     image_strip([[picture, picture]], ["a", "b"], path, overwrite=True)
     assert read_image(path).shape[-1] == 4 + 2 * 20
-    with pytest.raises(ValueError, match="one size"):
+    with pytest.raises(ValueError, match="rows of 1 images"):
         image_strip([[picture, picture]], ["a"], tmp_path / "other.png")
+
+
+def test_image_strip_takes_images_of_any_size(tmp_path: Path) -> None:
+    path = tmp_path / "strip.png"
+    low, high = torch.ones(3, 16, 30), -torch.ones(3, 40, 20)
+    image_strip([[low, low], [high, high]], ["a", "b"], path, gap=4)
+    strip = read_image(path)
+    top = 12 + 2 * 4
+    assert strip.shape == (3, top + 16 + 4 + 40 + 4, 4 + 2 * (30 + 4))
+    dark = (strip.amax(0) == 0)[top + 16 + 4 :]  # below the headers and the first row
+    assert dark.sum() == 2 * 40 * 20
+    assert dark[:40, 4:24].all()
+    assert dark[:40, 38:58].all()

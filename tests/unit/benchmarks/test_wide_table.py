@@ -39,8 +39,8 @@ RESULTS = {
     ),
     "stylise without truth": (
         "identity colour_transfer model",
-        f"kid_{NET} photo_kid_{NET} flatness flatness_gap content_edge_f chroma_ratio high_frequency_ratio checkerboard"
-        f" saturation content_{NET}",
+        f"kid_{NET} photo_kid_{NET} flatness ink texture colour_change clipped flatness_gap content_edge_f chroma_ratio"
+        f" high_frequency_ratio checkerboard content_{NET}",
     ),
     "stylise_from_keys": (
         "lut nearest_key flow_key model",

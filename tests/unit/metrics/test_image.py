@@ -120,11 +120,52 @@ def test_chroma_ratio_is_the_saturation() -> None:
     assert measures.chroma_ratio(grey, grey).isfinite().all()
 
 
-def test_saturation_fraction_counts_values() -> None:
-    image = torch.zeros(1, 3, 2, 2)
-    image[0, 0, 0] = torch.tensor([1.0, -0.99])
-    image[0, 1, 1, 1] = 0.98  # not beyond
-    assert measures.saturation_fraction(image).item() == pytest.approx(2 / 12)
+def test_clipped_counts_the_values_at_the_ends() -> None:
+    levels = torch.full((1, 3, 2, 2), 100, dtype=torch.uint8)
+    levels[0, 0, 0] = torch.tensor([0, 255])
+    levels[0, 1, 1] = torch.tensor([1, 254])  # not at the end
+    assert measures.clipped(to_float(levels)).item() == pytest.approx(2 / 12)
+
+
+def lined(dark: int, width: int) -> Tensor:
+    """A grey image, 40x40, with a darker vertical line of that width."""
+    levels = torch.full((1, 3, 40, 40), 150, dtype=torch.uint8)
+    levels[..., 15 : 15 + width] = 150 - dark
+    return to_float(levels)
+
+
+@pytest.mark.parametrize(
+    ("dark", "width", "share"),
+    [
+        (26, 2, 2 / 40),
+        (25, 2, 0),  # not darker by more than 25 levels
+        (-60, 2, 0),  # brighter
+        (100, 5, 5 / 40),
+        (100, 20, 0),  # an area, whose median is its own grey
+    ],
+)
+def test_ink_is_the_share_of_thin_dark_lines(dark: int, width: int, share: float) -> None:
+    assert measures.ink(lined(dark, width)).item() == pytest.approx(share)
+
+
+def test_texture_is_the_mean_distance_from_the_blur() -> None:
+    image = lined(80, 1)
+    # Gauss of sigma 1.5, normalised on 13 pixels: at distance d from the line the blur is darker by 80 w(d).
+    weights = np.exp(-(np.arange(-6, 7) ** 2) / (2 * 1.5**2))
+    weights /= weights.sum()
+    centre, others = 80 * (1 - weights[6]), 80 * (1 - weights[6])  # what the line lacks, its neighbours have
+    assert measures.texture(image).item() == pytest.approx((centre + others) / 40, rel=1e-4)
+    assert measures.texture(torch.zeros(1, 3, 16, 16)).item() == 0
+
+
+def test_colour_change_ignores_lines_and_sees_areas() -> None:
+    grey = lined(0, 1)
+    pattern = to_float(torch.tensor([140, 160], dtype=torch.uint8).repeat(20).expand(1, 3, 40, 40))  # mean 150
+    assert measures.colour_change(pattern, grey).item() < 0.5 < measures.colour_distance(pattern, grey).item()
+    plain = torch.zeros(1, 3, 40, 40)
+    brighter = plain + 0.2
+    expected = measures.colour_distance(brighter, plain).item()
+    assert measures.colour_change(brighter, plain).item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_high_frequency_ratio_is_the_square_of_the_contrast() -> None:
@@ -165,12 +206,12 @@ def test_measures_give_one_value_per_image_whatever_the_batch() -> None:
     output, truth = noise(3, 3, 48, 40), noise(3, 3, 48, 40)
     pairs = [
         *(measures.psnr, measures.ssim, measures.edge_f_score, measures.colour_distance),
-        *(measures.chroma_ratio, measures.high_frequency_ratio),
+        *(measures.chroma_ratio, measures.high_frequency_ratio, measures.colour_change),
     ]
     for pair in pairs:
         alone = torch.cat([pair(output[n : n + 1], truth[n : n + 1]) for n in range(3)])
         torch.testing.assert_close(pair(output, truth), alone)
-    for single in (measures.flatness, measures.saturation_fraction, measures.checkerboard):
+    for single in (measures.flatness, measures.ink, measures.texture, measures.clipped, measures.checkerboard):
         torch.testing.assert_close(single(output), torch.cat([single(output[n : n + 1]) for n in range(3)]))
 
 
