@@ -99,6 +99,13 @@ class StylizeOptions(LookOptions, ComputeOptions, PrecisionOptions, PartOptions,
         also=(0,),
     )
     max_side: int | None = option(None, "scale larger images down to this side", minimum=1, maximum=LARGEST_SIDE)
+    line_width: float | Literal["auto"] = option(
+        "auto",
+        "2 draws at half the size and enlarges the drawing with crisp edges, so that lines are twice as wide; auto: by"
+        " the size of images with a longer side of 1500 pixels and more; 1: as the model draws",
+        minimum=1,
+        maximum=100,
+    )
     format: ImageFormat = option(ImageFormat.keep, "of images")
     recursive: bool = option(True, "look into the folders inside the input folder")
     on_error: OnError = option(OnError.skip, "what to do about files that cannot be processed")

@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from animegen.errors import AnimegenError
+from animegen.inference.enlargement import ROWS, enlarge, usual_width
 from animegen.media.images import to_float, to_uint8
+from animegen.media.photos import resize
 from animegen.nn.precision import inference
 from animegen.tasks.protocols import Stylizer
 from animegen.tasks.stylize import padding
@@ -59,6 +61,9 @@ class Stylist:
         note: called with sentences for the user.
         style: encoded style images (:class:`~animegen.tasks.protocols.Styled`); ``None`` is the
             model's own choice.
+        line_width: width of lines relative to those that the model draws: above 1 it draws at that fraction of the
+            size, and the drawing is enlarged. ``None``: by the size of the image, see
+            :func:`~animegen.inference.enlargement.usual_width`.
     """
 
     def __init__(
@@ -70,8 +75,9 @@ class Stylist:
         strength: float = 1.0,
         note: Callable[[str], None] = print,
         style: Any = None,
+        line_width: float | None = 1.0,
     ) -> None:
-        self.device = torch.device(device)
+        self.device, self.line_width = torch.device(device), line_width
         usual = getattr(model, "tile", None) or AUTO_TILE.get(self.device.type, AUTO_TILE_ELSEWHERE)
         self.tile = usual if tile is None else tile
         self.dtype, self.strength, self.note = dtype, strength, note
@@ -89,14 +95,15 @@ class Stylist:
         Raises:
             NoMemoryError: if the memory does not suffice.
         """
+        small = self._small(pixels)
         while True:
-            canvas = _Canvas(pixels, self.model.size_divisor, self.device, self._order, self.strength)
+            canvas = self._canvas(small, pixels)
             tile = self._usable_tile(canvas)
             if tile == 0:
                 self._check_memory(canvas)
             try:
                 self._draw(canvas, tile)
-                return canvas.drawn
+                return self._enlarged(canvas.drawn, pixels)
             except (MemoryError, RuntimeError) as error:
                 if not _out_of_memory(error):
                     raise
@@ -121,7 +128,7 @@ class Stylist:
         """
         if not self.remembers:
             return self(pixels), None
-        canvas = _Canvas(pixels, self.model.size_divisor, self.device, self._order, self.strength)
+        canvas = self._canvas(self._small(pixels), pixels)
         if state is None:
             self._check_memory(canvas)
         try:
@@ -132,7 +139,7 @@ class Stylist:
             if not _out_of_memory(error):
                 raise
             raise self._no_memory(" ".join(str(error).split())[:120]) from error
-        return canvas.drawn, state
+        return self._enlarged(canvas.drawn, pixels), state
 
     @cached_property
     def remembers(self) -> bool:
@@ -141,6 +148,28 @@ class Stylist:
         side = -(-max(64, 2 * divisor) // divisor) * divisor
         with inference(self.device, self.dtype):
             return self.model.stylize(torch.zeros(1, 3, side, side, device=self.device), None)[1] is not None
+
+    def _small(self, pixels: Tensor) -> Tensor:
+        """Return an image at the size at which it is drawn."""
+        height, width = pixels.shape[-2:]
+        factor = usual_width(height, width) if self.line_width is None else self.line_width
+        return resize(pixels, *(max(1, round(side / factor)) for side in (height, width)))
+
+    def _canvas(self, small: Tensor, pixels: Tensor) -> _Canvas:
+        """Return the canvas of an image; a drawing that will be enlarged is blended only then."""
+        strength = self.strength if small.shape == pixels.shape else 1.0
+        return _Canvas(small, self.model.size_divisor, self.device, self._order, strength)
+
+    def _enlarged(self, drawing: Tensor, pixels: Tensor) -> Tensor:
+        """Return a drawing at the size of its image, blended with it if that was not done before."""
+        if drawing.shape == pixels.shape:
+            return drawing
+        enlarged = enlarge(drawing, *pixels.shape[-2:])
+        if self.strength < 1:
+            for drawn, given in zip(enlarged.split(ROWS, 1), pixels.split(ROWS, 1), strict=True):
+                blended = torch.lerp(given.float(), drawn.float(), self.strength)
+                drawn.copy_(blended if drawn.is_floating_point() else blended.round())
+        return enlarged
 
     def _draw(self, canvas: _Canvas, tile: int) -> None:
         if tile == 0:

@@ -60,7 +60,10 @@ def stylize(options: StylizeOptions) -> Summary:
         if prefilter is not None:
             display.note("Noise is filtered off the frames, as it was while the model learnt (prefilter=false: not).")
         tile = None if options.tile == "auto" else options.tile
-        stylist = Stylist(applied.model, applied.device, tile, applied.dtype, options.strength, display.note, style)
+        stylist = Stylist(
+            *(applied.model, applied.device, tile, applied.dtype, options.strength, display.note, style),
+            line_width=None if options.line_width == "auto" else options.line_width,
+        )
         stylize_photos(
             made.photos, stylist, summary, options.max_side, skip_broken, options.overwrite, display.progress
         )
@@ -84,6 +87,7 @@ def _identity(options: StylizeOptions, applied: Applied, stills: Iterable[Any]) 
         "weights": options.weights.value,
         "strength": str(options.strength),
         "tile": str(options.tile),
+        "line_width": str(options.line_width),
         "style": [identity(still) for still in stills],
         "style_weights": str(options.style_weights),
         "checkpoint": identity(applied.checkpoint),
