@@ -3,10 +3,12 @@
 from animegen.data.clips.augment import ClipAugment
 from animegen.data.clips.digits import MovingDigits
 from animegen.data.clips.episodes import ClipsView, EpisodeFolders
+from animegen.data.clips.flow_view import FlowView
+from animegen.data.clips.layers import MovingLayers, layers_if_given
 from animegen.data.clips.moving import MovingStills, ToonWorldWindows, in_looks
 from animegen.data.clips.sources import ClipSource, MixedClips, ToonWorldFrames, TripletFolders
 from animegen.data.clips.style_clips import StyledClipAugment, StyledClipView
-from animegen.data.clips.videos import VideoWindows, anime_windows
+from animegen.data.clips.videos import VideoWindows, anime_windows, films_if_given
 from animegen.data.clips.view import ClipView
 
 __all__ = [
@@ -15,8 +17,10 @@ __all__ = [
     "ClipView",
     "ClipsView",
     "EpisodeFolders",
+    "FlowView",
     "MixedClips",
     "MovingDigits",
+    "MovingLayers",
     "MovingStills",
     "StyledClipAugment",
     "StyledClipView",
@@ -25,5 +29,7 @@ __all__ = [
     "TripletFolders",
     "VideoWindows",
     "anime_windows",
+    "films_if_given",
     "in_looks",
+    "layers_if_given",
 ]

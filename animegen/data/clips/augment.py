@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from animegen.data.augment import Augment
+from animegen.data.augment import Augment, take
 from animegen.data.sampler import counter_hash, counter_hash_tensor, uniform
 from animegen.errors import AnimegenError
 
@@ -49,8 +49,8 @@ class ClipAugment(Augment):
         """Augment a training batch.
 
         Args:
-            batch: ``first``, ``last`` uint8 ``(B,3,H,W)``, ``truth`` uint8 ``(B,T,3,H,W)``, ``t`` ``(B,T)`` and
-                ``sample`` int64 ``(B,)``.
+            batch: ``first``, ``last`` uint8 ``(B,3,H,W)``, ``truth`` uint8 ``(B,T,3,H,W)``, ``t`` ``(B,T)``, ``sample``
+                int64 ``(B,)``, and optionally ``flow`` float32 ``(B,4,H,W)``, from first to last and back.
             aligned: unused; the frames of a sample are always augmented alike.
 
         Returns:
@@ -58,6 +58,8 @@ class ClipAugment(Augment):
         """
         out = super().__call__(batch, [list(FRAMES)])
         turned = self._draw("upside_down", batch["sample"]) < self.upside_down
+        if "flow" in batch:
+            out["flow"] = self._flow(batch, turned)
         for key in FRAMES:
             out[key] = _where(turned, out[key].flip(-2), out[key]) if self.upside_down else out[key]
         if self.permute:
@@ -71,7 +73,17 @@ class ClipAugment(Augment):
             out["first"], out["last"] = _where(back, last, first), _where(back, first, last)
             out["truth"] = _where(back, out["truth"].flip(1), out["truth"])
             out["t"] = _where(back, 1 - out["t"].flip(1), out["t"])
+            if "flow" in out:
+                out["flow"] = _where(back, out["flow"].roll(2, 1), out["flow"])
         return out
+
+    def _flow(self, batch: dict[str, Tensor], turned: Tensor) -> Tensor:
+        """Return the flow in the same window as the frames, with the signs of mirrored directions changed."""
+        rows, columns = self._window(batch["first"], batch["sample"], FRAMES[0])
+        flow = take(batch["flow"], rows, columns)
+        mirrored = columns[:, 0] > columns[:, -1]
+        flow = _where(mirrored, flow * flow.new_tensor([-1, 1, -1, 1]).view(4, 1, 1), flow)
+        return _where(turned, flow.flip(-2) * flow.new_tensor([1, -1, 1, -1]).view(4, 1, 1), flow)
 
     def _jittered(self, images: Tensor, sample: Tensor, key: str) -> Tensor:
         return super()._jittered(images, sample, "clip")  # the same for all frames of a sample

@@ -120,7 +120,8 @@ class MixedClips:
     """Concatenation of several sources.
 
     Args:
-        sources: name -> source. The names become prefixes of the names of clips.
+        sources: name -> source, or ``None`` for a source that is left out. The names become prefixes of the names of
+            clips.
         times: name -> number of repetitions of that source's clips, by default 1, to raise their weight: clips are
             drawn uniformly.
 
@@ -129,16 +130,17 @@ class MixedClips:
     """
 
     def __init__(self, sources: Mapping[str, ClipSource], times: Mapping[str, int] | None = None) -> None:
-        times = dict(times or {})
-        if not sources:
+        times = {name: often for name, often in (times or {}).items() if sources.get(name, 0) is not None}
+        given = {name: source for name, source in sources.items() if source is not None}
+        if not given:
             raise AnimegenError("Mixed clips need at least one source.")
         for name, often in times.items():
-            if name not in sources:
-                raise AnimegenError(f"times has the unknown source '{name}'.{did_you_mean(name, sources)}")
+            if name not in given:
+                raise AnimegenError(f"times has the unknown source '{name}'.{did_you_mean(name, given)}")
             if often < 1:
                 raise AnimegenError(f"times of '{name}' is {often}: use 1 or more, or remove the source.")
-        self.sources = dict(sources)
-        self.times = {name: times.get(name, 1) for name in sources}
+        self.sources = given
+        self.times = {name: times.get(name, 1) for name in given}
 
     @property
     def skipped(self) -> int:

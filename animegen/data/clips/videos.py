@@ -129,6 +129,16 @@ class VideoWindows:
         _, clip, first, stop = self.shots[index]
         return scale_short_side(clip[(first + stop) // 2], self.size)
 
+    def length(self, index: int) -> int:
+        """Return the number of frames of a shot."""
+        _, _, first, stop = self.shots[index]
+        return stop - first
+
+    def load(self, index: int, number: int) -> Tensor:
+        """Return frame ``number`` of a shot, uint8 ``(3,H,W)``, as :class:`~animegen.data.clips.sources.ClipSource`."""
+        _, clip, first, _ = self.shots[index]
+        return scale_short_side(clip[first + number], self.size)
+
     def window(self, index: int, length: int, size: int, draw: Draw | None) -> tuple[int, Tensor]:
         """Return frames; see :class:`WindowSource`."""
         _, clip, first, stop = self.shots[index]
@@ -166,3 +176,8 @@ def anime_windows(
         settings: see :class:`VideoWindows`.
     """
     return MovingStills(stills) if videos is None else VideoWindows(videos, **settings)
+
+
+def films_if_given(folder: str | Path | None, **settings: Any) -> VideoWindows | None:
+    """Return the shots of the videos in a folder; ``None`` without a folder. For settings see :class:`VideoWindows`."""
+    return None if folder is None else VideoWindows(folder, **settings)

@@ -1,0 +1,86 @@
+"""Half-warp along a given flow, weighted by its consistency: a baseline, and where the flow-prior network starts."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from animegen.nn.warp import backward_warp, inside
+
+#: Tolerance of the forward-backward error: a share of the squared lengths (Sundaram et al. 2010), and squared pixels.
+_RELATIVE, _ABSOLUTE = 0.01, 2.0
+#: Side of the square over which the confidence is averaged, in pixels.
+_SIDE = 9
+#: Weight of a pixel without confidence: where the flow is doubtful, the mean of both warps is less wrong than one.
+_FLOOR = 0.3
+
+
+def flow_confidence(flow: Tensor) -> Tensor:
+    """Return the confidence of a flow in both directions by forward-backward consistency, (B,2,H,W) in [0,1].
+
+    Args:
+        flow: (B,4,H,W) in pixels, from first to last, then from last to first.
+
+    Returns:
+        The confidence of each direction on its own grid, averaged over a square: near 1 where the flow there and back
+        agree, 0 where it leaves the image.
+    """
+    there, back = flow.float().split(2, 1)
+    both, other = torch.cat([there, back]), torch.cat([back, there])
+    returned = backward_warp(other, both)
+    gap = (both + returned).square().sum(1, keepdim=True)
+    length = both.square().sum(1, keepdim=True) + returned.square().sum(1, keepdim=True)
+    agreement = torch.exp(-gap / (_RELATIVE * length + _ABSOLUTE)) * inside(both)
+    smooth = F.avg_pool2d(agreement, _SIDE, 1, _SIDE // 2, count_include_pad=False)
+    return torch.cat(smooth.chunk(2), 1)
+
+
+def flow_at(flow: Tensor, t: Tensor) -> Tensor:
+    """Return the flow (B,4,H,W) from time ``t`` (B,) to the first and to the last frame.
+
+    It is approximated by the flow at the ends: ``t`` times that from last to first, and ``1 - t`` times that from first
+    to last.
+
+    Args:
+        flow: (B,4,H,W) in pixels, from first to last, then from last to first.
+        t: (B,) in [0,1].
+    """
+    t = t.to(flow.dtype).view(-1, 1, 1, 1)
+    there, back = flow.split(2, 1)
+    return torch.cat([t * back, (1 - t) * there], 1)
+
+
+def warp_weights(confidence: Tensor, t: Tensor) -> Tensor:
+    """Return the weights (B,2,H,W) of the warped first and last frame, not normalised; 0 at t = 1 and t = 0.
+
+    Args:
+        confidence: (B,2,H,W) from :func:`flow_confidence`.
+        t: (B,) in [0,1].
+    """
+    t = t.to(confidence.dtype).view(-1, 1, 1, 1)
+    there, back = confidence.split(1, 1)
+    return torch.cat([(1 - t) * (_FLOOR + back), t * (_FLOOR + there)], 1)
+
+
+def half_warps(first: Tensor, last: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both frames (B,3,H,W) warped along their half of a flow (B,4,H,W) from :func:`flow_at`, bicubic."""
+    to_first, to_last = flow.split(2, 1)
+    return backward_warp(first, to_first, mode="bicubic"), backward_warp(last, to_last, mode="bicubic")
+
+
+def weighted_half_warp(first: Tensor, last: Tensor, flow: Tensor, t: Tensor) -> Tensor:
+    """Warp both frames to time ``t`` and average them, weighted by time and by the consistency of the flow.
+
+    Args:
+        first: (B,3,H,W) in [-1,1].
+        last: the same.
+        flow: (B,4,H,W) in pixels, from first to last, then from last to first.
+        t: (B,) in [0,1].
+
+    Returns:
+        (B,3,H,W), not clamped; equal to the given frame at t = 0 and t = 1.
+    """
+    early, late = half_warps(first, last, flow_at(flow, t))
+    weight = warp_weights(flow_confidence(flow), t)
+    return torch.lerp(late, early, weight[:, :1] / weight.sum(1, keepdim=True))
