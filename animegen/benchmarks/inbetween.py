@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -12,12 +12,13 @@ from animegen.benchmarks.benchmark import Benchmark, Measured, Method, spread
 from animegen.data.clips import ClipView
 from animegen.media.images import to_float
 from animegen.media.video import mci
-from animegen.media.video.flow import DISFlow, FlowEstimator
+from animegen.media.video.flow import DISFlow, FlowEstimator, LatestFlow
 from animegen.metrics import image
 from animegen.metrics.legacy import interpolation_error, ssim_atd_legacy
 from animegen.metrics.motion import LIMITS, motion_class, motion_size
 from animegen.metrics.perceptual import PerceptualDistance
 from animegen.nn.features import FeatureExtractor
+from animegen.nn.inbetween.prior import weighted_half_warp
 from animegen.nn.lines import chamfer
 from animegen.nn.warp import backward_warp
 from animegen.tasks.protocols import Interpolator
@@ -46,13 +47,21 @@ def half_warp(batch: dict[str, Any], estimator: FlowEstimator) -> Tensor:
     return torch.lerp(early, late, t)
 
 
+def weighted_warp(batch: dict[str, Any], estimator: FlowEstimator) -> Tensor:
+    """Warp both frames as :func:`half_warp` does, and weight them by the consistency of the flow."""
+    first, last = batch["first"], batch["last"]
+    flow = torch.cat([estimator(first, last), estimator(last, first)], 1)
+    return weighted_half_warp(first, last, flow, batch["t"]).clamp(-1, 1)
+
+
 class InbetweenBenchmark(Benchmark):
     """Scores methods that map a batch (``first``, ``last`` (B,3,H,W), ``t`` (B,)) to frames at time t (B,3,H,W).
 
     The baselines are the nearest frame, the cross-fade, FFmpeg's motion compensation
-    (:mod:`animegen.media.video.mci`), and both frames warped half-way along DIS flow, which is the strongest. They use
-    the same information as a model. The name of the task contains the gap in frames, since scores of different gaps are
-    not comparable. Scores are also computed per class of motion (:mod:`animegen.metrics.motion`).
+    (:mod:`animegen.media.video.mci`), and both frames warped half-way along DIS flow, in equal shares or weighted by
+    its consistency. They use the same information as a model. The name of the task contains the gap in frames, since
+    scores of different gaps are not comparable. Scores are also computed per class of motion
+    (:mod:`animegen.metrics.motion`).
 
     Args:
         test: pairs with the true frames in between; not shuffled.
@@ -89,11 +98,14 @@ class InbetweenBenchmark(Benchmark):
 
     def fit_baselines(self) -> dict[str, Method]:
         """Return the baselines, which need no fitting."""
-        carried: Callable[[dict[str, Any]], Tensor] = lambda batch: half_warp(batch, self.estimator)  # noqa: E731
         baselines: dict[str, Method] = {"nearest": nearest_frame, "blend": linear_blend}
         if mci.available():
             baselines["ffmpeg_mci"] = lambda batch: mci.motion_compensated(batch["first"], batch["last"], batch["t"])
-        return baselines | {f"warp_{self.estimator.name}": carried}
+        flow = LatestFlow(self.estimator)
+        return baselines | {
+            f"warp_{flow.name}": lambda batch: half_warp(batch, flow),
+            f"warp_{flow.name}_weighted": lambda batch: weighted_warp(batch, flow),
+        }
 
     def batches(self, device: torch.device, limit: int | None = None) -> Iterator[dict[str, Any]]:
         """Yield pairs with the truth, one row per frame in between."""

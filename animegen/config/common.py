@@ -87,13 +87,18 @@ class LookOptions(WeightsOptions):
         super().__post_init__()
         if self.checkpoint is not None and self.look is not None:
             raise AnimegenError("checkpoint= and look= both name a model: leave one of them out.")
-        if self.checkpoint is None:
+        if self.checkpoint is None and self.needs_model:
             look = look_for(self.command, self.look)
             if look is None:
                 raise AnimegenError(
                     f"Missing on the command line: checkpoint=... (animegen {self.command} --help explains the keys)."
                 )
             self.checkpoint = str(look.file)
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether the command applies a model with these options."""
+        return True
 
 
 @dataclass

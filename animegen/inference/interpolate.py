@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+import torch
+
+from animegen.engine.checkpoint import pick_device
 from animegen.errors import AnimegenError
 from animegen.inference.application import Applied, choose_encoding, image_suffix, load_applied
+from animegen.inference.classical import ClassicalInterpolator
 from animegen.inference.display import Display
 from animegen.inference.inbetween import ImageReader, Inbetweener, VideoPlan, interpolate_video
-from animegen.inference.options import Deinterlace, InterpolateOptions
+from animegen.inference.options import Deinterlace, InterpolateOptions, Method
 from animegen.inference.planning import check_video_output
 from animegen.inference.timegrid import Grid
 from animegen.inference.videos import Part, copies_for, identity, opened, remarks
@@ -52,7 +56,7 @@ def interpolate(options: InterpolateOptions) -> Interpolated:
     if options.selfcheck:
         from animegen.inference.selfcheck import selfcheck  # imports benchmarks
 
-        applied = load_applied(options, (Interpolator,), "draw frames between frames")
+        applied = _applied(options)
         text = selfcheck(reader, applied.model, applied.device, options.samples, options.cuts)
         return Interpolated(text, [])
     check_video_output([reader.path, *getattr(reader, "files", [])], target, options.overwrite)
@@ -60,7 +64,7 @@ def interpolate(options: InterpolateOptions) -> Interpolated:
     grid = _grid(options)
     rate = grid.fps or reader.info.fps * (grid.factor or 1)
     copies = copies_for(reader, target, encoding, rate)
-    applied = load_applied(options, (Interpolator,), "draw frames between frames")
+    applied = _applied(options)
     tile = None if options.tile == "auto" else options.tile
     draw = Inbetweener(applied.model, applied.device, applied.dtype, tile, options.confidence)
     plan = VideoPlan(
@@ -83,6 +87,16 @@ def interpolate(options: InterpolateOptions) -> Interpolated:
     return Interpolated(
         f"{frames} frames, {draw.drawn} of them drawn{held}, {seconds:.1f} s: {target}", list(reader.problems)
     )
+
+
+def _applied(options: InterpolateOptions) -> Applied:
+    """Return the model, or the method that needs none."""
+    if options.needs_model:
+        return load_applied(options, (Interpolator,), "draw frames between frames")
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    model = ClassicalInterpolator(flow=options.method is Method.dis)
+    return Applied(model, Path(), pick_device(options.device.value), None)
 
 
 def _grid(options: InterpolateOptions) -> Grid:
@@ -122,7 +136,7 @@ def _identity(options: InterpolateOptions, applied: Applied) -> dict[str, object
         "confidence": str(options.confidence),
         "tile": str(options.tile),
         "part": [str(options.start), str(options.end), options.deinterlace.value],
-        "checkpoint": identity(applied.checkpoint),
+        "checkpoint": identity(applied.checkpoint) if options.needs_model else options.method.value,
         "precision": str(applied.dtype),
         "device": applied.device.type,
     }

@@ -121,6 +121,14 @@ class StylizeOptions(LookOptions, ComputeOptions, PrecisionOptions, PartOptions,
             raise AnimegenError("style_weights= belongs to style images: set style= as well.")
 
 
+class Method(Enum):
+    """How frames between two frames are made."""
+
+    model = "model"
+    dis = "dis"
+    blend = "blend"
+
+
 class Holds(Enum):
     """What becomes of drawings that are held for several frames."""
 
@@ -146,6 +154,7 @@ class InterpolateOptions(LookOptions, ComputeOptions, PrecisionOptions, PartOpti
         "checkpoint=last input=video.mp4 output=smooth.mp4 fps=60",
         "checkpoint=last input=video.mp4 output=smooth.mp4 factor=2 holds=smooth",
         "checkpoint=last input=video.mp4 output=slow.mp4 slowmo=4",
+        "method=dis input=video.mp4 output=smooth.mp4",
         "checkpoint=last input=video.mp4 selfcheck=true",
     )
 
@@ -160,6 +169,10 @@ class InterpolateOptions(LookOptions, ComputeOptions, PrecisionOptions, PartOpti
         None, "frames per frame, such as 2.5; null: 2, unless fps or slowmo is given", above=1, maximum=1000
     )
     fps: Fraction | None = option(None, "frames per second, such as 60 or 60000/1001", above=0, maximum=1000)
+    method: Method = option(
+        Method.model,
+        "model: a checkpoint or a look; dis: both frames warped along optical flow (DIS); blend: a cross-fade",
+    )
     slowmo: Fraction | None = option(
         None,
         "how many times as long a video becomes, at its own rate unless factor or fps is given",
@@ -190,12 +203,19 @@ class InterpolateOptions(LookOptions, ComputeOptions, PrecisionOptions, PartOpti
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.needs_model and (self.checkpoint or self.look):
+            raise AnimegenError(f"method={self.method.value} applies no model: omit checkpoint= and look=.")
         if self.factor is not None and self.fps is not None:
             raise AnimegenError("factor= and fps= contradict each other: leave one of them out.")
         if self.selfcheck and self.output:
             raise AnimegenError("selfcheck=true writes nothing: omit output=.")
         if not self.selfcheck and not self.output:
             raise AnimegenError("Missing on the command line: output=<video or folder>.")
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether a model is applied: ``method=dis`` and ``method=blend`` need none."""
+        return self.method is Method.model
 
 
 @dataclass

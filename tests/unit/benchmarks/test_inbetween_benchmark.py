@@ -35,6 +35,9 @@ class Sliding:
         return (texture.roll(2 * number, -1)[..., 16:80] * 255).round().to(torch.uint8)
 
 
+BASELINES = ("nearest", "blend", "ffmpeg_mci", "warp_dis", "warp_dis_weighted")
+
+
 def benchmark(**settings) -> InbetweenBenchmark:
     return InbetweenBenchmark(ClipView(Sliding(), size=64, gap=4, shuffle=False), **settings)
 
@@ -72,7 +75,7 @@ def test_scores_stand_beside_the_baselines_and_the_truth_wins() -> None:
 
     scores = bench.evaluate({"model": perfect})
     assert calls == [{"first", "last", "t"}]  # a method does not see the truth
-    assert list(scores) == ["nearest", "blend", "ffmpeg_mci", "warp_dis", "model"]
+    assert list(scores) == [*BASELINES, "model"]
     assert scores["model"]["psnr"]["mean"] == 100
     assert scores["model"]["chamfer"]["mean"] == 0
     assert scores["warp_dis"]["psnr"]["mean"] > scores["blend"]["psnr"]["mean"] + 2
@@ -83,7 +86,17 @@ def test_scores_stand_beside_the_baselines_and_the_truth_wins() -> None:
     assert bench.task == "inbetween_gap4"
     assert all(metric_info(name) for name in scores["model"])
     headers, rows = bench.sample_rows({"model": perfect}, count=2)
-    assert headers == ["first", "last", "nearest", "blend", "ffmpeg_mci", "warp_dis", "model", "truth"]
+    assert headers == [
+        "first",
+        "last",
+        "nearest",
+        "blend",
+        "ffmpeg_mci",
+        "warp_dis",
+        "warp_dis_weighted",
+        "model",
+        "truth",
+    ]
     assert len(rows) == 2
 
 
@@ -113,7 +126,7 @@ def test_scores_by_how_far_things_move() -> None:
         assert list(bench.by_class) == ["small", "large"]
         for label, count in (("small", 1), ("large", 2)):
             rows = bench.by_class[label]
-            assert list(rows) == list(scores) == ["nearest", "blend", "ffmpeg_mci", "warp_dis", "model"]
+            assert list(rows) == list(scores) == [*BASELINES, "model"]
             assert all(row["psnr"]["n"] == count for row in rows.values())
             assert rows["model"] == rows["blend"]
         assert bench.by_class["small"]["blend"]["psnr"]["mean"] == 100

@@ -16,6 +16,7 @@ from animegen.models.interpolation.networks import (
     SoftSplatLite,
     TruthEncoder,
     UNetInterpolator,
+    WarpFusion,
 )
 from animegen.models.interpolation.networks.fusion import FUSIONS, Slerp, make_fusion
 from animegen.models.interpolation.networks.splat import opened
@@ -35,11 +36,12 @@ SMALL = {
     "hybrid_vqvae": lambda: LatentInterpolator(
         (64, 128, 256), latent=8, quantizer={"codes": 16}, skip="warped", flow=FLOW, width=0.125
     ),
+    "warp_fusion": lambda: WarpFusion(width=0.25),
     "vae": lambda: LatentInterpolator((64, 128, 256), width=0.125),
     "vqvae": lambda: LatentInterpolator((64, 128, 256), latent=8, quantizer={"codes": 16}, width=0.125),
     "gated": lambda: LatentInterpolator((64, 128, 256), skip="gated", width=0.125),
 }
-EXACT_AT_ENDS = ("unet", "ifnet", "splat", "isnet", "hybrid_vae", "hybrid_vqvae")
+EXACT_AT_ENDS = ("unet", "ifnet", "splat", "isnet", "hybrid_vae", "hybrid_vqvae", "warp_fusion")
 
 
 def frames(size: int = 32) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,39 @@
+"""``animegen interpolate method=dis|blend``: without a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from animegen.cli import interpolate as verb
+from animegen.media.images import read_image, to_uint8, write_image
+from animegen.models.interpolation.networks.warp_fusion import estimated_flow
+from animegen.nn.inbetween.prior import weighted_half_warp
+from animegen.toonworld import ToonWorldImages
+from tests.support import refused, run_verb
+
+
+def test_methods_without_a_model(tmp_path: Path) -> None:
+    source = ToonWorldImages("meadow", "val", scenes=1, frames_per_scene=3, frames=24, size=(80, 96), speed=0.6)
+    for name, number in (("a", 0), ("b", 2)):
+        write_image(tmp_path / f"{name}.png", source.image(number))
+    words = (f"input=[{tmp_path / 'a.png'},{tmp_path / 'b.png'}]", "factor=4", "device=cpu", "threads=1")
+    for method in ("dis", "blend"):
+        assert run_verb(verb.main, f"method={method}", f"output={tmp_path / method}", *words) == 0
+    first, last = (source.image(n)[None].float() / 127.5 - 1 for n in (0, 2))
+    t = torch.tensor([0.25])
+    expected = {
+        "dis": weighted_half_warp(first, last, estimated_flow(first, last), t).clamp(-1, 1),
+        "blend": torch.lerp(first, last, 0.25),
+    }
+    for method, image in expected.items():
+        assert torch.equal(read_image(tmp_path / method / "000002.png"), to_uint8(image)[0])
+        assert torch.equal(read_image(tmp_path / method / "000005.png"), source.image(2))
+
+
+def test_a_method_without_a_model_takes_no_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("input=[a.png,b.png]", f"output={tmp_path / 'out'}")
+    code = run_verb(verb.main, "method=dis", "checkpoint=last", *words)
+    assert "method=dis applies no model" in refused(capsys, code)

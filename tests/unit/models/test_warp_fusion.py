@@ -1,0 +1,94 @@
+"""WarpFusion: starts as the weighted half-warp, uses the flow that it is given, and exports without OpenCV."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from animegen.errors import AnimegenError
+from animegen.models.interpolation.networks import WarpFusion, warp_fusion
+from animegen.nn.inbetween.base import blend
+from animegen.nn.inbetween.prior import flow_confidence, weighted_half_warp
+from animegen.toonworld import ToonWorldImages
+
+
+def pair() -> tuple[Tensor, Tensor]:
+    source = ToonWorldImages("meadow", "val", scenes=1, frames_per_scene=3, frames=24, size=96, speed=0.6)
+    first, last = (source.image(n)[None].float() / 127.5 - 1 for n in (0, 2))
+    return first, last
+
+
+def test_training_starts_with_the_half_warp_along_dis_flow() -> None:
+    first, last = pair()
+    flow = warp_fusion.estimated_flow(first, last)
+    network = WarpFusion(width=0.25).eval()
+    for time in (0.5, 0.2):
+        t = torch.tensor([time])
+        image = network(first, last, t).image
+        assert torch.allclose(image, weighted_half_warp(first, last, flow, t), atol=1e-5)
+        assert (image - blend(first, last, t)).abs().max() > 0.1
+
+
+def test_without_a_prior_training_starts_with_the_blend() -> None:
+    first, last = pair()
+    t = torch.tensor([0.3])
+    unknown = WarpFusion("none", width=0.25)(first, last, t).image
+    assert torch.allclose(unknown, blend(first, last, t), atol=1e-5)
+    dropped = WarpFusion("dis", prior_dropout=1.0, width=0.25)
+    flow = torch.ones(1, 4, 96, 96)
+    image = dropped.synthesize(dropped.encode_pair(first, last, flow), t).image
+    assert torch.allclose(image, blend(first, last, t), atol=1e-5)
+    kept = dropped.eval().synthesize(dropped.encode_pair(first, last, flow), t).image
+    assert not torch.allclose(kept, image, atol=1e-2)
+
+
+def test_a_given_flow_takes_the_place_of_the_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warp_fusion, "estimated_flow", lambda *_: pytest.fail("DIS is not needed"))
+    first = torch.rand(1, 3, 32, 32) * 2 - 1
+    last = first.roll(4, -1)
+    flow = torch.zeros(1, 4, 32, 32)
+    flow[:, 0], flow[:, 2] = 4.0, -4.0
+    network = WarpFusion(width=0.25).eval()
+    image = network.synthesize(network.encode_pair(first, last, flow), torch.tensor([0.5])).image
+    assert torch.allclose(image[..., 8:24], first.roll(2, -1)[..., 8:24], atol=1e-5)
+
+
+def test_confidence_is_low_where_the_flows_disagree_or_leave_the_image() -> None:
+    flow = torch.zeros(1, 4, 48, 48)
+    flow[:, 0], flow[:, 2] = 6.0, -6.0
+    flow[:, 3, 20:28, 20:28] = 9.0
+    there, back = flow_confidence(flow)[0]
+    assert there[10, 20] == back[10, 20] == 1
+    assert there[10, -1] == 0  # leaves to the right
+    assert back[10, 0] == 0
+    # The patch has 8 of the 9 pixels over which the confidence is averaged.
+    assert back[24, 24] < 0.3
+    assert there[24, 18] < 0.3  # ends in the patch
+
+
+def test_unknown_priors_are_refused() -> None:
+    with pytest.raises(AnimegenError, match="no prior 'diss'"):
+        WarpFusion("diss")
+
+
+def test_export_without_opencv() -> None:
+    """The form for export reads both frames and the time, without a prior."""
+    network = WarpFusion("none", width=0.25).eval()
+    for parameter in network.parameters():
+        if parameter.abs().max() == 0:
+            torch.nn.init.normal_(parameter, std=0.02)
+
+    class Exported(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, first: Tensor, last: Tensor, t: Tensor) -> Tensor:
+            return self.network(first, last, t).image
+
+    inputs = (torch.rand(1, 3, 32, 48) * 2 - 1, torch.rand(1, 3, 32, 48) * 2 - 1, torch.tensor([0.4]))
+    program = torch.export.export(Exported(), inputs)
+    other = (inputs[1], inputs[0], torch.tensor([0.7]))
+    with torch.no_grad():
+        assert torch.allclose(program.module()(*other), Exported()(*other), atol=1e-5)
