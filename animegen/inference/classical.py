@@ -24,7 +24,9 @@ class ClassicalInterpolator:
     def encode_pair(self, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return both frames (B,3,H,W) in [-1,1] with the flow between them."""
         estimate = self.estimator
-        return first, last, estimate and torch.cat([estimate(first, last), estimate(last, first)], 1)
+        if estimate is None:
+            return first, last, None
+        return first, last, torch.cat([estimate(first, last), estimate(last, first)], 1)
 
     def synthesize(self, encoded: tuple[Tensor, Tensor, Tensor | None], t: Tensor) -> Tensor:
         """Return the frames at time ``t`` (B,), (B,3,H,W) in [-1,1]."""
