@@ -6,7 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from animegen.data.clips import FlowView, ToonWorldFrames
 from animegen.errors import AnimegenError
+from animegen.media.images import to_float
+from animegen.metrics.image import psnr
 from animegen.models.interpolation.networks import WarpFusion, warp_fusion
 from animegen.nn.inbetween.base import blend
 from animegen.nn.inbetween.prior import flow_confidence, weighted_half_warp
@@ -92,3 +95,25 @@ def test_export_without_opencv() -> None:
     other = (inputs[1], inputs[0], torch.tensor([0.7]))
     with torch.no_grad():
         assert torch.allclose(program.module()(*other), Exported()(*other), atol=1e-5)
+
+
+def test_it_learns_to_be_better_than_its_prior() -> None:
+    source = ToonWorldFrames("meadow", "train", scenes=8, frames=24, size=80, speed=0.5)
+    view = FlowView(source, size=80, gap=6, middle="centre", windows=1)
+    clips = [view[n] for n in range(8)]
+    batch = {key: torch.stack([clip[key] for clip in clips]) for key in ("first", "last", "truth", "flow", "t")}
+    first, last, truth = (to_float(batch[key]) for key in ("first", "last", "truth"))
+    truth, t = truth[:, 0], batch["t"][:, 0]
+    torch.manual_seed(0)
+    network = WarpFusion(prior_dropout=0.0, channels=(8, 16, 16, 16), widths=(16, 24, 24, 24), depth=1)
+    optimizer = torch.optim.Adam(network.parameters(), 3e-3)
+    scores = []
+    for _ in range(40):
+        image = network.synthesize(network.encode_pair(first, last, batch["flow"]), t).image
+        scores.append(float(psnr(image.detach().clamp(-1, 1), truth).mean()))
+        optimizer.zero_grad()
+        (image - truth).abs().mean().backward()
+        optimizer.step()
+    prior = weighted_half_warp(first, last, batch["flow"], t).clamp(-1, 1)
+    assert scores[0] == pytest.approx(float(psnr(prior, truth).mean()), abs=1e-3)
+    assert scores[-1] > scores[0] + 0.3
