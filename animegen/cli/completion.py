@@ -23,6 +23,7 @@ DECLARED = {
     "stylize": "animegen.inference.options:StylizeOptions",
     "interpolate": "animegen.inference.options:InterpolateOptions",
     "generate": "animegen.inference.options:GenerateOptions",
+    "web": "animegen.web.options:WebOptions",
     "export": "animegen.inference.options:ExportOptions",
     "import": "animegen.inference.options:ImportOptions",
     "prepare": "animegen.curation.options:PrepareOptions",

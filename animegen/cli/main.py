@@ -31,6 +31,7 @@ COMMANDS = {
     "stylize": Command("animegen.cli.stylize", "turn images and videos into anime"),
     "interpolate": Command("animegen.cli.interpolate", "generate frames between frames"),
     "generate": Command("animegen.cli.generate", "draw a clip between key frames"),
+    "web": Command("animegen.cli.web", "photos, videos and in-betweens in a browser"),
     "export": Command("animegen.cli.export", "save a model as an ONNX or pt2 file"),
     "import": Command("animegen.cli.import_weights", "convert the weights of other projects"),
     "prepare": Command("animegen.cli.prepare", "make data sets from videos; check key-frame projects"),

@@ -23,8 +23,12 @@ from animegen.inference.videos import Part, VideoSettings, identity, stylize_vid
 from animegen.tasks.protocols import Stylizer
 
 
-def stylize(options: StylizeOptions) -> Summary:
+def stylize(options: StylizeOptions, display: Display | None = None) -> Summary:
     """Stylize the input of the options; return the result of each file.
+
+    Args:
+        options: options of the command.
+        display: shows the progress; ``None``: on the terminal.
 
     Raises:
         AnimegenError: for invalid options, before anything is written.
@@ -54,7 +58,7 @@ def stylize(options: StylizeOptions) -> Summary:
     )
     skip_broken = options.on_error is OnError.skip
     summary, began = Summary(), time.perf_counter()
-    with made.held(), Display(len(made.photos) + len(made.videos)) as display:
+    with made.held(), display or Display(len(made.photos) + len(made.videos)) as display:
         for sentence in made.notes:
             display.note(sentence)
         if prefilter is not None:

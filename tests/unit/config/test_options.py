@@ -19,6 +19,7 @@ from animegen.curation.options import PrepareOptions
 from animegen.errors import AnimegenError
 from animegen.inference.options import ExportOptions, GenerateOptions, InterpolateOptions, StylizeOptions
 from animegen.reports.options import CompareOptions
+from animegen.web.options import WebOptions
 
 
 class Colour(Enum):
@@ -208,6 +209,7 @@ COMMANDS: dict[type[Options], list[str]] = {
     ExportOptions: ["checkpoint=a.ckpt", "format=onnx", "output=b.onnx"],
     PrepareOptions: ["input=a.mp4", "output=b"],
     CompareOptions: ["runs"],
+    WebOptions: [],
 }
 
 
