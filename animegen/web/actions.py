@@ -19,7 +19,7 @@ from animegen.inference.stylize import stylize
 from animegen.media.kinds import Kind, kind_of
 from animegen.media.photos import Photo, read_photo, shrink, write_photo
 from animegen.media.video.opening import create_video, open_video
-from animegen.web.models import DRAWS_BETWEEN, STYLIZES, checkpoint_of
+from animegen.web.models import checkpoint_of
 from animegen.web.options import WebOptions
 
 #: Suffixes of images that browsers show; others become PNG files.
@@ -172,7 +172,7 @@ def draw_between(
         write_photo(folder / f"{place}.png", Photo(shrink(read_photo(path), side).pixels))
     made = generate(
         GenerateOptions(
-            **_shared(options, DRAWS_BETWEEN, model),
+            **_shared(options, "generate", model),
             first=str(folder / "first.png"),
             last=str(folder / "last.png"),
             output=str(folder / "frames"),
@@ -202,10 +202,10 @@ def _uploaded(source: str | None, what: str, *kinds: Kind) -> Path:
     return path
 
 
-def _shared(options: WebOptions, methods: tuple[str, ...], model: Any) -> dict[str, Any]:
+def _shared(options: WebOptions, command: str, model: Any) -> dict[str, Any]:
     """Return the keys of all commands that apply a model."""
     values = {name: getattr(options, name) for name in ("runs", "device", "threads", "precision")}
-    return {**values, "checkpoint": checkpoint_of(options, methods, model)}
+    return {**values, "checkpoint": checkpoint_of(options, command, model)}
 
 
 def _stylized(
@@ -216,7 +216,7 @@ def _stylized(
     Raises:
         AnimegenError: if the file was skipped.
     """
-    shared = _shared(options, STYLIZES, model)
+    shared = _shared(options, "stylize", model)
     summary = stylize(StylizeOptions(**shared, input=str(source), output=str(target), **settings), display)
     if summary.skipped:
         raise AnimegenError(summary.skipped[0])

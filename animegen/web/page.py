@@ -15,7 +15,7 @@ import gradio as gr
 
 from animegen.errors import AnimegenError
 from animegen.web import actions, runs
-from animegen.web.models import DRAWS_BETWEEN, STYLIZES, offered
+from animegen.web.models import choices
 from animegen.web.options import WebOptions
 
 ABOUT = """# animegen
@@ -113,7 +113,7 @@ class Page:
                 with gr.Row():
                     first = _image("First image", 220)
                     last = _image("Last image", 220)
-                model = gr.Dropdown(label="Model", **self._models(DRAWS_BETWEEN))
+                model = gr.Dropdown(label="Model", **self._models("generate"))
                 frames = gr.Slider(3, actions.MOST_FRAMES, 9, step=1, label="Frames, with the two images")
                 fps = gr.Slider(1, 60, 12, step=1, label="Frames per second")
                 side = gr.Slider(64, 2048, 512, step=32, label="Longest side in pixels")
@@ -142,7 +142,7 @@ class Page:
 
     def _settings(self, side: int) -> tuple[gr.Dropdown, gr.Slider, gr.Slider]:
         return (
-            gr.Dropdown(label="Look", **self._models(STYLIZES)),
+            gr.Dropdown(label="Look", **self._models("stylize")),
             gr.Slider(0, 1, 1, step=0.05, label="Strength", info="0 is the input, 1 the drawing."),
             gr.Slider(128, 4096, side, step=64, label="Longest side in pixels", info="Larger inputs are scaled down."),
         )
@@ -150,11 +150,11 @@ class Page:
     # --- functions --------------------------------------------------------------------------------------------
 
     def _refreshed(self) -> list[Any]:
-        return [gr.Dropdown(**self._models(methods)) for methods in (STYLIZES, STYLIZES, DRAWS_BETWEEN)]
+        return [gr.Dropdown(**self._models(command)) for command in ("stylize", "stylize", "generate")]
 
-    def _models(self, methods: tuple[str, ...]) -> dict[str, Any]:
-        names = list(offered(self.options, methods))
-        return {"choices": names, "value": next(iter(names), None)}
+    def _models(self, command: str) -> dict[str, Any]:
+        found = choices(self.options, command)
+        return {"choices": found, "value": found[0][1] if found else None}
 
     def _photo(self, source: str | None, model: str | None, strength: float, side: int) -> Iterator[tuple[Any, ...]]:
         def work(folder: Path) -> tuple[Any, ...]:

@@ -11,12 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
+from animegen.config.looks import Look
 from animegen.errors import AnimegenError
 from animegen.media.images import read_image
 from animegen.media.video.opening import open_video
-from animegen.web import runs
+from animegen.web import models, runs
 from animegen.web.actions import CancelledError, PageDisplay, draw_between, stylize_photo, stylize_video
-from animegen.web.models import DRAWS_BETWEEN, STYLIZES, offered
+from animegen.web.models import choices, offered
 from animegen.web.options import WebOptions
 from tests.support import untrained
 
@@ -164,17 +165,37 @@ def write_run(folder: Path, started: str, model: str, **record: Any) -> Path:
     return folder
 
 
-def test_models_of_runs_are_offered_where_they_can_be_used(tmp_path: Path) -> None:
+def test_looks_and_runs_are_offered_where_they_can_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    about = {"bright": ["stylize"], "cel": ["stylize"], "between": ["interpolate", "generate"]}
+    shipped = {
+        name: Look(name, tmp_path / name, "toy", tuple(commands), f"a {name} look", "MIT")
+        for name, commands in about.items()
+    }
+    monkeypatch.setattr(models, "looks", lambda: shipped)
     for name, model in (
         ("toy/a", "toy.Toy"),
-        ("between", "interpolation.FrameInterpolation"),
+        ("cel", "toy.Toy"),
+        ("own", "interpolation.FrameInterpolation"),
         ("other", "nowhere.Model"),
     ):
         write_run(tmp_path / name, "2026", model)
     (write_run(tmp_path / "damaged", "2026", "toy.Toy") / "run.json").write_text("{")
     options = WebOptions(runs=str(tmp_path), checkpoint=["a.ckpt"])
-    assert offered(options, STYLIZES) == {"a.ckpt": "a.ckpt", "toy/a": str(tmp_path / "toy/a")}
-    assert offered(options, DRAWS_BETWEEN) == {"a.ckpt": "a.ckpt", "between": str(tmp_path / "between")}
+    assert choices(options, "stylize") == [
+        ("cel: a cel look", "cel"),
+        ("bright: a bright look", "bright"),
+        ("a.ckpt", "a.ckpt"),
+        ("toy/a", "toy/a"),
+    ]
+    found = offered(options, "stylize")
+    assert (found["cel"], found["toy/a"]) == (str(tmp_path / "cel"), str(tmp_path / "toy/a"))
+    assert list(offered(options, "generate")) == ["between", "a.ckpt", "own"]
+
+
+def test_without_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "looks", dict)
+    with pytest.raises(AnimegenError, match=f"no model for this in '{tmp_path}' yet"):
+        stylize_photo(WebOptions(runs=str(tmp_path)), str(image(tmp_path / "a.png")), None, 1, 64, tmp_path)
 
 
 def test_the_newest_runs_with_scores_and_previews(tmp_path: Path) -> None:
