@@ -4,7 +4,8 @@ A network that learns these filters draws faster, on any device, in tiles, witho
 their artefacts, and starts training on a style of one's own.
 
 Sources: Xu, Lu, Xu, Jia, "Image smoothing via L0 gradient minimization", 2011 (flat areas); Kang, Lee, Chui, "Coherent
-line drawing", 2007, and Winnemöller, Kyprianidis, Olsen, "XDoG", 2012 (lines).
+line drawing", 2007, and Winnemöller, Kyprianidis, Olsen, "XDoG", 2012 (lines); Kyprianidis, Kang, "Image and video
+abstraction by coherence-enhancing filtering", 2011 (paint).
 """
 
 from __future__ import annotations
@@ -23,14 +24,13 @@ from animegen.nn.filters import l0_smooth
 
 Array = np.ndarray
 
-#: Standard deviation (pixels) and weight of each difference of Gaussians: fine lines and outlines.
-_LINES = ((0.7, 1.2), (1.3, 1.0))
+#: Standard deviation (pixels) and weight of each difference of Gaussians: fine lines and outlines, or a thin pencil.
+_INK_LINES, _PENCIL_LINES = ((0.7, 1.2), (1.3, 1.0)), ((0.9, 1.0),)
 _RATIO = 1.6  # of the two Gaussians of a difference, which then approximates the Laplacian
 _THRESHOLD, _SLOPE = 0.010, 70.0  # lightness (0 to 1) at which a line starts, and opacity per lightness beyond it
 _STRENGTH = 0.003  # of the L0 smoothing
-_INK = 0.25  # lightness of a line relative to the area on which it lies
-_SATURATION, _LIFT = 1.2, 0.12  # factor on chroma, and how far mid-tones are lightened
 _RANGE = (0.015, 0.985)  # of the output, so that no channel is clipped
+_SKIES, _GREENS = 265.0, 125.0  # hues in CIELAB, in degrees
 
 
 def cel(photo: Tensor) -> Tensor:
@@ -42,24 +42,71 @@ def cel(photo: Tensor) -> Tensor:
     Returns:
         uint8 (3,H,W).
     """
-    image = photo.permute(1, 2, 0).numpy().astype(np.float32) / 255
-    denoised = cv2.bilateralFilter(image, d=7, sigmaColor=0.08, sigmaSpace=2.5)
-    ink = ink_lines(image, denoised)[..., None]
-    areas = _tone(_flatten(denoised))
-    low, high = _RANGE
-    drawn = low + (high - low) * areas * (1 - (1 - _INK) * ink)
-    return torch.from_numpy((drawn * 255).round().astype(np.uint8)).permute(2, 0, 1).contiguous()
+    image, denoised = _read(photo)
+    lab = _lab(_flatten(denoised))
+    lightness = (lab[..., 0] / 100).clip(0, 1)
+    lab[..., 0] = 100 * (lightness + 0.12 * _midtones(lightness))
+    lab[..., 1:] *= 1.2
+    return _ink(_rgb(lab), ink_lines(image, denoised), colour=(0.25, 0.25, 0.25))
 
 
-def ink_lines(image: Array, denoised: Array) -> Array:
+def meadow(photo: Tensor) -> Tensor:
+    """Draw a photo as a summer's background: a cel whose greens are fresh, skies clear, shades blue and lights glow.
+
+    Colours are changed by their hue alone. Skin, wood and other warm hues stay. Shapes as in :func:`cel`.
+    """
+    image, denoised = _read(photo)
+    lab = _lab(_flatten(denoised))
+    lightness, chroma = (lab[..., 0] / 100).clip(0, 1), np.hypot(lab[..., 1], lab[..., 2])
+    hue = np.degrees(np.arctan2(lab[..., 2], lab[..., 1])) % 360
+    coloured = (chroma / 12).clip(0, 1)  # grey has no hue
+    greens, skies = _near(hue, _GREENS, 32) * coloured, _near(hue, _SKIES, 28) * coloured
+    # Green turns to yellow in the light and to blue in the shade.
+    hue += greens * ((_GREENS + 5 - hue) / 2 + 14 - 26 * lightness) - 6 * skies
+    chroma = chroma * (1.15 + 0.35 * greens + 0.2 * skies) + 5 * (greens + skies)
+    lightness += 0.10 * _midtones(lightness) + (0.06 * greens + 0.05 * skies) * np.sin(np.pi * lightness)
+    shade = (1 - lightness) ** 2 * (1 - 0.7 * coloured)
+    angle = np.radians(hue)
+    areas = _rgb(
+        np.stack([100 * lightness, chroma * np.cos(angle) + 2 * shade, chroma * np.sin(angle) - 9 * shade], -1)
+    )
+    light = (4 * (areas.mean(-1, keepdims=True) - 0.75)).clip(0, 1) * areas
+    areas = 1 - (1 - areas) * (1 - 0.22 * cv2.GaussianBlur(light, (0, 0), 8))
+    return _ink(areas, ink_lines(image, denoised), colour=(0.25, 0.23, 0.30))
+
+
+def painted(photo: Tensor) -> Tensor:
+    """Paint a photo: soft areas brushed along the edges, warm lights, cool shades, thin brown lines.
+
+    Shapes as in :func:`cel`.
+    """
+    image, denoised = _read(photo)
+    paint = cv2.bilateralFilter(image, d=7, sigmaColor=0.1, sigmaSpace=3)
+    for _ in range(2):
+        tangents = edge_tangents(_lab(paint)[..., 0] / 100, 2.5)
+        channels = [smooth_along(np.ascontiguousarray(paint[..., channel]), tangents, 4.0) for channel in range(3)]
+        paint = _shock(np.stack(channels, -1))
+    lab = _lab(paint)
+    lightness = (lab[..., 0] / 100).clip(0, 1)
+    lightness = 0.07 + 0.92 * lightness + 0.10 * _midtones(lightness)
+    warmth = (2 * lightness - 1).clip(-1, 1)
+    lab[..., 0] = 100 * lightness
+    lab[..., 1:] *= 1.15
+    lab[..., 1] += 1.5
+    lab[..., 2] += 2 + np.where(warmth > 0, 7, 10) * warmth
+    return _ink(_rgb(lab), 0.85 * ink_lines(image, denoised, _PENCIL_LINES), colour=(0.36, 0.26, 0.24))
+
+
+def ink_lines(image: Array, denoised: Array, lines: tuple[tuple[float, float], ...] = _INK_LINES) -> Array:
     """Return the opacity of ink lines in [0,1], (H,W): where a photo is darker than its surroundings along an edge.
 
     Args:
         image: float32 (H,W,3) RGB in [0,1]; gives the fine lines.
         denoised: the same without noise; gives the outlines.
+        lines: standard deviation (pixels) and weight of each kind of line.
     """
     darkness = np.zeros(image.shape[:2], np.float32)
-    for sigma, weight in _LINES:
+    for sigma, weight in lines:
         lightness = _lab(image if sigma < 1 else denoised)[..., 0] / 100
         difference = cv2.GaussianBlur(lightness, (0, 0), _RATIO * sigma) - cv2.GaussianBlur(lightness, (0, 0), sigma)
         difference = smooth_along(difference, edge_tangents(lightness), 2 + 2 * sigma)
@@ -102,20 +149,45 @@ def _flatten(image: Array) -> Array:
     return (l0_smooth(batch, _STRENGTH, largest=1e4)[0].permute(1, 2, 0).numpy() + 1) / 2
 
 
-def _tone(areas: Array) -> Array:
-    """Raise saturation and mid-tones."""
-    lab = _lab(areas)
-    lightness = (lab[..., 0] / 100).clip(0, 1)
-    lab[..., 0] = 100 * (lightness + _LIFT * np.sin(np.pi * lightness) * (1 - lightness))
-    lab[..., 1:] *= _SATURATION
-    return cv2.cvtColor(lab, cv2.COLOR_LAB2RGB).clip(0, 1)
+def _shock(image: Array) -> Array:
+    """Sharpen edges: take the lightest neighbour on the light side of an edge, the darkest on the other."""
+    curvature = cv2.Laplacian(cv2.GaussianBlur(_lab(image)[..., 0] / 100, (0, 0), 1.2), cv2.CV_32F, ksize=3)[..., None]
+    square = np.ones((3, 3), np.uint8)
+    extreme = np.where(curvature < 0, cv2.dilate(image, square), cv2.erode(image, square))
+    return image + 0.6 * (12 * np.abs(curvature)).clip(0, 1) * (extreme - image)
+
+
+def _read(photo: Tensor) -> tuple[Array, Array]:
+    """Return a photo as float32 (H,W,3) in [0,1], and without its noise."""
+    image = photo.permute(1, 2, 0).numpy().astype(np.float32) / 255
+    return image, cv2.bilateralFilter(image, d=7, sigmaColor=0.08, sigmaSpace=2.5)
+
+
+def _ink(areas: Array, ink: Array, colour: tuple[float, float, float]) -> Tensor:
+    """Draw lines of opacity ``ink`` over ``areas``, which they darken by ``colour``, as uint8 (3,H,W)."""
+    low, high = _RANGE
+    drawn = low + (high - low) * areas * (1 - (1 - np.array(colour, np.float32)) * ink[..., None])
+    return torch.from_numpy((drawn * 255).round().astype(np.uint8)).permute(2, 0, 1).contiguous()
+
+
+def _midtones(lightness: Array) -> Array:
+    return np.sin(np.pi * lightness) * (1 - lightness)
+
+
+def _near(hue: Array, centre: float, width: float) -> Array:
+    """Return 1 at a hue, less with the distance from it: a Gaussian. All in degrees."""
+    return np.exp(-(((hue - centre + 180) % 360 - 180) ** 2) / (2 * width**2))
+
+
+def _rgb(lab: Array) -> Array:
+    return cv2.cvtColor(lab.astype(np.float32), cv2.COLOR_LAB2RGB).clip(0, 1)
 
 
 def _lab(image: Array) -> Array:
     return cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2LAB)
 
 
-DRAWINGS: dict[str, Callable[[Tensor], Tensor]] = {"cel": cel}
+DRAWINGS: dict[str, Callable[[Tensor], Tensor]] = {"cel": cel, "meadow": meadow, "painted": painted}
 """Filters by the name of their look."""
 
 

@@ -127,10 +127,11 @@ class View(Dataset[dict[str, Tensor]]):
 
 
 class UnpairedView(View):
-    """Unpaired photos and anime: keys ``photo``, ``anime``, ``sample``, optionally ``smooth`` and ``regions``.
+    """Unpaired photos and anime: keys ``photo``, ``anime``, ``sample``, optionally ``smooth``, ``regions``, ``drawn``.
 
     They are shuffled independently. ``smooth`` (edge-smoothed anime) is read from disk here, or computed by the data
-    module. ``regions`` (piecewise constant photos, in the order of the photos) are cropped like the photos.
+    module. ``regions`` (piecewise constant photos) and ``drawn`` (drawings of the photos), both in the order of the
+    photos, are cropped like them.
     """
 
     def __init__(
@@ -142,8 +143,10 @@ class UnpairedView(View):
         seed: int = 0,
         shuffle: bool = True,
         regions: ImageSource | None = None,
+        drawn: ImageSource | None = None,
     ) -> None:
-        photos = {"photo": photo} if regions is None else {"photo": photo, "regions": regions}
+        aligned = {"photo": photo, "regions": regions, "drawn": drawn}
+        photos = {key: source for key, source in aligned.items() if source is not None}
         streams = [photos, {"anime": anime}]
         super().__init__(streams if smooth is None else [*streams, {"smooth": smooth}], size, seed, shuffle)
 

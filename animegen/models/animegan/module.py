@@ -29,6 +29,7 @@ class AnimeGAN(StyliseModule):
 
     ======================  =====================================================================
     ``photo``, ``anime``    the batch
+    ``drawn``               drawings of the photos, if the data have them (``data=unpaired/drawn``)
     ``fake``                generator(photo)
     ``anime_gray``          the anime image in grayscale, three equal channels
     ``photo_coloured``      the photo after linear colour transfer to the anime set
@@ -125,6 +126,7 @@ class AnimeGAN(StyliseModule):
             "photo": photo,
             "anime": anime,
             "anime_gray": lambda: gray(anime),
+            "drawn": lambda: _drawn(batch),
             "photo_coloured": lambda: self.colours(photo),
         }
         if phase == "pretrain":
@@ -202,3 +204,11 @@ class AnimeGAN(StyliseModule):
         if self.discriminator is None:
             raise AnimegenError("A loss term reads logits, but the model has no discriminator: delete the term.")
         return self.discriminator(images)
+
+
+def _drawn(batch: dict[str, Tensor]) -> Tensor:
+    if "drawn" not in batch:
+        raise AnimegenError(
+            "A loss term reads 'drawn', but the data have no drawings of the photos: data=unpaired/drawn."
+        )
+    return batch["drawn"]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from animegen.data import DrawnPhotos
-from animegen.data.drawing import DRAWINGS, cel, edge_tangents, smooth_along
+from animegen.data.drawing import DRAWINGS, cel, edge_tangents, meadow, painted, smooth_along
 from animegen.data.views import scale_short_side
 from animegen.errors import AnimegenError
 
@@ -51,6 +51,37 @@ def test_cel_is_flat_inside_and_dark_around():
     assert drawn.min() >= 3
     assert drawn.max() <= 252
     assert torch.equal(drawn, cel(photo))
+
+
+def drawn_colour(draw, red, green, blue):
+    """Return the colour as which a filter draws a plain area, as floats."""
+    plain = torch.tensor([red, green, blue], dtype=torch.uint8)[:, None, None].expand(3, 24, 24).contiguous()
+    return draw(plain)[:, 12, 12].tolist()
+
+
+def test_meadow_changes_greens_and_skies_and_keeps_skin():
+    red, green, blue = drawn_colour(meadow, 110, 125, 60)  # olive leaves
+    plain_red, plain_green, _ = drawn_colour(cel, 110, 125, 60)
+    assert green - red > plain_green - plain_red + 15
+    red, green, blue = drawn_colour(meadow, 150, 175, 210)  # a pale sky
+    plain_red, _, plain_blue = drawn_colour(cel, 150, 175, 210)
+    assert blue - red > plain_blue - plain_red + 15
+    for skin in ((230, 185, 155), (150, 100, 75), (85, 55, 45)):
+        assert drawn_colour(meadow, *skin) == pytest.approx(drawn_colour(cel, *skin), abs=14)
+
+
+def test_paint_is_warm_in_the_light_cool_in_the_shade_and_never_black():
+    light, shade = drawn_colour(painted, 220, 220, 220), drawn_colour(painted, 50, 50, 50)
+    assert light[0] > light[2] + 8
+    assert shade[2] > shade[1]
+    assert min(drawn_colour(painted, 0, 0, 0)) > 10
+
+
+def test_paint_keeps_edges_and_removes_texture():
+    photo = photo_of_a_square()
+    drawn = painted(photo).float()
+    assert drawn[:, 28:36, 28:36].std(dim=(1, 2)).max() < photo[:, 28:36, 28:36].float().std(dim=(1, 2)).max() / 2
+    assert drawn[1, 32, 19] - drawn[1, 32, 9] > 60  # as far apart as in the photo, three pixels from the edge
 
 
 def test_source_draws_scaled_photos_and_names_them():
