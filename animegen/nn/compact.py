@@ -26,11 +26,20 @@ class CompactUNet(nn.Module):
         blocks: residual blocks per resolution and direction.
         norm: norm of the residual blocks, see :func:`~animegen.nn.norm.make_norm`.
         output: see :class:`~animegen.nn.output.OutputActivation`.
+        shortcut: add the photo to the output, before its activation, and begin as this shortcut. Without an activation
+            (``output=linear``) the untrained network returns the photo.
     """
 
     size_divisor = 8
 
-    def __init__(self, width: float = 1.0, blocks: int = 1, norm: str | None = "layer", output: str = "tanh") -> None:
+    def __init__(
+        self,
+        width: float = 1.0,
+        blocks: int = 1,
+        norm: str | None = "layer",
+        output: str = "tanh",
+        shortcut: bool = False,
+    ) -> None:
         super().__init__()
         c1, c2, c3 = (scale_channels(channels, width) for channels in (64, 128, 256))
         self.stem = ReflectConv(3, c1, 6, stride=2, bias=True)
@@ -41,11 +50,13 @@ class CompactUNet(nn.Module):
         self.up1, self.decode1 = ReflectConv(c2, c1, 1, bias=True), _stage(c1, blocks, norm)
         self.head, self.detail = ReflectConv(c1, DETAIL, 3, bias=True), ReflectConv(3, DETAIL, 3, bias=True)
         self.last = ReflectConv(DETAIL, 3, 3, bias=True)
-        self.upsample, self.output = Upsample("bilinear"), OutputActivation(output)
+        self.upsample, self.output, self.shortcut = Upsample("bilinear"), OutputActivation(output), shortcut
         initialise(self, "he")
         for block in self.modules():
             if isinstance(block, ResidualBlock):
                 nn.init.zeros_(block.second.weight)  # every block starts as the identity
+        if shortcut:
+            nn.init.zeros_(self.last.weight)
 
     def forward(self, photo: Tensor) -> Tensor:
         """Map (B,3,H,W) in [-1,1], sides multiples of 8, to the same."""
@@ -57,7 +68,8 @@ class CompactUNet(nn.Module):
         half = self.decode1(half + self.upsample(self.up1(quarter)))
         # Leaky ReLU, since this layer has no shortcut: with SiLU a bad early step could deactivate every unit for good.
         full = F.leaky_relu(self.upsample(self.head(half)) + self.detail(photo), SLOPE)
-        return self.output(self.last(full))
+        drawn = self.last(full)
+        return self.output(photo + drawn if self.shortcut else drawn)
 
 
 class ResidualBlock(nn.Module):

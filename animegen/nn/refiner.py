@@ -22,11 +22,9 @@ class Refiner(nn.Module):
 
     def __init__(self, width: float = 0.125) -> None:
         super().__init__()
-        self.network = CompactUNet(width, norm=None, output="linear")
+        self.network = CompactUNet(width, norm=None, output="linear", shortcut=True)
         self.size_divisor = self.network.size_divisor
-        for parameter in self.network.last.parameters():
-            nn.init.zeros_(parameter)
 
     def forward(self, degraded: Tensor) -> Tensor:
         """Map (B,3,H,W) in [-1,1], sides multiples of ``size_divisor``, to the same."""
-        return (degraded + self.network(degraded)).clamp(-1, 1)
+        return self.network(degraded).clamp(-1, 1)

@@ -27,6 +27,11 @@ def test_blocks_start_as_the_identity() -> None:
             assert torch.equal(module(features), features)
 
 
+def test_with_a_shortcut_it_starts_as_the_photo() -> None:
+    photo = torch.rand(1, 3, 16, 24) * 2 - 1
+    assert torch.equal(CompactUNet(0.125, output="linear", shortcut=True)(photo), photo)
+
+
 def test_shape_range_and_every_weight_is_trained() -> None:
     network = CompactUNet(0.125)
     pictures = network(torch.rand(2, 3, 32, 48) * 2 - 1)
