@@ -29,7 +29,7 @@ _INK_LINES, _PENCIL_LINES = ((0.7, 1.2), (1.3, 1.0)), ((0.9, 1.0),)
 _RATIO = 1.6  # of the two Gaussians of a difference, which then approximates the Laplacian
 _THRESHOLD, _SLOPE = 0.010, 70.0  # lightness (0 to 1) at which a line starts, and opacity per lightness beyond it
 _STRENGTH = 0.003  # of the L0 smoothing
-_RANGE = (0.015, 0.985)  # of the output, so that no channel is clipped
+_RANGE = (0.015, 0.985)  # of a drawing
 _SKIES, _GREENS = 265.0, 125.0  # hues in CIELAB, in degrees
 
 
@@ -95,6 +95,16 @@ def painted(photo: Tensor) -> Tensor:
     lab[..., 1] += 1.5
     lab[..., 2] += 2 + np.where(warmth > 0, 7, 10) * warmth
     return _ink(_rgb(lab), 0.85 * ink_lines(image, denoised, _PENCIL_LINES), colour=(0.36, 0.26, 0.24))
+
+
+def ink(photo: Tensor) -> Tensor:
+    """Draw the lines of :func:`cel` alone, black on white. Shapes as there."""
+    return _ink(np.ones_like(_read(photo)[0]), ink_lines(*_read(photo)), colour=(0, 0, 0), span=(0, 1))
+
+
+def pencil(photo: Tensor) -> Tensor:
+    """Draw the lines of :func:`painted` alone, black on white. Shapes as there."""
+    return _ink(np.ones_like(_read(photo)[0]), ink_lines(*_read(photo), _PENCIL_LINES), colour=(0, 0, 0), span=(0, 1))
 
 
 def ink_lines(image: Array, denoised: Array, lines: tuple[tuple[float, float], ...] = _INK_LINES) -> Array:
@@ -163,9 +173,12 @@ def _read(photo: Tensor) -> tuple[Array, Array]:
     return image, cv2.bilateralFilter(image, d=7, sigmaColor=0.08, sigmaSpace=2.5)
 
 
-def _ink(areas: Array, ink: Array, colour: tuple[float, float, float]) -> Tensor:
-    """Draw lines of opacity ``ink`` over ``areas``, which they darken by ``colour``, as uint8 (3,H,W)."""
-    low, high = _RANGE
+def _ink(areas: Array, ink: Array, colour: tuple[float, float, float], span: tuple[float, float] = _RANGE) -> Tensor:
+    """Draw lines of opacity ``ink`` over ``areas``, which they multiply by ``colour``, as uint8 (3,H,W).
+
+    ``span`` is the range of the output, so that by default no channel is clipped.
+    """
+    low, high = span
     drawn = low + (high - low) * areas * (1 - (1 - np.array(colour, np.float32)) * ink[..., None])
     return torch.from_numpy((drawn * 255).round().astype(np.uint8)).permute(2, 0, 1).contiguous()
 
@@ -187,7 +200,13 @@ def _lab(image: Array) -> Array:
     return cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2LAB)
 
 
-DRAWINGS: dict[str, Callable[[Tensor], Tensor]] = {"cel": cel, "meadow": meadow, "painted": painted}
+DRAWINGS: dict[str, Callable[[Tensor], Tensor]] = {
+    "cel": cel,
+    "meadow": meadow,
+    "painted": painted,
+    "ink": ink,
+    "pencil": pencil,
+}
 """Filters by the name of their look."""
 
 

@@ -127,11 +127,11 @@ class View(Dataset[dict[str, Tensor]]):
 
 
 class UnpairedView(View):
-    """Unpaired photos and anime: keys ``photo``, ``anime``, ``sample``, optionally ``smooth``, ``regions``, ``drawn``.
+    """Unpaired photos and anime: keys ``photo``, ``anime``, ``sample``, and those of the other sources.
 
     They are shuffled independently. ``smooth`` (edge-smoothed anime) is read from disk here, or computed by the data
-    module. ``regions`` (piecewise constant photos) and ``drawn`` (drawings of the photos), both in the order of the
-    photos, are cropped like them.
+    module. ``regions`` (piecewise constant photos), ``drawn`` (drawings of the photos) and ``ink`` (their lines, black
+    on white) are in the order of the photos, and cropped like them.
     """
 
     def __init__(
@@ -144,8 +144,9 @@ class UnpairedView(View):
         shuffle: bool = True,
         regions: ImageSource | None = None,
         drawn: ImageSource | None = None,
+        ink: ImageSource | None = None,
     ) -> None:
-        aligned = {"photo": photo, "regions": regions, "drawn": drawn}
+        aligned = {"photo": photo, "regions": regions, "drawn": drawn, "ink": ink}
         photos = {key: source for key, source in aligned.items() if source is not None}
         streams = [photos, {"anime": anime}]
         super().__init__(streams if smooth is None else [*streams, {"smooth": smooth}], size, seed, shuffle)
@@ -161,6 +162,7 @@ class PairedView(View):
         seed: seed of order and crops.
         shuffle: see :class:`View`.
         match: how pairs are found: ``index`` (same index) or ``name`` (same file name except for the suffix).
+        ink: the lines of the drawings, black on white, in the same order: adds a key ``ink``.
     """
 
     def __init__(
@@ -171,11 +173,13 @@ class PairedView(View):
         seed: int = 0,
         shuffle: bool = True,
         match: str = "index",
+        ink: ImageSource | None = None,
     ) -> None:
         if match not in ("index", "name"):
             raise AnimegenError(f"match={match} is unknown: use index or name.")
         anime = Matched(anime, like=photo) if match == "name" else anime
-        super().__init__([{"photo": photo, "anime": anime}], size, seed, shuffle)
+        lines = {} if ink is None else {"ink": ink}
+        super().__init__([{"photo": photo, "anime": anime, **lines}], size, seed, shuffle)
 
 
 class StillView(View):

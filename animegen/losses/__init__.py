@@ -7,7 +7,7 @@ from animegen.losses.edge import NEDT, LineChamfer, LineL1
 from animegen.losses.latent import KL, Commitment
 from animegen.losses.motion import Census, DeepSupervision, Laplacian
 from animegen.losses.perceptual import LPIPS, FeatureL1
-from animegen.losses.pixel import L1, MSE, Charbonnier, GradientL1, TotalVariation
+from animegen.losses.pixel import L1, MSE, Charbonnier, GradientL1, InkBCE, TotalVariation
 from animegen.losses.statistics import FeatureStatistics, NormalisedFeatures
 from animegen.losses.structure import FeatureSync, GuidedFeatureL1, Structure
 from animegen.losses.style import DecentralisedGramStyle, GramStyle, gram
@@ -33,6 +33,7 @@ __all__ = [
     "GradientL1",
     "GramStyle",
     "GuidedFeatureL1",
+    "InkBCE",
     "LabColour",
     "Laplacian",
     "LineChamfer",

@@ -54,6 +54,14 @@ class Charbonnier(nn.Module):
         return (difference(image, reference, self).square() + self.eps**2).sqrt().mean()
 
 
+class InkBCE(nn.Module):
+    """Binary cross-entropy between the predicted opacity of lines and drawn lines."""
+
+    def forward(self, logits: Tensor, ink: Tensor) -> Tensor:
+        """Compare logits of opacity (B,1,H,W) with lines (B,3,H,W) in [-1,1], black on white."""
+        return F.binary_cross_entropy_with_logits(logits.float(), (1 - ink[:, :1].float()) / 2)
+
+
 class GradientL1(nn.Module):
     """Mean absolute difference of the gradients of two images, at several scales.
 

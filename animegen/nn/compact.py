@@ -60,6 +60,11 @@ class CompactUNet(nn.Module):
 
     def forward(self, photo: Tensor) -> Tensor:
         """Map (B,3,H,W) in [-1,1], sides multiples of 8, to the same."""
+        drawn = self.features(photo)
+        return self.output(photo + drawn if self.shortcut else drawn)
+
+    def features(self, photo: Tensor) -> Tensor:
+        """Return the output before shortcut and activation."""
         require_multiple(photo, self.size_divisor)
         half = self.encode1(self.stem(photo))
         quarter = self.encode2(self.down1(half))
@@ -68,8 +73,7 @@ class CompactUNet(nn.Module):
         half = self.decode1(half + self.upsample(self.up1(quarter)))
         # Leaky ReLU, since this layer has no shortcut: with SiLU a bad early step could deactivate every unit for good.
         full = F.leaky_relu(self.upsample(self.head(half)) + self.detail(photo), SLOPE)
-        drawn = self.last(full)
-        return self.output(photo + drawn if self.shortcut else drawn)
+        return self.last(full)
 
 
 class ResidualBlock(nn.Module):

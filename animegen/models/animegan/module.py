@@ -29,8 +29,9 @@ class AnimeGAN(StyliseModule):
 
     ======================  =====================================================================
     ``photo``, ``anime``    the batch
-    ``drawn``               drawings of the photos, if the data have them (``data=unpaired/drawn``)
+    ``drawn``, ``ink``      drawings of the photos and their lines, with ``data=unpaired/drawn``
     ``fake``                generator(photo)
+    ``fake_ink``            logits of the opacity of its lines, of a generator that draws them
     ``anime_gray``          the anime image in grayscale, three equal channels
     ``photo_coloured``      the photo after linear colour transfer to the anime set
     ``identity``            generator(anime), computed only if a term reads it
@@ -126,7 +127,7 @@ class AnimeGAN(StyliseModule):
             "photo": photo,
             "anime": anime,
             "anime_gray": lambda: gray(anime),
-            "drawn": lambda: _drawn(batch),
+            **{key: batch[key] for key in ("drawn", "ink") if key in batch},
             "photo_coloured": lambda: self.colours(photo),
         }
         if phase == "pretrain":
@@ -179,7 +180,7 @@ class AnimeGAN(StyliseModule):
             return any(objective.reads(entry) for objective in objectives for entry in entries)
 
         inputs, entries = {}, {}
-        if read("fake", "fake_logits", "fake_gray_logits"):
+        if read("fake", "fake_ink", "fake_logits", "fake_gray_logits"):
             inputs["fake"] = batch["photo"]
         if read("identity"):
             inputs["identity"] = batch["anime"]
@@ -197,18 +198,14 @@ class AnimeGAN(StyliseModule):
         if not inputs:
             return entries
         joined, slices = split_batches(inputs)
-        outputs = self.generator(joined)
+        if read("fake_ink"):
+            outputs, logits = self.generator.draw(joined)
+            entries["fake_ink"] = logits[slices["fake"]]
+        else:
+            outputs = self.generator(joined)
         return entries | {name: outputs[part] for name, part in slices.items()}
 
     def _logits(self, images: Tensor) -> Tensor:
         if self.discriminator is None:
             raise AnimegenError("A loss term reads logits, but the model has no discriminator: delete the term.")
         return self.discriminator(images)
-
-
-def _drawn(batch: dict[str, Tensor]) -> Tensor:
-    if "drawn" not in batch:
-        raise AnimegenError(
-            "A loss term reads 'drawn', but the data have no drawings of the photos: data=unpaired/drawn."
-        )
-    return batch["drawn"]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from animegen.data import DrawnPhotos
-from animegen.data.drawing import DRAWINGS, cel, edge_tangents, meadow, painted, smooth_along
+from animegen.data.drawing import DRAWINGS, cel, edge_tangents, ink, meadow, painted, pencil, smooth_along
 from animegen.data.views import scale_short_side
 from animegen.errors import AnimegenError
 
@@ -51,6 +51,15 @@ def test_cel_is_flat_inside_and_dark_around():
     assert drawn.min() >= 3
     assert drawn.max() <= 252
     assert torch.equal(drawn, cel(photo))
+
+
+@pytest.mark.parametrize("draw", [ink, pencil])
+def test_lines_alone_are_black_on_white(draw):
+    lines = draw(photo_of_a_square())
+    assert lines.shape == (3, 64, 64)
+    assert torch.equal(lines[0], lines[2])
+    assert (lines[:, 24:40, 24:40] > 250).all()  # inside
+    assert lines[0, 32, 10:17].min() < 60  # on the darker side of the edge
 
 
 def drawn_colour(draw, red, green, blue):

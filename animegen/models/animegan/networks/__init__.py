@@ -8,6 +8,7 @@ from animegen.models.animegan.networks.v2 import AnimeGANv2, AnimeGANv2Lite, Ani
 from animegen.models.animegan.networks.v3 import AnimeGANv3, AnimeGANv3Discriminator, AnimeGANv3DoubleTail
 from animegen.models.animegan.networks.whitebox import WhiteBoxDiscriminator, WhiteBoxUNet
 from animegen.nn.compact import CompactUNet
+from animegen.nn.inked import InkedUNet
 from animegen.nn.output import OutputActivation
 from animegen.nn.refiner import Refiner
 
@@ -22,6 +23,7 @@ __all__ = [
     "AnimeGANv3DoubleTail",
     "CartoonGAN",
     "CompactUNet",
+    "InkedUNet",
     "OutputActivation",
     "Refiner",
     "VGGAutoencoder",

@@ -1,0 +1,43 @@
+"""A generator that draws flat areas and, over them, lines of ink; not from a paper."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from animegen.nn.compact import DETAIL, CompactUNet
+from animegen.nn.conv import ReflectConv
+
+
+class InkedUNet(nn.Module):
+    """``areas * (1 - opacity * (1 - ink))``: a :class:`~animegen.nn.compact.CompactUNet` with two outputs.
+
+    Lines and areas are different tasks: lines are decided by local contrast, and learned as a classification of pixels
+    (:class:`~animegen.losses.InkBCE`) they appear after a tenth of the steps that a loss on images needs. Untrained,
+    the areas are the photo, with faint ink everywhere.
+
+    Args:
+        width, blocks, norm: see :class:`~animegen.nn.compact.CompactUNet`.
+    """
+
+    size_divisor = CompactUNet.size_divisor
+
+    def __init__(self, width: float = 1.0, blocks: int = 1, norm: str | None = None) -> None:
+        super().__init__()
+        self.network = CompactUNet(width, blocks, norm, output="linear")
+        self.network.last = ReflectConv(DETAIL, 4, 3, bias=True)
+        self.ink = nn.Parameter(torch.full((3, 1, 1), 0.25))  # lightness of a line relative to the area, per channel
+        nn.init.zeros_(self.network.last.weight)
+        with torch.no_grad():
+            self.network.last.bias.copy_(torch.tensor([0.0, 0.0, 0.0, -2.0]))
+
+    def draw(self, photo: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (B,3,H,W) in [-1,1], sides multiples of 8, to a drawing like it and logits of opacity (B,1,H,W)."""
+        change, logits = self.network.features(photo).float().split([3, 1], dim=1)
+        areas = (photo + change + 1) * (1 - torch.sigmoid(logits) * (1 - self.ink))
+        return areas - 1, logits
+
+    def forward(self, photo: Tensor) -> Tensor:
+        """Return the drawing of (B,3,H,W), clamped to [-1,1] in evaluation."""
+        drawing = self.draw(photo)[0]
+        return drawing if self.training else drawing.clamp(-1, 1)
