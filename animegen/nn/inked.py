@@ -28,8 +28,7 @@ class InkedUNet(nn.Module):
         self.network.last = ReflectConv(DETAIL, 4, 3, bias=True)
         self.ink = nn.Parameter(torch.full((3, 1, 1), 0.25))  # lightness of a line relative to the area, per channel
         nn.init.zeros_(self.network.last.weight)
-        with torch.no_grad():
-            self.network.last.bias.copy_(torch.tensor([0.0, 0.0, 0.0, -2.0]))
+        self.network.last.bias = nn.Parameter(torch.tensor([0.0, 0.0, 0.0, -2.0]))
 
     def draw(self, photo: Tensor) -> tuple[Tensor, Tensor]:
         """Map (B,3,H,W) in [-1,1], sides multiples of 8, to a drawing like it and logits of opacity (B,1,H,W)."""

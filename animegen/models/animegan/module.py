@@ -14,6 +14,7 @@ from animegen.errors import AnimegenError
 from animegen.models.animegan.adversarial import smooth_of
 from animegen.nn.colour import LinearColourTransfer, gray
 from animegen.nn.degradation import PhotoDegradation
+from animegen.nn.inked import InkedUNet
 from animegen.tasks.adversarial import MakeImages, joint_logits, refiner_updates
 from animegen.tasks.stylize import StyliseModule, split_batches
 
@@ -122,7 +123,7 @@ class AnimeGAN(StyliseModule):
         discriminator = self.discriminator if phase == "generator" and self._is_discriminator_step() else None
         names = (phase,) if discriminator is None else (phase, "discriminator")
         generated = self._generate([self.objectives[name] for name in names], batch)
-        shared = {
+        shared: dict[str, Any] = {
             **generated,
             "photo": photo,
             "anime": anime,
@@ -199,6 +200,8 @@ class AnimeGAN(StyliseModule):
             return entries
         joined, slices = split_batches(inputs)
         if read("fake_ink"):
+            if not isinstance(self.generator, InkedUNet):
+                raise AnimegenError("A loss term reads 'fake_ink', which only InkedUNet has: delete the term.")
             outputs, logits = self.generator.draw(joined)
             entries["fake_ink"] = logits[slices["fake"]]
         else:
