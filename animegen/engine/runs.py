@@ -10,6 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from animegen.config.compose import quoted, run_folder
+from animegen.config.looks import WEIGHTS
 from animegen.config.mismatch import mismatch
 from animegen.config.plain import read_json
 from animegen.config.recorded import check_recorded, recorded_words
@@ -202,6 +203,8 @@ def resumed_overrides(overrides: list[str]) -> list[str]:
     if wanted in (None, "null", ""):
         return overrides
     checkpoint = resolve_checkpoint(str(wanted), values.get("runs", "runs"), values.get("experiment"))
+    if checkpoint.name == WEIGHTS:
+        raise AnimegenError(f"'{wanted}' is a look, which cannot be resumed: start a new run from it, init={wanted}.")
     mine = [o for o in overrides if not o.startswith("resume=")]
     folder = run_folder(checkpoint)
     recorded = read_record(folder, newest=True).get("overrides", [])

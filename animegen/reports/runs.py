@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from animegen.config.looks import looks
 from animegen.engine.runs import RECORD, files_of_runs, has_record, read_record
 from animegen.errors import AnimegenError
 from animegen.files import existing_folder, real_path, user_path
@@ -118,6 +119,11 @@ def find_runs(words: Sequence[str]) -> list[RunFolder]:
             for folder in ([start] if has_record(start) else [file.parent for file in files_of_runs(start, RECORD)])
         )
         if not folders:
+            if word in looks():
+                raise AnimegenError(
+                    f"'{word}' is a look, without the record of a run: measure it and your runs on the same photos, with"
+                    f" animegen eval checkpoint={word} input=<photos>."
+                )
             existing_folder(path)
             raise AnimegenError(f"'{word}' contains no run: name run folders, or a folder that contains some.")
         for folder in folders:

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from animegen import AnimegenError, load_model
+from animegen.cli import compare, export, generate, interpolate, listing, stylize
 from animegen.cli import evaluate as evaluate_verb
-from animegen.cli import export, generate, interpolate, listing, stylize
+from animegen.cli import train as train_verb
 from animegen.config import looks
 from animegen.engine.checkpoint import checkpoint_file, read_checkpoint
 from animegen.engine.runs import read_record
@@ -122,6 +123,19 @@ def test_a_wrong_look_is_refused(
     photo(Path("in/a.png"))
     assert text in refused(capsys, run_verb(main, "input=in", "output=out", *words))
     assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("main", "word", "text"),
+    [
+        (train_verb.main, "resume=cel", "'cel' is a look, which cannot be resumed: start a new run from it, init=cel."),
+        (compare.main, "cel", "'cel' is a look, without the record of a run: measure it"),
+    ],
+)
+def test_a_look_is_no_run(
+    main: object, word: str, text: str, shipped: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert text in refused(capsys, run_verb(main, word))
 
 
 def test_without_a_shipped_look_a_checkpoint_is_missing(shipped: Path, capsys: pytest.CaptureFixture[str]) -> None:
