@@ -56,7 +56,9 @@ DEMO_ganime        := experiment=ganime/quickstart train_steps=900 model.tokeniz
 DEMO_temporal      := experiment=temporal/quickstart train_steps=1200 data.scenes=48
 FAMILIES           := temporal ganime animegan interpolation fewshot
 
-demo: install  ## all five families: train, score, apply; ten minutes and one page to look at
+demo: install  ## photos drawn with a look; then all five families: train, score, apply; ten minutes and one page
+	$(BIN)/animegen stylize input=docs/images/photos output=$(RUNS)/demo/drawn overwrite=true
+	@echo "Look at $(RUNS)/demo/drawn: photos drawn with the look cel. The tour of all families takes ten minutes."
 	$(MAKE) --no-print-directory -j2 $(FAMILIES:%=demo-%)
 	$(BIN)/animegen prepare toonworld=photo output=$(RUNS)/demo/film.mp4 overwrite=true
 	$(BIN)/animegen stylize checkpoint=$(RUNS)/demo/temporal input=$(RUNS)/demo/film.mp4 output=$(RUNS)/demo/anime.mp4 overwrite=true

@@ -19,7 +19,8 @@ from animegen.cli.main import COMMANDS, main
 
 ROOT = Path(__file__).parents[1]
 SOURCES = (
-    *("*.md", "*.cff", "LICENSE", "docs/*.md", "docs/images/*.png", "animegen/models/*/README.md"),
+    *("*.md", "*.cff", "LICENSE", "docs/*.md", "docs/images/*.png", "docs/images/photos/*"),
+    *("animegen/models/*/README.md", "animegen/weights/*/README.md"),
     *(f"experiments/**/*.{ending}" for ending in ("md", "png", "jpg", "gif", "csv")),
 )
 

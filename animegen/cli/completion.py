@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, get_args, get_origin
 
 from animegen.cli.command import command, wants_help
 from animegen.cli.main import COMMANDS, run
+from animegen.config.looks import looks
 from animegen.config.options import Key, Options, keys_of, option
 from animegen.config.values import alternatives, element, is_list
 
@@ -143,6 +144,8 @@ def candidates(words: Sequence[str]) -> list[str]:
     if not equals:
         return [word for word in _first_words(keys, groups, words) if word == FILES or word.startswith(last)]
     key = next((key for key in keys if key.name == head), None)
+    if any(each.name == "look" for each in keys):
+        groups["look"] = [each for each, look in looks().items() if name in look.commands]
     values = groups.get(head) or (_values(key) if key is not None else [])
     if key is not None and key.declaration.path:
         return [FILES]

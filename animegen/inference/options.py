@@ -63,7 +63,7 @@ class PartOptions(Options):
 
 @dataclass
 class StylizeOptions(LookOptions, ComputeOptions, PrecisionOptions, PartOptions, EncodingOptions, OverwriteOptions):
-    """Turn images and videos into anime with a trained model.
+    """Turn images and videos into anime with a shipped look or a trained model.
 
     Images keep orientation, EXIF data, colour profile and transparency where the format can hold them. Videos keep
     every time stamp, sound and subtitles, and ten bits per colour and transparency where the codec has them. A video
@@ -75,6 +75,8 @@ class StylizeOptions(LookOptions, ComputeOptions, PrecisionOptions, PartOptions,
 
     command: ClassVar[str] = "stylize"
     examples: ClassVar[Sequence[str]] = (
+        "input=photo.jpg output=drawn.jpg",
+        "look=cel input=photos/ output=drawn/ line_width=2",
         "checkpoint=last input=photo.jpg output=anime.jpg",
         "checkpoint=runs/my_run input=photos/ output=anime/ precision=bf16",
         "checkpoint=last input=photos/ output=anime/ strength=0.7 max_side=1920 format=png",

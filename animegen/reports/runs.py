@@ -121,7 +121,7 @@ def find_runs(words: Sequence[str]) -> list[RunFolder]:
         if not folders:
             if word in looks():
                 raise AnimegenError(
-                    f"'{word}' is a look, without the record of a run: measure it and your runs on the same photos, with"
+                    f"'{word}' is a look, without the record of a run: measure it and your runs on the same photos by"
                     f" animegen eval checkpoint={word} input=<photos>."
                 )
             existing_folder(path)

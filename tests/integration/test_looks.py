@@ -13,6 +13,7 @@ from animegen import AnimegenError, load_model
 from animegen.cli import compare, export, generate, interpolate, listing, stylize
 from animegen.cli import evaluate as evaluate_verb
 from animegen.cli import train as train_verb
+from animegen.cli.completion import candidates
 from animegen.config import looks
 from animegen.engine.checkpoint import checkpoint_file, read_checkpoint
 from animegen.engine.runs import read_record
@@ -150,6 +151,12 @@ def test_looks_are_listed(shipped: Path, capsys: pytest.CaptureFixture[str]) -> 
     (shipped / "cel/README.md").write_text(card.replace("about: toy/quickstart, 1 steps", "about: photos as cels"))
     looks.looks.cache_clear()
     assert dict(listing.entries("looks"))["cel"] == "photos as cels (stylize, toy, 0.0 MB, unknown)"
+
+
+def test_looks_are_completed_for_the_commands_that_apply_them(shipped: Path) -> None:
+    assert candidates(["stylize", "look="]) == ["look=cel"]
+    assert candidates(["generate", "look=b"]) == ["look=between"]
+    assert candidates(["list", "look="]) == []
 
 
 def test_a_file_of_the_user_comes_before_a_look(shipped: Path) -> None:

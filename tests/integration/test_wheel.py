@@ -37,6 +37,13 @@ def test_every_configuration_is_in_the_wheel(wheel: Path) -> None:
     assert "animegen/conf/__init__.py" in inside
 
 
+def test_the_looks_are_in_the_wheel(wheel: Path) -> None:
+    inside = set(zipfile.ZipFile(wheel).namelist())
+    here = {path.relative_to(ROOT).as_posix() for path in (ROOT / "animegen/weights").glob("*/*")}
+    assert here <= inside
+    assert "animegen/weights/cel/look.ckpt" in here
+
+
 def test_an_unpacked_wheel_composes_from_any_directory(wheel: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     (tmp_path / "elsewhere").mkdir()
