@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+T = TypeVar("T")
 
 #: Plain lines per video or list of files, and seconds between those of a video: at least, and at most.
 LINES = 20
@@ -53,6 +57,10 @@ class Display:
             self.bar.update(self.files, completed=self.count)
         elif self.total > 1 and (self.count % math.ceil(self.total / LINES) == 0 or self.count == self.total):
             self.console.print(f"{self.count}/{self.total}")
+
+    def searched(self, frames: Iterable[T]) -> Iterator[T]:
+        """Yield the frames of a video in which cuts are searched for, which takes little time."""
+        yield from frames
 
     def video(self, name: str, done: int, total: int | None) -> VideoDisplay:
         """Show the progress of a video of which ``done`` frames are finished already."""

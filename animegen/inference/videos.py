@@ -152,7 +152,7 @@ def _stylize_video(
     with begun(target, _facts(reader, settings, encoding), display.note) as partial:
         reader.problems.extend(partial.problems)
         if partial.shots is None and settings.shots is not None:
-            partial.shots = settings.shots(pixels for pixels, _ in reader)
+            partial.shots = settings.shots(display.searched(pixels for pixels, _ in reader))
             partial.save()
         info = _info(reader, settings)
         for remark in remarks(reader, encoding):

@@ -5,11 +5,11 @@ Every function writes into the folder of its request, which the page removes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from animegen.errors import AnimegenError
 from animegen.inference.display import Display, VideoDisplay
@@ -27,6 +27,7 @@ SHOWN = (".jpg", ".jpeg", ".png", ".webp")
 #: Largest number of seconds of a video, and of frames between two images.
 LONGEST, MOST_FRAMES = 60, 60
 
+T = TypeVar("T")
 Report = Callable[[int, int | None], None]
 """Called with the number of finished frames and that of all, if known."""
 
@@ -67,7 +68,7 @@ class PageDisplay(Display):
 
     Args:
         report: called after each frame.
-        cancelled: asked after each frame; if true, the work ends with :class:`CancelledError`.
+        cancelled: asked at each frame; if true, the work ends with :class:`CancelledError`.
     """
 
     def __init__(self, report: Report, cancelled: Callable[[], bool]) -> None:
@@ -82,6 +83,17 @@ class PageDisplay(Display):
     def progress(self) -> None:
         """Show nothing: there is one file."""
 
+    def searched(self, frames: Iterable[T]) -> Iterator[T]:
+        """Yield frames until the work is cancelled."""
+        for frame in frames:
+            self.check()
+            yield frame
+
+    def check(self) -> None:
+        """Raise :class:`CancelledError` if the work is cancelled."""
+        if self.cancelled():
+            raise CancelledError("Cancelled.")
+
     def video(self, name: str, done: int, total: int | None) -> VideoDisplay:
         """Show the progress of a video."""
         return _PageVideo(self, name, done, total)
@@ -92,8 +104,7 @@ class _PageVideo(VideoDisplay):
 
     def frame(self) -> None:
         self.count += 1
-        if self.display.cancelled():
-            raise CancelledError("Cancelled.")
+        self.display.check()
         self.display.report(self.count, self.total)
 
 

@@ -29,6 +29,7 @@ STYLE = """
 .note {margin: 0; padding: .6em .8em; border-radius: .5em; background: var(--block-background-fill)}
 .note.error {color: var(--error-text-color); background: var(--error-background-fill)}
 footer {display: none !important}
+.whole .grid-wrap {max-height: none; min-height: 0}
 """
 
 
@@ -43,6 +44,7 @@ class Page:
     def __init__(self, options: WebOptions, folder: Path) -> None:
         self.options, self.folder = options, folder
         self.cancelled: dict[str | None, threading.Event] = {}
+        self.unfinished: set[threading.Event] = set()
 
     def build(self) -> gr.Blocks:
         """Return the page, not yet served."""
@@ -58,6 +60,7 @@ class Page:
                 self._runs_tab(tab)
             # The lists are made when the page is opened, so that they have the models trained since.
             blocks.load(self._refreshed, outputs=[*stylizers, between], api_visibility="private", queue=False)
+            blocks.unload(self._stop)
         blocks.queue(max_size=QUEUE, default_concurrency_limit=1)
         return blocks
 
@@ -81,6 +84,7 @@ class Page:
             [slider, download, note],
             api_name="photo",
             concurrency_id="models",
+            show_progress_on=slider,
         )
         return model
 
@@ -103,6 +107,7 @@ class Page:
             [result, download, note],
             api_name="video",
             concurrency_id="models",
+            show_progress_on=result,
         )
         stop.click(self._cancel, outputs=[result, download, note], cancels=event, queue=False, api_visibility="private")
         return model
@@ -120,7 +125,9 @@ class Page:
                 button = gr.Button("Draw", variant="primary")
             with gr.Column(scale=2):
                 video = gr.Video(label="Clip", interactive=False, buttons=[], autoplay=True, loop=True, height=360)
-                strip = gr.Gallery(label="Frames", columns=5, object_fit="contain", interactive=False)
+                strip = gr.Gallery(
+                    label="Frames", columns=5, object_fit="contain", interactive=False, elem_classes="whole"
+                )
                 with gr.Row():
                     downloads = [gr.DownloadButton(f"Download {kind}", interactive=False) for kind in ("MP4", "GIF")]
                 note = _note_area("Drop two images of one size, choose a model, and press Draw.")
@@ -130,6 +137,7 @@ class Page:
             [video, strip, *downloads, note],
             api_name="between",
             concurrency_id="models",
+            show_progress_on=video,
         )
         return model
 
@@ -137,7 +145,9 @@ class Page:
         refresh = gr.Button("Refresh", size="sm")
         note = _note_area()
         table = gr.Dataframe(headers=list(runs.HEADERS), interactive=False, wrap=True)
-        gallery = gr.Gallery(label="Newest previews", columns=2, object_fit="contain", interactive=False)
+        gallery = gr.Gallery(
+            label="Newest previews", columns=3, object_fit="contain", interactive=False, elem_classes="whole"
+        )
         gr.on([refresh.click, tab.select], self._runs, None, [table, gallery, note], api_name="runs")
 
     def _settings(self, side: int) -> tuple[gr.Dropdown, gr.Slider, gr.Slider]:
@@ -200,9 +210,20 @@ class Page:
 
         yield from self._answered(work, None, None)
 
-    def _cancel(self, request: gr.Request) -> tuple[Any, ...]:
+    def stop(self) -> None:
+        """Cancel what can be cancelled, and wait for the rest: Python cannot end while PyTorch computes."""
+        for event in list(self.cancelled.values()):
+            event.set()
+        for finished in list(self.unfinished):
+            finished.wait()
+
+    def _stop(self, request: gr.Request) -> None:
+        """Let the work for a browser end, also when its page is closed."""
         if event := self.cancelled.get(request.session_hash):
             event.set()
+
+    def _cancel(self, request: gr.Request) -> tuple[Any, ...]:
+        self._stop(request)
         return None, _download(None), _sentence("Cancelled.")
 
     @contextmanager
@@ -221,13 +242,19 @@ class Page:
         not be yet); then the folder is removed.
         """
         with TemporaryDirectory(dir=self.folder) as folder:
+            finished = threading.Event()
+            self.unfinished.add(finished)
             try:
                 *values, text = work(Path(folder))
-                yield (*values, _sentence(text))
+                answer = (*values, _sentence(text))
             except AnimegenError as error:
                 # Of an upload, a user knows the name alone.
                 text = re.sub(rf"{re.escape(str(self.folder))}/(?:[^/' ]+/)*", "", str(error))
-                yield (*empty, _sentence(text, "error"))
+                answer = (*empty, _sentence(text, "error"))
+            finally:
+                finished.set()
+                self.unfinished.discard(finished)
+            yield answer
 
 
 def _image(label: str, height: int) -> gr.Image:

@@ -71,7 +71,8 @@ def running(options: WebOptions) -> Iterator[str]:
         middleware = [Middleware(Guard)]
         if options.host in LOCAL:  # other sites must not reach it by a name that they let point here
             middleware.append(Middleware(TrustedHostMiddleware, allowed_hosts=list(LOCAL)))
-        blocks = Page(options, Path(folder)).build()
+        page = Page(options, Path(folder))
+        blocks = page.build()
         try:
             _, url, _ = blocks.launch(
                 server_name=options.host,
@@ -91,6 +92,7 @@ def running(options: WebOptions) -> Iterator[str]:
             )
             yield url
         finally:
+            page.stop()
             blocks.close(verbose=False)
 
 

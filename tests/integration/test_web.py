@@ -7,10 +7,12 @@ import os
 import re
 import shutil
 import socket
+import subprocess
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -22,6 +24,8 @@ from animegen.cli import web
 from animegen.media.video.opening import create_video, open_video
 from animegen.web.options import WebOptions
 from tests.support import refused, run_verb, untrained
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_without_gradio(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -48,10 +52,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     frames[-1].save(folder / "b.png")
     frames[0].save(folder / "video.gif", save_all=True, append_images=frames[1:], duration=100)
     reader = open_video(folder / "video.gif")
-    with create_video(folder / "video.mp4", reader.info) as writer:
-        for pixels, time in reader:
-            writer.write(pixels, time)
-        writer.close(reader.end)
+    for name, repeats in {"video.mp4": 1, "long.mp4": 50}.items():
+        with create_video(folder / name, reader.info) as writer:
+            for repeat in range(repeats):
+                for pixels, time in reader:
+                    writer.write(pixels, time + repeat * Fraction(6, 5))
+            writer.close(repeats * Fraction(6, 5))
     (folder / "notes.jpg").write_text("no image")
     (folder / "large.png").write_bytes(bytes(2**20 + 1))
     return folder
@@ -124,6 +130,19 @@ def test_a_request_may_name_uploads_only(url: str, folder: Path) -> None:
         assert answer.read().startswith(b"event: error")
 
 
+def test_a_stopped_server_leaves_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("gradio")
+    words = [sys.executable, "-m", "animegen", "web", "open=false", "port=0", f"runs={tmp_path}"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment) as server:
+        assert server.stdout
+        assert server.stdout.readline().startswith("The page is at http://127.0.0.1:")
+        assert list(tmp_path.glob("animegen-web-*"))
+        server.terminate()
+        assert server.wait(100) == 0
+    assert not list(tmp_path.glob("animegen-web-*"))
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """A headless Chromium."""
@@ -143,7 +162,7 @@ def page(url: str, browser: Any) -> Iterator[Any]:
     requested: list[str] = []
     errors: list[Any] = []
     page = browser.new_page(viewport={"width": 1280, "height": 900})
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(180_000)
     page.on("request", lambda request: requested.append(request.url))
     page.on("pageerror", lambda error: errors.append(error))
     page.goto(url)
@@ -224,8 +243,15 @@ def test_video_tab(page: Any, folder: Path) -> None:
     tab.answer("10 frames, ")
     page.wait_for_function("[...document.querySelectorAll('video')].some(each => each.videoWidth == 160)")
     assert len(list(open_video(download(page, tab, "Download")))) == 10
+    tab.panel.get_by_role("spinbutton", name="Seconds from the start").fill("60")
+    tab.clear.first.click()
+    tab.drop(folder / "long.mp4")
+    tab.panel.get_by_role("button", name="Stylize").click()
+    tab.panel.get_by_text("/600 frames").wait_for()
     tab.panel.get_by_role("button", name="Cancel").click()
     tab.answer("Cancelled.")
+    assert not any(page.evaluate("[...document.querySelectorAll('video')].map(each => each.videoWidth == 160)")[1:])
+    test_photo_tab(page, folder)  # the next request is not kept waiting
 
 
 def test_between_tab(page: Any, folder: Path) -> None:
