@@ -34,8 +34,8 @@ def offered(options: WebOptions, command: str) -> dict[str, str]:
 
 
 def choices(options: WebOptions, command: str) -> list[tuple[str, str]]:
-    """Return the offered models as (text, name)."""
-    about = {look.name: f"{look.name}: {look.about}" for look in looks().values()}
+    """Return the offered models as (text, name); of a look, the text has the first clause of what it is for."""
+    about = {look.name: f"{look.name}: {look.about.partition(',')[0]}" for look in looks().values()}
     return [(about.get(name, name), name) for name in offered(options, command)]
 
 

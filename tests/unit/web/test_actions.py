@@ -168,7 +168,7 @@ def write_run(folder: Path, started: str, model: str, **record: Any) -> Path:
 def test_looks_and_runs_are_offered_where_they_can_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     about = {"bright": ["stylize"], "cel": ["stylize"], "between": ["interpolate", "generate"]}
     shipped = {
-        name: Look(name, tmp_path / name, "toy", tuple(commands), f"a {name} look", "MIT")
+        name: Look(name, tmp_path / name, "toy", tuple(commands), f"a {name} look, and more", "MIT")
         for name, commands in about.items()
     }
     monkeypatch.setattr(models, "looks", lambda: shipped)
