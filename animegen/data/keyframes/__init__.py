@@ -5,6 +5,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from animegen.data.keyframes.carried import FlowKeys
 from animegen.data.keyframes.filters import filtered_project
 from animegen.data.keyframes.folder import folder_project
 from animegen.data.keyframes.guides import CoordinateGuide, EdgeGuide, FileGuide, GaussGuide, Guide, Guides
@@ -16,6 +17,7 @@ __all__ = [
     "CoordinateGuide",
     "EdgeGuide",
     "FileGuide",
+    "FlowKeys",
     "GaussGuide",
     "Guide",
     "Guides",

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from animegen.data.keyframes.project import KeyframeProject, spread
+from animegen.data.keyframes.strokes import strokes
 from animegen.data.views import scale_short_side
 from animegen.errors import AnimegenError, did_you_mean
 from animegen.media.video.opening import open_video
@@ -62,6 +63,9 @@ def place(frame: Image) -> Image:
 FILTERS: dict[str, Callable[[Image], Image]] = {"grade": grade, "poster": poster, "ink": ink, "place": place}
 """From easy to hard: the first is a colour table, the last depends on the position in the image."""
 
+CLIP_FILTERS: dict[str, Callable[[Tensor], Tensor]] = {"strokes": strokes}
+"""Filters of whole clips, uint8 (T, 3, H, W): the look of a frame depends on its place in the motion of the clip."""
+
 
 def filtered_project(
     video: str | Path, filter: str = "ink", keys: int = 2, frames: int = 48, start: int = 0, size: int = 128
@@ -70,7 +74,7 @@ def filtered_project(
 
     Args:
         video: a video, or a folder of frames.
-        filter: one of :data:`FILTERS`.
+        filter: one of :data:`FILTERS` or :data:`CLIP_FILTERS`.
         keys: number of evenly spaced key frames.
         frames: length of the piece.
         start: number of its first frame.
@@ -79,22 +83,23 @@ def filtered_project(
     Raises:
         AnimegenError: for an unknown filter, too few frames, or a video that cannot be read.
     """
-    if filter not in FILTERS:
-        raise AnimegenError(f"filter={filter} is unknown: use {', '.join(FILTERS)}.{did_you_mean(filter, FILTERS)}")
+    known = (*FILTERS, *CLIP_FILTERS)
+    if filter not in known:
+        raise AnimegenError(f"filter={filter} is unknown: use {', '.join(known)}.{did_you_mean(filter, known)}")
     if not 1 <= keys < frames or start < 0 or size < 16:
         raise AnimegenError(
             f"keys={keys}, frames={frames}, start={start} and size={size} are not valid: use fewer keys than frames,"
             " start >= 0 and size >= 16."
         )
     photo = _piece(Path(video), start, frames, size)
-    draw = FILTERS[filter]
-    truth = torch.stack(
-        [
-            torch.from_numpy(draw(np.ascontiguousarray(frame.permute(1, 2, 0).numpy()))).permute(2, 0, 1)
-            for frame in photo
-        ]
-    )
+    truth = CLIP_FILTERS[filter](photo) if filter in CLIP_FILTERS else _each(FILTERS[filter], photo)
     return KeyframeProject(photo, {n: truth[n] for n in spread(keys, frames)}, truth=truth)
+
+
+def _each(draw: Callable[[Image], Image], clip: Tensor) -> Tensor:
+    """Apply a filter to each frame, uint8 (T, 3, H, W)."""
+    drawn = [draw(np.ascontiguousarray(frame.permute(1, 2, 0).numpy())) for frame in clip]
+    return torch.stack([torch.from_numpy(image).permute(2, 0, 1) for image in drawn])
 
 
 def _piece(video: Path, start: int, frames: int, size: int) -> Tensor:

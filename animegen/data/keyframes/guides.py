@@ -231,13 +231,13 @@ class Guides(nn.Module):
     """The guides of a model in order, stacked as channels, frame by frame.
 
     Args:
-        guides: name -> guide.
+        guides: name -> guide, or ``None`` for none.
         flow: optical flow estimator, by default DIS.
     """
 
-    def __init__(self, guides: Mapping[str, Guide] | None = None, flow: FlowEstimator | None = None) -> None:
+    def __init__(self, guides: Mapping[str, Guide | None] | None = None, flow: FlowEstimator | None = None) -> None:
         super().__init__()
-        self.guides = nn.ModuleDict(dict(guides or {}))
+        self.guides = nn.ModuleDict({name: guide for name, guide in (guides or {}).items() if guide is not None})
         self._flow = flow
 
     @property

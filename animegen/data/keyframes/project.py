@@ -99,6 +99,12 @@ class KeyframeProject:
         return height, width
 
     @property
+    def areas(self) -> Tensor:
+        """Where the drawings of the training keys are learnt, bool (K, H, W)."""
+        everywhere = torch.ones(self.size, dtype=torch.bool)
+        return torch.stack([self.masks.get(key, everywhere) for key in self.keys])
+
+    @property
     def scored(self) -> list[int]:
         """Frames with known drawings that are not used for training."""
         return self.held if self.truth is None else [n for n in range(len(self)) if n not in self.keys]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from animegen.data.keyframes.carried import FlowKeys
 from animegen.data.keyframes.guides import FileGuide, Guide, Guides
 from animegen.data.keyframes.patches import Centres, HardPlaces, PatchBank, WholeImages, normal_noise
 from animegen.data.keyframes.prefilter import BilateralFilter
@@ -31,13 +32,14 @@ class KeyframeClip:
     def __init__(
         self,
         project: KeyframeProject,
-        guides: dict[str, Guide] | None = None,
+        guides: Mapping[str, Guide | None] | None = None,
         prefilter: BilateralFilter | None = None,
     ) -> None:
         self.project = project
         self.photo: Frames = project.photo if prefilter is None else prefilter(project.photo)
-        self.guides = dict(guides or {})
-        self._drawn: dict[str, list[Tensor]] | None = None
+        self.guides = {name: guide for name, guide in (guides or {}).items() if guide is not None}
+        self._moving: dict[str, list[Tensor]] | None = None
+        self._still: dict[tuple[str, int], Tensor] = {}
         for name, guide in self.guides.items():
             if not isinstance(guide, FileGuide):
                 continue
@@ -53,31 +55,61 @@ class KeyframeClip:
                     f"The images of the guide '{name}' have {channels} channels, not {guide.channels}: set"
                     f" model.guides.{name}.channels={channels}."
                 )
+        self.teach(self.guides.values())
+
+    def teach(self, guides: Iterable[Guide]) -> None:
+        """Give the key frames to the guides that carry them."""
+        project = self.project
+        for guide in guides:
+            if isinstance(guide, FlowKeys):
+                photos = torch.stack([self.photo[key] for key in project.keys])
+                guide.learn(photos, torch.stack([project.drawings[key] for key in project.keys]), project.areas)
 
     def guide(self, number: int) -> Tensor:
         """Return the guides of a frame, uint8 (G, H, W); G is 0 without guides."""
         if not self.guides:
             return torch.zeros(0, *self.project.size, dtype=torch.uint8)
-        drawn = self._draw()
-        return torch.cat(
-            [
-                self.project.guides[name][number] if isinstance(guide, FileGuide) else drawn[name][number]
-                for name, guide in self.guides.items()
-            ]
-        )
+        return torch.cat([self._drawn(name, guide, number) for name, guide in self.guides.items()])
 
-    def _draw(self) -> dict[str, list[Tensor]]:
-        """Draw the computed guides of the whole clip, since each depends on earlier frames."""
-        if self._drawn is None:
-            made = {name: guide for name, guide in self.guides.items() if not isinstance(guide, FileGuide)}
-            self._drawn = {name: [] for name in made}
+    def _drawn(self, name: str, guide: Guide, number: int) -> Tensor:
+        if isinstance(guide, FileGuide):
+            return self.project.guides[name][number]
+        if guide.moves:
+            return self._draw_moving()[name][number]
+        if (name, number) not in self._still:
+            self._still[name, number] = guide.draw(None, to_float(self.photo[number])[None])
+        return self._still[name, number]
+
+    def _draw_moving(self) -> dict[str, list[Tensor]]:
+        """Draw the guides that depend on earlier frames for the whole clip."""
+        if self._moving is None:
+            made = {name: guide for name, guide in self.guides.items() if guide.moves}
+            self._moving = {name: [] for name in made}
             stack, state = Guides(made), None
-            for number in range(len(self.project) if made else 0):
+            for number in range(len(self.project)):
                 drawn, state = stack.next(to_float(self.photo[number])[None], state)
                 parts = drawn.split([guide.channels for guide in made.values()])
                 for name, part in zip(made, parts, strict=True):
-                    self._drawn[name].append(part.clone())
-        return self._drawn
+                    self._moving[name].append(part.clone())
+        return self._moving
+
+    def views(self, key: int) -> Tensor:
+        """Return a key frame with the guides that it is trained with, uint8 (V, 3 + G, H, W); see `FlowKeys.views`."""
+        carried = next((guide for guide in self.guides.values() if isinstance(guide, FlowKeys)), None)
+        if carried is None:
+            return self.stack([key])
+        project, photo = self.project, self.photo[key]
+        near = [n for n in range(len(project)) if n not in project.keys and project.nearest_key(n) == key]
+        frames = [to_float(self.photo[near[k]])[None] for k in spread(carried.rehearsals, len(near))]
+        others = {
+            name: None if guide is carried else self._drawn(name, guide, key) for name, guide in self.guides.items()
+        }
+        return torch.stack(
+            [
+                torch.cat([photo, *(view if other is None else other for other in others.values())])
+                for view in carried.views(project.keys.index(key), frames)
+            ]
+        )
 
     def stack(self, numbers: Sequence[int]) -> Tensor:
         """Return frames with their guides, uint8 (N, 3 + G, H, W)."""
@@ -156,12 +188,14 @@ class KeyPatches(View):
         if self._bank is not None:
             return
         project, keys = self.clip.project, self.clip.project.keys
-        drawings = torch.stack([project.drawings[key] for key in keys])
-        everywhere = torch.ones(project.size, dtype=torch.bool)
-        masks = torch.stack([project.masks.get(key, everywhere) for key in keys])
-        self._centres = Centres(masks, self.seed, self.balance)
+        self._centres = Centres(project.areas, self.seed, self.balance)
         self.hard = HardPlaces(self._centres) if self.share else None
-        bank = self._lay_out(torch.cat([self.clip.stack(keys), drawings], 1))
+        images = []
+        for key in keys:
+            views = self.clip.views(key)
+            images.append(torch.cat([views, project.drawings[key].expand(len(views), -1, -1, -1)], 1))
+        self._views = torch.tensor([len(views) for views in images])
+        bank = self._lay_out(torch.cat(images))
         if self.unlabelled:
             self._prepare_unlabelled()
         self._bank = bank
@@ -212,7 +246,7 @@ class KeyPatches(View):
         numbers = sample.tolist()
         places = self.places(numbers).to(sample.device)
         bank = self._bank.to(sample.device)
-        patches = bank.cut(*self.centres.split(places))
+        patches = bank.cut(*self._centre(places, sample))
         if self.flip:
             patches = self._flipped(patches, sample)
         patches = to_float(patches)
@@ -221,11 +255,18 @@ class KeyPatches(View):
         if self.noise:
             photo = photo + self.noise * normal_noise(photo.shape, sample, self.seed)
         batch = {"photo": photo, "anime": self._middle(patches[:, 3 + guides :]), "place": places, "sample": sample}
-        elsewhere = bank.cut(*self.centres.split(self.centres.elsewhere(numbers).to(sample.device)))
+        elsewhere = bank.cut(*self._centre(self.centres.elsewhere(numbers).to(sample.device), sample))
         batch["other"] = to_float(self._middle(elsewhere[:, 3 + guides :]))
         if guides:
             batch["guide"] = patches[:, 3 : 3 + guides]
         return {**batch, **self._cut_unlabelled(sample, guides)} if self.unlabelled else batch
+
+    def _centre(self, places: Tensor, sample: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return image in the bank, row and column, (B,) each, of centres: a random view of each key frame."""
+        key, row, column = self.centres.split(places)
+        counts = self._views.to(sample.device)
+        draws = random_bits(counter_hash_tensor(counter_hash(self.seed, "view"), sample))
+        return (counts.cumsum(0) - counts)[key] + ((draws * counts[key]) >> 24), row, column
 
     def _cut_unlabelled(self, sample: Tensor, guides: int) -> dict[str, Tensor]:
         """Crop patches of frames without drawing.
@@ -243,7 +284,8 @@ class KeyPatches(View):
         first, second = pairs.chunk(2, 1)
         motion = self._motions.to(sample.device).cut(frame, row, column)
         nearest = self._nearest.to(sample.device)[frame]
-        drawing = self._bank.cut(nearest, *((draws[:, k] * n) >> 24 for k, n in ((3, height), (4, width))))
+        first_view = (self._views.cumsum(0) - self._views).to(sample.device)[nearest]
+        drawing = self._bank.cut(first_view, *((draws[:, k] * n) >> 24 for k, n in ((3, height), (4, width))))
         batch = {
             "unlabelled": first[:, :3],
             "following": second[:, :3],

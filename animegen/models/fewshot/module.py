@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from animegen.data.keyframes.carried import FlowKeys
 from animegen.data.keyframes.guides import FileGuide, Guide, Guides
+from animegen.engine.environment import Environment
 from animegen.engine.module import Updates
 from animegen.errors import AnimegenError
 from animegen.media.images import to_float
@@ -24,6 +26,7 @@ class FewShot(StyliseModule):
     ==========================  ====================================================================
     ``photo``, ``anime``        the patches, without the margin that serves as context only
     ``fake``                    the generated patches
+    ``drawn``                   the same before they are blended with the carried key frames
     ``fake_logits``             discriminator(fake)
     ``real_logits``             discriminator(patches of paintings elsewhere in the same key frame)
     ``paired_logits``           discriminator(anime)
@@ -74,6 +77,11 @@ class FewShot(StyliseModule):
                 f"The frame and the guides have {wanted} channels, but the generator has {inputs} input channels: set"
                 f" model.generator.inputs={wanted}."
             )
+        first = next(iter(self.guides.items().values()), None)
+        if getattr(generator, "carried", False) and not isinstance(first, FlowKeys):
+            raise AnimegenError(
+                "model.generator.carried=true needs a flow_keys guide, before all others: add it, or set it to false."
+            )
         if not 0 < unlabelled_share <= 1:
             raise AnimegenError(f"model.unlabelled_share must be above 0 and at most 1, not {unlabelled_share}.")
         if discriminator is None and "discriminator" in self.objectives:
@@ -83,6 +91,12 @@ class FewShot(StyliseModule):
             )
 
     # --- training --------------------------------------------------------------------------------------
+
+    def start_training(self, environment: Environment) -> None:
+        """Keep the key frames, which checkpoints then hold for application."""
+        super().start_training(environment)
+        if (clip := getattr(environment.data, "clip", None)) is not None:
+            clip.teach(self.guides.items().values())
 
     def updates(self, batch: dict[str, Tensor]) -> Updates:
         """Yield the updates of discriminator and generator."""
@@ -138,10 +152,14 @@ class FewShot(StyliseModule):
                 inputs[f"{name}_fake"] = _with_guide(batch, name, f"{name}_guide")[:count]
                 for key in (name, "style", "motion", "seen"):
                     batch[key] = batch[key][:count]
-        if len(inputs) == 1:
-            return {"fake": _cropped(self.generator(inputs["fake"]), margin)}
-        outputs = self.generator(torch.cat(list(inputs.values()))).split([len(value) for value in inputs.values()])
-        return {name: _cropped(output, margin) for name, output in zip(inputs, outputs, strict=True)}
+        images = torch.cat(list(inputs.values()))
+        output = (
+            self.generator(images, parts=True) if getattr(self.generator, "carried", False) else self.generator(images)
+        )
+        output, drawn = output if isinstance(output, tuple) else (output, output)
+        outputs = output.split([len(value) for value in inputs.values()])
+        generated = dict(zip(inputs, outputs, strict=True)) | {"drawn": drawn[: len(inputs["fake"])]}
+        return {name: _cropped(output, margin) for name, output in generated.items()}
 
     def _logits(self, images: Tensor) -> Tensor:
         if self.discriminator is None:
@@ -207,6 +225,19 @@ class FewShot(StyliseModule):
             inputs = torch.cat([frames, torch.stack(guides).to(frames)], 1)
         output = pad_and_crop(self.generator, inputs, self.size_divisor).clamp(-1, 1)
         return output, {"frame": number + 1, "streams": streams}
+
+    def exported_weights(self) -> list[str]:
+        """Return the names of the weights that exported files need.
+
+        Raises:
+            AnimegenError: with carried key frames, whose optical flow is not part of a graph.
+        """
+        if any(isinstance(guide, FlowKeys) for guide in self.guides.items().values()):
+            raise AnimegenError(
+                "The model cannot be exported, since it carries key frames by optical flow: apply it with animegen"
+                " stylize, or train one without the guide flow_keys."
+            )
+        return super().exported_weights()
 
     def predict(self, batch: dict[str, Tensor]) -> Tensor:
         """Return the output (B,3,H,W) for the frames of a batch, with the guides of the batch."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, overload
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +43,9 @@ class FewShotGenerator(nn.Module):
         second_norm: another norm after the second convolution of each residual block.
         init: ``torch`` (PyTorch's default) or ``normal`` (N(0, 0.02)).
         width: factor on all channel counts.
+        carried: blend an image in the inputs 3 to 5, the carried key frames, with what the network draws. The share of
+            the latter is ``(1 - confidence)^4``, with the confidence in input 6, plus a further channel, 0 before
+            training.
 
     Maps (B, inputs, H, W) in [-1, 1] to (B, 3, H, W) in [-1, 1]; sides must be multiples of 4.
 
@@ -65,6 +69,7 @@ class FewShotGenerator(nn.Module):
         second_norm: bool = False,
         init: str = "torch",
         width: float = 1.0,
+        carried: bool = False,
     ) -> None:
         super().__init__()
         last = str(last)
@@ -79,10 +84,10 @@ class FewShotGenerator(nn.Module):
                     f"FewShotGenerator has no {option} '{value}': use one of {', '.join(known)}."
                     + did_you_mean(str(value), known)
                 )
-        if inputs < 3 or blocks < 0 or len(filters) != len(FILTERS):
+        if inputs < (7 if carried else 3) or blocks < 0 or len(filters) != len(FILTERS):
             raise AnimegenError(
-                f"FewShotGenerator needs inputs >= 3, blocks >= 0 and {len(FILTERS)} filters, not {inputs}, {blocks}"
-                f" and {len(filters)}: correct them."
+                f"FewShotGenerator needs inputs >= {7 if carried else 3}, blocks >= 0 and {len(FILTERS)} filters, not"
+                f" {inputs}, {blocks} and {len(filters)}: correct them."
             )
         self.inputs = inputs
         self._row_by_row = norm in ("batch", "none") and upsampling in ("folded", "nearest")
@@ -102,12 +107,27 @@ class FewShotGenerator(nn.Module):
             nn.Conv2d(f5, f5, 3, padding=1),
             nn.ReLU(inplace=True),
         )
-        self.conv12 = nn.Conv2d(f5, 3, 1)
+        self.carried = carried
+        self.conv12 = nn.Conv2d(f5, 4 if carried else 3, 1)
         if init == "normal":
             initialise(self, "normal")
+        if carried:
+            nn.init.zeros_(self.conv12.weight[3:])
+            assert self.conv12.bias is not None
+            nn.init.zeros_(self.conv12.bias[3:])
 
-    def forward(self, images: Tensor) -> Tensor:
+    @overload
+    def forward(self, images: Tensor) -> Tensor: ...
+
+    @overload
+    def forward(self, images: Tensor, parts: Literal[True]) -> tuple[Tensor, Tensor]: ...
+
+    def forward(self, images: Tensor, parts: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Stylise frames (B, inputs, H, W) in [-1, 1].
+
+        Args:
+            images: frames and guides.
+            parts: also return what the network draws, before it is blended with the carried key frames.
 
         Raises:
             AnimegenError: if the sides are not multiples of 4, or the number of channels is wrong.
@@ -124,8 +144,17 @@ class FewShotGenerator(nn.Module):
         x = self.up2(torch.cat([self.blocks(quarter), quarter], 1))
         maps = [(x, 2), (half, 2), (full, 1), (images, 1)]
         if self.streams and not torch.is_grad_enabled():
-            return in_strips(self._finish, maps, MARGIN)
-        return self._finish(*(values for values, _ in maps))
+            x = in_strips(self._finish, maps, MARGIN)
+        else:
+            x = self._finish(*(values for values, _ in maps))
+        drawn = torch.tanh(x[:, :3])
+        if not self.carried:
+            return (drawn, drawn) if parts else drawn
+        # In float32, so that what is copied does not change. The learnt share has no bounds, where gradients would end.
+        carried, confidence = images[:, 3:6].float(), (images[:, 6:7].float() + 1) / 2
+        share = (1 - confidence) ** 4 + x[:, 3:].float()
+        output = carried + share * (drawn.float() - carried)
+        return (output, drawn) if parts else output
 
     @property
     def streams(self) -> bool:
@@ -133,11 +162,11 @@ class FewShotGenerator(nn.Module):
         return not self.training and self._row_by_row
 
     def _finish(self, x: Tensor, half: Tensor, full: Tensor, images: Tensor) -> Tensor:
-        """Compute the output from the maps at half and full resolution."""
+        """Compute the channels of the output from the maps at half and full resolution."""
         x = self.up1(torch.cat([x, half], 1))
         # In one dtype and memory format, so that the 163 channels, the largest map of the network, are copied once.
         x = self.smooth(self.conv11(torch.cat([x, full, as_like(images, full)], 1)))
-        return torch.tanh(self.conv12(x))
+        return self.conv12(x)
 
 
 class FoldedUpsampleConv(nn.Conv2d):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from animegen.config.instantiate import build
-from animegen.data.keyframes import CoordinateGuide, EdgeGuide, FileGuide, GaussGuide, Guides
+from animegen.data.keyframes import CoordinateGuide, EdgeGuide, FileGuide, FlowKeys, GaussGuide, Guides
 from animegen.errors import AnimegenError
 from animegen.media.images import to_float
 from animegen.models.fewshot import FewShot
@@ -144,3 +144,26 @@ def test_a_guide_from_files_cannot_be_made_up() -> None:
         module.stylize(torch.zeros(1, 3, 16, 16))
     output, _ = module.stylize(torch.zeros(1, 3, 16, 16), None, torch.zeros(1, 1, 16, 16))
     assert output.shape == (1, 3, 16, 16)
+
+
+def test_training_with_carried_key_frames_begins_as_these() -> None:
+    images = torch.rand(2, 9, 16, 24) * 2 - 1
+    generator = FewShotGenerator(inputs=9, width=0.25, blocks=1, carried=True)
+    module = FewShot(generator, guides={"flow_keys": FlowKeys()})
+    images[:1, 6] = 1  # trusted
+    images[1:, 6] = -1
+    output, drawn = generator(images, parts=True)
+    assert torch.equal(output[0], images[0, 3:6])
+    torch.testing.assert_close(output[1], drawn[1], atol=1e-6, rtol=0)
+    assert not torch.allclose(output, drawn, atol=0.1)
+    (output - 1).square().mean().backward()
+    assert generator.conv12.weight.grad is not None
+    assert generator.conv12.weight.grad[3].abs().sum() > 0
+    with pytest.raises(AnimegenError, match="cannot be exported, since it carries key frames"):
+        module.exported_weights()
+    for guides in (
+        {"edges": EdgeGuide(), "flow_keys": FlowKeys(position=False)},
+        {"gauss": GaussGuide(), "edges": EdgeGuide()},
+    ):
+        with pytest.raises(AnimegenError, match="needs a flow_keys guide"):
+            FewShot(FewShotGenerator(inputs=3 + Guides(guides).channels, carried=True), guides=guides)
