@@ -7,11 +7,16 @@ metrics, and the baselines. The base class runs all methods on the same batches 
 
 from __future__ import annotations
 
+import sys
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple, Protocol
 
 import torch
+from rich.console import Console
+from rich.status import Status
 from torch import Tensor
 
 from animegen.benchmarks.baselines import Baseline, BestLookupTable, Identity, LinearColourTransfer
@@ -197,7 +202,7 @@ class Benchmark(ABC):
         labels: list[str] = []
         values: dict[str, dict[str, list[Tensor]]] = {name: {} for name in methods}
         kept: dict[str, list[Tensor]] = {name: [] for name in methods}
-        for batch in self.batches(device):
+        for batch in self._counted(self.batches(device), f"scoring {len(methods)} methods"):
             if self.classes:
                 labels += self.class_of(batch)
             for name, method in methods.items():
@@ -221,6 +226,21 @@ class Benchmark(ABC):
                 name: {metric: summary(v[mine]) for metric, v in row.items()} for name, row in whole.items()
             }
         return scores
+
+    def _counted(self, batches: Iterator[dict[str, Any]], title: str) -> Iterator[dict[str, Any]]:
+        """Yield batches; show how many samples are done, without a terminal at most every ten seconds."""
+        done, said = 0, time.monotonic()
+        bar = Status(title, console=Console(stderr=True)) if sys.stderr.isatty() else None
+        with bar or nullcontext():
+            for batch in batches:
+                yield batch
+                done += len(next(iter(self.shown(batch)[0].values())))
+                text = f"{title}: {done} samples"
+                if bar is not None:
+                    bar.update(text)
+                elif time.monotonic() - said > 10:
+                    said = time.monotonic()
+                    print(text, file=sys.stderr, flush=True)
 
     def _score_sets(self, kept: Tensor) -> dict[str, Score]:
         valid = bool(kept.isfinite().all())

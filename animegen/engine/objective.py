@@ -62,14 +62,18 @@ class Context:
             image = self[name]
             network = self[extractor]
             if network is None:
-                raise AnimegenError(
-                    "A loss term needs perceptual features, but the model has none: set model.features"
-                    " (backbone and weights), or delete the term with ~model.objectives.<network>.<term>."
-                )
+                raise AnimegenError(f"it needs perceptual features, but the model has none: {FEATURES}.")
             # A target needs no graph.
             with torch.set_grad_enabled(torch.is_grad_enabled() and image.requires_grad):
                 self._features[key] = network(image, self._plan.get(key, layers))
         return {layer: self._features[key][layer] for layer in layers}
+
+
+#: Where perceptual features come from.
+FEATURES = (
+    "set features=vgg19 or features=squeezenet1_1 (torchvision's weights, downloaded once, or features.weights=<file>),"
+    " or features=random, which is for tests"
+)
 
 
 class Term(nn.Module):
@@ -115,6 +119,11 @@ class Term(nn.Module):
     def extractor(self) -> str:
         """Name of the context entry that holds the feature network."""
         return getattr(self.loss, "extractor", "features")
+
+    @property
+    def needs_features(self) -> bool:
+        """Whether the loss reads the feature network of the model."""
+        return (bool(self.layers) and self.extractor == "features") or "features" in self.reads.values()
 
     def strength(self, step: int) -> float:
         """Return the fraction of the weight at ``step``: 0 before ``start`` and between intervals, else up to 1."""
@@ -245,6 +254,25 @@ class Objectives(nn.ModuleDict):
                 f" add model.objectives.{name}.{did_you_mean(name, self)}"
             )
         return cast(Objective, super().__getitem__(name))
+
+    def check_features(self) -> None:
+        """Check that models without a feature network have no term that reads one.
+
+        Raises:
+            AnimegenError: names the terms.
+        """
+        blind = {update: objective for update, objective in self.items() if objective.shared.get("features") is None}
+        found = [
+            f"{update}.{name}"
+            for update, objective in blind.items()
+            for name in objective.terms
+            if objective.term(name).needs_features
+        ]
+        if found:
+            raise AnimegenError(
+                f"The loss terms {', '.join(found)} need perceptual features, but the model has none: {FEATURES};"
+                f" or leave the terms out, as in model.objectives.{found[0]}=null."
+            )
 
     def items(self) -> ItemsView[str, Objective]:
         """Return (update name, objective) pairs."""

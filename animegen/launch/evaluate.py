@@ -20,7 +20,14 @@ from animegen.engine.module import AnimeModule
 from animegen.engine.runs import merged_overrides, resolve_checkpoint
 from animegen.errors import AnimegenError
 from animegen.files import user_path
-from animegen.launch.evaluation import SCORE_FILES, Evaluation, chosen_benchmark, evaluate_model, evaluate_on
+from animegen.launch.evaluation import (
+    SCORE_FILES,
+    Evaluation,
+    chosen_benchmark,
+    evaluate_model,
+    evaluate_on,
+    scoring_features,
+)
 from animegen.outputs import OutputFolder
 from animegen.tasks.protocols import Stylizer
 
@@ -84,7 +91,12 @@ def score(config: DictConfig, words: list[str]) -> Evaluation:
     if config.input:
         return score_photos(model, checkpoint, config, words)
     data = data_of(checkpoint, model, words, config.trust)
-    features = build(config.features, "features") or None
+    if config.features is None:
+        trained = model.run_info["config"]["model"].get("features")
+        source = f"The checkpoint '{checkpoint}'"
+        features = scoring_features(trained and build_from(trained, "features", source, REMEDY, trust=config.trust))
+    else:
+        features = build(config.features, "features") or None
     chosen = None
     if config.benchmark:
         chosen = chosen_benchmark(plain(config)["benchmark"], model, data, features, config.samples, config.batch_size)

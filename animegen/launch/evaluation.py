@@ -91,6 +91,14 @@ class Evaluation:
             print(f"image strip: {folder.path / 'strip.png'}")
 
 
+def scoring_features(features: FeatureExtractor | None) -> FeatureExtractor:
+    """Return the network of feature distances by that of a training.
+
+    Without one it is small and random, which takes no download; the names of its metrics contain ``random``.
+    """
+    return features or FeatureExtractor("squeezenet1_1", "random")
+
+
 def evaluate_model(
     model: AnimeModule,
     data: AnimeDataModule,

@@ -15,7 +15,7 @@ from animegen.config.recorded import REMEDY, recorded_words
 from animegen.config.schema import TrainSchema
 from animegen.config.trust import check_config
 from animegen.engine.machine import git_state, versions
-from animegen.engine.runs import read_record, unquoted
+from animegen.engine.runs import read_record, resolve_checkpoint, unquoted
 from animegen.errors import AnimegenError
 from animegen.launch.run_plan import Request
 
@@ -30,7 +30,8 @@ def plan_rerun(words: Sequence[str]) -> tuple[Request, list[str]]:
         AnimegenError: if the record is missing or damaged, or if the arguments would change the training.
     """
     values = {key: unquoted(value) for key, equals, value in (word.partition("=") for word in words) if equals}
-    named = Path(values.pop("rerun"))
+    name = values.pop("rerun")
+    named = resolve_checkpoint(name, values.get("runs", "runs")) if name == "last" else Path(name)
     more = [word for word in words if word.partition("=")[0] not in ("rerun", *ALLOWED)]
     if more:
         raise AnimegenError(

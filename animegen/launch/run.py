@@ -29,11 +29,10 @@ from animegen.engine.runs import (
 )
 from animegen.engine.sharded import ShardedStrategy
 from animegen.errors import AnimegenError
-from animegen.launch.evaluation import SCORE_FILES, Evaluation, chosen_benchmark, evaluate_model
+from animegen.launch.evaluation import SCORE_FILES, Evaluation, chosen_benchmark, evaluate_model, scoring_features
 from animegen.launch.run_folder import check_free, prepare
 from animegen.launch.run_plan import Parts, Plan, Request, validate
 from animegen.launch.trainer import build_trainer, fit, show_pareto
-from animegen.nn.features import FeatureExtractor
 from animegen.reports.sections import REPORT, write_page
 
 log = logging.getLogger(__name__)
@@ -79,6 +78,7 @@ def build_parts(plan: Plan) -> Parts:
     if plan.checkpoint is not None and not plan.only_score:
         check_files(plan, plan.checkpoint, files)
     model: Any = build(config.model, "model", AnimeModule)
+    model.objectives.check_features()
     model.run_info = {"version": __version__, **plan.facts, "files": pack(files)}
     if config.init and not plan.checkpoint:
         log.info("%s: weights of %s", ", ".join(load_pretrained(model, config.init)), config.init)
@@ -154,9 +154,7 @@ def evaluate(plan: Plan, parts: Parts) -> Evaluation | None:
     if not plan.config.evaluate or not trainer.is_global_zero:
         return None
     model.to(trainer.strategy.root_device)  # Lightning leaves it on the CPU
-    # In place of LPIPS, without a download; the name of the metric contains 'random'.
-    features = model.features or FeatureExtractor("squeezenet1_1", "random")
-    evaluation = evaluate_model(model, parts.data, features, SAMPLES, BATCH, parts.benchmark)
+    evaluation = evaluate_model(model, parts.data, scoring_features(model.features), SAMPLES, BATCH, parts.benchmark)
     if evaluation is not None:
         evaluation.write(plan.output)
         show_pareto(trainer, plan.folder, model.train_step)

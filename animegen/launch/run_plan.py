@@ -131,6 +131,13 @@ def validate(request: Request) -> Plan:
     pick_device(config.device.value)  # raises for a device that is missing
     if config.init:
         overrides = start_trained(config, overrides)
+    pretrained = (config.model or {}).get("pretrain_steps") or 0
+    if 2 * pretrained > config.train_steps:
+        log.warning(
+            "%d of %d train steps are pre-training, in which the generator learns to reproduce photos: raise"
+            " train_steps, lower model.pretrain_steps, or start from a trained model with init=",
+            *(min(pretrained, config.train_steps), config.train_steps),
+        )
     facts: dict[str, Any] = {"config": plain(config), "choices": request.choices, "overrides": overrides}
     checkpoint = Path(config.resume) if config.resume else None
     in_place = checkpoint is not None and run_folder(checkpoint).resolve() == folder.resolve()

@@ -211,7 +211,7 @@ def _torchvision_file(backbone: str) -> Path:
     except (OSError, RuntimeError) as error:  # OSError: no network, time-out, disk; RuntimeError: wrong hash
         raise AnimegenError(
             f"The weights of {backbone} are not at {path} and could not be downloaded from {url} ({error}):"
-            f" copy the file there, set weights=<path>, or use weights=random."
+            " copy the file there, set features.weights=<file>, or choose features=squeezenet1_1|random|none."
         ) from error
     return path
 
@@ -228,7 +228,7 @@ def _socket_timeout(seconds: float) -> Iterator[None]:
 
 def _read_state(path: Path, backbone: str, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
     """Read the weights of the convolutional part from a file and check that they fit."""
-    remedy = "give the path of a state dict with torchvision's key names, or use weights=torchvision or weights=random"
+    remedy = "name a state dict with torchvision's keys, features.weights=<file>, or choose features=random"
     if not os.path.isfile(path):  # unlike Path.is_file, accepts names of any length
         raise AnimegenError(f"There is no file '{shown(path)}' with weights for {backbone}: {remedy}.")
     content = load_data(path, f"weights of {backbone}", f"fetch it again, or {remedy}")

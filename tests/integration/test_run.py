@@ -285,6 +285,27 @@ def test_init_begins_anew_with_the_weights_of_another_run(
     assert "There is no checkpoint at 'nowhere'" in capsys.readouterr().err
 
 
+def test_missing_features_are_found_before_data_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("data=unpaired/toonworld", "size=tiny", "device=cpu", f"output={tmp_path / 'run'}")
+    message = refused(capsys, run_verb(train_verb.main, "model=animegan/v1", *words))
+    assert "generator.content, generator.style need perceptual features" in message
+    assert "set features=vgg19 or features=squeezenet1_1" in message
+    assert not any((tmp_path / "run").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("model", "features", "name"),
+    [("toy", "none", "squeezenet1_1_random"), ("animegan/paired", "random", "vgg19_random")],
+)
+def test_eval_scores_with_the_features_of_the_training(model: str, features: str, name: str, tmp_path: Path) -> None:
+    words = (f"model={model}", f"features={features}", "data=paired/toonworld", "train_steps=1", "evaluate=true")
+    run, scores = train(*words, output=tmp_path / "run"), tmp_path / "scores"
+    assert run_verb(evaluate.main, f"checkpoint={run}", f"output={scores}") == 0
+    at_end, later = (json.loads((f / "scores.json").read_text())["methods"] for f in (run, scores))
+    assert any(name in metric for metric in later["model"])
+    assert at_end["model"].keys() == later["model"].keys()
+
+
 def test_eval_of_a_run_and_of_other_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = train(*TOY, "train_steps=2", output=tmp_path / "run")
     scores = tmp_path / "scores"

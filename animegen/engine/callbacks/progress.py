@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from datetime import timedelta
 from typing import Any
 
 import pytorch_lightning as pl
@@ -33,7 +34,7 @@ class LogEvery(pl.Callback):
 
 
 class Progress(pl.Callback):
-    """A progress bar on a terminal, otherwise one line every ``every`` steps.
+    """A progress bar on a terminal, otherwise one line every ``every`` steps, with the time left.
 
     Also logs ``perf/steps_per_s`` and ``perf/samples_per_s``.
 
@@ -50,7 +51,7 @@ class Progress(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, module: LightningAdapter) -> None:
         """Start the bar."""
-        self._since, self._at = time.perf_counter(), module.train_step
+        self._began = self._since, self._at = time.perf_counter(), module.train_step
         if trainer.is_global_zero and sys.stderr.isatty():
             columns = (
                 TextColumn("train"),
@@ -80,8 +81,12 @@ class Progress(pl.Callback):
         if self._bar is not None:
             self._bar.update(self._task, completed=module.train_step, values=values)
         else:
-            of = f"/{self.train_steps}" if self.train_steps else ""
-            print(f"step {module.train_step}{of}  {values}", file=sys.stderr, flush=True)
+            of, left = "", ""
+            if self.train_steps:
+                of = f"/{self.train_steps}"
+                steps = (module.train_step - self._began[1]) / max(now - self._began[0], 1e-9)
+                left = f"  {timedelta(seconds=round((self.train_steps - module.train_step) / steps))} left"
+            print(f"step {module.train_step}{of}  {values}{left}", file=sys.stderr, flush=True)
 
     def _values(self, module: LightningAdapter, rate: float) -> str:
         totals = {name.split("/")[1]: value for name, value in module.shown.items() if name.endswith("/total")}

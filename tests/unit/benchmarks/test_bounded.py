@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
+from types import SimpleNamespace
 
+import pytest
 import torch
 from torch import Tensor
 
 from animegen.benchmarks import baselines
+from animegen.benchmarks import benchmark as module
 from animegen.benchmarks.benchmark import SAMPLES, StyliseBenchmark, spread
 from animegen.benchmarks.keyframes import KeyframeBenchmark
 
@@ -46,6 +50,16 @@ def test_a_large_test_set_is_sampled_evenly_and_the_table_says_so() -> None:
     assert benchmark.note == "64 of 2000 test samples, evenly spread; samples=null uses all."
     assert StyliseBenchmark(Numbered(64), train, train, limit=64).note is None
     assert StyliseBenchmark(Numbered(99), train, train, limit=None).note is None
+
+
+def test_the_samples_that_are_done_are_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter(range(0, 1000, 6))
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    train = Numbered(4)
+    StyliseBenchmark(Numbered(5), train, train, batch_size=1).evaluate({})
+    assert re.findall(r"^scoring \d methods: (\d) samples$", capsys.readouterr().err, re.MULTILINE) == ["2", "4"]
 
 
 def test_colours_are_sampled_from_a_bounded_number_of_images() -> None:

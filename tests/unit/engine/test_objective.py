@@ -120,7 +120,7 @@ def test_an_unknown_entry_names_the_known_ones() -> None:
 
 def test_missing_features_name_the_remedy() -> None:
     objective = Objective(a=Term(FeatureMean(["l1"]), reads={"image": "x"}))
-    with pytest.raises(AnimegenError, match=r"model\.features"):
+    with pytest.raises(AnimegenError, match="set features=vgg19"):
         objective(x=torch.zeros(1), features=None).compute()
 
 

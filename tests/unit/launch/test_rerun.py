@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,21 @@ from animegen.config.compose import compose_config, plain
 from animegen.errors import AnimegenError
 from animegen.launch.rerun import plan_rerun
 from tests.support import tiny
+
+
+def test_the_last_run_is_repeated(tmp_path: Path) -> None:
+    config = plain(compose_config("train", tiny("experiment=toy/quickstart")))
+    for age, name in enumerate(("newer", "older")):
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
+        (tmp_path / name / "checkpoints" / "last.ckpt").touch()
+        os.utime(tmp_path / name / "checkpoints" / "last.ckpt", (1e9 - age, 1e9 - age))
+        record = {"config": {**config, "seed": 7 + age}, "overrides": [], "status": "finished"}
+        (tmp_path / name / "run.json").write_text(json.dumps(record))
+    request, _ = plan_rerun(["rerun=last", f"runs={tmp_path}"])
+    assert request.config.seed == 7
+    assert request.folder.name.startswith("newer-")
+    with pytest.raises(AnimegenError, match="There is no checkpoint below"):
+        plan_rerun(["rerun=last", f"runs={tmp_path / 'none'}"])
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,9 @@ def test_without_the_network_the_error_names_the_remedies(tmp_path, monkeypatch,
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
     before = module_under_test.socket.getdefaulttimeout()
-    with pytest.raises(AnimegenError, match=r"alexnet.*could not be downloaded.*weights=<path>.*weights=random"):
+    with pytest.raises(
+        AnimegenError, match=r"alexnet.*could not be downloaded.*features.weights=<file>.*squeezenet1_1.random.none"
+    ):
         FeatureExtractor("alexnet")
     assert module_under_test.socket.getdefaulttimeout() == before
 
