@@ -112,7 +112,9 @@ class PrepareOptions(Curation, OverwriteOptions):
         None, "look of a ToonWorld video with sound, to write to output"
     )
     check: str | None = option(None, "a key-frame project: report all problems", path=True)
-    suggest_keys: str | None = option(None, "a project: suggest which frames to draw next", path=True)
+    suggest_keys: str | None = option(
+        None, "a project: suggest which frames to paint first or next, and write them to its to_paint/", path=True
+    )
     filter: str | None = option(None, "a project: write its frames without their noise to output", path=True)
     imported: str | None = option(
         None,

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from animegen.curation.dataset import curate
 from animegen.curation.options import Curation, PrepareOptions
-from animegen.data.keyframes.folder import Report, folder_project, inspect
+from animegen.data.keyframes.folder import Report, clip_of, folder_project, inspect
 from animegen.data.keyframes.layouts import import_layout
 from animegen.data.keyframes.prefilter import BilateralFilter
 from animegen.data.keyframes.suggest import suggest_keys
@@ -85,12 +85,22 @@ def draw_video(options: PrepareOptions, show: Console) -> int:
 
 
 def suggest(folder: str, count: int, settings: dict[str, Any], show: Console) -> int:
-    """Print which frames of a project to draw next."""
-    project = folder_project(folder, **settings)
-    for suggestion in suggest_keys(project.photo, project.keys, count):
-        name = project.names[suggestion.number]
-        text = f"{name}   with it {suggestion.left:.0%} of what the drawn frames do not cover is left"
-        show.print(text, markup=False)
+    """Print which frames of a project to paint next, or first, and write them to its folder ``to_paint``."""
+    place = user_path("suggest_keys", folder)
+    if any((place / "keys").glob("[!.]*")):
+        project = folder_project(folder, **settings)
+        frames, names, keys = project.photo, project.names, project.keys
+    else:
+        frames, names = clip_of(folder, {key: value for key, value in settings.items() if value is not None})
+        keys = []
+    for suggestion in suggest_keys(frames, keys, count):
+        file = place / "to_paint" / f"{names[suggestion.number]}.png"
+        if not file.exists():  # it may be painted over
+            write_image(file, frames[suggestion.number])
+        show.print(f"{file.name}   leaves {suggestion.left:.0%} of what is not painted yet", markup=False)
+    show.print(
+        f"Paint these frames of '{place / 'to_paint'}', and save them as '{place / 'keys'}/<name>'.", markup=False
+    )
     return 0
 
 

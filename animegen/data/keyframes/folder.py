@@ -133,6 +133,20 @@ def inspect(path: str | Path, settings: dict[str, Any] | None = None) -> tuple[K
     return _Inspection(root, settings, report).run(), report
 
 
+def clip_of(path: str | Path, settings: dict[str, Any] | None = None) -> tuple[Any, list[str]]:
+    """Return the frames of a project, which may have no drawings yet, and their names.
+
+    Raises:
+        AnimegenError: if there is no such folder, or no clip in it, or its frames have problems.
+    """
+    root = user_path("project", path)
+    existing_folder(root)
+    report = Report(root)
+    clip = _Inspection(root, {**_manifest(root, report), **(settings or {})}, report)._clip()
+    report.raise_if_bad()
+    return clip
+
+
 class _Inspection:
     """Validation of a project."""
 

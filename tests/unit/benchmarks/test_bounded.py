@@ -30,7 +30,7 @@ class Numbered:
 
     def image(self, index: int) -> Tensor:
         self.read.append(index)
-        return torch.full((3, 16, 16), index % 256, dtype=torch.uint8)
+        return torch.full((3, 32, 32), index % 256, dtype=torch.uint8)
 
     def name(self, index: int) -> str:
         return f"{index}.png"
@@ -38,6 +38,16 @@ class Numbered:
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         picture = self.image(index)
         return {"photo": picture, "anime": picture}
+
+
+@pytest.mark.parametrize("count", [200, 2000, 20_000])
+def test_no_more_images_are_read_of_a_larger_set(count: int) -> None:
+    test, stills, photos, animes = (Numbered(count) for _ in range(4))
+    benchmark = StyliseBenchmark(test, photos, animes, stills=stills, paired=False, limit=SAMPLES)
+    benchmark.evaluate({"model": lambda photo: -photo})
+    assert len(set(test.read)) == len(test.read) == SAMPLES
+    assert len(set(stills.read)) <= SAMPLES
+    assert max(len(photos.read), len(animes.read)) <= baselines.FITTED
 
 
 def test_a_large_test_set_is_sampled_evenly_and_the_table_says_so() -> None:

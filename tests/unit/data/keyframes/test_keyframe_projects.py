@@ -268,8 +268,19 @@ def test_the_verb_checks_suggests_filters_and_imports(tmp_path: Path, capsys: py
     assert "ready to train" in capsys.readouterr().out
     assert run_verb(prepare.main, f"suggest_keys={mine}", "count=2") == 0
     told = capsys.readouterr().out.splitlines()
-    assert len(told) == 2
-    assert told[0].split()[0] in {f"{n:03d}" for n in range(8)} - {"001", "005"}
+    assert len(told) >= 3
+    assert "Paint these frames" in told[2]
+    suggested = [line.split()[0] for line in told[:2]]
+    assert set(suggested) <= {f"{n:03d}.png" for n in range(8)} - {"001.png", "005.png"}
+    for name in suggested:
+        assert torch.equal(read_image(mine / "to_paint" / name), read_image(mine / "frames" / name))
+    # Before the first painting, too; a frame that was painted over stays.
+    write_image(mine / "to_paint" / suggested[0], torch.zeros(3, 24, 32, dtype=torch.uint8))
+    (mine / "keys").rename(tmp_path / "kept")
+    assert run_verb(prepare.main, f"suggest_keys={mine}", "count=8") == 0
+    assert len(list((mine / "to_paint").iterdir())) == 8
+    assert int(read_image(mine / "to_paint" / suggested[0]).max()) == 0
+    (tmp_path / "kept").rename(mine / "keys")
     assert run_verb(prepare.main, f"filter={mine}", f"output={tmp_path}/clean", "radius=1") == 0
     assert sorted(f.name for f in (tmp_path / "clean").iterdir()) == [f"{n:03d}.png" for n in range(8)]
     write_image(mine / "keys" / "999.png", torch.zeros(3, 24, 32, dtype=torch.uint8))
