@@ -23,6 +23,7 @@ from animegen.config.ranges import check_numbers
 from animegen.config.schema import SCHEMAS, check_values, path_keys, register_schemas, schema_keys
 from animegen.config.values import refusal
 from animegen.errors import AnimegenError
+from animegen.files import shown
 
 
 def register() -> None:
@@ -240,7 +241,8 @@ def check_data_paths(config: Mapping[str, Any], source: str) -> None:
         value = config.get(name) if group == "data" else None
         if isinstance(value, str) and value and not os.path.lexists(value):
             raise AnimegenError(
-                f"{source} names the data {key}='{value}', which do not exist here: give {key}=<where they are now>."
+                f"{source} names the data {key}='{shown(value)}', which do not exist here: give"
+                f" {key}=<where they are now>."
             )
 
 

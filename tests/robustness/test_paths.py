@@ -47,7 +47,12 @@ COMMANDS = {
     "compare": (["{run}"], [""], ["output", "study=toy record"]),
     "evaluate": (
         ["checkpoint={run}", "device=cpu", "samples=1", "features=none"],
-        ["checkpoint", "data=unpaired/folders data.anime={folder} data.photos", "benchmark=clips benchmark.video"],
+        [
+            "checkpoint",
+            "data=unpaired/folders data.anime={folder} data.photos",
+            "benchmark=clips benchmark.video",
+            "input",
+        ],
         ["output"],
     ),
     "train": (
