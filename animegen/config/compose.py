@@ -69,10 +69,11 @@ def run_dir(
 #: Keys within configuration groups that name files and folders of the user.
 DATA_PATHS = (
     *(f"data.{name}" for name in ("photos", "anime", "smooth_folder", "regions_folder", "root", "folder", "path")),
-    *("data.video", "data.videos", "data.anime_videos", "features.weights", "benchmark.video"),
+    *(f"data.{name}" for name in ("video", "videos", "anime_videos", "films", "images")),
+    *("features.weights", "benchmark.video"),
 )
 #: Further ones that need not exist.
-CACHE_PATHS = ("data.cache", "data.video_cache")
+CACHE_PATHS = ("data.cache", "data.video_cache", "data.film_cache")
 
 
 def run_folder(path: str | Path) -> Path:
