@@ -69,11 +69,11 @@ def run_dir(
 #: Keys within configuration groups that name files and folders of the user.
 DATA_PATHS = (
     *(f"data.{name}" for name in ("photos", "anime", "smooth_folder", "regions_folder", "root", "folder", "path")),
-    *(f"data.{name}" for name in ("video", "videos", "anime_videos", "films", "images")),
+    *(f"data.{name}" for name in ("video", "videos", "anime_videos", "images")),
     *("features.weights", "benchmark.video"),
 )
 #: Further ones that need not exist.
-CACHE_PATHS = ("data.cache", "data.video_cache", "data.film_cache")
+CACHE_PATHS = ("data.cache", "data.video_cache")
 
 
 def run_folder(path: str | Path) -> Path:

@@ -99,12 +99,12 @@ def painted(photo: Tensor) -> Tensor:
 
 def ink(photo: Tensor) -> Tensor:
     """Draw the lines of :func:`cel` alone, black on white. Shapes as there."""
-    return _ink(np.ones_like(_read(photo)[0]), ink_lines(*_read(photo)), colour=(0, 0, 0), span=(0, 1))
+    return _lines_alone(photo, _INK_LINES)
 
 
 def pencil(photo: Tensor) -> Tensor:
     """Draw the lines of :func:`painted` alone, black on white. Shapes as there."""
-    return _ink(np.ones_like(_read(photo)[0]), ink_lines(*_read(photo), _PENCIL_LINES), colour=(0, 0, 0), span=(0, 1))
+    return _lines_alone(photo, _PENCIL_LINES)
 
 
 def ink_lines(image: Array, denoised: Array, lines: tuple[tuple[float, float], ...] = _INK_LINES) -> Array:
@@ -171,6 +171,11 @@ def _read(photo: Tensor) -> tuple[Array, Array]:
     """Return a photo as float32 (H,W,3) in [0,1], and without its noise."""
     image = photo.permute(1, 2, 0).numpy().astype(np.float32) / 255
     return image, cv2.bilateralFilter(image, d=7, sigmaColor=0.08, sigmaSpace=2.5)
+
+
+def _lines_alone(photo: Tensor, lines: tuple[tuple[float, float], ...]) -> Tensor:
+    image, denoised = _read(photo)
+    return _ink(np.ones_like(image), ink_lines(image, denoised, lines), colour=(0, 0, 0), span=(0, 1))
 
 
 def _ink(areas: Array, ink: Array, colour: tuple[float, float, float], span: tuple[float, float] = _RANGE) -> Tensor:

@@ -8,7 +8,7 @@ from animegen.data.clips.layers import MovingLayers, layers_if_given
 from animegen.data.clips.moving import MovingStills, ToonWorldWindows, in_looks
 from animegen.data.clips.sources import ClipSource, MixedClips, ToonWorldFrames, TripletFolders
 from animegen.data.clips.style_clips import StyledClipAugment, StyledClipView
-from animegen.data.clips.videos import VideoWindows, anime_windows, films_if_given
+from animegen.data.clips.videos import VideoWindows, anime_windows, videos_if_given
 from animegen.data.clips.view import ClipView
 
 __all__ = [
@@ -29,7 +29,7 @@ __all__ = [
     "TripletFolders",
     "VideoWindows",
     "anime_windows",
-    "films_if_given",
     "in_looks",
     "layers_if_given",
+    "videos_if_given",
 ]

@@ -178,6 +178,6 @@ def anime_windows(
     return MovingStills(stills) if videos is None else VideoWindows(videos, **settings)
 
 
-def films_if_given(folder: str | Path | None, **settings: Any) -> VideoWindows | None:
+def videos_if_given(folder: str | Path | None, **settings: Any) -> VideoWindows | None:
     """Return the shots of the videos in a folder; ``None`` without a folder. For settings see :class:`VideoWindows`."""
     return None if folder is None else VideoWindows(folder, **settings)
