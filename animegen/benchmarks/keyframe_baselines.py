@@ -5,7 +5,9 @@ The input is a clip of photos with drawings of some of its frames, the keys. The
 - ``lut``: the best colour table fitted to the keys. A model that is not better only changes colours.
 - ``nearest_key``: the nearest key in time (the earlier one of two), repeated.
 - ``flow_key``: that key warped along the flow between the two photos. DIS estimates it directly from frame to key,
-  which is better on ToonWorld than flows chained frame by frame. The strongest baseline.
+  which is better on ToonWorld than flows chained frame by frame.
+- ``blended_keys``: all keys warped so and blended by their confidence, as the guide
+  :class:`~animegen.data.keyframes.FlowKeys` does. The strongest baseline.
 """
 
 from __future__ import annotations
@@ -16,12 +18,13 @@ import torch
 from torch import Tensor
 
 from animegen.benchmarks.baselines import BestLookupTable
+from animegen.data.keyframes import FlowKeys
 from animegen.errors import AnimegenError
 from animegen.media.images import to_float, to_uint8
 from animegen.media.video.flow import EstimatedMotion, FlowEstimator
 from animegen.nn.warp import backward_warp
 
-NAMES = ("lut", "nearest_key", "flow_key")
+NAMES = ("lut", "nearest_key", "flow_key", "blended_keys")
 """The baselines of :func:`keyframe_baselines`."""
 
 
@@ -86,15 +89,24 @@ def carry_keys(photo: Tensor, keys: Mapping[int, Tensor], flow: FlowEstimator | 
     return torch.stack(frames)
 
 
+def blend_keys(photo: Tensor, keys: Mapping[int, Tensor], flow: FlowEstimator | None = None) -> Tensor:
+    """Return the clip of ``blended_keys``, uint8 (T, 3, H, W); see :func:`carry_keys`."""
+    numbers = _check(photo, keys)
+    guide = FlowKeys(position=False, flow=flow)
+    drawings = torch.stack([keys[n] for n in numbers])
+    guide.learn(photo[numbers], drawings, torch.ones_like(drawings[:, 0], dtype=torch.bool))
+    return torch.stack([keys[t] if t in keys else guide.carry(to_float(photo[t][None]))[:3] for t in range(len(photo))])
+
+
 def keyframe_baselines(
     photo: Tensor, keys: Mapping[int, Tensor], flow: FlowEstimator | None = None
 ) -> dict[str, Tensor]:
-    """Return the clips of ``lut``, ``nearest_key`` and ``flow_key``.
+    """Return the clips of the baselines in :data:`NAMES`.
 
     Args:
         photo: the clip, uint8 (T, 3, H, W).
         keys: drawings by frame number, uint8 (3, H, W); at least one.
-        flow: estimator for ``flow_key``; DIS by default.
+        flow: estimator for ``flow_key`` and ``blended_keys``; DIS by default.
 
     Returns:
         {name: uint8 clip (T, 3, H, W)}.
@@ -108,6 +120,7 @@ def keyframe_baselines(
         "lut": torch.cat([to_uint8(table(to_float(frame[None]))) for frame in photo]),
         "nearest_key": torch.stack([keys[nearest_key(t, numbers)] for t in range(len(photo))]),
         "flow_key": carry_keys(photo, keys, flow),
+        "blended_keys": blend_keys(photo, keys, flow),
     }
 
 

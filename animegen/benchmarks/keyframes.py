@@ -30,11 +30,11 @@ class KeyframeBenchmark(Benchmark):
 
     The test frames are those with a known drawing that are not trained on: all other frames of a generated clip, or the
     held-out keys of a user's clip. The baselines know the same key frames (see `keyframe_baselines`): the best colour
-    table (``lut``), the nearest key frame, and the nearest key frame warped along DIS flow.
+    table (``lut``), the nearest key frame, the nearest key frame warped along DIS flow, and all of them warped and blended.
 
     ``gain_over_<baseline>`` is the difference in PSNR. For consecutive test frames, ``warp_error_<flow>`` is the root
-    mean square change along the motion of the photos, in levels, and ``warp_gap_<flow>`` its distance from that of the
-    true drawings.
+    mean square change along the motion of the photos, in levels, ``warp_gap_<flow>`` its distance from that of the
+    true drawings, and ``warp_over_truth_<flow>`` its ratio to that: above 1, the output flickers more than the truth.
 
     Args:
         data: a key-frame project; its test view has the test frames.
@@ -141,6 +141,7 @@ class KeyframeBenchmark(Benchmark):
     def _steadiness(self, method: Method, device: torch.device) -> dict[str, Score]:
         errors: list[float] = []
         gaps: list[float] = []
+        ratios: list[float] = []
         last: dict[int, tuple[Tensor, Tensor]] = {}
         for batch in self.batches(device):
             output = self._run("", method, batch).nan_to_num(0).clamp(-1, 1)
@@ -152,11 +153,13 @@ class KeyframeBenchmark(Benchmark):
                 mine, truth = (self._change(pair[first][k], pair[second][k], first, second) for k in (0, 1))
                 errors.append(mine)
                 gaps.append(abs(mine - truth))
+                ratios.append(mine / max(truth, 1e-3))  # a thousandth of a level, for drawings that stand still
             last = {batch["numbers"][-1]: frames[batch["numbers"][-1]]}
         if not errors:
             return {}
         name = self._motion.name
-        return {f"warp_error_{name}": summary(torch.tensor(errors)), f"warp_gap_{name}": summary(torch.tensor(gaps))}
+        values = {"warp_error": errors, "warp_gap": gaps, "warp_over_truth": ratios}
+        return {f"{metric}_{name}": summary(torch.tensor(found)) for metric, found in values.items()}
 
     def _change(self, before: Tensor, after: Tensor, first: int, second: int) -> float:
         """Return the difference of ``after`` from ``before`` warped along the motion, in levels."""

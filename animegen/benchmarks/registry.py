@@ -72,6 +72,7 @@ METRICS: dict[str, MetricInfo] = {
     "warp_error_": MetricInfo("levels", "none", "warping error over that many frames along the flow in the name", 2),
     "warp_excess_": MetricInfo("levels", "none", "warping error above the truth's own; negative is smoothed", 2),
     "warp_gap_": MetricInfo("levels", "lower", "distance of the warping error from the truth's own", 2),
+    "warp_over_truth_": MetricInfo("", "none", "warping error over the truth's own; above 1 it flickers more", 2),
     "warp_ratio_": MetricInfo("", "none", "warping error over the video's own; blur and identity lower it, too", 2),
     "flicker_": MetricInfo("levels", "none", "distance of frames from the mean of their neighbours along the flow", 2),
     "flicker_excess_": MetricInfo("levels", "none", "flicker above the truth's own; negative is smoothed", 2),

@@ -56,6 +56,7 @@ def test_the_table_recolours_and_the_nearest_key_stays() -> None:
     assert (made["lut"].int() - (255 - photo).int()).abs().float().mean() < 3  # the negative is a map of colours
     assert torch.equal(made["nearest_key"], torch.stack([keys[0], keys[0], keys[3], keys[3]]))
     assert torch.equal(made["flow_key"][3], keys[3])
+    assert torch.equal(made["blended_keys"][3], keys[3])
 
 
 def test_on_toonworld_carried_keys_beat_the_table() -> None:
@@ -66,6 +67,7 @@ def test_on_toonworld_carried_keys_beat_the_table() -> None:
     scores = {name: float(psnr(to_float(made[name][held]), truth).mean()) for name in keyframes.NAMES}
     assert scores["flow_key"] > scores["lut"] + 2
     assert scores["flow_key"] > scores["nearest_key"] + 2
+    assert scores["blended_keys"] > scores["flow_key"]
 
 
 def test_invalid_values_are_reported() -> None:

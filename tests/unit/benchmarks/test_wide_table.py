@@ -43,9 +43,9 @@ RESULTS = {
         f" high_frequency_ratio checkerboard content_{NET}",
     ),
     "stylise_from_keys": (
-        "lut nearest_key flow_key model",
+        "lut nearest_key flow_key blended_keys model",
         "psnr ssim edge_f flatness_gap colour_distance gain_over_lut gain_over_nearest_key gain_over_flow_key"
-        " warp_error_exact warp_gap_exact",
+        " gain_over_blended_keys warp_error_exact warp_gap_exact warp_over_truth_exact",
     ),
     "inbetween": (
         "nearest blend ffmpeg_mci warp_dis model",

@@ -158,7 +158,7 @@ def test_the_benchmark_scores_held_out_frames_beside_what_the_keys_give() -> Non
     benchmark = keyframe_benchmark(module, FeatureExtractor("squeezenet1_1", "random"), None, 4)
     assert benchmark is not None
     scores = benchmark.evaluate({"model": benchmark.method_of(Painter())})
-    assert list(scores) == ["lut", "nearest_key", "flow_key", "model"]
+    assert list(scores) == ["lut", "nearest_key", "flow_key", "blended_keys", "model"]
     project = module.project
     outputs = torch.stack([-to_float(project.photo[n]) for n in project.scored])
     truths = torch.stack([to_float(project.answer(n)) for n in project.scored])
@@ -170,7 +170,7 @@ def test_the_benchmark_scores_held_out_frames_beside_what_the_keys_give() -> Non
     assert scores["model"]["warp_error_exact"]["n"] == 3, "pairs 0-1, 3-4, 4-5; 2 and 6 are keys"
     assert not any("random" in metric for metric in scores["model"])
     headers, rows = benchmark.sample_rows({"model": benchmark.method_of(Painter())}, count=2)
-    assert headers == ["photo", "lut", "nearest_key", "flow_key", "model", "truth"]
+    assert headers == ["photo", "lut", "nearest_key", "flow_key", "blended_keys", "model", "truth"]
     assert len(rows) == 2
 
 
@@ -181,3 +181,5 @@ def test_the_truth_has_no_warping_gap() -> None:
     scores = benchmark.evaluate({"perfect": lambda batch: batch["anime"]})
     assert scores["perfect"]["warp_gap_exact"]["mean"] == 0
     assert scores["perfect"]["warp_error_exact"]["mean"] > 0
+    assert scores["perfect"]["warp_over_truth_exact"]["mean"] == pytest.approx(1)
+    assert scores["nearest_key"]["warp_over_truth_exact"]["mean"] != pytest.approx(1, abs=0.1)
