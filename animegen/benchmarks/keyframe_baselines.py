@@ -19,6 +19,7 @@ from torch import Tensor
 
 from animegen.benchmarks.baselines import BestLookupTable
 from animegen.data.keyframes import FlowKeys
+from animegen.data.keyframes.carried import blended
 from animegen.errors import AnimegenError
 from animegen.media.images import to_float, to_uint8
 from animegen.media.video.flow import EstimatedMotion, FlowEstimator
@@ -92,10 +93,14 @@ def carry_keys(photo: Tensor, keys: Mapping[int, Tensor], flow: FlowEstimator | 
 def blend_keys(photo: Tensor, keys: Mapping[int, Tensor], flow: FlowEstimator | None = None) -> Tensor:
     """Return the clip of ``blended_keys``, uint8 (T, 3, H, W); see :func:`carry_keys`."""
     numbers = _check(photo, keys)
-    guide = FlowKeys(position=False, flow=flow)
+    guide = FlowKeys(flow=flow)
     drawings = torch.stack([keys[n] for n in numbers])
     guide.learn(photo[numbers], drawings, torch.ones_like(drawings[:, 0], dtype=torch.bool))
-    return torch.stack([keys[t] if t in keys else guide.carry(to_float(photo[t][None]))[:3] for t in range(len(photo))])
+    frames = []
+    for t, frame in enumerate(photo):
+        carried = to_float(guide.carry(to_float(frame[None])))[None]
+        frames.append(keys[t] if t in keys else to_uint8(blended(carried)[0])[0])
+    return torch.stack(frames)
 
 
 def keyframe_baselines(

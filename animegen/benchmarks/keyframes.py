@@ -30,7 +30,8 @@ class KeyframeBenchmark(Benchmark):
 
     The test frames are those with a known drawing that are not trained on: all other frames of a generated clip, or the
     held-out keys of a user's clip. The baselines know the same key frames (see `keyframe_baselines`): the best colour
-    table (``lut``), the nearest key frame, the nearest key frame warped along DIS flow, and all of them warped and blended.
+    table (``lut``), the nearest key frame, the nearest key frame warped along DIS flow, and all of them warped and
+    blended.
 
     ``gain_over_<baseline>`` is the difference in PSNR. For consecutive test frames, ``warp_error_<flow>`` is the root
     mean square change along the motion of the photos, in levels, ``warp_gap_<flow>`` its distance from that of the

@@ -19,31 +19,40 @@ from animegen.media.images import scaled, to_float, to_uint8
 from animegen.media.video.flow import DISFlow, FlowEstimator
 from animegen.nn.warp import backward_warp, inside
 
+SLOT = 7
+"""Channels of a carried key, see :class:`FlowKeys`."""
+
 
 class Match(NamedTuple):
-    """Motion from a frame to a key: flow (1, 2, H, W), confidence (1, 1, H, W), and weight of the whole key."""
+    """Motion from a frame to a key.
+
+    Attributes:
+        flow: (1, 2, H, W) in pixels.
+        gap: squared distance (1, 1, H, W) between a pixel and the end of the flow forth and back.
+        seen: (1, 1, H, W), 1 where the flow ends inside the key, else 0.
+    """
 
     flow: Tensor
-    confidence: Tensor
-    weight: Tensor
+    gap: Tensor
+    seen: Tensor
 
 
 class FlowKeys(Guide):
-    """The key frames' drawings, each carried to the frame along its flow, blended.
+    """The drawings of the key frames, each carried to the frame along its flow.
 
-    Channels: the blended drawing (3), its confidence, and with ``position`` the coordinates in the first key (2),
-    carried alike.
+    Channels: :data:`SLOT` for each of the ``candidates`` keys that are most similar to the frame, in their order:
 
-    The confidence of a key at a pixel is ``exp(-gap - residual / 4)``: the gap is the squared distance in pixels
-    between the pixel and the end of the flow forth and back, the residual the difference between frame and carried
-    photo in grey levels. Keys are blended by confidence, and by its mean over the frame to the power of 8, which
-    favours similar frames as the distance in time does. So a frame needs no number, and frames may be in any order.
+    - the drawing (3);
+    - its confidence, ``exp(-gap - residual / 4)``, from the gap (:class:`Match`) and the difference between frame and
+      carried photo in grey levels, a mean of 5x5 pixels (residual);
+    - ``exp(-gap / 4)``, and the residual of the pixel alone, up to 16 levels;
+    - the share of the key: its mean confidence to the power of 8, over the sum of all. This favours similar frames as
+      the distance in time does, but a frame needs no number, and frames may be in any order.
 
-    Without keys, the carried drawing is the frame itself, with confidence 0.
+    With fewer keys, the others are the frame itself, with confidence 0, and so are all without keys.
 
     Args:
-        position: carry coordinates, too.
-        candidates: number of keys to carry, those most similar to the frame.
+        candidates: number of keys to carry.
         rehearsals: see :meth:`views`.
         blanks: see :meth:`views`.
         flow: optical flow estimator; DIS by default.
@@ -53,12 +62,7 @@ class FlowKeys(Guide):
     """
 
     def __init__(
-        self,
-        position: bool = True,
-        candidates: int = 3,
-        rehearsals: int = 6,
-        blanks: int = 2,
-        flow: FlowEstimator | None = None,
+        self, candidates: int = 2, rehearsals: int = 8, blanks: int = 2, flow: FlowEstimator | None = None
     ) -> None:
         super().__init__()
         if candidates < 1 or rehearsals < 0 or blanks < 0:
@@ -66,8 +70,8 @@ class FlowKeys(Guide):
                 "A flow_keys guide needs candidates >= 1, rehearsals >= 0 and blanks >= 0, not"
                 f" {candidates}, {rehearsals} and {blanks}."
             )
-        self.channels = 6 if position else 4
-        self.position, self.candidates, self.rehearsals, self.blanks = position, candidates, rehearsals, blanks
+        self.channels = SLOT * candidates
+        self.candidates, self.rehearsals, self.blanks = candidates, rehearsals, blanks
         self.flow = flow or DISFlow()
         self._keys: dict[str, Tensor] = {}
         self._files: dict[str, list[str]] = {}
@@ -93,26 +97,12 @@ class FlowKeys(Guide):
         self._files, self._scaled = dict(state), {}
 
     def _at(self, frame: Tensor) -> dict[str, Tensor]:
-        """Return the key frames in the size of a frame, on its device, in [-1, 1]: photos, and images to carry."""
+        """Return the key frames in the size of a frame, on its device: photos and drawings in [-1, 1], masks."""
         size = (int(frame.shape[-2]), int(frame.shape[-1]))
         if not self._scaled or self._scaled["photos"].shape[-2:] != size:
-            keys = {name: scaled(to_float(images), size) for name, images in self._keys.items()}
-            self._scaled = {"photos": keys["photos"], "masks": (keys["masks"][:, :1] > 0).float()}
-            images = [keys["drawings"]]
-            if self.position:
-                images.append(self._positions(keys["photos"]))
-            self._scaled["images"] = torch.cat(images, 1)
+            self._scaled = {name: scaled(to_float(images), size) for name, images in self._keys.items()}
+            self._scaled["masks"] = (self._scaled["masks"][:, :1] > 0).float()
         return {name: values.to(frame.device) for name, values in self._scaled.items()}
-
-    def _positions(self, photos: Tensor) -> Tensor:
-        """Return the coordinates (K, 2, H, W) of the keys' pixels in the first key, or in their own frame if lost."""
-        rows, columns = (torch.linspace(-1, 1, side) for side in photos.shape[-2:])
-        own = torch.stack(torch.meshgrid(rows, columns, indexing="ij")[::-1])[None]
-        found = [own]
-        for photo in photos[1:]:
-            flow, confidence, _ = self.match(photo[None], photos[:1])
-            found.append(torch.lerp(own, backward_warp(own, flow), confidence))
-        return torch.cat(found)
 
     # --- carrying -------------------------------------------------------------------------------------
 
@@ -122,26 +112,18 @@ class FlowKeys(Guide):
 
     def carry(self, frame: Tensor, without: int | None = None) -> Tensor:
         """Return the guide of a frame (1, 3, H, W) in [-1, 1] from all keys but one, uint8 (channels, H, W)."""
-        if not self._keys:
-            return self.blank(frame)
-        matches = self._matches(frame, without)
-        return self._blend(frame, matches)
+        return self._guide(frame, self._matches(frame, without) if self._keys else {})
 
     def blank(self, frame: Tensor) -> Tensor:
         """Return the guide of a frame without keys, uint8 (channels, H, W): the frame itself, with confidence 0."""
-        others = frame.new_zeros(self.channels - 3, *frame.shape[-2:])
-        others[0] = -1
-        return to_uint8(torch.cat([frame[0], others]))
+        return self._guide(frame, {})
 
     def match(self, frame: Tensor, photo: Tensor, flow: FlowEstimator | None = None) -> Match:
         """Estimate the motion from a frame to the photo of a key, (1, 3, H, W) in [-1, 1] each."""
         estimate = flow or self.flow
         there, back = estimate(frame, photo), estimate(photo, frame)
         gap = (there + backward_warp(back, there)).square().sum(1, keepdim=True)
-        residual = (backward_warp(photo, there) - frame).abs().mean(1, keepdim=True) * 127.5
-        residual = F.avg_pool2d(residual, 5, 1, 2, count_include_pad=False)
-        confidence = inside(there) * torch.exp(-gap - residual / 4)
-        return Match(there, confidence, confidence.mean() ** 8)
+        return Match(there, gap, inside(there).float())
 
     def _matches(self, frame: Tensor, without: int | None = None) -> dict[int, Match]:
         """Match a frame with the keys that are most similar to it."""
@@ -153,18 +135,29 @@ class FlowKeys(Guide):
             others = sorted(sorted(others, key=lambda number: differences[number])[: self.candidates])
         return {number: self.match(frame, photos[number : number + 1]) for number in others}
 
-    def _blend(self, frame: Tensor, matches: dict[int, Match]) -> Tensor:
-        """Carry the keys along their flows and blend them, uint8 (channels, H, W)."""
-        keys = self._at(frame)
-        total = frame.new_zeros(1, self.channels, *frame.shape[-2:])
-        weights = frame.new_zeros(1, 1, *frame.shape[-2:])
-        for number, (flow, confidence, weight) in matches.items():
-            confidence = confidence * backward_warp(keys["masks"][number : number + 1], flow)
-            images = backward_warp(keys["images"][number : number + 1], flow)
-            images = torch.cat([images[:, :3], 2 * confidence - 1, images[:, 3:]], 1)
-            share = (confidence + 1e-4) * (weight + 1e-6)
-            total, weights = total + share * images, weights + share
-        return to_uint8((total / weights)[0])
+    def _guide(self, frame: Tensor, matches: dict[int, Match]) -> Tensor:
+        """Carry the keys along their flows, uint8 (channels, H, W)."""
+        slots = [self._slot(frame, number, match) for number, match in matches.items()]
+        weights = [float((slot[:, 3] + 1).mean() / 2) ** 8 + 1e-6 for slot in slots]
+        shares = [weight / sum(weights) for weight in weights]
+        unknown = frame.new_tensor([-1, -1, 1]).view(1, 3, 1, 1).expand(-1, -1, *frame.shape[-2:])
+        for _ in range(self.candidates - len(slots)):
+            slots.append(torch.cat([frame, unknown], 1))
+            shares.append(0.0)
+        parts = [(slot, torch.full_like(slot[:, :1], 2 * s - 1)) for slot, s in zip(slots, shares, strict=True)]
+        return to_uint8(torch.cat([part for pair in parts for part in pair], 1)[0])
+
+    def _slot(self, frame: Tensor, number: int, match: Match) -> Tensor:
+        """Return a carried key without its share, (1, 6, H, W) in [-1, 1]."""
+        keys = {name: images[number : number + 1] for name, images in self._at(frame).items()}
+        images = backward_warp(torch.cat([keys["drawings"], keys["photos"], keys["masks"]], 1), match.flow)
+        residual = (images[:, 3:6] - frame).abs().mean(1, keepdim=True) * 127.5
+        around = F.avg_pool2d(residual, 5, 1, 2, count_include_pad=False)
+        seen = match.seen * images[:, 6:]
+        confidence, agreement = seen * torch.exp(-match.gap - around / 4), seen * torch.exp(-match.gap / 4)
+        return torch.cat(
+            [images[:, :3], *(2 * x - 1 for x in (confidence, agreement, (residual / 16).clamp(max=1)))], 1
+        )
 
     # --- training -------------------------------------------------------------------------------------
 
@@ -184,15 +177,11 @@ class FlowKeys(Guide):
         other = DISFlow("fast")  # the same estimator would cancel its own errors
         for frame in frames:
             leg = self.match(own, frame, other)
-            matches = {
-                n: Match(
-                    leg.flow + backward_warp(flow, leg.flow),
-                    leg.confidence * backward_warp(confidence, leg.flow),
-                    weight,
-                )
-                for n, (flow, confidence, weight) in self._matches(frame).items()
-            }
-            found.append(self._blend(own, matches))
+            matches = {}
+            for key, (flow, gap, seen) in self._matches(frame).items():
+                flow, gap, seen = backward_warp(torch.cat([flow, gap, seen], 1), leg.flow).split([2, 1, 1], 1)
+                matches[key] = Match(leg.flow + flow, leg.gap + gap, leg.seen * seen)
+            found.append(self._guide(own, matches))
         return found + [self.blank(own)] * (self.blanks if found else 1)
 
 
@@ -208,3 +197,19 @@ def _decoded(text: str) -> Tensor:
             return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
     except (OSError, Image.DecompressionBombError, SyntaxError) as error:
         raise ValueError("a key frame is damaged") from error
+
+
+def blended(guide: Tensor) -> tuple[Tensor, Tensor]:
+    """Blend carried keys by confidence and share.
+
+    Args:
+        guide: (B, N * SLOT, H, W) in [-1, 1], the channels of a :class:`FlowKeys` guide.
+
+    Returns:
+        the blended drawings (B, 3, H, W) in [-1, 1], and the weights of the keys (B, N, 1, H, W), which sum to 1.
+    """
+    slots = guide.unflatten(1, (-1, SLOT))
+    confidence, share = (slots[:, :, 3:4] + 1) / 2, (slots[:, :, 6:] + 1) / 2
+    weights = (confidence + 1e-4) * (share + 1e-4)
+    weights = weights / weights.sum(1, keepdim=True)
+    return (weights * slots[:, :, :3]).sum(1), weights

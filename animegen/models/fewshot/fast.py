@@ -58,7 +58,7 @@ def strips(height: int, width: int, multiple: int) -> Iterator[tuple[int, int]]:
     yield from pairwise(bounds)
 
 
-def in_strips(network: Callable[..., Tensor], maps: list[tuple[Tensor, int]], margin: int) -> Tensor:
+def in_strips(network: Callable[..., Tensor], maps: list[tuple[Tensor, int]], margin: int, multiple: int = 1) -> Tensor:
     """Return ``network(*maps)``, computed in horizontal strips for large frames, which takes less memory.
 
     Args:
@@ -66,14 +66,15 @@ def in_strips(network: Callable[..., Tensor], maps: list[tuple[Tensor, int]], ma
             Each strip is computed with a margin, in which the border padding of the network has its effect, and which
             is then dropped.
         maps: ``(map, scale)``: an input with ``scale`` times fewer rows and columns than the output.
-        margin: margin of the strips in rows of the output, a multiple of every scale.
+        margin: margin of the strips in rows of the output, a multiple of every scale and of ``multiple``.
+        multiple: divisor of the first rows of the strips, for networks with strides.
     """
     first, scale = maps[0]
     height, width = first.shape[-2] * scale, first.shape[-1] * scale
     if height * width <= STRIP_PIXELS:
         return network(*(values for values, _ in maps))
     pieces = []
-    for top, bottom in strips(height, width, max(scale for _, scale in maps)):
+    for top, bottom in strips(height, width, max(multiple, *(scale for _, scale in maps))):
         begin, end = max(top - margin, 0), min(bottom + margin, height)
         piece = network(*(values[..., begin // scale : end // scale, :] for values, scale in maps))
         pieces.append(piece[..., top - begin : bottom - begin, :])

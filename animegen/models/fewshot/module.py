@@ -78,9 +78,11 @@ class FewShot(StyliseModule):
                 f" model.generator.inputs={wanted}."
             )
         first = next(iter(self.guides.items().values()), None)
-        if getattr(generator, "carried", False) and not isinstance(first, FlowKeys):
+        carried = getattr(generator, "carried", 0)
+        if carried and not (isinstance(first, FlowKeys) and first.candidates == carried):
             raise AnimegenError(
-                "model.generator.carried=true needs a flow_keys guide, before all others: add it, or set it to false."
+                f"model.generator.carried={carried} needs a flow_keys guide with candidates={carried}, before all other"
+                " guides: add it, or set model.generator.carried=0."
             )
         if not 0 < unlabelled_share <= 1:
             raise AnimegenError(f"model.unlabelled_share must be above 0 and at most 1, not {unlabelled_share}.")
@@ -153,9 +155,7 @@ class FewShot(StyliseModule):
                 for key in (name, "style", "motion", "seen"):
                     batch[key] = batch[key][:count]
         images = torch.cat(list(inputs.values()))
-        output = (
-            self.generator(images, parts=True) if getattr(self.generator, "carried", False) else self.generator(images)
-        )
+        output = self.generator(images, parts=True) if getattr(self.generator, "carried", 0) else self.generator(images)
         output, drawn = output if isinstance(output, tuple) else (output, output)
         outputs = output.split([len(value) for value in inputs.values()])
         generated = dict(zip(inputs, outputs, strict=True)) | {"drawn": drawn[: len(inputs["fake"])]}

@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from animegen.data.keyframes.carried import SLOT
 from animegen.errors import AnimegenError, did_you_mean
+from animegen.models.fewshot.choice import KeyChoice
 from animegen.models.fewshot.fast import FoldingSequential, in_strips
 from animegen.nn.conv import SLOPE, initialise, require_multiple, scale_channels
 from animegen.nn.norm import InstanceNorm
@@ -43,9 +45,8 @@ class FewShotGenerator(nn.Module):
         second_norm: another norm after the second convolution of each residual block.
         init: ``torch`` (PyTorch's default) or ``normal`` (N(0, 0.02)).
         width: factor on all channel counts.
-        carried: blend an image in the inputs 3 to 5, the carried key frames, with what the network draws. The share of
-            the latter is ``(1 - confidence)^4``, with the confidence in input 6, plus a further channel, 0 before
-            training.
+        carried: number of carried key frames, the inputs after the frame, which are blended with what the network
+            draws from frame and further guides, see :class:`~animegen.models.fewshot.choice.KeyChoice`.
 
     Maps (B, inputs, H, W) in [-1, 1] to (B, 3, H, W) in [-1, 1]; sides must be multiples of 4.
 
@@ -69,7 +70,7 @@ class FewShotGenerator(nn.Module):
         second_norm: bool = False,
         init: str = "torch",
         width: float = 1.0,
-        carried: bool = False,
+        carried: int = 0,
     ) -> None:
         super().__init__()
         last = str(last)
@@ -84,12 +85,14 @@ class FewShotGenerator(nn.Module):
                     f"FewShotGenerator has no {option} '{value}': use one of {', '.join(known)}."
                     + did_you_mean(str(value), known)
                 )
-        if inputs < (7 if carried else 3) or blocks < 0 or len(filters) != len(FILTERS):
+        least = 3 + SLOT * max(carried, 0)
+        if inputs < least or blocks < 0 or carried < 0 or len(filters) != len(FILTERS):
             raise AnimegenError(
-                f"FewShotGenerator needs inputs >= {7 if carried else 3}, blocks >= 0 and {len(FILTERS)} filters, not"
-                f" {inputs}, {blocks} and {len(filters)}: correct them."
+                f"FewShotGenerator needs carried >= 0, inputs >= {least}, blocks >= 0 and {len(FILTERS)} filters, not"
+                f" {carried}, {inputs}, {blocks} and {len(filters)}: correct them."
             )
-        self.inputs = inputs
+        self.inputs, self.carried = inputs, carried
+        inputs -= SLOT * carried
         self._row_by_row = norm in ("batch", "none") and upsampling in ("folded", "nearest")
         f0, f1, f2, f3, f4, f5 = (scale_channels(channels, width) for channels in filters)
         self.conv0 = _down(inputs, f0, 7, 1, norm)
@@ -107,14 +110,10 @@ class FewShotGenerator(nn.Module):
             nn.Conv2d(f5, f5, 3, padding=1),
             nn.ReLU(inplace=True),
         )
-        self.carried = carried
-        self.conv12 = nn.Conv2d(f5, 4 if carried else 3, 1)
+        self.conv12 = nn.Conv2d(f5, 3, 1)
         if init == "normal":
             initialise(self, "normal")
-        if carried:
-            nn.init.zeros_(self.conv12.weight[3:])
-            assert self.conv12.bias is not None
-            nn.init.zeros_(self.conv12.bias[3:])
+        self.choice = KeyChoice() if carried else None
 
     @overload
     def forward(self, images: Tensor) -> Tensor: ...
@@ -138,6 +137,16 @@ class FewShotGenerator(nn.Module):
                 f" {images.shape[1]}: set model.generator.inputs={images.shape[1]}."
             )
         require_multiple(images, self.size_divisor)
+        if self.choice is None:
+            drawn = self._draw(images)
+            return (drawn, drawn) if parts else drawn
+        photo, keys, others = images.split([3, SLOT * self.carried, self.inputs - 3 - SLOT * self.carried], 1)
+        drawn = self._draw(torch.cat([photo, others], 1))
+        output = self.choice(photo, drawn, keys)
+        return (output, drawn) if parts else output
+
+    def _draw(self, images: Tensor) -> Tensor:
+        """Draw from the frame and the guides that are no carried keys."""
         full = self.conv0(images)
         half = self.conv1(full)
         quarter = self.conv2(half)
@@ -147,14 +156,7 @@ class FewShotGenerator(nn.Module):
             x = in_strips(self._finish, maps, MARGIN)
         else:
             x = self._finish(*(values for values, _ in maps))
-        drawn = torch.tanh(x[:, :3])
-        if not self.carried:
-            return (drawn, drawn) if parts else drawn
-        # In float32, so that what is copied does not change. The learnt share has no bounds, where gradients would end.
-        carried, confidence = images[:, 3:6].float(), (images[:, 6:7].float() + 1) / 2
-        share = (1 - confidence) ** 4 + x[:, 3:].float()
-        output = carried + share * (drawn.float() - carried)
-        return (output, drawn) if parts else output
+        return torch.tanh(x)
 
     @property
     def streams(self) -> bool:

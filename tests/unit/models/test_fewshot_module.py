@@ -147,23 +147,30 @@ def test_a_guide_from_files_cannot_be_made_up() -> None:
 
 
 def test_training_with_carried_key_frames_begins_as_these() -> None:
-    images = torch.rand(2, 9, 16, 24) * 2 - 1
-    generator = FewShotGenerator(inputs=9, width=0.25, blocks=1, carried=True)
-    module = FewShot(generator, guides={"flow_keys": FlowKeys()})
-    images[:1, 6] = 1  # trusted
+    images = torch.rand(2, 17, 16, 24) * 2 - 1
+    generator = FewShotGenerator(inputs=17, width=0.25, blocks=1, carried=2)
+    module = FewShot(generator, guides={"flow_keys": FlowKeys(candidates=2)})
+    images[:1, 6], images[:, 13] = 1, -1  # the first key is trusted, the second is not
     images[1:, 6] = -1
+    images[:, 9], images[:, 16] = 1, -1
     output, drawn = generator(images, parts=True)
-    assert torch.equal(output[0], images[0, 3:6])
-    torch.testing.assert_close(output[1], drawn[1], atol=1e-6, rtol=0)
+    torch.testing.assert_close(output[0], images[0, 3:6], atol=5e-3, rtol=0)
+    torch.testing.assert_close(output[1], drawn[1], atol=5e-3, rtol=0)
     assert not torch.allclose(output, drawn, atol=0.1)
     (output - 1).square().mean().backward()
-    assert generator.conv12.weight.grad is not None
-    assert generator.conv12.weight.grad[3].abs().sum() > 0
+    assert generator.choice is not None
+    assert generator.choice.scores.weight.grad is not None
+    assert generator.choice.scores.weight.grad.abs().sum(1).min() > 0
+    swapped = torch.cat([images[:, :3], images[:, 10:], images[:, 3:10]], 1)
+    nn.init.normal_(generator.choice.scores.weight)
+    generator.eval()
+    torch.testing.assert_close(generator(swapped), generator(images), msg="the order of the keys has no effect")
     with pytest.raises(AnimegenError, match="cannot be exported, since it carries key frames"):
         module.exported_weights()
     for guides in (
-        {"edges": EdgeGuide(), "flow_keys": FlowKeys(position=False)},
-        {"gauss": GaussGuide(), "edges": EdgeGuide()},
+        {"edges": EdgeGuide(), "flow_keys": FlowKeys()},
+        {"flow_keys": FlowKeys(candidates=3)},
+        {"gauss": GaussGuide(), "depth": FileGuide(channels=11)},
     ):
         with pytest.raises(AnimegenError, match="needs a flow_keys guide"):
-            FewShot(FewShotGenerator(inputs=3 + Guides(guides).channels, carried=True), guides=guides)
+            FewShot(FewShotGenerator(inputs=3 + Guides(guides).channels, carried=2), guides=guides)

@@ -167,7 +167,7 @@ def test_variants_draw_images(settings: dict) -> None:
 def test_invalid_values_are_reported() -> None:
     with pytest.raises(AnimegenError, match=r"no norm 'bach': use .* Did you mean 'batch'"):
         FewShotGenerator(norm="bach")
-    with pytest.raises(AnimegenError, match="6 filters, not 3, 7 and 2"):
+    with pytest.raises(AnimegenError, match="6 filters, not 0, 3, 7 and 2"):
         FewShotGenerator(filters=[32, 64])
     with pytest.raises(AnimegenError, match=r"has 3 input channels.*model\.generator\.inputs=4"):
         FewShotGenerator(width=0.25, blocks=0)(torch.zeros(1, 4, 16, 16))
