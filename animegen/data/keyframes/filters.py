@@ -52,6 +52,30 @@ def ink(frame: Image) -> Image:
     return drawn
 
 
+def flat(frame: Image) -> Image:
+    """Draw flat colours and ink lines without thresholds: noise of the photo changes the drawing only a little.
+
+    Repeated bilateral filtering, six soft levels of brightness, more saturation, and lines where the difference of
+    Gaussians is negative (soft XDoG).
+    """
+    smooth = frame
+    for _ in range(2):
+        smooth = cv2.bilateralFilter(smooth, 9, 35, 5)
+    colours = smooth.astype(np.float32)
+    brightness = colours.mean(-1, keepdims=True)
+    level, position = np.divmod(brightness * 6 / 255, 1)
+    colours *= (level + _sigmoid(12 * (position - 0.5))) * 255 / 6 / np.maximum(brightness, 1)
+    colours += 0.4 * (colours - colours.mean(-1, keepdims=True))
+    gray = cv2.cvtColor(cv2.GaussianBlur(frame, (0, 0), 1), cv2.COLOR_RGB2GRAY).astype(np.float32)
+    line = _sigmoid(0.8 * (cv2.GaussianBlur(gray, (0, 0), 2.5) - gray - 6))[..., None]
+    drawn = colours + line * (np.array([20, 16, 26], np.float32) - colours)
+    return drawn.clip(0, 255).astype(np.uint8)
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))
+
+
 def place(frame: Image) -> Image:
     """Rotate the hue of the inked poster by a full turn from left to right, which makes it depend on the position."""
     hls = cv2.cvtColor(ink(frame), cv2.COLOR_RGB2HLS)
@@ -60,7 +84,13 @@ def place(frame: Image) -> Image:
     return cv2.cvtColor(hls, cv2.COLOR_HLS2RGB)
 
 
-FILTERS: dict[str, Callable[[Image], Image]] = {"grade": grade, "poster": poster, "ink": ink, "place": place}
+FILTERS: dict[str, Callable[[Image], Image]] = {
+    "grade": grade,
+    "poster": poster,
+    "ink": ink,
+    "flat": flat,
+    "place": place,
+}
 """From easy to hard: the first is a colour table, the last depends on the position in the image."""
 
 CLIP_FILTERS: dict[str, Callable[[Tensor], Tensor]] = {"strokes": strokes}
