@@ -55,7 +55,7 @@ class FlowKeys(Guide):
         candidates: number of keys to carry.
         rehearsals: see :meth:`views`.
         blanks: see :meth:`views`.
-        flow: optical flow estimator; DIS by default.
+        flow: optical flow estimator; by default DIS with twice the usual descent, since keys are far apart.
 
     Raises:
         AnimegenError: for numbers that are too small.
@@ -72,7 +72,7 @@ class FlowKeys(Guide):
             )
         self.channels = SLOT * candidates
         self.candidates, self.rehearsals, self.blanks = candidates, rehearsals, blanks
-        self.flow = flow or DISFlow()
+        self.flow = flow or DISFlow(descent=50)
         self._keys: dict[str, Tensor] = {}
         self._files: dict[str, list[str]] = {}
         self._scaled: dict[str, Tensor] = {}

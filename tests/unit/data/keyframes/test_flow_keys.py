@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from animegen.config.plain import plain_data
-from animegen.data.keyframes import EdgeGuide, FlowKeys, KeyframeData, KeyframeProject
+from animegen.data.keyframes import EdgeGuide, FlowKeys, KeyframeData, KeyframeProject, folder_project
 from animegen.data.keyframes.carried import blended
 from animegen.data.keyframes.strokes import strokes
 from animegen.errors import AnimegenError
-from animegen.media.images import to_float
+from animegen.media.images import to_float, write_image
 from animegen.metrics.image import psnr
 from tests.unit.data.keyframes.test_keyframe_data import cut
 
@@ -119,3 +121,25 @@ def test_strokes_move_with_the_content() -> None:
     moved = (painted[3, :, 8:-8, 8:-30].float() - painted[0, :, 8:-8, 14:-24].float()).abs().mean()
     fresh = strokes(photo[3:])[0, :, 8:-8, 8:-30].float()
     assert moved < 0.6 * (fresh - painted[0, :, 8:-8, 14:-24].float()).abs().mean(), "the same frame painted alone"
+
+
+def test_keys_of_a_folder_are_carried_scaled_masked_and_from_any_format(tmp_path: Path) -> None:
+    photo = panning()
+    for n, frame in enumerate(photo):
+        write_image(tmp_path / "frames" / f"{n:03d}.png", frame)
+    flat = torch.full((3, 64, 96), 200, dtype=torch.uint8)
+    write_image(tmp_path / "keys" / "002.jpg", flat)
+    write_image(tmp_path / "keys" / "006.png", F.interpolate(255 - flat[None], (32, 48))[0])
+    mask = torch.zeros(3, 64, 96, dtype=torch.uint8)
+    mask[..., :48] = 255
+    write_image(tmp_path / "masks" / "002.png", mask)
+    with pytest.raises(AnimegenError, match="006"):
+        folder_project(tmp_path)
+    module = KeyframeData(folder_project(tmp_path, resize=True), {"flow_keys": FlowKeys()}, patch=12, batch_size=4)
+    guide = module.clip.guide(3)
+    assert guide[:3, 8:-8, 8:40].float().mean() == pytest.approx(200, abs=3), "the JPEG file"
+    assert guide[7:10, 8:-8, 8:-20].float().mean() == pytest.approx(55, abs=1), "the smaller PNG file"
+    trusted = guide[3, 8:-8].float().mean(0) / 255
+    assert trusted[8:40].min() > 0.5, "inside the mask, which has moved"
+    assert trusted[52:].max() == 0, "outside"
+    assert cut(module, 0, 1)["guide"].shape == (2, 14, 12, 12)

@@ -53,6 +53,20 @@ def test_dis_lies_near_the_exact_flow(scene: Scene, gap: int, limit: float) -> N
     assert error < 0.9 * still < wrong
 
 
+def test_more_descent_follows_larger_motion(scene: Scene) -> None:
+    exact = ExactMotion(scene).between(1, 8)
+    errors = [
+        float(
+            (DISFlow(descent=steps)(frame(scene, 1), frame(scene, 8)) - exact.flow)
+            .norm(dim=1)[exact.valid[:, 0]]
+            .mean()
+        )
+        for steps in (3, 50)
+    ]
+    assert errors[1] < errors[0]
+    assert (DISFlow(descent=50).name, DISFlow("fast", 50).name) == ("dis_50", "dis_fast_50")
+
+
 def test_exact_motion_is_the_scenes(scene: Scene) -> None:
     motion = ExactMotion(scene)
     flow, valid = motion.between(2, 6)
