@@ -19,7 +19,7 @@ from animegen.cli.main import COMMANDS, main
 
 ROOT = Path(__file__).parents[1]
 SOURCES = (
-    *("*.md", "*.cff", "LICENSE", "docs/*.md", "docs/images/*.png", "docs/images/photos/*"),
+    *("*.md", "*.cff", "LICENSE", "docs/*.md", "docs/*.ipynb", "docs/images/*.*", "docs/images/photos/*"),
     *("animegen/models/*/README.md", "animegen/weights/*/README.md"),
     *(f"experiments/**/*.{ending}" for ending in ("md", "png", "jpg", "gif", "csv")),
 )

@@ -134,8 +134,13 @@ class VideoWindows:
         _, _, first, stop = self.shots[index]
         return stop - first
 
-    def load(self, index: int, number: int) -> Tensor:
-        """Return frame ``number`` of a shot, uint8 ``(3,H,W)``, as :class:`~animegen.data.clips.sources.ClipSource`."""
+    def load(self, index: int, number: int | None = None) -> Tensor:
+        """Return frame ``number`` of a shot, uint8 ``(3,H,W)``, as :class:`~animegen.data.clips.sources.ClipSource`.
+
+        Without ``number`` return the middle frame, as :func:`animegen.data.sources.load` expects of images.
+        """
+        if number is None:
+            return self.image(index)
         _, clip, first, _ = self.shots[index]
         return scale_short_side(clip[first + number], self.size)
 

@@ -22,6 +22,7 @@ from animegen.data.clips import (
     in_looks,
 )
 from animegen.data.clips.videos import anime_windows
+from animegen.data.sources import next_good
 from animegen.errors import AnimegenError
 from animegen.media.images import to_float
 from animegen.media.video.frames import VideoInfo
@@ -232,6 +233,7 @@ def test_videos_become_shots_with_dis_flow(films: Path, tmp_path: Path) -> None:
     assert sorted(side.clip_name(0) for side in sides) == ["film.mp4-0", "film.mp4-12"]
     assert [side.clips for side in sides] == [1, 1]
     assert source.image(0).shape == (3, 64, 80)
+    assert torch.equal(next_good([source], 1)[0], source.load(1, 6))  # as an image: the middle frame
 
 
 def test_videos_that_cannot_be_used_are_reported(films: Path, tmp_path: Path) -> None:
