@@ -23,21 +23,6 @@ from animegen.media.images import read_image
 from animegen.nn.weight_files import first_line
 from animegen.reports.pareto import PARETO
 
-#: TensorBoard's CUSTOM SCALARS: the same charts for every model; the tags are patterns.
-LAYOUT = {
-    "validation": {
-        "similarity": ["Multiline", [r"val/(psnr|ssim|edge_f)$"]],
-        "all validation metrics": ["Multiline", [r"^val/.*"]],
-    },
-    "training": {
-        "objectives": ["Multiline", [r"^train/[^/]+/total$"]],
-        "terms": ["Multiline", [r"^train/[^/]+/(?!total$|grad_norm$)[^/]+$"]],
-        "gradients": ["Multiline", [r"^train/[^/]+/grad_norm$"]],
-        "learning rates": ["Multiline", [r"^opt/lr/.*"]],
-    },
-}
-
-
 #: Overrides that set a value of the model or the data, and choose no class.
 _SETTING = re.compile(r"\+*(model|data|size)\.(?!.*_target_).+=")
 #: Settings of Lightning's trainer that would end a run at another step than ``train_steps``, with their neutral values.
@@ -151,7 +136,6 @@ def fit(
 def show_config(trainer: pl.Trainer, config: DictConfig, step: int) -> None:
     """Add the configuration to TensorBoard's TEXT tab."""
     for experiment in _tensorboards(trainer):
-        experiment.add_custom_scalars(LAYOUT)
         experiment.add_text("config", f"```yaml\n{OmegaConf.to_yaml(config, resolve=True)}\n```", step)
 
 

@@ -52,3 +52,16 @@ def gif_strip(clips: Sequence[tuple[str, Path]]) -> bytes | None:
     buffer = io.BytesIO()
     strip[0].save(buffer, "GIF", save_all=True, append_images=strip[1:], duration=milliseconds, loop=0)
     return buffer.getvalue()
+
+
+def small_gif(data: bytes, largest: int) -> bytes:
+    """Return an animation as GIF of at most ``largest`` bytes, scaled down as far as needed."""
+    with Image.open(io.BytesIO(data)) as image:
+        milliseconds = image.info.get("duration", DEFAULT_MS)
+        frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(image)]
+    while len(data) > largest and max(frames[0].size) >= 64:
+        frames = [frame.resize((frame.width * 4 // 5, frame.height * 4 // 5)) for frame in frames]
+        buffer = io.BytesIO()
+        frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
+        data = buffer.getvalue()
+    return data

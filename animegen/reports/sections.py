@@ -13,9 +13,10 @@ from animegen.benchmarks.tables import image_strip
 from animegen.errors import AnimegenError, did_you_mean
 from animegen.files import completed, read_bytes
 from animegen.reports import plots
-from animegen.reports.clips import gif_strip, last_clip
+from animegen.reports.clips import gif_strip, last_clip, small_gif
 from animegen.reports.differences import Differences, by_model
-from animegen.reports.page import EmbeddedImage, Section, page
+from animegen.reports.elements import EmbeddedImage, Figure, Pair, Slides
+from animegen.reports.page import Section, page
 from animegen.reports.pareto import CAPTION, PARETO, pareto_plot
 from animegen.reports.readme import small_jpeg
 from animegen.reports.runs import RunFolder, load_run, read_curves, seedless
@@ -24,7 +25,11 @@ from animegen.reports.summary import summarise
 
 #: The report of a run, in its folder.
 REPORT = "report.html"
-GALLERY = 6
+#: Previews in the report of a run, and the largest number of bytes of each, by the kind of file.
+GALLERY = 12
+LARGEST = {"png": 150_000, "gif": 500_000}
+#: Rows whose first test photo has a slider between input and output; of a single row, three photos have one.
+PAIRS = 6
 _PREVIEW = re.compile(r"-[0-9]+\.(png|gif)$")
 
 Rows = Mapping[str, Sequence[RunFolder]]
@@ -67,7 +72,7 @@ def make_sections(rows: Rows, settings: Mapping[str, Any]) -> list[Section]:
         summary = summarise(mine, settings["metrics"], baseline if baseline in mine else None)
         title = f"{summary.task}, {summary.samples} test samples"
         title += f" (benchmark {number + 1} of {len(benchmarks)})" if len(benchmarks) > 1 else ""
-        section = Section(title, summary, differing(mine))
+        section = Section(title, summary, differing(mine), pairs=pairs(mine))
         suffix = f"_{number + 1}" if number else ""
         for name, image in _images(mine, section, settings).items():
             section.images[f"{Path(name).stem}{suffix}{Path(name).suffix}"] = image
@@ -114,22 +119,35 @@ def _images(rows: Rows, section: Section, settings: Mapping[str, Any]) -> dict[s
     return images
 
 
-def gallery(run: RunFolder) -> list[EmbeddedImage]:
-    """Return the losses and the previews of one run."""
-    gallery = []
+def pairs(rows: Rows) -> list[Pair]:
+    """Return test photos and what became of them: several photos of one row, or one photo of several rows."""
+    kept = {name: next((run.samples for run in runs if run.samples), None) for name, runs in rows.items()}
+    shown = [(name, samples) for name, samples in kept.items() if samples and samples.columns[0] == "photo"][:PAIRS]
+    numbers = range(min(3, len(shown[0][1].digests)) if len(shown) == 1 else 1)
+    found = []
+    for name, samples in shown:
+        for number in numbers:
+            files = [samples.folder / column / f"{number}.png" for column in ("photo", "model")]
+            before, after = (small_jpeg(read_bytes(file)) for file in files)
+            found.append(Pair(EmbeddedImage(before, "jpeg", "photo"), EmbeddedImage(after, "jpeg", name)))
+    return found
+
+
+def gallery(run: RunFolder) -> list[Figure]:
+    """Return the previews of one run, with a slider over the train steps, and its losses."""
+    gallery: list[Figure] = []
+    for kind in ("png", "gif"):
+        files = sorted(path for path in run.folder.glob(f"previews/*.{kind}") if _PREVIEW.search(path.name))
+        count = min(GALLERY, len(files))
+        slides = []
+        for path in [files[round(place * (len(files) - 1) / max(count - 1, 1))] for place in range(count)]:
+            data, caption = read_bytes(path), f"After train step {int(path.stem.rpartition('-')[2])}."
+            small = small_jpeg if kind == "png" else small_gif
+            slides.append(EmbeddedImage(small(data, LARGEST[kind]), "jpeg" if kind == "png" else kind, caption))
+        gallery += [Slides(slides)] if slides else []
     totals = {name: curve for name, curve in read_curves(run.folder, "train/").items() if name.endswith("/total")}
     if totals and (figure := plots.curves_plot({run.title: [totals]}, sorted(totals))) is not None:
         gallery.append(EmbeddedImage(plots.png(figure), "png", "Objectives over the train steps."))
-    files = sorted(path for path in run.folder.glob("previews/*") if _PREVIEW.search(path.name))
-    count = min(GALLERY, len(files))
-    chosen = [files[round(place * (len(files) - 1) / max(count - 1, 1))] for place in range(count)]
-    for path in chosen:
-        data = read_bytes(path)
-        caption = f"After train step {int(path.stem.rpartition('-')[2])}."
-        still = path.suffix == ".png"
-        gallery.append(
-            EmbeddedImage(small_jpeg(data), "jpeg", caption) if still else EmbeddedImage(data, "gif", caption)
-        )
     return gallery
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import pytorch_lightning as pl
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
+from torch.utils.tensorboard.summary import hparams
 
+from animegen.engine.callbacks.dashboard import Charts, charts
 from animegen.errors import AnimegenError
 from animegen.files import completed
 
@@ -24,7 +27,7 @@ class Resumable(Protocol):
 
 
 class TensorBoardLogger(pl.loggers.TensorBoardLogger):
-    """Write event files to the run folder itself.
+    """Write event files to the run folder itself, with a layout of CUSTOM SCALARS for the scalars of the run.
 
     Args:
         save_dir: the run folder.
@@ -36,10 +39,37 @@ class TensorBoardLogger(pl.loggers.TensorBoardLogger):
 
     def __init__(self, save_dir: str, flush_secs: int = 30) -> None:
         super().__init__(save_dir, name="", version="", default_hp_metric=False, flush_secs=flush_secs)
+        self._tags: set[str] = set()
+        self._layout: Charts = {}
 
     def resume_at(self, step: int) -> None:
         """Make TensorBoard hide entries of earlier event files after ``step``."""
         self._kwargs["purge_step"] = step + 1
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Write scalars, and the layout of the charts if it changes with new tags."""
+        super().log_metrics(metrics, step)
+        if not self._tags.issuperset(metrics):
+            self._tags.update(metrics)
+            layout = charts(self._tags)
+            if layout != self._layout:
+                self._layout = layout
+                self.experiment.add_custom_scalars(layout)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, metrics: Mapping[str, float] | None = None, step: int | None = None) -> None:
+        """Write the hyperparameters of HPARAMS, and the final scores.
+
+        The list of columns is left out: TensorBoard shows that of one run for all runs, and without it the columns of
+        all of them.
+        """
+        self.hparams.update(params)
+        for name, value in (metrics or {}).items():
+            self.experiment.add_scalar(name, value, step)
+        _, start, end = hparams(dict(params), {})
+        for summary in (start, end):
+            self.experiment._get_file_writer().add_summary(summary)
 
 
 class CsvLogger(Logger):

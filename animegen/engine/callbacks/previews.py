@@ -19,12 +19,16 @@ from animegen.errors import AnimegenError
 from animegen.files import completed
 from animegen.media.images import to_uint8
 
+#: Largest picture and clip in an event file, in bytes; TensorBoard reads all of a run at once.
+STILL_BYTES, CLIP_BYTES = 150_000, 300_000
+
 
 class Previews(pl.Callback):
     """Save the outputs for fixed samples at steps 1, 2, 5, 10, 20, 50, ..., then at an interval.
 
     One row per sample, one column per entry of ``module.preview`` (photo, output, truth). Clips are saved as animated
-    GIFs, which TensorBoard plays (its ``add_video`` needs further packages).
+    GIFs, which TensorBoard plays (its ``add_video`` needs further packages). The event files hold a copy of each that
+    has at most `STILL_BYTES` or `CLIP_BYTES`: a smaller JPEG, or fewer samples of a clip.
 
     Args:
         every: interval of previews in train steps, after the early ones.
@@ -82,16 +86,18 @@ class Previews(pl.Callback):
             image = grid(list(batches.values()))
             with completed(stem.with_suffix(".png")) as hidden:
                 image.save(hidden)
-            self._publish(trainer, f"preview/{'_'.join(batches)}", image, encode(image), module.train_step)
+            self._publish(trainer, f"preview/{'_'.join(batches)}", bounded_still(image), module.train_step)
         if clips:
-            frames = [grid([clip[:, t] for clip in clips.values()]) for t in range(next(iter(clips.values())).shape[1])]
-            data = encode_gif(frames)
+            data = encode_gif(clip_frames(list(clips.values())))
             with completed(stem.with_suffix(".gif")) as hidden:
                 hidden.write_bytes(data)
-            self._publish(trainer, f"preview/{'_'.join(clips)}", frames[0], data, module.train_step)
+            shown = bounded_clip(list(clips.values()), data)
+            self._publish(trainer, f"preview/{'_'.join(clips)}", shown, module.train_step)
 
-    def _publish(self, trainer: pl.Trainer, tag: str, image: Image.Image, data: bytes, step: int) -> None:
-        encoded = Summary.Image(height=image.height, width=image.width, colorspace=3, encoded_image_string=data)
+    def _publish(self, trainer: pl.Trainer, tag: str, data: bytes, step: int) -> None:
+        with Image.open(io.BytesIO(data)) as image:
+            width, height = image.size
+        encoded = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=data)
         for logger in trainer.loggers:
             if isinstance(logger, pl.loggers.TensorBoardLogger):
                 summary = Summary(value=[Summary.Value(tag=tag, image=encoded)])
@@ -114,6 +120,34 @@ def encode(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def bounded_still(image: Image.Image, limit: int = STILL_BYTES) -> bytes:
+    """Encode an image as PNG, or as a JPEG that is scaled down until it has at most ``limit`` bytes."""
+    data = encode(image)
+    while len(data) > limit and min(image.size) > 1:
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=85)
+        data, image = buffer.getvalue(), image.resize((max(1, image.width * 3 // 4), max(1, image.height * 3 // 4)))
+    return data
+
+
+def clip_frames(columns: list[Tensor]) -> list[Image.Image]:
+    """Return the frames of clips ``(B,T,3,H,W)`` side by side, with a row per sample."""
+    return [grid([clip[:, t] for clip in columns]) for t in range(columns[0].shape[1])]
+
+
+def bounded_clip(columns: list[Tensor], data: bytes, limit: int = CLIP_BYTES) -> bytes:
+    """Return the GIF ``data`` of clips, or one of fewer samples, then of smaller frames, of at most ``limit`` bytes."""
+    rows = len(columns[0])
+    while len(data) > limit and rows > 1:
+        rows = (rows + 1) // 2
+        data = encode_gif(clip_frames([clip[:rows] for clip in columns]))
+    frames = clip_frames([clip[:rows] for clip in columns]) if len(data) > limit else []
+    while len(data) > limit and min(frames[0].size) > 1:
+        frames = [f.resize((max(1, f.width * 3 // 4), max(1, f.height * 3 // 4))) for f in frames]
+        data = encode_gif(frames)
+    return data
 
 
 def encode_gif(frames: list[Image.Image], milliseconds: int = 80) -> bytes:

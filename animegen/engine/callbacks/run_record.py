@@ -13,6 +13,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from animegen.engine.callbacks.dashboard import final_scores, hyperparameters
 from animegen.engine.lightning import LightningAdapter
 from animegen.engine.machine import git_state, machine, versions
 from animegen.engine.runs import RECORD, RESUMED, read_record
@@ -25,7 +26,7 @@ class RunRecord(pl.Callback):
 
     It holds the configuration, the group choices, the ablations, versions, git state, machine, timings, metrics and the
     status: ``running`` (also after the process was killed), ``trained`` (evaluation follows), ``finished``,
-    ``interrupted``, or ``crashed``, with the error. Final metrics are added to TensorBoard's HPARAMS tab.
+    ``interrupted``, or ``crashed``, with the error. TensorBoard's HPARAMS tab gets settings and final scores.
 
     Args:
         folder: the run folder.
@@ -110,7 +111,7 @@ class RunRecord(pl.Callback):
         self.record["calibration"] = {name: terms for name, terms in factors.items() if terms}
 
     def finish(self, trainer: pl.Trainer, train_step: int, evaluation: dict[str, Any] | None) -> None:
-        """Add the evaluation, mark the run as finished, and write the hparams with final metrics."""
+        """Add the evaluation, mark the run as finished, and write hyperparameters and final scores."""
         if evaluation is not None:
             self.record["evaluation"] = evaluation
         self.record["status"] = "finished"
@@ -123,29 +124,9 @@ class RunRecord(pl.Callback):
             self._hparams(trainer, train_step)
 
     def _hparams(self, trainer: pl.Trainer, step: int) -> None:
-        config, choices = self.record.get("config", {}), self.record.get("choices", {})
-        facts = {
-            "experiment": choices.get("experiment", "none"),
-            "model": choices.get("model", ""),
-            "data": choices.get("data", ""),
-            "size": choices.get("size", ""),
-            "precision": choices.get("precision", ""),
-            "ablations": "+".join(sorted(name for name, on in (config.get("ablations") or {}).items() if on))
-            or "plain",
-            "seed": config.get("seed"),
-            "train_steps": config.get("train_steps"),
-        }
-        scores = {
-            f"hp/{name.removeprefix('val/')}": value
-            for name, value in self.record["metrics"].items()
-            if name.startswith("val/")
-        }
-        for name, method in self.record.get("evaluation", {}).get("methods", {}).get("model", {}).items():
-            if method["mean"] is not None:  # not finite
-                scores[f"hp/eval/{name}"] = method["mean"]
         for logger in trainer.loggers:
             if isinstance(logger, pl.loggers.TensorBoardLogger):
-                logger.log_hyperparams(facts, scores or {"hp/none": 0.0}, step)
+                logger.log_hyperparams(hyperparameters(self.record), final_scores(self.record), step)
                 logger.finalize("success")
 
     def _write(self, here: bool) -> None:

@@ -18,12 +18,14 @@ from PIL import Image
 
 from animegen.errors import AnimegenError
 from animegen.reports import plots, tables
+from animegen.reports.clips import small_gif
 from animegen.reports.differences import Differences, by_model, differences
-from animegen.reports.page import EmbeddedImage, Section, page
+from animegen.reports.elements import EmbeddedImage, Pair, Slides
+from animegen.reports.page import Section, page
 from animegen.reports.readme import replace_results, small_jpeg, write_results
 from animegen.reports.runs import RunFolder, find_runs, group_seeds, read_curves
 from animegen.reports.samples import Samples, enlarged, save_samples, side_by_side
-from animegen.reports.sections import make_sections
+from animegen.reports.sections import make_sections, pairs
 from animegen.reports.summary import Cell, beyond_spread, summarise
 
 
@@ -268,7 +270,7 @@ class Links(HTMLParser):
 
     def handle_starttag(self, tag: str, attributes: Sequence[tuple[str, str | None]]) -> None:
         self.found += [value or "" for name, value in attributes if name in ("href", "src", "srcset", "action")]
-        if tag not in ("img", "meta", "br"):
+        if tag not in ("img", "meta", "br", "input"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -279,14 +281,50 @@ def test_the_page_is_complete_in_itself() -> None:
     runs = {"a <b>": row(0.5, 0.6), "no_l1": row(0.1)}
     runs["no_l1"].append(RunFolder(Path("x"), {"status": "crashed", "config": {"seed": 1}, "error": "Broken: <NaN>"}))
     differing = Differences(["a <b>", "no_l1"], {"seed": {"a <b>": 0, "no_l1": 1}}, {"lr": {"a <b>": 1}})
-    section = Section("stylise", summarise(runs), [differing], {"s": EmbeddedImage(b"abc", "png", "A strip")})
-    text = page("Study", "Why <so>?", ["animegen train"], [section], runs, [EmbeddedImage(b"x", "jpeg", "y")])
+    photo, drawing = EmbeddedImage(b"1", "jpeg", "photo"), EmbeddedImage(b"2", "jpeg", "a <b>")
+    strip = {
+        "curves.png": EmbeddedImage(b"curve", "png", "Curves"),
+        "strip.png": EmbeddedImage(b"abc", "png", "A strip"),
+    }
+    section = Section("stylise", summarise(runs), [differing], strip, [Pair(photo, drawing)])
+    slides = Slides([EmbeddedImage(b"x", "jpeg", "After step 1."), EmbeddedImage(b"y", "gif", "After step 2.")])
+    text = page("Study", "Why <so>?", ["animegen train"], [section], runs, [slides])
     links = Links()
     links.feed(text)
     assert links.open == []
-    assert links.found == ["data:image/png;base64,YWJj", "data:image/jpeg;base64,eA=="]
+    sources = [source for source in links.found if source]
+    assert [source.partition(";")[0].removeprefix("data:image/") for source in sources] == [
+        *("png", "jpeg", "jpeg", "png", "jpeg", "gif"),
+    ]
     assert "http" not in text
-    assert "<script" not in text
     assert "url(" not in text
+    order = ["A strip", "0.550", "Before and after", "Curves", "During training", "Broken", "Differences between"]
+    assert sorted(order, key=text.index) == order  # what came out first, how it differs last
+    assert 'max="1" value="1"' in text  # the last preview is shown first
+    assert text.count('class="on"') == 1
     for shown in ("Why &lt;so&gt;?", "a &lt;b&gt;", "Broken: &lt;NaN&gt;", "0.550", "absent", "crashed"):
         assert shown in text
+
+
+def test_photos_are_shown_before_and_after(tmp_path: Path) -> None:
+    headers = ["photo", "identity", "model", "truth"]
+    save_samples(headers, [pictures(-1, -1, 1, 0), pictures(0, 0, 1, 0)], tmp_path / "a" / "samples")
+    save_samples(["first", *headers[1:]], [pictures(-1, -1, 1, 0)], tmp_path / "b" / "samples")
+    a, b = (RunFolder(tmp_path / name, {}) for name in "ab")
+    found = pairs({"plain": [a]})
+    assert [(pair.before.caption, pair.after.caption) for pair in found] == [("photo", "plain")] * 2
+    shades = [np.asarray(Image.open(io.BytesIO(image.data))).mean() for image in (found[0].before, found[0].after)]
+    assert shades == [0, 255]
+    assert len(pairs({"plain": [a], "other": [a]})) == 2  # one photo, in both rows
+    assert pairs({"between": [b]}) == []  # frames, not photos
+
+
+def test_clips_of_a_page_are_small() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (5, 200, 300, 3), dtype=np.uint8)
+    frames, buffer = [Image.fromarray(frame) for frame in noise], io.BytesIO()
+    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=40)
+    small = small_gif(buffer.getvalue(), 100_000)
+    assert len(small) <= 100_000 < len(buffer.getvalue())
+    with Image.open(io.BytesIO(small)) as clip:
+        assert (clip.n_frames, clip.info["duration"]) == (5, 40)
+    assert small_gif(small, 100_000) == small

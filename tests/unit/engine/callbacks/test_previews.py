@@ -16,6 +16,7 @@ from torch import Tensor
 
 from animegen.engine import AnimegenError
 from animegen.engine.callbacks import Previews, TensorBoardLogger
+from animegen.engine.callbacks.previews import CLIP_BYTES, STILL_BYTES
 from animegen.engine.environment import Environment
 from animegen.engine.lightning import LightningAdapter
 from tests.unit.engine.callbacks.small import Small
@@ -82,6 +83,17 @@ def test_a_clip_becomes_a_gif_of_all_its_frames(tmp_path: Path) -> None:
     (event,) = events.Images("preview/clip")
     assert event.step == 7
     assert event.encoded_image_string == data
+
+
+def test_event_files_hold_small_copies_of_large_previews(tmp_path: Path) -> None:
+    noise = torch.rand(4, 3, 300, 300, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    moving = torch.rand(4, 8, 3, 120, 120, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    events = take(Shows({"photo": noise, "clip": moving}), tmp_path, samples=4)
+    still, clip = (events.Images(f"preview/{tag}")[0].encoded_image_string for tag in ("photo", "clip"))
+    assert (tmp_path / "previews" / "step-0000000.png").stat().st_size > STILL_BYTES >= len(still) > STILL_BYTES / 3
+    assert (tmp_path / "previews" / "step-0000000.gif").stat().st_size > CLIP_BYTES >= len(clip) > CLIP_BYTES / 3
+    with Image.open(io.BytesIO(clip)) as gif:
+        assert gif.n_frames == 8
 
 
 def test_previews_show_the_averaged_weights_and_leave_the_model_as_it_was(tmp_path: Path) -> None:
