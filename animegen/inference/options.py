@@ -242,7 +242,9 @@ class GenerateOptions(LookOptions, ComputeOptions, PrecisionOptions, EncodingOpt
     keys: list[str] | None = option(None, "or two or more images: [a.png,b.png,c.png]", path=True)
     frames: int = option(16, "from one image to the next, both included", minimum=3, maximum=10_000)
     fps: Fraction = option(Fraction(24), "frames per second", above=0, maximum=1000)
-    samples: int = option(1, "clips side by side", minimum=1, maximum=64)
+    samples: int = option(
+        1, "clips: clip_1.gif, clip_2.gif ... and clip.gif, small, with all side by side", minimum=1, maximum=64
+    )
     temperature: float | None = option(
         None, "randomness of the codes; null, here and below: as the model was set", above=0, maximum=100
     )

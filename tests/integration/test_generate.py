@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from animegen.cli import generate as verb
 from animegen.inference import application
+from animegen.inference.generate import GAP, difference, place
 from animegen.media.images import read_image, write_image
 from animegen.media.video.opening import open_video
 from animegen.tasks.protocols import Sampling
@@ -79,14 +81,69 @@ def test_a_chain_of_pictures_shares_the_frames_between(model: Fader, pictures: l
     assert levels(tmp_path / "out") == [80, 60, 40, 60, 80]
 
 
-def test_samples_stand_side_by_side_and_the_seed_counts(model: Fader, pictures: list[Path], tmp_path: Path) -> None:
+def test_samples_are_clips_of_their_own_and_stand_side_by_side(
+    model: Fader, pictures: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert go(*pictures[:2], tmp_path / "out", "frames=3", "samples=3", "seed=2") == 0
-    middle = read_image(tmp_path / "out/000002.png")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["1", "2", "3", "grid"]
+    assert [levels(tmp_path / "out" / str(number)) for number in (1, 2, 3)] == [[0, 60, 80], [0, 70, 80], [0, 80, 80]]
+    # The differences 10, 10 and 20.
+    said = "The samples differ by 13.3 levels of 255 on average, 1 and 3 the most (20.0); the first two images differ"
+    assert f"{said} by 80.0." in capsys.readouterr().out
+    middle = read_image(tmp_path / "out/grid/000002.png")
     # Two by two of 10x16 with 2 white pixels around each; the fourth place stays white.
     assert middle.shape == (3, 26, 38)
     places = [middle[0, 2 + 12 * row + 5, 2 + 18 * column + 8].item() for row in (0, 1) for column in (0, 1)]
     assert places == [60, 70, 80, 255]
     assert (middle[:, :2] == 255).all()
+
+
+def test_samples_of_a_video_have_numbers_and_a_small_video_of_all(
+    model: Fader, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [tmp_path / "a.png", tmp_path / "b.png"]
+    for file in files:
+        write_image(file, torch.full((3, 400, 600), 50, dtype=torch.uint8))
+    assert go(*files, tmp_path / "clip.gif", "frames=3", "samples=2") == 0
+    assert sorted(path.name for path in tmp_path.glob("clip*")) == ["clip.gif", "clip_1.gif", "clip_2.gif"]
+    sizes = {
+        path.name: (reader.info.width, reader.info.height)
+        for path in tmp_path.glob("clip*")
+        for reader in [open_video(path)]
+    }
+    assert sizes["clip_1.gif"] == (600, 400)
+    assert max(sizes["clip.gif"]) <= 640 + 3 * GAP
+    assert "side by side: " in capsys.readouterr().out
+    assert go(*files, tmp_path / "clip.gif", "frames=3", "samples=3") == 2
+    assert "exists" in capsys.readouterr().err
+    assert not (tmp_path / "clip_3.gif").exists()
+
+
+def test_images_per_sample_of_a_pattern() -> None:
+    target = Path("clips/%03d.png")
+    assert [place(target, number) for number in (1, None)] == [Path("clips/1/%03d.png"), Path("clips/grid/%03d.png")]
+
+
+@pytest.mark.parametrize(
+    ("offset", "sentence"),
+    [(0, "The samples are equal"), (1, "differ by 1.0 levels"), (1, "That is hardly visible"), (9, "differ by 9.0")],
+)
+def test_what_is_said_about_samples(offset: int, sentence: str) -> None:
+    clips = torch.zeros(2, 5, 3, 8, 8, dtype=torch.uint8)
+    clips[1, [1, 3]] += offset  # the key frames are 0, 2 and 4
+    clips[:, 2] = 100
+    said = difference(clips, 2)
+    assert sentence in said
+    assert ("hardly" in said) == (offset == 1)
+
+
+def test_transparency_is_told(
+    model: Fader, pictures: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGBA", (16, 10), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    assert go(tmp_path / "clear.png", pictures[1], tmp_path / "out", "frames=3") == 0
+    assert "transparency is not kept: it is shown on white" in capsys.readouterr().err
+    assert levels(tmp_path / "out")[0] == 255
 
 
 def test_the_models_own_way_to_choose_is_changed_key_by_key(
