@@ -115,9 +115,10 @@ def show_report(report: Report, show: Console) -> None:
     """Print a report."""
     for name, fact in report.facts.items():
         show.print(f"{name:<10}{fact}", markup=False)
-    for problem in report.problems:
-        show.print(f"- {problem}", markup=False)
-    show.print(f"{len(report.problems)} problems" if report.problems else "ready to train", markup=False)
+    for sentence in (*report.problems, *report.doubts):
+        show.print(f"- {sentence}", markup=False)
+    ready = "ready to train, if these drawings have the right names" if report.doubts else "ready to train"
+    show.print(f"{len(report.problems)} problems" if report.problems else ready, markup=False)
 
 
 def write_filtered(folder: str, output: str, radius: int, settings: dict[str, Any]) -> int:

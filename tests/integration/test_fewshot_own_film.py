@@ -43,7 +43,7 @@ def own_film(root: Path, suffix: str) -> Path:
     )
     sound.unlink()
     for number in (2, 9):
-        Image.fromarray(255 - frames()[number].permute(1, 2, 0).numpy()).save(root / "keys" / f"{number:03d}.png")
+        Image.fromarray(255 - frames()[number].permute(1, 2, 0).numpy()).save(root / "keys" / f"{number + 1:03d}.png")
     return film
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,13 +14,16 @@ import yaml
 from torch import Tensor
 
 from animegen.config.plain import plain_data
+from animegen.data.keyframes.alignment import misplaced
 from animegen.data.keyframes.patches import erode
-from animegen.data.keyframes.project import FrameFiles, KeyframeProject, resized
+from animegen.data.keyframes.project import FrameFiles, GuideFiles, KeyframeProject, read_channels, resized
 from animegen.errors import AnimegenError, did_you_mean
 from animegen.files import existing_folder, read_text, user_path
 from animegen.media.images import EXTENSIONS, list_images, natural_key, open_image, read_image
 from animegen.media.kinds import VIDEO_SUFFIXES
 from animegen.media.video.opening import open_video
+
+log = logging.getLogger(__name__)
 
 MANIFEST = "project.yaml"
 KEYS = ("clip", "range", "hold_out", "resize", "guides")
@@ -27,8 +31,6 @@ KEYS = ("clip", "range", "hold_out", "resize", "guides")
 FORMATS = {"JPEG": (".jpg", ".jpeg"), "PNG": (".png",), "WEBP": (".webp",), "BMP": (".bmp",), "TIFF": (".tif", ".tiff")}
 LISTED = 30
 """Maximum number of problems listed in a message."""
-
-_CHANNELS = {"1": 1, "L": 1, "I": 1, "F": 1, "I;16": 1, "LA": 2, "RGBA": 4}
 
 
 @dataclass
@@ -38,11 +40,13 @@ class Report:
     Attributes:
         root: the folder.
         problems: one sentence per problem.
+        doubts: one sentence per drawing that seems to belong to another frame; they do not prevent training.
         facts: name -> description, for display.
     """
 
     root: Path
     problems: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
     facts: dict[str, str] = field(default_factory=dict)
 
     def raise_if_bad(self) -> None:
@@ -61,29 +65,6 @@ class Report:
         raise AnimegenError(f"The project '{self.root}' has {count} {word}:" + "".join(f"\n  - {p}" for p in shown))
 
 
-class GuideFiles:
-    """The images of a guide, read with their own number of channels."""
-
-    def __init__(self, files: Sequence[Path]) -> None:
-        self.files = list(files)
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, number: int) -> Tensor:
-        return read_channels(self.files[number])
-
-
-def read_channels(path: Path) -> Tensor:
-    """Return an image as uint8 (C, H, W) with its own channels: 1, 2 (grey and alpha), 3 or 4."""
-    with open_image(path) as image:
-        if image.mode in ("L", "LA", "RGB", "RGBA"):
-            values = torch.from_numpy(np.array(image)).view(image.height, image.width, -1)
-            return values.permute(2, 0, 1).contiguous()
-        # Other modes (palettes, 16 bits, CMYK) are converted like any image.
-        return read_image(path)[: _CHANNELS.get(image.mode, 3)]
-
-
 def folder_project(
     path: str | Path,
     clip: str | Path | None = None,
@@ -97,7 +78,7 @@ def folder_project(
 
         project.yaml         optional: clip, range, hold_out, resize, guides
         frames/000001.png    all frames, or a video such as clip.mp4
-        keys/000001.png      drawings of a few frames, with the names of the frames (for a video 0, 1, 2 ...)
+        keys/000001.png      drawings of a few frames, with the names of the frames (of a video 1, 2, 3 ...)
         masks/000001.png     optional: white where to learn the drawing
         guides/<name>/...    optional: one image per frame, with any number of channels
 
@@ -117,6 +98,8 @@ def folder_project(
     project, report = inspect(path, {key: value for key, value in given.items() if value is not None})
     report.raise_if_bad()
     assert project is not None
+    for doubt in report.doubts:
+        log.warning("%s: %s", report.root, doubt)
     return project
 
 
@@ -130,7 +113,10 @@ def inspect(path: str | Path, settings: dict[str, Any] | None = None) -> tuple[K
     existing_folder(root)
     report = Report(root)
     settings = {**_manifest(root, report), **(settings or {})}
-    return _Inspection(root, settings, report).run(), report
+    project = _Inspection(root, settings, report).run()
+    if project is not None:
+        report.doubts = misplaced(project.photo, project.drawings, project.names)
+    return project, report
 
 
 def clip_of(path: str | Path, settings: dict[str, Any] | None = None) -> tuple[Any, list[str]]:
@@ -220,7 +206,8 @@ class _Inspection:
         frames = self._video(place)
         first, last = self._range(len(frames))
         self.size = (int(frames.shape[-2]), int(frames.shape[-1]))
-        return frames[first:last], [str(n) for n in range(first, last)]
+        # As FFmpeg and animegen stylize number the images that they make of a video.
+        return frames[first:last], [f"{n + 1:06d}" for n in range(first, last)]
 
     def _video(self, place: Path) -> Tensor:
         """Return all frames of a video (T, 3, H, W) uint8."""

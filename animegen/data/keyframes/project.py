@@ -6,14 +6,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from animegen.errors import AnimegenError
-from animegen.media.images import read_image
+from animegen.media.images import open_image, read_image
 from animegen.toonworld import Scene
 from animegen.toonworld.palettes import STYLES
 from animegen.toonworld.scene import check_choice
+
+_CHANNELS = {"1": 1, "L": 1, "I": 1, "F": 1, "I;16": 1, "LA": 2, "RGBA": 4}
 
 
 class Frames(Protocol):
@@ -45,6 +48,29 @@ class FrameFiles:
     def __getitem__(self, number: int) -> Tensor:
         image = read_image(self.files[number])
         return image if self.size is None else resized(image, self.size)
+
+
+class GuideFiles:
+    """The images of a guide, read with their own number of channels."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.files = list(files)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, number: int) -> Tensor:
+        return read_channels(self.files[number])
+
+
+def read_channels(path: Path) -> Tensor:
+    """Return an image as uint8 (C, H, W) with its own channels: 1, 2 (grey and alpha), 3 or 4."""
+    with open_image(path) as image:
+        if image.mode in ("L", "LA", "RGB", "RGBA"):
+            values = torch.from_numpy(np.array(image)).view(image.height, image.width, -1)
+            return values.permute(2, 0, 1).contiguous()
+        # Other modes (palettes, 16 bits, CMYK) are converted like any image.
+        return read_image(path)[: _CHANNELS.get(image.mode, 3)]
 
 
 class KeyframeProject:

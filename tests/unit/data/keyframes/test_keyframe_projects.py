@@ -11,11 +11,13 @@ from PIL import Image
 
 from animegen.cli import prepare
 from animegen.data.keyframes import KeyframeProject, folder_project, toonworld_project
+from animegen.data.keyframes.alignment import misplaced
 from animegen.data.keyframes.folder import inspect
 from animegen.data.keyframes.layouts import import_layout
 from animegen.data.keyframes.suggest import suggest_keys
 from animegen.errors import AnimegenError
 from animegen.media.images import read_image, write_image
+from animegen.toonworld import Scene
 from tests.support import refused, run_verb
 
 
@@ -167,9 +169,10 @@ def test_range_resize_and_channels(tmp_path: Path) -> None:
 def test_a_video_is_a_clip(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (32, 24), (40 * n, 10, 10)) for n in range(4)]
     frames[0].save(tmp_path / "clip.gif", save_all=True, append_images=frames[1:], duration=100)
-    save(tmp_path / "keys" / "000002.png")
+    save(tmp_path / "keys" / "3.png")
     project = folder_project(tmp_path)
     assert len(project) == 4
+    assert project.names == ["000001", "000002", "000003", "000004"]  # as FFmpeg numbers images
     assert project.keys == [2]
     assert project.photo[2].shape == (3, 24, 32)
     assert abs(int(project.photo[2][0].float().mean()) - 80) < 8
@@ -290,3 +293,34 @@ def test_the_verb_checks_suggests_filters_and_imports(tmp_path: Path, capsys: py
     assert "1 problem" in refused(capsys, run_verb(prepare.main, f"suggest_keys={mine}"))
     assert "needs one of the keys input, toonworld, check" in refused(capsys, run_verb(prepare.main))
     assert "filter= needs output=" in refused(capsys, run_verb(prepare.main, f"filter={mine}"))
+
+
+def test_a_drawing_with_the_name_of_another_frame_is_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    scene = Scene(seed=0, split="test", index=0, size=96, frames=40)
+    for n in range(40):
+        write_image(tmp_path / "frames" / f"{n + 1:03d}.png", torch.from_numpy(scene.photo(n)).permute(2, 0, 1))
+    drawing = {n: torch.from_numpy(scene.anime(n, "print")).permute(2, 0, 1) for n in (5, 20, 34)}
+    write_image(tmp_path / "keys" / "006.png", drawing[5])
+    write_image(tmp_path / "keys" / "035.png", drawing[34])
+    assert inspect(tmp_path)[1].doubts == []
+    write_image(tmp_path / "keys" / "010.png", drawing[20])  # it is 021
+    project, report = inspect(tmp_path)
+    assert project is not None
+    (doubt,) = report.doubts
+    assert "the drawing '010' fits the frame '021' better than the one of its name" in doubt
+    assert run_verb(prepare.main, f"check={tmp_path}") == 0
+    assert "ready to train, if these drawings have the right names" in capsys.readouterr().out
+    folder_project(tmp_path)
+    assert "fits the frame '021'" in caplog.text
+
+
+def test_another_drawing_of_the_same_frame_is_no_doubt() -> None:
+    clip = torch.randint(256, (5, 3, 40, 50), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    clip = torch.nn.functional.avg_pool2d(clip.float(), 5, 1, 2).to(torch.uint8) * 2
+    names = [str(n) for n in range(5)]
+    assert misplaced(clip, {2: 255 - clip[2], 3: clip[3] // 2}, names) == []
+    assert misplaced(clip, {2: torch.full_like(clip[0], 90)}, names) == []  # without any edge
+    (sentence,) = misplaced(clip, {1: 255 - clip[4]}, names)
+    assert "'1' fits the frame '4'" in sentence
