@@ -30,6 +30,7 @@ from animegen.engine.runs import (
 from animegen.engine.sharded import ShardedStrategy
 from animegen.errors import AnimegenError
 from animegen.launch.evaluation import SCORE_FILES, Evaluation, chosen_benchmark, evaluate_model, scoring_features
+from animegen.launch.next_command import next_command
 from animegen.launch.run_folder import check_free, prepare
 from animegen.launch.run_plan import Parts, Plan, Request, validate
 from animegen.launch.trainer import build_trainer, fit, show_pareto
@@ -165,7 +166,7 @@ def evaluate(plan: Plan, parts: Parts) -> Evaluation | None:
 
 
 def finish(plan: Plan, parts: Parts, evaluation: Evaluation | None) -> None:
-    """Mark the run as finished, write its report, and only then print the scores."""
+    """Mark the run as finished, write its report, and only then print the scores and what to do next."""
     parts.record.finish(parts.trainer, parts.model.train_step, evaluation.result if evaluation else None)
     if not parts.trainer.is_global_zero:
         return
@@ -175,6 +176,10 @@ def finish(plan: Plan, parts: Parts, evaluation: Evaluation | None) -> None:
         write_page(plan.folder)
     if evaluation is not None:
         evaluation.show(plan.output)
+    if (plan.folder / REPORT).is_file():
+        print(f"report: {plan.folder / REPORT}")
+    if command := next_command(parts.model, plan.folder, plan.facts["config"].get("data") or {}):
+        print(f"next: {command}")
 
 
 # --- Failures ---------------------------------------------------------------------------------------------------
