@@ -91,7 +91,7 @@ def begin(request: Request, arguments: list[str]) -> None:
 
 def run_once(config: DictConfig, choices: dict[str, Any], overrides: list[str]) -> None:
     """Perform one run."""
-    parts = (choices["experiment"], choices["model"], config.ablations, config.seed, f"{datetime.now():%Y%m%d-%H%M%S}")
+    parts = (choices["experiment"], choices["model"], config.ablations, config.seed, f"{datetime.now():%m%d-%H%M%S}")
     folder = Path(os.path.abspath(run_dir(config.output, config.resume, config.runs, *parts)))
     try:
         folder.mkdir(parents=True, exist_ok=True)

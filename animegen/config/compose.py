@@ -56,13 +56,16 @@ def _torchrun(what: str) -> Any:
 def run_dir(
     output: str | None, resume: str | None, runs: str, experiment: str, model: str, ablations: Any, seed: int, end: Any
 ) -> str:
-    """Return the folder of a run: the one named or resumed, else ``runs/<what>/<ablations>/seed<k>-<end>``."""
+    """Return the folder of a run: the one named or resumed, else ``runs/<what>/<ablations>/seed<k>-<end>``.
+
+    TensorBoard shows this path as the name of the run, so that it is short: without ablations there is no such part.
+    """
     if output:
         return output
     if resume:
         return str(run_folder(resume))
     what = experiment if experiment != "none" else model
-    changes = "+".join(sorted(name for name, on in (ablations or {}).items() if on)) or "plain"
+    changes = "+".join(sorted(name for name, on in (ablations or {}).items() if on))
     return str(Path(runs) / what / changes / f"seed{seed}-{end}")
 
 

@@ -60,7 +60,7 @@ class TrainSchema(RunsOptions, ComputeOptions, OverwriteOptions, SeedOptions, Tr
     val_every: int = option(500, "validate after this many batches", minimum=1, maximum=LARGEST_COUNT)
     evaluate: bool = option(True, "score the trained model and the baselines at the end")
     report: bool = option(True, "write report.html into the run folder at the end")
-    output: str | None = option(None, "the run folder; null: runs/<experiment>/<ablations>/...", path=True)
+    output: str | None = option(None, "the run folder; null: runs/<experiment>/...", path=True)
     resume: str | None = option(
         None, "last, a run folder, or a checkpoint: continue the run exactly where it stopped", path=True
     )

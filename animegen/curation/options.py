@@ -150,7 +150,7 @@ class PrepareOptions(Curation, OverwriteOptions):
         if tasks[given[0]] and self.output is None:
             raise AnimegenError(f"animegen prepare {given[0]}= needs output=.")
         if not tasks[given[0]] and self.output is not None:
-            raise AnimegenError(f"animegen prepare {given[0]}= writes nothing: omit output=.")
+            raise AnimegenError(f"animegen prepare {given[0]}= takes no output=: omit it.")
         self.share()
 
     def share(self) -> tuple[int, int]:

@@ -40,15 +40,15 @@ def test_a_crashed_job_ends_nothing_else_and_is_tried_again(tmp_path: Path) -> N
     assert re.search(r"failed: job 0 \(init=toy.ckpt\): .*toy.ckpt", done.stderr)
     assert "1 of 2 runs failed. To run them again: animegen train resume_sweep=out" in done.stderr
     first = runs(tmp_path / "out")
-    assert {name: run["status"] for name, run in first.items()} == {"toy/plain/seed0-1": "finished"}
+    assert {name: run["status"] for name, run in first.items()} == {"toy/seed0-1": "finished"}
     # What has failed before now works: here, since the words in the record are mended.
     record = tmp_path / "out" / "sweep.json"
     record.write_text(record.read_text().replace("toy.ckpt,null", "null,null"))
     again = command("train", "resume_sweep=out", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     second = runs(tmp_path / "out")
-    assert {name: run["train_step"] for name, run in second.items()} == {"toy/plain/seed0-0": 1, "toy/plain/seed0-1": 1}
-    assert second["toy/plain/seed0-1"] == first["toy/plain/seed0-1"]
+    assert {name: run["train_step"] for name, run in second.items()} == {"toy/seed0-0": 1, "toy/seed0-1": 1}
+    assert second["toy/seed0-1"] == first["toy/seed0-1"]
 
 
 @pytest.mark.slow
@@ -57,7 +57,7 @@ def test_distributed_training_inside_a_sweep(tmp_path: Path) -> None:
     done = command("train", "-m", *words, "seed=0,1", f"output={tmp_path / 'out'}", cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert [run["status"] for run in runs(tmp_path / "out").values()] == ["finished", "finished"]
-    assert sorted(runs(tmp_path)) == ["out/toy/plain/seed0-0", "out/toy/plain/seed1-1"]
+    assert sorted(runs(tmp_path)) == ["out/toy/seed0-0", "out/toy/seed1-1"]
 
 
 class KillsFirst(pl.Callback):
@@ -107,7 +107,7 @@ def test_a_killed_sweep_is_finished(tmp_path: Path) -> None:
     out, steps = tmp_path / "out", tiny(*TOY, "train_steps=4")
     words = [sys.executable, "-m", "animegen", "train", "-m", *steps, "seed=0,1,2", f"output={out}"]
     process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    first = out / "toy/plain/seed0-0/run.json"
+    first = out / "toy/seed0-0/run.json"
     until = time.monotonic() + 200
     while not (first.exists() and json.loads(first.read_text())["status"] == "finished"):
         assert process.poll() is None
@@ -115,7 +115,7 @@ def test_a_killed_sweep_is_finished(tmp_path: Path) -> None:
         time.sleep(0.1)
     process.kill()
     process.wait()
-    before = runs(out)["toy/plain/seed0-0"]
+    before = runs(out)["toy/seed0-0"]
     for _ in range(20):  # the job that it had started may still be at work in its folder, which is reported
         done = command("train", f"resume_sweep={out}", cwd=ROOT)
         if done.returncode == 0:
@@ -124,7 +124,7 @@ def test_a_killed_sweep_is_finished(tmp_path: Path) -> None:
         time.sleep(2)
     after = runs(out)
     assert [(run["status"], run["train_step"]) for run in after.values()] == [("finished", 4)] * 3
-    assert after["toy/plain/seed0-0"] == before
+    assert after["toy/seed0-0"] == before
 
 
 @pytest.mark.slow
@@ -220,8 +220,8 @@ def test_launchers_of_one_machine(launcher: str, tmp_path: Path) -> None:
     done = command("train", "-m", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert {name: run["config"]["seed"] for name, run in runs(tmp_path / "out").items()} == {
-        "toy/plain/seed0-0": 0,
-        "toy/plain/seed1-1": 1,
+        "toy/seed0-0": 0,
+        "toy/seed1-1": 1,
     }
 
 

@@ -6,12 +6,18 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-#: Overrides about the process of a run, which are no hyperparameters.
+#: Overrides about the process of a run, which are no hyperparameters, and groups of them.
 _OF_THE_PROCESS = frozenset(
-    {"output", "runs", "resume", "rerun", "overwrite", "threads", "device", "trust", "report", "evaluate", "study"}
+    {
+        *("output", "runs", "resume", "rerun", "overwrite", "threads", "device", "trust", "report", "evaluate"),
+        *("val_every", "ablation", "logger", "callbacks", "benchmark", "debug", "hydra", "hydra/launcher"),
+    }
 )
 #: Groups that are columns of their own.
 _GROUPS = ("experiment", "model", "data", "size", "precision")
+
+#: Scores of a run in TensorBoard.
+MOST_SCORES = 5
 
 Charts = dict[str, dict[str, list[Any]]]
 
@@ -60,7 +66,7 @@ def hyperparameters(record: Mapping[str, Any]) -> dict[str, str | float | bool]:
         key, equals, value = word.lstrip("+").partition("=")
         if word.startswith("~"):
             found[word.partition("=")[0]] = True
-        elif equals and key not in _OF_THE_PROCESS and not key.startswith(("ablation", "hydra")):
+        elif equals and not {key, key.partition(".")[0]} & _OF_THE_PROCESS:
             found.setdefault(key, _plain(value))
     return {name: value for name, value in found.items() if value is not None}
 
@@ -77,7 +83,14 @@ def _plain(value: str) -> str | float | bool:
 
 
 def final_scores(record: Mapping[str, Any]) -> dict[str, float]:
-    """Return the scores of the evaluation of a run as ``eval/<metric>``, without those that are not finite."""
+    """Return the main scores of the evaluation of a run as ``eval/<metric>``.
+
+    These are the main metric of the task and the first ones that have a better direction, `MOST_SCORES` in all: as many
+    as HPARAMS shows. All scores are in ``run.json``. Values that are not finite are left out.
+    """
     evaluation = record.get("evaluation") or {}
     scores = (evaluation.get("methods") or {}).get("model") or {}
-    return {f"eval/{name}": score["mean"] for name, score in scores.items() if score["mean"] is not None}
+    notes, main = evaluation.get("metrics") or {}, evaluation.get("main")
+    directed = [name for name in scores if notes.get(name, {}).get("better") != "none"]
+    chosen = [name for name in dict.fromkeys([main, *directed]) if name in scores][:MOST_SCORES]
+    return {f"eval/{name}": scores[name]["mean"] for name in chosen if scores[name]["mean"] is not None}

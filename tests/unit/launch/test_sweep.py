@@ -68,7 +68,7 @@ def test_the_runs_of_a_sweep(tmp_path: Path) -> None:
         "job 3 (seed=1 ablation=animegan/no_tv)",
     ]
     folders = [job.folder.relative_to(tmp_path / "a b").as_posix() for job in grid.jobs]
-    assert folders == ["toy/plain/seed0-0", "toy/no_tv/seed0-1", "toy/plain/seed1-2", "toy/no_tv/seed1-3"]
+    assert folders == ["toy/seed0-0", "toy/no_tv/seed0-1", "toy/seed1-2", "toy/no_tv/seed1-3"]
     assert grid.jobs[3].words == ("model=toy", "seed=1", "ablation=animegan/no_tv")
     assert grid.record[1]["words"] == ["-m", "model=toy", "seed=0,1", "ablation=none,animegan/no_tv"]
     assert plan_sweep([*TOY, f"runs={tmp_path}"]).folder.parent == tmp_path / "sweep"
@@ -194,7 +194,7 @@ def test_a_search_is_run_by_hydra(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("animegen.launch.sweep._is_search", lambda words: True)  # Hydra's grid stands for Optuna
     words = [*TOY, "seed=4", "ablation=none,animegan/no_tv", f"output={tmp_path}"]
     assert run_grid(plan_sweep(words)) == 0
-    folders = [tmp_path / "toy" / name for name in ("plain/seed4-0", "no_tv/seed4-1")]
+    folders = [tmp_path / "toy" / name for name in ("seed4-0", "no_tv/seed4-1")]
     assert [task.log.parent for task in started] == folders
     common = ("model=toy", "seed=4")
     assert [task.command[5:] for task in started] == [

@@ -61,6 +61,7 @@ def test_hyperparameters_are_choices_and_overrides_of_the_model() -> None:
         "overrides": [
             *("experiment=toy/quickstart", "output='a b'", "threads=1", "ablation=toy/no_style", "train_steps=9"),
             *("model.optimizers.generator.lr=0.002", "+model.ema=true", "data.style='dusk'", "~model.ema", "-m"),
+            *("val_every=3", "callbacks.previews.every=5", "hydra/launcher=joblib"),
         ],
     }
     assert hyperparameters(record) == {
@@ -69,7 +70,10 @@ def test_hyperparameters_are_choices_and_overrides_of_the_model() -> None:
     }
 
 
-def test_final_scores_are_those_of_the_model_that_are_finite() -> None:
-    methods = {"identity": {"psnr": {"mean": 1.0}}, "model": {"psnr": {"mean": 12.5}, "ssim": {"mean": None}}}
-    assert final_scores({"evaluation": {"methods": methods}}) == {"eval/psnr": 12.5}
+def test_final_scores_are_the_main_ones_of_the_model_that_are_finite() -> None:
+    values = {"psnr": 12.5, "ssim": None, "flatness": 0.1, "edge_f": 0.5, "a": 1.0, "b": 2.0, "c": 3.0, "kid": 0.25}
+    methods = {"identity": {"psnr": {"mean": 1.0}}, "model": {name: {"mean": mean} for name, mean in values.items()}}
+    metrics = {name: {"better": "none" if name == "flatness" else "higher"} for name in values}
+    expected = {"eval/kid": 0.25, "eval/psnr": 12.5, "eval/edge_f": 0.5, "eval/a": 1.0}
+    assert final_scores({"evaluation": {"methods": methods, "metrics": metrics, "main": "kid"}}) == expected
     assert final_scores({"evaluation": None}) == final_scores({}) == {}
