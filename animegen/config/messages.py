@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Callable, Sequence
 
+from animegen.config.meant import meant
 from animegen.errors import AnimegenError, did_you_mean
 
 Sentence = str | None
@@ -89,6 +90,9 @@ def explain(error: BaseException, words: Sequence[str], known: Sequence[str], op
 
 def no_key(key: str, known: Sequence[str]) -> str:
     """Report an unknown key, with the closest ones by position, then by name."""
+    nested = any(k.rpartition(".")[2] == key for k in known)
+    if not nested and (hint := meant(key, known, "train")):
+        return f"There is no key '{key}' in this configuration.{hint}"
     parent, _, name = key.rpartition(".")
     siblings = [k for k in known if k.rpartition(".")[0] == parent]
     near = [f"{parent}.{n}" if parent else n for n in _near(name, [k.rpartition(".")[2] for k in siblings])]

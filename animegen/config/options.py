@@ -32,6 +32,7 @@ from dataclasses import MISSING, dataclass
 from fractions import Fraction
 from typing import Any, ClassVar, TypeVar, get_origin, get_type_hints
 
+from animegen.config.meant import meant
 from animegen.config.messages import refuse_empty
 from animegen.config.values import (
     ANY,
@@ -246,9 +247,8 @@ def _positional(keys: Sequence[Key], words: Sequence[str], named: Mapping[str, K
 
 def unknown_key(name: str, known: Iterable[str], command: str) -> AnimegenError:
     """Return the error to raise for a key that a command does not have."""
-    return AnimegenError(
-        f"There is no key '{name}'.{did_you_mean(name, known)} animegen {command} --help lists the keys."
-    )
+    hint = meant(name, known := list(known), command) or did_you_mean(name, known)
+    return AnimegenError(f"There is no key '{name}'.{hint} animegen {command} --help lists the keys.")
 
 
 def _unknown_option(word: str, named: Mapping[str, Key], command: str) -> AnimegenError:
