@@ -15,6 +15,7 @@ from torch import Tensor
 
 from animegen import __version__
 from animegen.errors import AnimegenError
+from animegen.inference.beside import beside, doubled
 from animegen.inference.confidence import Confidence
 from animegen.inference.pair_tiles import TiledPair
 from animegen.inference.partial import Finished, Partial, begun
@@ -192,6 +193,7 @@ class VideoPlan:
         identity: model and options that the result depends on, compared when a run is resumed.
         overwrite: replace existing files, also those created during the run.
         copies: streams copied from the source of a video file.
+        compare: put the frame of the source that is shown at the same time to the left of each frame.
     """
 
     grid: Grid
@@ -202,6 +204,7 @@ class VideoPlan:
     identity: dict[str, Any] = field(default_factory=dict)
     overwrite: bool = False
     copies: Copies | None = None
+    compare: bool = False
 
 
 def interpolate_video(
@@ -221,12 +224,12 @@ def interpolate_video(
         plan: how.
         note: gets sentences that the user should know.
     """
-    info, is_file = _info(reader.info, plan.grid), target.suffix.lower() in WRITTEN_SUFFIXES
+    info, is_file = _info(reader.info, plan), target.suffix.lower() in WRITTEN_SUFFIXES
     if isinstance(reader, ImageReader):
         frames = _between(reader, plan, *look_at(reader, plan), is_file)
         with create_video(target, info, plan.encoding, None, plan.suffix, plan.overwrite) as writer:
             for frame in frames:
-                _write(writer, frame, draw, frame.time)
+                _write(writer, frame, draw, frame.time, plan.compare)
                 yield frame
             writer.close(reader.end)
         return
@@ -279,10 +282,17 @@ def len_at_least(reader: FrameReader, count: int) -> bool:
     return expected is None or expected >= count
 
 
-def _write(writer: FrameWriter, frame: Between[Original], draw: Inbetweener, time: Fraction) -> None:
-    """Append a frame: drawn, or a copy of the source's."""
+def _write(
+    writer: FrameWriter, frame: Between[Original], draw: Inbetweener, time: Fraction, compare: bool = False
+) -> None:
+    """Append a frame: drawn, or a copy of the source's; with ``compare`` beside the latter."""
     drawn = None if frame.last is None else draw(frame.first, frame.last, float(frame.t))
-    if drawn is None:
+    if compare:
+        shown = frame.first.at(writer.deep)
+        right = shown if drawn is None else drawn if drawn.dtype == shown.dtype else to_uint8(drawn)
+        pair = beside(shown, right)
+        writer.write(pair if writer.alpha else pair[:3], time)
+    elif drawn is None:
         writer.copy(frame.first, time)
     elif drawn.is_floating_point() and not writer.deep:
         writer.write(to_uint8(drawn), time)
@@ -369,7 +379,7 @@ def _segments(
                 writer = VideoWriter(partial.next_file(suffix), info, plan.encoding, piece=True)
                 for sentence in writer.notes if not partial.finished else ():
                     note(sentence)
-            _write(writer, frame, draw, frame.time - start)
+            _write(writer, frame, draw, frame.time - start, plan.compare)
             last = frame.time
             yield frame
         if writer is not None:
@@ -380,8 +390,9 @@ def _segments(
             writer.abort()
 
 
-def _info(info: VideoInfo, grid: Grid) -> VideoInfo:
+def _info(info: VideoInfo, plan: VideoPlan) -> VideoInfo:
     """Return the facts of the new video; its time base holds all its times exactly."""
+    info, grid = doubled(info) if plan.compare else info, plan.grid
     if grid.factor is not None:
         return replace(info, fps=info.fps * grid.factor, time_base=info.time_base / grid.factor.numerator, frames=None)
     assert grid.fps is not None
@@ -399,6 +410,7 @@ def _facts(reader: FrameReader, plan: VideoPlan) -> dict[str, Any]:
         "cuts": plan.cuts,
         "encoding": asdict(plan.encoding),
         "suffix": plan.suffix,
+        "compare": plan.compare,
         "versions": [__version__, av.__version__],
         **plan.identity,
     }

@@ -76,6 +76,7 @@ def interpolate(options: InterpolateOptions) -> Interpolated:
         identity=_identity(options, applied),
         overwrite=options.overwrite,
         copies=copies,
+        compare=options.compare is not None,
     )
     began = time.perf_counter()
     notes = remarks(reader, encoding)

@@ -109,6 +109,7 @@ class StylizeOptions(LookOptions, ComputeOptions, PrecisionOptions, PartOptions,
         maximum=100,
     )
     format: ImageFormat = option(ImageFormat.keep, "of images")
+    compare: Literal["input"] | None = option(None, "input: the input to the left of the output, twice as wide")
     recursive: bool = option(True, "look into the folders inside the input folder")
     on_error: OnError = option(OnError.skip, "what to do about files that cannot be processed")
     fps: Fraction | None = option(None, "frame rate of numbered frames; null: 24", above=0, maximum=1000)
@@ -199,6 +200,7 @@ class InterpolateOptions(LookOptions, ComputeOptions, PrecisionOptions, PartOpti
         maximum=LARGEST_SIDE,
         also=(0,),
     )
+    compare: Literal["input"] | None = option(None, "input: the input to the left of the output, twice as wide")
     selfcheck: bool = option(False, "leave out every other drawing, draw it, and compare; writes nothing")
     samples: int = option(24, "drawings that selfcheck compares at most", minimum=1, maximum=100_000)
     format: ImageFormat = option(ImageFormat.keep, "of images")
@@ -211,6 +213,8 @@ class InterpolateOptions(LookOptions, ComputeOptions, PrecisionOptions, PartOpti
             raise AnimegenError("factor= and fps= contradict each other: leave one of them out.")
         if self.selfcheck and self.output:
             raise AnimegenError("selfcheck=true writes nothing: omit output=.")
+        if self.selfcheck and self.compare:
+            raise AnimegenError("selfcheck=true makes no video to compare with its input: omit compare=.")
         if not self.selfcheck and not self.output:
             raise AnimegenError("Missing on the command line: output=<video or folder>.")
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from animegen.errors import AnimegenError, FormatError
+from animegen.inference.beside import photo_beside
 from animegen.inference.summary import Summary
 from animegen.inference.targets import Job
 from animegen.media.photos import read_photo, shrink, write_photo
@@ -21,6 +22,7 @@ def stylize_photos(
     skip_broken: bool = True,
     overwrite: bool = False,
     progress: Callable[[], None] = lambda: None,
+    compare: bool = False,
 ) -> None:
     """Stylise photos one after the other.
 
@@ -32,6 +34,7 @@ def stylize_photos(
         skip_broken: skip photos that cannot be read or encoded, or are too large for the memory.
         overwrite: replace files, also those made meanwhile.
         progress: called after each photo.
+        compare: put each photo to the left of its drawing.
 
     Raises:
         AnimegenError: if a result cannot be written, or at the first broken photo without ``skip_broken``.
@@ -40,7 +43,10 @@ def stylize_photos(
         try:
             photo = read_photo(job.source)
             photo = shrink(photo, max_side) if max_side else photo
-            photo = replace(photo, pixels=stylist(photo.pixels))  # the input is freed before the result is encoded
+            drawn = stylist(photo.pixels)
+            # The input is freed before the result is encoded.
+            photo = photo_beside(photo, drawn) if compare else replace(photo, pixels=drawn)
+            del drawn
         except AnimegenError as error:
             summary.skipped.append(reason_for(job, error, skip_broken, "images"))
             progress()

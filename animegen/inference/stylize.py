@@ -55,6 +55,7 @@ def stylize(options: StylizeOptions, display: Display | None = None) -> Summary:
         prefilter=prefilter,
         identity={**_identity(options, applied, stills), "prefilter": filtered},
         overwrite=options.overwrite,
+        compare=options.compare is not None,
     )
     skip_broken = options.on_error is OnError.skip
     summary, began = Summary(), time.perf_counter()
@@ -69,7 +70,8 @@ def stylize(options: StylizeOptions, display: Display | None = None) -> Summary:
             line_width=None if options.line_width == "auto" else options.line_width,
         )
         stylize_photos(
-            made.photos, stylist, summary, options.max_side, skip_broken, options.overwrite, display.progress
+            *(made.photos, stylist, summary, options.max_side, skip_broken, options.overwrite, display.progress),
+            compare=options.compare is not None,
         )
         stylize_videos(made.videos, stylist.follow, settings, summary, display, skip_broken)
     summary.seconds = time.perf_counter() - began

@@ -17,6 +17,7 @@ from animegen import __version__
 from animegen.data.keyframes.prefilter import BilateralFilter
 from animegen.errors import AnimegenError, FormatError
 from animegen.files import completed
+from animegen.inference.beside import beside, doubled
 from animegen.inference.display import Display
 from animegen.inference.partial import Finished, Partial, begun
 from animegen.inference.photos import reason_for
@@ -71,6 +72,7 @@ class VideoSettings:
         prefilter: removes noise from the input frames, within each shot.
         identity: model and options that the result depends on, compared when a run is resumed.
         overwrite: replace existing files, also those created during the run.
+        compare: put each frame to the left of its drawing.
     """
 
     encode: Callable[[Path, bool, bool], Encoding]
@@ -82,6 +84,7 @@ class VideoSettings:
     prefilter: BilateralFilter | None = None
     identity: dict[str, Any] = field(default_factory=dict)
     overwrite: bool = False
+    compare: bool = False
 
 
 def stylize_videos(
@@ -203,9 +206,10 @@ def _segments(
                 if number == 0:
                     for sentence in writer.notes:
                         note(sentence)
-            channels = resize(original.at(writer.deep), info.height, info.width)
+            channels = resize(original.at(writer.deep), info.height, info.width // (2 if settings.compare else 1))
             pixels, state = follow(channels[:3], state)
-            writer.write(torch.cat([pixels, channels[3:]]), time - start)
+            drawn = torch.cat([pixels, channels[3:]])
+            writer.write(beside(channels, drawn) if settings.compare else drawn, time - start)
             last = time
             number += 1
             yield
@@ -295,10 +299,10 @@ def remarks(reader: FrameReader, encoding: Encoding) -> list[str]:
 
 def _info(reader: FrameReader, settings: VideoSettings) -> VideoInfo:
     info = reader.info
-    if settings.max_side is None or max(info.width, info.height) <= settings.max_side:
-        return info
     longer = max(info.width, info.height)
-    return info.resized(*(max(1, round(side * settings.max_side / longer)) for side in (info.width, info.height)))
+    if settings.max_side is not None and longer > settings.max_side:
+        info = info.resized(*(max(1, round(side * settings.max_side / longer)) for side in (info.width, info.height)))
+    return doubled(info) if settings.compare else info
 
 
 def _facts(reader: FrameReader, settings: VideoSettings, encoding: Encoding) -> dict[str, Any]:
@@ -312,6 +316,7 @@ def _facts(reader: FrameReader, settings: VideoSettings, encoding: Encoding) -> 
         "cuts": settings.shots is not None,
         "encoding": asdict(encoding),
         "suffix": settings.suffix,
+        "compare": settings.compare,
         "versions": [__version__, av.__version__],
         **settings.identity,
     }
