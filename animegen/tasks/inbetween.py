@@ -9,7 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from animegen.engine.module import AnimeModule
+from animegen.media.video.flow import flow_both_ways
 from animegen.metrics.image import edge_f_score, psnr, ssim
+from animegen.nn.inbetween.base import Symmetric
+from animegen.nn.inbetween.prior import flow_confidence
 
 
 class Encoded(NamedTuple):
@@ -57,8 +60,27 @@ class InbetweenModule(AnimeModule):
         """Do the work that all frames between two frames (B,3,H,W) in [-1,1] of any size have in common."""
         height, width = first.shape[-2:]
         whole = [padded(frame, self.size_divisor) for frame in (first, last)]
+        # The prior is of the frames alone: in padding nothing would leave the frame.
+        prior = {name: padded(value, self.size_divisor) for name, value in self.prior(first, last).items()}
         network: Any = self.generator
-        return Encoded(network.encode_pair(*whole), height, width)
+        return Encoded(network.encode_pair(*whole, **prior), height, width)
+
+    def prior(self, first: Tensor, last: Tensor, flow: Tensor | None = None) -> dict[str, Tensor]:
+        """Return flow (B,4,H,W) and confidence (B,2,H,W) between two frames, for a network with a flow prior.
+
+        Args:
+            first: (B,3,H,W) in [-1,1].
+            last: the same.
+            flow: that the data come with; by default it is estimated by DIS, on the CPU.
+
+        Returns:
+            Further arguments of the network's ``encode_pair``; empty without a prior.
+        """
+        network: Any = self.generator.network if isinstance(self.generator, Symmetric) else self.generator
+        if getattr(network, "prior", "none") == "none":
+            return {}
+        flow = flow_both_ways(first, last) if flow is None else flow
+        return {"flow": flow, "confidence": flow_confidence(flow)}
 
     def synthesize(self, encoded: Encoded, t: Tensor) -> Tensor:
         """Return the frames at time ``t`` (B,) as (B,3,H,W) in [-1,1]."""

@@ -9,7 +9,7 @@ import torch
 
 from animegen.cli import interpolate as verb
 from animegen.media.images import read_image, to_uint8, write_image
-from animegen.models.interpolation.networks.warp_fusion import estimated_flow
+from animegen.media.video.flow import flow_both_ways
 from animegen.nn.inbetween.prior import weighted_half_warp
 from animegen.toonworld import ToonWorldImages
 from tests.support import refused, run_verb
@@ -25,7 +25,7 @@ def test_methods_without_a_model(tmp_path: Path) -> None:
     first, last = (source.image(n)[None].float() / 127.5 - 1 for n in (0, 2))
     t = torch.tensor([0.25])
     expected = {
-        "dis": weighted_half_warp(first, last, estimated_flow(first, last), t).clamp(-1, 1),
+        "dis": weighted_half_warp(first, last, flow_both_ways(first, last), t).clamp(-1, 1),
         "blend": torch.lerp(first, last, 0.25),
     }
     for method, image in expected.items():

@@ -77,6 +77,12 @@ class DISFlow:
         return torch.from_numpy(np.stack(flows)).to(a.device)
 
 
+def flow_both_ways(first: Tensor, last: Tensor) -> Tensor:
+    """Return the DIS flow (B,4,H,W) in pixels from first to last, then from last to first (B,3,H,W in [-1,1])."""
+    estimate = DISFlow()
+    return torch.cat([estimate(first, last), estimate(last, first)], 1)
+
+
 class LatestFlow:
     """An estimator that keeps the flows there and back of the latest pair, for several methods that need them.
 

@@ -14,7 +14,6 @@ from animegen.losses.latent import kl_per_channel
 from animegen.losses.structure import motion_mask
 from animegen.models.interpolation.discriminator import InterpolationDiscriminator
 from animegen.models.interpolation.networks.isnet import TruthEncoder
-from animegen.models.interpolation.networks.warp_fusion import WarpFusion
 from animegen.nn.inbetween.base import InbetweenNetwork, InbetweenOutput, Symmetric, blend
 from animegen.nn.lines import line_mask
 from animegen.tasks.inbetween import InbetweenModule
@@ -89,9 +88,7 @@ class FrameInterpolation(InbetweenModule):
         """Yield the updates of truth encoder, discriminator and generator."""
         times = batch["t"]
         first, last = batch["first"], batch["last"]
-        # Flow that the data come with, for networks that have a prior.
-        prior = {"flow": batch["flow"]} if "flow" in batch and isinstance(self.generator, WarpFusion) else {}
-        state = self.generator.encode_pair(first, last, **prior)
+        state = self.generator.encode_pair(first, last, **self.prior(first, last, batch.get("flow")))
         output = _concatenated([self.generator.synthesize(state, t) for t in times.unbind(1)])
         truth = batch["truth"].transpose(0, 1).flatten(0, 1)  # ordered by time first, like the output
         count = times.shape[1]

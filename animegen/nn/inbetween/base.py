@@ -80,9 +80,13 @@ class Symmetric(InbetweenNetwork):
         self.network = network
         self.size_divisor = network.size_divisor
 
-    def encode_pair(self, first: Tensor, last: Tensor) -> dict[str, Any]:
-        """Encode the pair in both orders."""
-        return {"forward": self.network.encode_pair(first, last), "backward": self.network.encode_pair(last, first)}
+    def encode_pair(self, first: Tensor, last: Tensor, **prior: Tensor) -> dict[str, Any]:
+        """Encode the pair in both orders; ``prior``: of a :class:`~animegen.nn.inbetween.prior.PriorNetwork`."""
+        swapped = {name: torch.cat(value.chunk(2, 1)[::-1], 1) for name, value in prior.items()}
+        return {
+            "forward": self.network.encode_pair(first, last, **prior),
+            "backward": self.network.encode_pair(last, first, **swapped),
+        }
 
     def synthesize(self, state: dict[str, Any], t: Tensor) -> InbetweenOutput:
         """Return the frames at time ``t`` (B,)."""

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from animegen.errors import AnimegenError
 from animegen.nn.conv import scale_channels
-from animegen.nn.inbetween.base import InbetweenNetwork, InbetweenOutput, bump, time_map, zero_init
+from animegen.nn.inbetween.base import InbetweenOutput, bump, time_map, zero_init
+from animegen.nn.inbetween.prior import PriorNetwork, flow_at, weight_ratio
 from animegen.nn.inbetween.unet import UNet
 from animegen.nn.warp import backward_warp
 
@@ -90,6 +91,8 @@ class FlowPyramid(nn.Module):
         depth: convolutions per stage.
         width: factor on the channel counts of the stages.
         guide: channels of a guide, an estimate of the frame at t that every stage reads; 0 for none.
+        prior: the flow starts from a given one, and the first stage reads the frames warped along it. The output before
+            training is then the half-warp, weighted by the confidence of the flow.
 
     Raises:
         AnimegenError: if there is not one width per scale.
@@ -103,11 +106,12 @@ class FlowPyramid(nn.Module):
         depth: int = 8,
         width: float = 1.0,
         guide: int = 0,
+        prior: bool = False,
     ) -> None:
         super().__init__()
         if len(scales) != len(widths) or not scales:
             raise AnimegenError(f"The flow pyramid needs a width per scale, not scales={scales} and widths={widths}.")
-        self.size_divisor = 4 * max(scales)
+        self.size_divisor, self.prior = 4 * max(scales), prior
         self.stem = nn.Sequential(
             nn.Conv2d(3, features, 3, 1, 1), nn.PReLU(features), nn.Conv2d(features, features, 3, 1, 1)
         )
@@ -115,7 +119,7 @@ class FlowPyramid(nn.Module):
         first = 2 * (3 + features) + 1 + guide + 4
         later = first + 2 * (3 + features) + 1
         self.stages = nn.ModuleList(
-            FlowBlock(later if number else first, 5, scale_channels(channels, width), scale, depth)
+            FlowBlock(later if number or prior else first, 5, scale_channels(channels, width), scale, depth)
             for number, (scale, channels) in enumerate(zip(scales, widths, strict=True))
         )
 
@@ -126,31 +130,46 @@ class FlowPyramid(nn.Module):
         first, last = both.chunk(2)
         return first, last
 
-    def forward(self, encoded: tuple[Tensor, Tensor], t: Tensor, guide: Tensor | None = None) -> WarpedPair:
-        """Warp a pair from :meth:`encode` to the times ``t`` (B,); ``guide`` is (B,guide,H,W)."""
+    def forward(
+        self,
+        encoded: tuple[Tensor, Tensor],
+        t: Tensor,
+        guide: Tensor | None = None,
+        prior: tuple[Tensor, Tensor] | None = None,
+    ) -> WarpedPair:
+        """Warp a pair from :meth:`encode` to the times ``t`` (B,).
+
+        Args:
+            encoded: both frames with their features.
+            t: (B,) in [0,1].
+            guide: (B,guide,H,W).
+            prior: flow (B,4,H,W) and confidence (B,2,H,W) between the frames, if the pyramid reads a prior.
+        """
         first, last = encoded
         time = time_map(t, first)
         flow, logit = first.new_zeros(len(first), 4, *first.shape[-2:]), torch.zeros_like(time)
+        if prior is not None:
+            flow, logit = flow_at(prior[0], t), weight_ratio(prior[1]).log()
         # A pixel of the frame at t has moved t of the total motion since the first frame; 1 - t remains to the last.
         fraction = torch.cat([time, time, 1 - time, 1 - time], 1)
-        prior = torch.logit((1 - time).clamp(_EDGE, 1 - _EDGE))
+        usual = torch.logit((1 - time).clamp(_EDGE, 1 - _EDGE))
         known = [first, last, time] if guide is None else [first, last, time, guide]
         inputs = known
         for number, stage in enumerate(self.stages):
-            if number:
+            if number or self.prior:
                 warped = [backward_warp(frame, f) for frame, f in zip((first, last), flow.split(2, 1), strict=True)]
-                inputs = [*known, *warped, torch.sigmoid(logit + prior)]
+                inputs = [*known, *warped, torch.sigmoid(logit + usual)]
             change = stage(torch.cat(inputs, 1), flow)
             flow, logit = flow + fraction * change[:, :4], logit + change[:, 4:]
         to_first, to_last = flow.split(2, 1)
         early, late = backward_warp(first[:, :3], to_first), backward_warp(last[:, :3], to_last)
-        mask = torch.sigmoid(logit + prior)
+        mask = torch.sigmoid(logit + usual)
         # At t = 0 and t = 1 only the given frame counts, whatever the mask has learned.
         mask = torch.where(time <= _EDGE, 1.0, torch.where(time >= 1 - _EDGE, 0.0, mask))
         return WarpedPair(mask * early + (1 - mask) * late, early, late, flow, mask)
 
 
-class IFNet(InbetweenNetwork):
+class IFNet(PriorNetwork):
     """Backward warping of both frames, refined by a U-Net.
 
     With a ``guide``, an approximate image of the frame at t, the network only has to find where in the two frames each
@@ -166,6 +185,8 @@ class IFNet(InbetweenNetwork):
         refine: channels of the levels of the refinement U-Net at width 1; empty for no refinement.
         width: factor on all channel counts.
         guide: channels of the guide; 0 for none.
+        prior: see :class:`~animegen.nn.inbetween.prior.PriorNetwork`.
+        prior_dropout: see there.
     """
 
     def __init__(
@@ -177,18 +198,22 @@ class IFNet(InbetweenNetwork):
         refine: Sequence[int] = (32, 64, 128, 256),
         width: float = 1.0,
         guide: int = 0,
+        prior: str = "none",
+        prior_dropout: float = 0.1,
     ) -> None:
-        super().__init__()
-        self.pyramid = FlowPyramid(scales, widths, features, depth, width, guide)
+        super().__init__(prior, prior_dropout)
+        self.pyramid = FlowPyramid(scales, widths, features, depth, width, guide, prior != "none")
         self.refine = None
         if refine:
             # Both frames with their features, both warped frames, flow and mask, guide.
             self.refine = UNet(2 * (3 + features) + 6 + 5 + guide, 3, [scale_channels(c, width) for c in refine])
         self.size_divisor = max(self.pyramid.size_divisor, self.refine.size_divisor if self.refine else 1)
 
-    def encode_pair(self, first: Tensor, last: Tensor) -> dict[str, Any]:
+    def encode_pair(
+        self, first: Tensor, last: Tensor, flow: Tensor | None = None, confidence: Tensor | None = None
+    ) -> dict[str, Any]:
         """Compute the features of both frames; the rest depends on the time."""
-        return {**super().encode_pair(first, last), "encoded": self.pyramid.encode(first, last)}
+        return {**super().encode_pair(first, last, flow, confidence), "encoded": self.pyramid.encode(first, last)}
 
     def forward(self, first: Tensor, last: Tensor, t: Tensor, guide: Tensor | None = None) -> InbetweenOutput:
         """Return the frames at time ``t`` (B,) between ``first`` and ``last`` (B,3,H,W); ``guide`` is (B,guide,H,W)."""
@@ -196,7 +221,8 @@ class IFNet(InbetweenNetwork):
 
     def synthesize(self, state: dict[str, Any], t: Tensor, guide: Tensor | None = None) -> InbetweenOutput:
         """Return the frames at time ``t`` (B,); ``guide`` (B,guide,H,W) for a network that has one."""
-        warped = self.pyramid(state["encoded"], t, guide)
+        prior = (state["flow"], state["confidence"]) if self.pyramid.prior else None
+        warped = self.pyramid(state["encoded"], t, guide, prior)
         image = warped.merged
         if self.refine is not None:
             scale = warped.flow.new_tensor(20.0)  # pixels: brings flows to about the range of images

@@ -1,12 +1,19 @@
-"""Half-warp along a given flow, weighted by its consistency: a baseline, and where the flow-prior network starts."""
+"""A flow prior: networks that correct a given optical flow, and the half-warp along it, where they start."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from animegen.errors import AnimegenError, did_you_mean
+from animegen.nn.inbetween.base import InbetweenNetwork
 from animegen.nn.warp import backward_warp, inside
+
+#: Where the flow of pairs that come without one is from; ``none``: they have no prior.
+PRIORS = ("dis", "none")
 
 #: Tolerance of the forward-backward error: a share of the squared lengths (Sundaram et al. 2010), and squared pixels.
 _RELATIVE, _ABSOLUTE = 0.01, 2.0
@@ -63,6 +70,12 @@ def warp_weights(confidence: Tensor, t: Tensor) -> Tensor:
     return torch.cat([(1 - t) * (_FLOOR + back), t * (_FLOOR + there)], 1)
 
 
+def weight_ratio(confidence: Tensor) -> Tensor:
+    """Return the ratio (B,1,H,W) of both weights of :func:`warp_weights` at t = 0.5."""
+    there, back = confidence.split(1, 1)
+    return (_FLOOR + back) / (_FLOOR + there)
+
+
 def half_warps(first: Tensor, last: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
     """Return both frames (B,3,H,W) warped along their half of a flow (B,4,H,W) from :func:`flow_at`, bicubic."""
     to_first, to_last = flow.split(2, 1)
@@ -84,3 +97,52 @@ def weighted_half_warp(first: Tensor, last: Tensor, flow: Tensor, t: Tensor) -> 
     early, late = half_warps(first, last, flow_at(flow, t))
     weight = warp_weights(flow_confidence(flow), t)
     return torch.lerp(late, early, weight[:, :1] / weight.sum(1, keepdim=True))
+
+
+class PriorNetwork(InbetweenNetwork):
+    """Base class of networks that correct an optical flow between both frames, their prior.
+
+    The network does not estimate the flow: training and application give it to :meth:`encode_pair`. Without one it is 0
+    everywhere, with a confidence of 0, and the network has to find the motion itself.
+
+    Args:
+        prior: ``dis``: pairs that come without a flow get one by DIS (see
+            :class:`~animegen.tasks.inbetween.InbetweenModule`); ``none``: they have no prior.
+        prior_dropout: share of the training samples whose prior is removed, so that ``none`` works, too.
+
+    Raises:
+        AnimegenError: if there is no such prior.
+    """
+
+    def __init__(self, prior: str, prior_dropout: float) -> None:
+        super().__init__()
+        if prior not in PRIORS:
+            raise AnimegenError(
+                f"{type(self).__name__} has no prior '{prior}': use {', '.join(PRIORS)}.{did_you_mean(prior, PRIORS)}"
+            )
+        self.prior, self.prior_dropout = prior, prior_dropout
+
+    def encode_pair(
+        self, first: Tensor, last: Tensor, flow: Tensor | None = None, confidence: Tensor | None = None
+    ) -> dict[str, Any]:
+        """Return the frames with their prior, ``flow`` and ``confidence``.
+
+        Args:
+            first: (B,3,H,W) in [-1,1].
+            last: the same.
+            flow: (B,4,H,W) in pixels, from first to last, then from last to first; ``None``: no prior.
+            confidence: (B,2,H,W), by default :func:`flow_confidence` of the flow.
+
+        Raises:
+            AnimegenError: if a side is not a multiple of ``size_divisor``.
+        """
+        state = super().encode_pair(first, last)
+        if flow is None:
+            zeros = first.new_zeros(len(first), 4, *first.shape[-2:], dtype=torch.float32)
+            return {**state, "flow": zeros, "confidence": zeros[:, :2]}
+        if confidence is None:
+            confidence = flow_confidence(flow)
+        if self.training and self.prior_dropout:
+            kept = (torch.rand(len(first), 1, 1, 1, device=first.device) >= self.prior_dropout).to(flow.dtype)
+            flow, confidence = kept * flow, kept * confidence
+        return {**state, "flow": flow, "confidence": confidence}

@@ -14,8 +14,9 @@ from animegen.errors import AnimegenError, did_you_mean
 from animegen.models.interpolation.networks.fusion import make_fusion
 from animegen.nn.attention import SelfAttention
 from animegen.nn.conv import scale_channels
-from animegen.nn.inbetween.base import InbetweenNetwork, InbetweenOutput, bump, group_norm
+from animegen.nn.inbetween.base import InbetweenOutput, bump, group_norm
 from animegen.nn.inbetween.flow import FlowPyramid, WarpedPair
+from animegen.nn.inbetween.prior import PriorNetwork
 from animegen.nn.inbetween.unet import FiLMResBlock
 from animegen.nn.quantizer import Quantized, Quantizer
 from animegen.nn.warp import backward_warp, resize_flow
@@ -120,7 +121,7 @@ class LatentDecoder(nn.Module):
         return self.last(x)
 
 
-class LatentInterpolator(InbetweenNetwork):
+class LatentInterpolator(PriorNetwork):
     """Encode both frames, fuse their latents at time t, and decode.
 
     ==========  ==============================================================================================
@@ -151,6 +152,8 @@ class LatentInterpolator(InbetweenNetwork):
             them.
         fusion: see :func:`~animegen.models.interpolation.networks.fusion.make_fusion`.
         skip: ``none``, ``gated`` or ``warped``, see above.
+        prior: ``skip=warped`` only, see :class:`~animegen.nn.inbetween.prior.PriorNetwork`.
+        prior_dropout: see there.
         flow: ``skip=warped`` only: settings of the :class:`~animegen.nn.inbetween.flow.FlowPyramid`.
         width: factor on all channel counts except that of the latent.
 
@@ -170,8 +173,12 @@ class LatentInterpolator(InbetweenNetwork):
         skip: str = "none",
         flow: dict[str, Any] | None = None,
         width: float = 1.0,
+        prior: str = "none",
+        prior_dropout: float = 0.1,
     ) -> None:
-        super().__init__()
+        super().__init__(prior, prior_dropout)
+        if prior != "none" and skip != "warped":
+            raise AnimegenError(f"Only skip=warped has a flow to start from: set prior=none, not {prior}.")
         for what, value, known in (("skip", skip, SKIPS), ("order", order, ORDERS)):
             if value not in known:
                 raise AnimegenError(
@@ -190,7 +197,7 @@ class LatentInterpolator(InbetweenNetwork):
         self.decoder = LatentDecoder(sizes, latent, blocks, dropout, 4 if skip == "warped" else 3, skips)
         self.quantizer = Quantizer(latent, **quantizer) if quantizer is not None else None
         self.fusion = make_fusion(fusion, latent, sizes[-1])
-        self.pyramid = FlowPyramid(**flow, width=width) if flow is not None else None
+        self.pyramid = FlowPyramid(**flow, width=width, prior=prior != "none") if flow is not None else None
         self.size_divisor = max(2 ** (len(sizes) - 1), self.pyramid.size_divisor if self.pyramid else 1)
         if skip == "warped":
             # Start with the warped frames: the weight of the decoder's image is sigmoid(-3) = 5 % before training.
@@ -201,9 +208,11 @@ class LatentInterpolator(InbetweenNetwork):
                 last.weight[3:] = 0
                 last.bias[3:] = -3
 
-    def encode_pair(self, first: Tensor, last: Tensor) -> dict[str, Any]:
+    def encode_pair(
+        self, first: Tensor, last: Tensor, flow: Tensor | None = None, confidence: Tensor | None = None
+    ) -> dict[str, Any]:
         """Encode both frames in one pass; a VAE samples its latents here in training mode, else it uses the means."""
-        state = super().encode_pair(first, last)
+        state = super().encode_pair(first, last, flow, confidence)
         encoded, maps = self.encoder(torch.cat([first, last]))
         latents, extra = self._posterior(encoded)
         if self.quantizer is not None and self.order == "quantise":
@@ -231,7 +240,8 @@ class LatentInterpolator(InbetweenNetwork):
         if self.pyramid is None:
             skips = [torch.cat([(1 - weight) * a, weight * b], 1) for a, b in state["maps"]]
             return InbetweenOutput(torch.tanh(self.decoder(latent, skips)), extra)
-        warped = self.pyramid(state["encoded"], t)
+        prior = (state["flow"], state["confidence"]) if self.pyramid.prior else None
+        warped = self.pyramid(state["encoded"], t, prior=prior)
         decoded = self.decoder(latent, [_warped_maps(a, b, warped) for a, b in state["maps"]])
         share = bump(t, decoded) * torch.sigmoid(decoded[:, 3:])
         dtype = warped.merged.dtype

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from animegen.nn.colour import rgb_to_lab
 from animegen.nn.conv import scale_channels
-from animegen.nn.inbetween.base import InbetweenNetwork, InbetweenOutput, blend, bump
+from animegen.nn.inbetween.base import InbetweenOutput, blend, bump
 from animegen.nn.inbetween.flow import FlowBlock
+from animegen.nn.inbetween.prior import PriorNetwork
 from animegen.nn.inbetween.unet import UNet
 from animegen.nn.warp import backward_warp, forward_splat
 
@@ -21,7 +22,7 @@ _IMPORTANCE = -0.1
 
 
 class PairFlow(nn.Module):
-    """Coarse-to-fine flow between both frames in both directions; independent of the time, initially 0.
+    """Coarse-to-fine flow between both frames in both directions; independent of the time, initially the prior or 0.
 
     Args:
         scales: scales of the flow, see :class:`~animegen.nn.inbetween.flow.FlowPyramid`.
@@ -45,12 +46,17 @@ class PairFlow(nn.Module):
             for scale, channels in zip(scales, widths, strict=True)
         )
 
-    def forward(self, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the flows from first to last and back, (B,2,H,W) in pixels, and the features (2B,C,H,W) of both."""
+    def forward(self, first: Tensor, last: Tensor, flow: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the flows from first to last and back, (B,2,H,W) in pixels, and the features (2B,C,H,W) of both.
+
+        Args:
+            first: (B,3,H,W) in [-1,1].
+            last: the same.
+            flow: (B,4,H,W) in pixels, both flows to start from.
+        """
         pair = torch.cat([first, last])
         features = self.stem(pair)
         a, b = torch.cat([pair, features], 1).chunk(2)
-        flow = first.new_zeros(len(first), 4, *first.shape[-2:])
         for stage in self.stages:
             forward, backward = flow.split(2, 1)
             inputs = torch.cat([a, b, backward_warp(b, forward), backward_warp(a, backward)], 1)
@@ -59,7 +65,7 @@ class PairFlow(nn.Module):
         return forward, backward, features
 
 
-class SoftSplatLite(InbetweenNetwork):
+class SoftSplatLite(PriorNetwork):
     """Forward warping: both frames are splatted to time t, merged, and refined by a U-Net.
 
     The flows are computed once per pair. Where several pixels land on one, those that match the other frame best lie
@@ -77,6 +83,8 @@ class SoftSplatLite(InbetweenNetwork):
         depth: convolutions per stage.
         refine: channels of the levels of the refinement U-Net at width 1.
         width: factor on all channel counts.
+        prior: see :class:`~animegen.nn.inbetween.prior.PriorNetwork`.
+        prior_dropout: see there.
     """
 
     def __init__(
@@ -87,17 +95,21 @@ class SoftSplatLite(InbetweenNetwork):
         depth: int = 6,
         refine: Sequence[int] = (32, 64, 128, 256),
         width: float = 1.0,
+        prior: str = "none",
+        prior_dropout: float = 0.1,
     ) -> None:
-        super().__init__()
+        super().__init__(prior, prior_dropout)
         self.flow = PairFlow(scales, widths, features, depth, width)
         # Both splatted frames with their features, their coverage, and the merged frame.
         self.refine = UNet(2 * (3 + features) + 2 + 3, 3, [scale_channels(c, width) for c in refine])
         self.size_divisor = max(self.flow.size_divisor, self.refine.size_divisor)
 
-    def encode_pair(self, first: Tensor, last: Tensor) -> dict[str, Any]:
+    def encode_pair(
+        self, first: Tensor, last: Tensor, flow: Tensor | None = None, confidence: Tensor | None = None
+    ) -> dict[str, Any]:
         """Compute the flows between the frames, and the importance of each pixel in splatting."""
-        state = super().encode_pair(first, last)
-        forward, backward, features = self.flow(first, last)
+        state = super().encode_pair(first, last, flow, confidence)
+        forward, backward, features = self.flow(first, last, state["flow"])
         carried = torch.cat([backward_warp(last, forward), backward_warp(first, backward)])
         pair = torch.cat([first, last])
         importance = _IMPORTANCE * (rgb_to_lab(pair) - rgb_to_lab(carried.clamp(-1, 1))).norm(dim=1, keepdim=True)

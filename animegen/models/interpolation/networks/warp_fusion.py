@@ -10,14 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from animegen.errors import AnimegenError, did_you_mean
-from animegen.media.video.flow import DISFlow
 from animegen.nn.conv import scale_channels
-from animegen.nn.inbetween.base import InbetweenNetwork, InbetweenOutput, bump, time_map, zero_init
-from animegen.nn.inbetween.prior import flow_at, flow_confidence, half_warps, warp_weights
+from animegen.nn.inbetween.base import InbetweenOutput, bump, time_map, zero_init
+from animegen.nn.inbetween.prior import PriorNetwork, flow_at, half_warps, warp_weights
 from animegen.nn.warp import backward_warp
 
-PRIORS = ("dis", "none")
 #: Flows are divided by this many pixels, which brings them to about the range of images.
 _PIXELS = 20.0
 #: Largest change of the logarithm of the ratio of both weights.
@@ -44,7 +41,7 @@ class _Stage(nn.Module):
         return x, self.last(x).float()
 
 
-class WarpFusion(InbetweenNetwork):
+class WarpFusion(PriorNetwork):
     """Warp both frames along a flow prior, correct the flow, choose what is visible, and add what is missing.
 
     The prior is the optical flow in both directions, by DIS. From 1/16 to 1/4 of the resolution, stages read learned
@@ -57,16 +54,12 @@ class WarpFusion(InbetweenNetwork):
     result before the residual is added.
 
     Args:
-        prior: ``dis``: estimate the flow of pairs that come without one (on the CPU, by OpenCV); ``none``: they have no
-            prior. Pairs that come with a flow use it in both cases.
-        prior_dropout: share of the training samples whose prior is removed, so that ``none`` works, too.
+        prior: see :class:`~animegen.nn.inbetween.prior.PriorNetwork`.
+        prior_dropout: see there.
         channels: channels of the features at 1/2, 1/4, 1/8 and 1/16 of the resolution, at width 1.
         widths: channels of the stages at the same resolutions.
         depth: convolutions per stage after the first.
         width: factor on all channel counts.
-
-    Raises:
-        AnimegenError: if there is no such prior.
     """
 
     size_divisor = 16
@@ -80,12 +73,7 @@ class WarpFusion(InbetweenNetwork):
         depth: int = 2,
         width: float = 1.0,
     ) -> None:
-        super().__init__()
-        if prior not in PRIORS:
-            raise AnimegenError(
-                f"WarpFusion has no prior '{prior}': use {', '.join(PRIORS)}.{did_you_mean(prior, PRIORS)}"
-            )
-        self.prior, self.prior_dropout = prior, prior_dropout
+        super().__init__(prior, prior_dropout)
         sizes = [scale_channels(c, width) for c in channels]
         hidden = [scale_channels(c, width) for c in widths]
         self.stem = _convs(12, sizes[0])
@@ -101,31 +89,17 @@ class WarpFusion(InbetweenNetwork):
         # logarithm of the factor on the weight of the first frame, residual.
         self.fuse = _Stage(36 + 6 + hidden[0], hidden[0], 16, depth - 1)
 
-    def encode_pair(self, first: Tensor, last: Tensor, flow: Tensor | None = None) -> dict[str, Any]:
-        """Compute the features of both frames, and the prior.
-
-        Args:
-            first: (B,3,H,W) in [-1,1].
-            last: the same.
-            flow: (B,4,H,W) in pixels, from first to last, then from last to first; by default that of ``prior``.
-        """
-        state = super().encode_pair(first, last)
-        if flow is None and self.prior == "dis":
-            flow = estimated_flow(first, last)
-        if flow is None:
-            flow = first.new_zeros(len(first), 4, *first.shape[-2:])
-            confidence = torch.zeros_like(flow[:, :2])
-        else:
-            confidence = flow_confidence(flow).to(first.dtype)
-            if self.training and self.prior_dropout:
-                kept = (torch.rand(len(first), 1, 1, 1, device=first.device) >= self.prior_dropout).to(flow.dtype)
-                flow, confidence = kept * flow, kept * confidence
+    def encode_pair(
+        self, first: Tensor, last: Tensor, flow: Tensor | None = None, confidence: Tensor | None = None
+    ) -> dict[str, Any]:
+        """Compute the features of both frames."""
+        state = super().encode_pair(first, last, flow, confidence)
         x = self.stem(F.pixel_unshuffle(torch.cat([first, last]), 2))
         features = []
         for level in self.encoder:
             x = level(x)
             features.append(x.chunk(2))
-        return {**state, "flow": flow, "confidence": confidence, "features": features[::-1]}
+        return {**state, "features": features[::-1]}
 
     def synthesize(self, state: dict[str, Any], t: Tensor) -> InbetweenOutput:
         """Return the frames at time ``t`` (B,)."""
@@ -157,12 +131,6 @@ class WarpFusion(InbetweenNetwork):
         merged = torch.lerp(late, early, mask)
         image = merged + bump(t, merged) * residual
         return InbetweenOutput(image, {"flow": flow, "mask": mask, "merged": merged})
-
-
-def estimated_flow(first: Tensor, last: Tensor) -> Tensor:
-    """Return the DIS flow (B,4,H,W) in pixels from first to last, and from last to first (B,3,H,W in [-1,1])."""
-    estimate = DISFlow()
-    return torch.cat([estimate(first, last), estimate(last, first)], 1)
 
 
 def _larger(x: Tensor, factor: int) -> Tensor:

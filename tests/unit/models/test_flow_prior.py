@@ -1,4 +1,4 @@
-"""WarpFusion: starts as the weighted half-warp, uses the flow that it is given, and exports without OpenCV."""
+"""Networks with a flow prior: they start as the half-warp along it, and do without it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from torch import Tensor
 from animegen.data.clips import FlowView, ToonWorldFrames
 from animegen.errors import AnimegenError
 from animegen.media.images import to_float
+from animegen.media.video.flow import flow_both_ways
 from animegen.metrics.image import psnr
-from animegen.models.interpolation.networks import WarpFusion, warp_fusion
+from animegen.models.interpolation.module import FrameInterpolation
+from animegen.models.interpolation.networks import IFNet, LatentInterpolator, SoftSplatLite, WarpFusion
 from animegen.nn.inbetween.base import blend
-from animegen.nn.inbetween.prior import flow_confidence, weighted_half_warp
+from animegen.nn.inbetween.prior import flow_at, flow_confidence, warp_weights, weighted_half_warp
+from animegen.tasks import inbetween
 from animegen.toonworld import ToonWorldImages
 
 
@@ -24,13 +27,64 @@ def pair() -> tuple[Tensor, Tensor]:
 
 def test_training_starts_with_the_half_warp_along_dis_flow() -> None:
     first, last = pair()
-    flow = warp_fusion.estimated_flow(first, last)
+    flow = flow_both_ways(first, last)
     network = WarpFusion(width=0.25).eval()
     for time in (0.5, 0.2):
         t = torch.tensor([time])
-        image = network(first, last, t).image
+        image = network.synthesize(network.encode_pair(first, last, flow), t).image
         assert torch.allclose(image, weighted_half_warp(first, last, flow, t), atol=1e-5)
         assert (image - blend(first, last, t)).abs().max() > 0.1
+
+
+NETWORKS = {
+    "ifnet": lambda prior: IFNet((4, 2, 1), (48, 32, 16), depth=1, refine=(), prior=prior),
+    "hybrid": lambda prior: LatentInterpolator(
+        (16, 16, 16), 4, 1, skip="warped", flow={"scales": (2, 1), "widths": (16, 8), "depth": 1}, prior=prior
+    ),
+    "softsplat": lambda prior: SoftSplatLite((4, 2, 1), (48, 32, 16), depth=1, refine=(8, 8), prior=prior),
+    "warp_fusion": lambda prior: WarpFusion(prior, width=0.25),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_flow_network_starts_closer_to_the_truth_along_a_prior(name: str) -> None:
+    """Untrained, along the flow of a pair: the warped middle frame, where the cross-fade has ghosts."""
+    first, last = pair()
+    truth = ToonWorldImages("meadow", "val", scenes=1, frames_per_scene=3, frames=24, size=96, speed=0.6).image(1)
+    network = NETWORKS[name]("dis").eval()
+    t = torch.tensor([0.5])
+    with torch.no_grad():
+        warped, faded = (
+            network.synthesize(network.encode_pair(first, last, flow), t).image.clamp(-1, 1)
+            for flow in (flow_both_ways(first, last), None)
+        )
+    assert psnr(warped, to_float(truth[None])) > psnr(faded, to_float(truth[None])) + 1
+
+
+def test_flow_pyramids_start_as_the_half_warp_weighted_by_confidence() -> None:
+    first, last = pair()
+    flow = flow_both_ways(first, last)
+    network = NETWORKS["ifnet"]("dis").eval()
+    for time in (0.5, 0.2):
+        t = torch.tensor([time])
+        output = network.synthesize(network.encode_pair(first, last, flow), t)
+        weight = warp_weights(flow_confidence(flow), t)
+        expected = weight[:, :1] / weight.sum(1, keepdim=True)
+        assert torch.allclose(output.extra["mask"], expected, atol=1e-4)
+        assert torch.allclose(output.extra["flow"], flow_at(flow, t))
+
+
+def test_the_prior_does_not_depend_on_the_padding() -> None:
+    """Frames whose sides are no multiples of the divisor: the half-warp of the frames themselves."""
+    first, last = (frame[..., :88, :90] for frame in pair())
+    module = FrameInterpolation(WarpFusion(width=0.25)).eval()
+    t = torch.tensor([0.5])
+    expected = weighted_half_warp(first, last, flow_both_ways(first, last), t).clamp(-1, 1)
+    image = module.synthesize(module.encode_pair(first, last), t)
+    # Bicubic sampling at the border reads the padding.
+    assert torch.allclose(image[..., 3:-3, 3:-3], expected[..., 3:-3, 3:-3], atol=1e-5)
+    swapped = FrameInterpolation(WarpFusion(width=0.25), symmetric=True).eval()
+    assert torch.allclose(swapped.synthesize(swapped.encode_pair(first, last), t), image, atol=1e-4)
 
 
 def test_without_a_prior_training_starts_with_the_blend() -> None:
@@ -47,14 +101,17 @@ def test_without_a_prior_training_starts_with_the_blend() -> None:
 
 
 def test_a_given_flow_takes_the_place_of_the_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(warp_fusion, "estimated_flow", lambda *_: pytest.fail("DIS is not needed"))
+    monkeypatch.setattr(inbetween, "flow_both_ways", lambda *_: pytest.fail("DIS is not needed"))
     first = torch.rand(1, 3, 32, 32) * 2 - 1
     last = first.roll(4, -1)
     flow = torch.zeros(1, 4, 32, 32)
     flow[:, 0], flow[:, 2] = 4.0, -4.0
-    network = WarpFusion(width=0.25).eval()
-    image = network.synthesize(network.encode_pair(first, last, flow), torch.tensor([0.5])).image
+    module = FrameInterpolation(WarpFusion(width=0.25)).eval()
+    network = module.generator
+    state = network.encode_pair(first, last, **module.prior(first, last, flow))
+    image = network.synthesize(state, torch.tensor([0.5])).image
     assert torch.allclose(image[..., 8:24], first.roll(2, -1)[..., 8:24], atol=1e-5)
+    assert FrameInterpolation(WarpFusion("none", width=0.25)).prior(first, last, flow) == {}
 
 
 def test_confidence_is_low_where_the_flows_disagree_or_leave_the_image() -> None:
@@ -71,8 +128,10 @@ def test_confidence_is_low_where_the_flows_disagree_or_leave_the_image() -> None
 
 
 def test_unknown_priors_are_refused() -> None:
-    with pytest.raises(AnimegenError, match="no prior 'diss'"):
+    with pytest.raises(AnimegenError, match="WarpFusion has no prior 'diss'"):
         WarpFusion("diss")
+    with pytest.raises(AnimegenError, match="Only skip=warped has a flow"):
+        LatentInterpolator((8, 8), 4, 1, prior="dis")
 
 
 def test_export_without_opencv() -> None:
