@@ -80,6 +80,8 @@ def interpolate(options: InterpolateOptions) -> Interpolated:
     )
     began = time.perf_counter()
     notes = remarks(reader, encoding)
+    if options.method is Method.dis:
+        notes.append("Frames are drawn by warping along optical flow (DIS). checkpoint= applies a trained model.")
     if options.slowmo is not None:
         notes.append("Sound and subtitles do not fit slow motion and are left out.")
     frames = _write(reader, target, draw, plan, notes)

@@ -24,6 +24,7 @@ from animegen.config.common import (
     OverwriteOptions,
     PrecisionOptions,
 )
+from animegen.config.looks import look_for
 from animegen.config.options import Options, option
 from animegen.errors import AnimegenError
 
@@ -127,6 +128,7 @@ class StylizeOptions(LookOptions, ComputeOptions, PrecisionOptions, PartOptions,
 class Method(Enum):
     """How frames between two frames are made."""
 
+    auto = "auto"
     model = "model"
     dis = "dis"
     blend = "blend"
@@ -157,7 +159,7 @@ class InterpolateOptions(LookOptions, ComputeOptions, PrecisionOptions, PartOpti
         "checkpoint=last input=video.mp4 output=smooth.mp4 fps=60",
         "checkpoint=last input=video.mp4 output=smooth.mp4 factor=2 holds=smooth",
         "checkpoint=last input=video.mp4 output=slow.mp4 slowmo=4",
-        "method=dis input=video.mp4 output=smooth.mp4",
+        "input=video.mp4 output=smooth.mp4 factor=2",
         "checkpoint=last input=video.mp4 selfcheck=true",
     )
 
@@ -173,8 +175,9 @@ class InterpolateOptions(LookOptions, ComputeOptions, PrecisionOptions, PartOpti
     )
     fps: Fraction | None = option(None, "frames per second, such as 60 or 60000/1001", above=0, maximum=1000)
     method: Method = option(
-        Method.model,
-        "model: a checkpoint or a look; dis: both frames warped along optical flow (DIS); blend: a cross-fade",
+        Method.auto,
+        "model: a checkpoint or a look; dis: both frames warped along optical flow (DIS); blend: a cross-fade; auto:"
+        " the model that is named, else the usual look if one ships, else dis",
     )
     slowmo: Fraction | None = option(
         None,
@@ -207,6 +210,8 @@ class InterpolateOptions(LookOptions, ComputeOptions, PrecisionOptions, PartOpti
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.method is Method.auto:
+            self.method = Method.model if self.checkpoint else Method.dis
         if not self.needs_model and (self.checkpoint or self.look):
             raise AnimegenError(f"method={self.method.value} applies no model: omit checkpoint= and look=.")
         if self.factor is not None and self.fps is not None:
@@ -221,6 +226,8 @@ class InterpolateOptions(LookOptions, ComputeOptions, PrecisionOptions, PartOpti
     @property
     def needs_model(self) -> bool:
         """Whether a model is applied: ``method=dis`` and ``method=blend`` need none."""
+        if self.method is Method.auto:
+            return bool(self.checkpoint or self.look or look_for(self.command))
         return self.method is Method.model
 
 

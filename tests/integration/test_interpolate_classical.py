@@ -22,6 +22,9 @@ def test_methods_without_a_model(tmp_path: Path) -> None:
     words = (f"input=[{tmp_path / 'a.png'},{tmp_path / 'b.png'}]", "factor=4", "device=cpu", "threads=1")
     for method in ("dis", "blend"):
         assert run_verb(verb.main, f"method={method}", f"output={tmp_path / method}", *words) == 0
+    assert run_verb(verb.main, f"output={tmp_path / 'default'}", *words) == 0
+    for image in sorted((tmp_path / "dis").iterdir()):
+        assert (tmp_path / "default" / image.name).read_bytes() == image.read_bytes()
     first, last = (source.image(n)[None].float() / 127.5 - 1 for n in (0, 2))
     t = torch.tensor([0.25])
     expected = {
@@ -31,6 +34,11 @@ def test_methods_without_a_model(tmp_path: Path) -> None:
     for method, image in expected.items():
         assert torch.equal(read_image(tmp_path / method / "000002.png"), to_uint8(image)[0])
         assert torch.equal(read_image(tmp_path / method / "000005.png"), source.image(2))
+
+
+def test_a_model_that_is_asked_for_must_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = run_verb(verb.main, "method=model", "input=[a.png,b.png]", f"output={tmp_path / 'out'}")
+    assert "checkpoint=" in refused(capsys, code)
 
 
 def test_a_method_without_a_model_takes_no_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
