@@ -14,7 +14,7 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from animegen.config.ablations import KEY
@@ -64,6 +64,8 @@ def run_grid(grid: Grid) -> int:
         print(f"failed: {failure.task.name}: {failure.reason}{log}", file=sys.stderr)
     if failed:
         print(f"animegen: {len(failed)} of {total} runs failed. To run them again: {grid.again}", file=sys.stderr)
+    if grid.search and (best := best_trial(grid.folder)):
+        print(best)
     print(f"To compare the runs: {grid.compare}")
     return 1 if failed or not total else 0
 
@@ -207,6 +209,19 @@ def _share(grid: Path, launcher: DictConfig) -> Iterator[tuple[Slot, int | None]
     count = int(launcher.get("n_jobs", -1)) if target == "JoblibLauncher" else -1
     with free_slot(grid, count if count > 0 else None) as held:
         yield held
+
+
+def best_trial(folder: Path) -> str:
+    """Return a line with the best value of a search by Optuna and its parameters; empty if no trial finished."""
+    path = folder / "optimization_results.yaml"
+    try:
+        found = OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else {}
+    except (OSError, ValueError, OmegaConfBaseException) as error:
+        raise AnimegenError(f"'{path}' cannot be read ({type(error).__name__}).") from error
+    if not isinstance(found, dict) or "best_params" not in found:
+        return ""
+    words = " ".join(f"{key}={value}" for key, value in found["best_params"].items())
+    return f"best value {found['best_value']:.5g}: {words}"
 
 
 def optimized(record: Mapping[str, Any]) -> float | None:

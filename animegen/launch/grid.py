@@ -14,7 +14,7 @@ from animegen.config.fitting import check_ablations
 from animegen.config.schema import GridOptions
 from animegen.engine.runs import has_record, read_record
 from animegen.errors import AnimegenError
-from animegen.launch.launchers import check_launcher, launcher_of
+from animegen.launch.launchers import check_launcher, check_search, launcher_of
 from animegen.reports.differences import CIRCUMSTANCES, differences
 
 
@@ -69,6 +69,8 @@ class Grid:
             )
         if self.options.dry_run and self.search:
             raise AnimegenError("dry_run= lists runs, and a search chooses them while it runs: leave it out.")
+        if self.search:
+            check_search(self.search)
 
 
 def compose_job(name: str, words: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:

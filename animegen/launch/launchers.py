@@ -43,11 +43,23 @@ def check_launcher(name: str) -> None:
         raise AnimegenError(
             f"There is no hydra/launcher={name}.{did_you_mean(name, LAUNCHERS)} There are: {', '.join(LAUNCHERS)}."
         )
-    module, extra = LAUNCHERS[name]
+    _check_installed(f"hydra/launcher={name}", *LAUNCHERS[name])
+
+
+def check_search(words: Sequence[str]) -> None:
+    """Raise if the packages of Optuna, which a search needs, are not installed."""
+    chosen = next(
+        (word for word in words if key_of(word) == "search" and word != "search=none"), "hydra/sweeper=optuna"
+    )
+    if chosen != "hydra/sweeper=optuna" or chosen in words:
+        _check_installed(chosen, "hydra_plugins.hydra_optuna_sweeper", "sweep")
+
+
+def _check_installed(word: str, module: str, extra: str) -> None:
     with contextlib.suppress(ModuleNotFoundError):
         if importlib.util.find_spec(module) is not None:
             return
-    raise AnimegenError(f"hydra/launcher={name} needs further packages: pip install 'animegen[{extra}]'.")
+    raise AnimegenError(f"{word} needs further packages: pip install 'animegen[{extra}]'.")
 
 
 def with_defaults(words: Sequence[str]) -> list[str]:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import re
+from importlib import resources
 from pathlib import Path
 
 import pytest
+import yaml
 
 from animegen.config.grids import expand_grid
 from animegen.errors import AnimegenError
 from animegen.launch import execution, jobs, launchers, slots
-from animegen.launch.execution import optimized, run_grid
-from animegen.launch.launchers import with_defaults
+from animegen.launch.execution import best_trial, optimized, run_grid
+from animegen.launch.launchers import check_search, with_defaults
 from animegen.launch.sweep import is_sweep, plan_sweep, split_options
+from tests.support import options_of
 
 TOY = ("-m", "model=toy")
 
@@ -201,3 +206,24 @@ def test_a_search_is_run_by_hydra(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (*common, f"ablation={value}", f"output={folder}")
         for value, folder in zip(("none", "animegan/no_tv"), folders, strict=True)
     ]
+
+
+def test_a_search_without_optuna_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for word in ("search=interpolation/vae", "hydra/sweeper=optuna"):
+        with pytest.raises(AnimegenError, match=re.escape(f"{word} needs further packages: pip install 'animegen[sw")):
+            check_search([word, "experiment=interpolation/vae"])
+    check_search(["hydra/sweeper=other"])
+
+
+def test_the_best_trial_of_a_search_is_told(tmp_path: Path) -> None:
+    assert best_trial(tmp_path) == ""
+    text = "name: optuna\nbest_params: {model.optimizers.generator.lr: 0.003, model.kind: conv}\nbest_value: 0.8125\n"
+    (tmp_path / "optimization_results.yaml").write_text(text)
+    assert best_trial(tmp_path) == "best value 0.8125: model.optimizers.generator.lr=0.003 model.kind=conv"
+
+
+def test_a_failed_trial_ends_no_search() -> None:
+    for name in options_of("search"):
+        text = resources.files("animegen.conf").joinpath(f"search/{name}.yaml").read_text()
+        assert yaml.safe_load(text)["hydra"]["sweeper"]["max_failure_rate"] == 1.0
