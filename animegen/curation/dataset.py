@@ -90,7 +90,7 @@ def _curate_shard(
     present = [record for record in records.values() if record is not None]
     outcome.failed = [f"{r['video']}: {r['failed']}" for r in present if "failed" in r]
     if not outcome.missing:
-        outcome.clips = bring_together(place, present, curation, movies_of(videos))
+        outcome.clips = bring_together(place, present, curation, movies_of(videos), tell)
     return outcome
 
 
@@ -176,7 +176,11 @@ def _work(todo: list[tuple[str, Path]], place: Path, curation: Curation, jobs: i
 
 
 def bring_together(
-    place: Path, records: Sequence[dict[str, Any]], curation: Curation, movies: Mapping[str, str]
+    place: Path,
+    records: Sequence[dict[str, Any]],
+    curation: Curation,
+    movies: Mapping[str, str],
+    tell: Callable[[str], None] = print,
 ) -> dict[str, int]:
     """Remove repeats, split the clips, write lists and report; return the number of clips per list."""
     good = [record for record in records if "failed" not in record]
@@ -191,9 +195,27 @@ def bring_together(
     for side, names in sides.items():
         with completed(place / LISTS[side]) as hidden:
             hidden.write_text("".join(f"{name}\n" for name in names), "utf-8")
+    if by_movie:
+        movie_of = {clip["name"]: clip["movie"] for clip in kept}
+        tell(held_out({side: sorted({movie_of[name] for name in names}) for side, names in sides.items()}))
     settings = asdict(curation) | {"version": __version__}
     write_report(place, records, clips, repeats, sides, by_movie, movies, settings)
     return {side: len(names) for side, names in sides.items()}
+
+
+def held_out(movies: Mapping[str, Sequence[str]]) -> str:
+    """Return a sentence about the movies that are not trained on.
+
+    Args:
+        movies: names by side: ``train``, ``val``, ``test``.
+    """
+    count = sum(map(len, movies.values()))
+    val, test = (", ".join(movies[side]) for side in ("val", "test"))
+    return (
+        f"{len(movies['val']) + len(movies['test'])} of {count} movies are held out: {val} for validation, {test} for"
+        f" test. holdout= changes the share; to train on a clip of theirs, move its line from {LISTS['val']} or"
+        f" {LISTS['test']} to {LISTS['train']}."
+    )
 
 
 def find_repeats(clips: Sequence[dict[str, Any]], limit: int | None) -> dict[str, str]:

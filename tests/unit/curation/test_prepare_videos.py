@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from animegen.cli import prepare
-from animegen.curation.dataset import divide, find_repeats
+from animegen.curation.dataset import divide, find_repeats, held_out
 from animegen.curation.facts import Bars, Facts, measure, unlike
 from animegen.curation.options import Rules
 from animegen.curation.rules import choose
@@ -316,3 +316,9 @@ def test_a_still_image_has_no_bars() -> None:
     bars = Bars()
     bars.add(level(0).permute(1, 2, 0).numpy())
     assert bars.box() == (0, 16, 0, 24)
+
+
+def test_movies_that_are_held_out_are_named() -> None:
+    assert held_out({"train": ["c"], "val": ["a"], "test": ["b"]}).startswith(
+        "2 of 3 movies are held out: a for validation, b for test. holdout= changes the share; to train on a clip"
+    )
