@@ -83,8 +83,10 @@ def material(folder: Path) -> None:
     Image.fromarray(scenes[1].anime(0, "meadow")).save(folder / "still.jpg")
     (folder / "videos").mkdir()
     (folder / "my_clip" / "keys").mkdir(parents=True)
-    for path in ("video.mp4", "videos/video.mp4", "my_clip/clip.mp4"):
-        shown = scenes[: 1 if "clip" in path else 2]
+    more = [Scene(seed=1, split="train", index=n, size=64) for n in range(6)]
+    shots = {"video.mp4": scenes[:2], "my_clip/clip.mp4": scenes[:1]}
+    shots |= {f"videos/{n}.mp4": more[2 * n : 2 * n + 2] for n in range(3)}  # one for each part of a data set
+    for path, shown in shots.items():
         frames = [torch.from_numpy(scene.photo(t)).permute(2, 0, 1) for scene in shown for t in range(10)]
         write_film(folder / path, frames)
     for number in (2, 7):
@@ -115,7 +117,9 @@ def smaller(words: list[str]) -> list[str]:
     chosen = [word for word in words[1:] if word != "-m"]
     more = [word for word in tiny(*[w for w in chosen if "," not in w]) if word not in chosen]
     more = [word for word in more if word != "evaluate=false"]
-    return [*(["train", "-m"] if "-m" in words else ["train"]), *more, *chosen, "train_steps=1"]
+    both = "experiment=ganime/quickstart" in words  # a step for each of its stages
+    steps = ["train_steps=3", "model.tokenizer_steps=1"] if both else ["train_steps=1"]
+    return [*(["train", "-m"] if "-m" in words else ["train"]), *more, *chosen, *steps]
 
 
 def run(line: str, *more: str, small: bool = True) -> None:
