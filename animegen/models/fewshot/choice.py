@@ -44,7 +44,7 @@ class KeyChoice(nn.Module):
 
         Args:
             photo: the frame (B, 3, H, W) in [-1, 1], with even sides.
-            drawn: what the generator draws, likewise. How the keys are chosen does not influence it.
+            drawn: what the generator draws, likewise. Gradients reach it where it is shown, but not from the scores.
             keys: channels (B, N * SLOT, H, W) of a :class:`~animegen.data.keyframes.FlowKeys` guide.
         """
         if self.training or torch.is_grad_enabled():

@@ -9,6 +9,7 @@ from torch import nn
 
 from animegen.errors import AnimegenError
 from animegen.models.fewshot import fast
+from animegen.models.fewshot.choice import KeyChoice
 from animegen.models.fewshot.fast import FoldingSequential
 from animegen.models.fewshot.networks import FewShotGenerator, FoldedUpsampleConv, PatchDiscriminator
 
@@ -95,6 +96,19 @@ def test_frames_in_strips_with_folded_norms_equal_the_plain_way(
         torch.testing.assert_close(network(frame), layer_by_layer(network, frame), atol=1e-12, rtol=0)
     # Four strips of 18 to 20 rows, and 6 rows more wherever there is a neighbour.
     assert seen == [26, 30, 30, 26]
+
+
+def test_the_choice_between_carried_keys_and_drawing_is_the_same_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    choice = trained_statistics(KeyChoice()).eval()
+    nn.init.normal_(choice.scores.weight)
+    images = torch.rand(1, 20, 92, 40) * 2 - 1
+    whole = choice(*images.split([3, 3, 14], 1))
+    monkeypatch.setattr(fast, "STRIP_PIXELS", 23 * 40)
+    with torch.no_grad():
+        strips = choice(*images.split([3, 3, 14], 1))
+    torch.testing.assert_close(strips, whole.detach(), atol=1e-5, rtol=0)
+    assert (strips - images[:, 3:6]).abs().mean() > 0.1, "not the drawing alone"
 
 
 @pytest.mark.parametrize("settings", [{"norm": "instance"}, {"norm": "group"}, {"upsampling": "bilinear"}])
