@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from animegen.config.looks import look_for
@@ -82,6 +82,8 @@ class LookOptions(WeightsOptions):
     look: str | None = option(
         None, "weights that ship with animegen, see animegen list looks; null: the usual ones", section=MODEL
     )
+    #: Whether nothing names the model, so that the checkpoint is that of the usual look.
+    usual: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -93,7 +95,7 @@ class LookOptions(WeightsOptions):
                 raise AnimegenError(
                     f"Missing on the command line: checkpoint=... (animegen {self.command} --help explains the keys)."
                 )
-            self.checkpoint = str(look.file)
+            self.checkpoint, self.usual = str(look.file), self.look is None
 
     @property
     def needs_model(self) -> bool:

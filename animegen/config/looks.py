@@ -23,6 +23,8 @@ WEIGHTS, CARD = "look.ckpt", "README.md"
 SHIPPED = package_folder("weights")
 #: Command -> the look that it applies without ``checkpoint=`` and ``look=``, if it is shipped.
 USUAL = {"stylize": "cel", "interpolate": "between", "generate": "between"}
+#: The same for videos, where it is another one.
+USUAL_FOR_VIDEOS = {"stylize": "cel_film"}
 
 
 @dataclass(frozen=True)
@@ -66,18 +68,20 @@ def read_look(file: Path) -> Look:
     return Look(file.parent.name, file, facts["family"], commands, facts["about"], facts["licence"])
 
 
-def look_for(command: str, name: str | None = None) -> Look | None:
+def look_for(command: str, name: str | None = None, videos: bool = False) -> Look | None:
     """Return the look that a command applies.
 
     Args:
         command: ``stylize``, ``interpolate`` or ``generate``.
         name: of the look; ``None`` for the usual one of the command, if it is shipped.
+        videos: whether it is applied to videos, which may have a usual look of their own.
 
     Raises:
         AnimegenError: if there is no such look, or if it is for another command.
     """
     if name is None:
-        return looks().get(USUAL[command])
+        usual = looks().get(USUAL[command])
+        return looks().get(USUAL_FOR_VIDEOS.get(command, ""), usual) if videos else usual
     look = looks().get(name)
     if look is None:
         raise AnimegenError(f"There is no look '{name}'.{did_you_mean(name, looks())} animegen list looks shows them.")

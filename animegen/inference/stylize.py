@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from torch import Tensor
 
+from animegen.config.looks import look_for
 from animegen.errors import AnimegenError
 from animegen.inference.application import Applied, choose_encoding, image_suffix, load_applied
 from animegen.inference.denoising import learnt_filter
@@ -39,7 +41,7 @@ def stylize(options: StylizeOptions, display: Display | None = None) -> Summary:
     suffix = image_suffix(options.format)
     for video in made.videos:
         choose_encoding(options, video.target, images=suffix)  # mistakes are found before any work
-    applied = load_applied(options, (Stylizer,), "stylize images")
+    for_photos, applied = _applied(options, made)
     style = encoded_style(applied.model, stills, options.style_weights) if stills else None
     prefilter, filtered = None, None
     if options.prefilter and made.videos:
@@ -65,17 +67,30 @@ def stylize(options: StylizeOptions, display: Display | None = None) -> Summary:
         if prefilter is not None:
             display.note("Noise is filtered off the frames, as it was while the model learnt (prefilter=false: not).")
         tile = None if options.tile == "auto" else options.tile
-        stylist = Stylist(
-            *(applied.model, applied.device, tile, applied.dtype, options.strength, display.note, style),
-            line_width=None if options.line_width == "auto" else options.line_width,
+        draws, follows = (
+            Stylist(
+                *(chosen.model, chosen.device, tile, chosen.dtype, options.strength, display.note, style),
+                line_width=None if options.line_width == "auto" else options.line_width,
+            )
+            for chosen in (for_photos, applied)
         )
         stylize_photos(
-            *(made.photos, stylist, summary, options.max_side, skip_broken, options.overwrite, display.progress),
+            *(made.photos, draws, summary, options.max_side, skip_broken, options.overwrite, display.progress),
             compare=options.compare is not None,
         )
-        stylize_videos(made.videos, stylist.follow, settings, summary, display, skip_broken)
+        stylize_videos(made.videos, follows.follow, settings, summary, display, skip_broken)
     summary.seconds = time.perf_counter() - began
     return summary
+
+
+def _applied(options: StylizeOptions, made: Plan) -> tuple[Applied, Applied]:
+    """Load the models of photos and of videos: two if there are both, and nothing names the model."""
+    films = look_for(options.command, videos=True) if options.usual and made.videos else None
+    if films is None:
+        chosen = load_applied(options, (Stylizer,), "stylize images")
+        return chosen, chosen
+    for_videos = load_applied(replace(options, checkpoint=str(films.file)), (Stylizer,), "stylize images")
+    return load_applied(options, (Stylizer,), "stylize images") if made.photos else for_videos, for_videos
 
 
 def _check_fps(options: StylizeOptions, made: Plan) -> None:

@@ -65,10 +65,18 @@ class CompactUNet(nn.Module):
 
     def features(self, photo: Tensor) -> Tensor:
         """Return the output before shortcut and activation."""
+        return self.decode(self.encode(photo), photo)
+
+    def encode(self, photo: Tensor) -> list[Tensor]:
+        """Return the maps at 1/2, 1/4 and 1/8 of the resolution."""
         require_multiple(photo, self.size_divisor)
         half = self.encode1(self.stem(photo))
         quarter = self.encode2(self.down1(half))
-        eighth = self.middle(self.down2(quarter))
+        return [half, quarter, self.middle(self.down2(quarter))]
+
+    def decode(self, maps: list[Tensor], photo: Tensor) -> Tensor:
+        """Return the output of maps, before shortcut and activation."""
+        half, quarter, eighth = maps
         quarter = self.decode2(quarter + self.upsample(self.up2(eighth)))
         half = self.decode1(half + self.upsample(self.up1(quarter)))
         # Leaky ReLU, since this layer has no shortcut: with SiLU a bad early step could deactivate every unit for good.

@@ -32,9 +32,17 @@ class InkedUNet(nn.Module):
 
     def draw(self, photo: Tensor) -> tuple[Tensor, Tensor]:
         """Map (B,3,H,W) in [-1,1], sides multiples of 8, to a drawing like it and logits of opacity (B,1,H,W)."""
-        change, logits = self.network.features(photo).float().split([3, 1], dim=1)
-        areas = (photo + change + 1) * (1 - torch.sigmoid(logits) * (1 - self.ink))
-        return areas - 1, logits
+        areas, logits = self.layers(self.network.features(photo), photo)
+        return self.inked(areas, logits), logits
+
+    def layers(self, features: Tensor, photo: Tensor) -> tuple[Tensor, Tensor]:
+        """Split the output (B,4,H,W) of the network for a photo into areas (B,3,H,W) and logits of ink (B,1,H,W)."""
+        change, logits = features.float().split([3, 1], dim=1)
+        return photo + change, logits
+
+    def inked(self, areas: Tensor, logits: Tensor) -> Tensor:
+        """Draw ink of that opacity over the areas."""
+        return (areas + 1) * (1 - torch.sigmoid(logits) * (1 - self.ink)) - 1
 
     def forward(self, photo: Tensor) -> Tensor:
         """Return the drawing of (B,3,H,W), clamped to [-1,1] in evaluation."""

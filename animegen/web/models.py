@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from animegen.config.looks import USUAL, looks
+from animegen.config.looks import look_for, looks
 from animegen.config.trust import locate, permitted
 from animegen.engine.runs import LAST, files_of_runs, read_record
 from animegen.errors import AnimegenError
@@ -16,13 +16,14 @@ from animegen.web.options import WebOptions
 METHODS = {"stylize": ("stylize",), "generate": ("generate", "synthesize")}
 
 
-def offered(options: WebOptions, command: str) -> dict[str, str]:
+def offered(options: WebOptions, command: str, videos: bool = False) -> dict[str, str]:
     """Return name -> checkpoint of the models that a command applies.
 
-    They are the shipped looks, the usual one first; those of ``checkpoint=``; and the runs, newest first. The page
-    takes names only, so that it reads no other file of this machine.
+    They are the shipped looks, the usual one first, which may be another one for videos; those of ``checkpoint=``; and
+    the runs, newest first. The page takes names only, so that it reads no other file of this machine.
     """
-    shipped = sorted(looks().values(), key=lambda look: look.name != USUAL[command])
+    usual = look_for(command, videos=videos)
+    shipped = sorted(looks().values(), key=lambda look: look != usual)
     found = {look.name: str(look.file) for look in shipped if command in look.commands}
     found |= {checkpoint: checkpoint for checkpoint in options.checkpoint}
     runs = user_path("runs", options.runs)
@@ -33,10 +34,10 @@ def offered(options: WebOptions, command: str) -> dict[str, str]:
     return found
 
 
-def choices(options: WebOptions, command: str) -> list[tuple[str, str]]:
+def choices(options: WebOptions, command: str, videos: bool = False) -> list[tuple[str, str]]:
     """Return the offered models as (text, name); of a look, the text has the first clause of what it is for."""
     about = {look.name: f"{look.name}: {look.about.partition(',')[0]}" for look in looks().values()}
-    return [(about.get(name, name), name) for name in offered(options, command)]
+    return [(about.get(name, name), name) for name in offered(options, command, videos)]
 
 
 def checkpoint_of(options: WebOptions, command: str, name: Any) -> str:

@@ -160,10 +160,10 @@ class Page:
     # --- functions --------------------------------------------------------------------------------------------
 
     def _refreshed(self) -> list[Any]:
-        return [gr.Dropdown(**self._models(command)) for command in ("stylize", "stylize", "generate")]
+        return [gr.Dropdown(**self._models(*tab)) for tab in (("stylize",), ("stylize", True), ("generate",))]
 
-    def _models(self, command: str) -> dict[str, Any]:
-        found = choices(self.options, command)
+    def _models(self, command: str, videos: bool = False) -> dict[str, Any]:
+        found = choices(self.options, command, videos)
         return {"choices": found, "value": found[0][1] if found else None}
 
     def _photo(self, source: str | None, model: str | None, strength: float, side: int) -> Iterator[tuple[Any, ...]]:

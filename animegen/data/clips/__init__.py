@@ -3,6 +3,7 @@
 from animegen.data.clips.augment import ClipAugment
 from animegen.data.clips.digits import MovingDigits
 from animegen.data.clips.episodes import ClipsView, EpisodeFolders
+from animegen.data.clips.films import FilmView
 from animegen.data.clips.flow_view import FlowView
 from animegen.data.clips.layers import MovingLayers, layers_if_given
 from animegen.data.clips.moving import MovingStills, ToonWorldWindows, in_looks
@@ -17,6 +18,7 @@ __all__ = [
     "ClipView",
     "ClipsView",
     "EpisodeFolders",
+    "FilmView",
     "FlowView",
     "MixedClips",
     "MovingDigits",
