@@ -36,7 +36,7 @@ _DECLARED: tuple[tuple[type, Range, str], ...] = (
     (int, _COUNT, "T_0 T_max test_clips test_gap test_scenes times total_iters total_steps train_scenes"),
     (int, _COUNT, "train_steps unlabelled_frames val_batch_size val_clips val_frames val_scenes window"),
     (int, _COUNT_OR_0, "at context discriminator_start first_scene gradient_norms keep limit megabytes pretrain_steps"),
-    (int, _COUNT, "candidates layer_clips reuse"),
+    (int, _COUNT, "candidates layer_clips reuse windows"),
     (int, _COUNT_OR_0, "blanks rehearsals"),
     (int, _COUNT_OR_0, "ramp scene single_until soft_frames start tbptt tokenizer_steps truth_encoder_steps"),
     (int, _COUNT_OR_0, "flat_then_linear.steps CurriculumDataModule.steps CurriculumSteps.steps CurriculumView.steps"),

@@ -27,6 +27,8 @@ _AREAS, _INK, _SLOPE = 0.0425, 0.0975, 40.0
 _LIGHT = 0.1
 #: A point counts as still if its surroundings differ by less than this more without the motion than with it.
 _STILL = 0.01
+#: ... and if the flow of some forty pixels around it has a mean shorter than this, in pixels per frame.
+_REST = 0.1
 
 
 @dataclass(frozen=True)
@@ -202,7 +204,9 @@ def standing(flow: Tensor, frame: Tensor, previous: Tensor) -> Tensor:
         box(F.avg_pool2d((frame - there).abs().mean(1, keepdim=True), 2), 5)
         for there in (previous, backward_warp(previous, flow))
     )
-    return F.interpolate((still <= moved + _STILL).float(), flow.shape[-2:]) > 0.5
+    drift = F.interpolate(box(F.avg_pool2d(flow, 4), 9), still.shape[-2:]).norm(dim=1, keepdim=True)
+    stands = (still <= moved + _STILL) & (drift < _REST)
+    return F.interpolate(stands.float(), flow.shape[-2:]) > 0.5
 
 
 def box(values: Tensor, side: int) -> Tensor:
