@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from animegen.config.looks import look_for, looks
+from animegen.config.looks import USUAL, USUAL_FOR_VIDEOS, looks
 from animegen.config.trust import locate, permitted
 from animegen.engine.runs import LAST, files_of_runs, read_record
 from animegen.errors import AnimegenError
@@ -22,8 +22,9 @@ def offered(options: WebOptions, command: str, videos: bool = False) -> dict[str
     They are the shipped looks, the usual one first, which may be another one for videos; those of ``checkpoint=``; and
     the runs, newest first. The page takes names only, so that it reads no other file of this machine.
     """
-    usual = look_for(command, videos=videos)
-    shipped = sorted(looks().values(), key=lambda look: look != usual)
+    first = [USUAL_FOR_VIDEOS.get(command)] if videos else []
+    first.append(USUAL[command])
+    shipped = sorted(looks().values(), key=lambda look: first.index(look.name) if look.name in first else len(first))
     found = {look.name: str(look.file) for look in shipped if command in look.commands}
     found |= {checkpoint: checkpoint for checkpoint in options.checkpoint}
     runs = user_path("runs", options.runs)
