@@ -28,6 +28,7 @@ class Device(Enum):
 class Precision(Enum):
     """Number format of computations."""
 
+    auto = "auto"
     fp32 = "fp32"
     bf16 = "bf16"
 
@@ -117,7 +118,12 @@ class ComputeOptions(Options):
 class PrecisionOptions(Options):
     """In which number format to compute."""
 
-    precision: Precision = option(Precision.fp32, "number format; bf16 is faster on recent machines", section=MODEL)
+    precision: Precision = option(
+        Precision.auto,
+        "number format; bf16 is faster on recent machines; auto: bf16 for shipped looks where the processor computes"
+        " with it, else fp32",
+        section=MODEL,
+    )
 
 
 @dataclass

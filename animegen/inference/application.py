@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from animegen.config.common import Device, EncodingOptions, ImageFormat, Precision, Weights
+from animegen.config.looks import looks
 from animegen.engine.checkpoint import load_model, pick_device
 from animegen.engine.runs import resolve_checkpoint
 from animegen.errors import AnimegenError
@@ -21,6 +22,7 @@ from animegen.media.video.encoding import (
     usual_format,
 )
 from animegen.media.video.opening import images_keep
+from animegen.nn.precision import computes_bf16
 
 
 class Applies(Protocol):
@@ -64,8 +66,19 @@ def load_applied(options: Applies, protocols: tuple[type, ...], ability: str) ->
         raise AnimegenError(
             f"The model of '{checkpoint}', {type(model).__name__}, does not {ability}: use another checkpoint."
         )
-    dtype = torch.bfloat16 if options.precision is Precision.bf16 else None
-    return Applied(model, checkpoint, device, dtype)
+    return Applied(model, checkpoint, device, _autocast_type(options.precision, checkpoint, device))
+
+
+def _autocast_type(precision: Precision, checkpoint: Path, device: torch.device) -> torch.dtype | None:
+    """Return the autocast type; ``None`` for full precision.
+
+    The shipped looks were compared in both formats: the difference cannot be seen (over 50 dB), and bf16 takes half as
+    long.
+    """
+    shipped = any(checkpoint == look.file for look in looks().values())
+    if precision is Precision.bf16 or (precision is Precision.auto and shipped and computes_bf16(device)):
+        return torch.bfloat16
+    return None
 
 
 def choose_encoding(

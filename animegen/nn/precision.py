@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,14 @@ def inference(device: torch.device, dtype: torch.dtype | None) -> Iterator[None]
     """Compute without gradients, and under autocast to ``dtype`` unless that is ``None``."""
     with torch.no_grad(), torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
         yield
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Tell whether a device has instructions for bfloat16, so that it is faster than float32."""
+    if device.type == "cpu":
+        found: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # new in torch 2.11 or later
+        return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def at_least_float32(x: Tensor) -> Tensor:

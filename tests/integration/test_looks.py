@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,9 +16,14 @@ from animegen.cli import evaluate as evaluate_verb
 from animegen.cli import train as train_verb
 from animegen.cli.completion import candidates
 from animegen.config import looks
+from animegen.config.common import Device, Precision
 from animegen.engine.checkpoint import checkpoint_file, read_checkpoint
 from animegen.engine.runs import read_record
+from animegen.inference import application
+from animegen.inference.application import load_applied
+from animegen.inference.options import StylizeOptions
 from animegen.media.images import read_image, to_float, to_uint8, write_image
+from animegen.tasks.protocols import Stylizer
 from tests.support import refused, run_verb, train, untrained
 
 
@@ -105,6 +111,21 @@ def test_commands_apply_their_shipped_look(shipped: Path, tmp_path: Path) -> Non
     assert len(list(Path("more").iterdir())) == 3
     assert run_verb(generate.main, f"first={one}", f"last={other}", "frames=4", "output=clip.gif", "device=cpu") == 0
     assert run_verb(export.main, "checkpoint=cel", "format=pt2", "output=cel.pt2") == 0
+
+
+def test_looks_are_computed_in_bf16_where_the_processor_has_it(
+    shipped: Path, toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dtype(**words: Any) -> torch.dtype | None:
+        options = StylizeOptions(input="a.png", output="b.png", device=Device.cpu, **words)
+        return load_applied(options, (Stylizer,), "stylize images").dtype
+
+    for able in (True, False):
+        monkeypatch.setattr(application, "computes_bf16", lambda device, able=able: able)
+        assert dtype() == (torch.bfloat16 if able else None)
+        assert dtype(checkpoint=str(toy)) is None
+        assert dtype(precision=Precision.fp32) is None
+        assert dtype(checkpoint=str(toy), precision=Precision.bf16) is torch.bfloat16
 
 
 @pytest.mark.parametrize(
