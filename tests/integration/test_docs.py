@@ -66,7 +66,8 @@ def commands(page: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("page", ALL_PAGES)
 def test_every_command_of_a_page_composes(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("animegen.launch.grid.check_launcher", lambda name: None)
+    for check in ("check_launcher", "check_search"):  # whether optional packages are installed
+        monkeypatch.setattr(f"animegen.launch.grid.{check}", lambda words: None)
     for words in commands(page):
         importlib.import_module(cli.COMMANDS[words[0]].module)
         composed = words[0] in ("train", "eval", "bench")  # their words go to Hydra, too
