@@ -201,8 +201,10 @@ def test_results_that_are_replaced(
         return [word.format(**places) for word in (variants[turn], *words)] + [f"output={target}", "overwrite=true"]
 
     def made() -> dict[str, bytes]:
-        """Return what was made, but for measured times."""
-        files = [target] if target.is_file() else target.rglob("*")
+        """Return what was made, but for measured times, and for hidden folders that a killed process leaves."""
+        files = (
+            [target] if target.is_file() else [file for top in target.glob("[!.]*") for file in (top, *top.rglob("*"))]
+        )
         return {path.name: path.read_bytes() for path in files if path.suffix in (".md", ".png", ".gif", ".html")}
 
     expected = []
