@@ -23,6 +23,7 @@ from animegen.media.kinds import Kind, kind_of
 from animegen.media.video.deep import is_deep
 from animegen.media.video.excerpt import Excerpt
 from animegen.media.video.frames import FrameReader
+from animegen.media.video.opening import WRITTEN_SUFFIXES
 from animegen.media.video.reader import VideoReader
 from animegen.media.video.sequences import is_pattern
 from animegen.media.video.slowed import Slowed
@@ -149,8 +150,7 @@ def _write(reader: FrameReader, target: Path, draw: Inbetweener, plan: VideoPlan
     """Write the frames; return their number."""
     frames, expected = 0, reader.info.expected_frames
     if expected is not None:
-        rate = plan.grid.factor if plan.grid.fps is None else plan.grid.fps / reader.info.fps
-        expected = round(expected * (rate or 1))
+        expected = plan.grid.count(expected, reader.info.fps, target.suffix.lower() in WRITTEN_SUFFIXES)
     with Display(1, "interpolate") as display:
         for note in notes:
             display.note(note)

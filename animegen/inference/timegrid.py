@@ -78,6 +78,18 @@ class Grid:
             k += 1
         return times
 
+    def count(self, frames: int, rate: Fraction, hold_last: bool = True) -> int:
+        """Return how many frames a source of constant rate becomes.
+
+        Args:
+            frames: of the source, at least 1.
+            rate: its frames per second.
+            hold_last: see :func:`between_frames`.
+        """
+        ratio = self.factor if self.fps is None else self.fps / rate
+        assert ratio is not None
+        return math.ceil(frames * ratio) if hold_last else math.ceil((frames - 1) * ratio) + 1
+
 
 @dataclass
 class _Drawing(Generic[Frame]):

@@ -151,3 +151,10 @@ def test_a_long_hold_is_reported_as_it_comes() -> None:
 def test_invalid_values_are_reported(settings: dict) -> None:
     with pytest.raises(AnimegenError):
         Grid(**settings)
+
+
+@pytest.mark.parametrize("hold_last", [True, False])
+@pytest.mark.parametrize("grid", [Grid(factor=2), Grid(factor=sec(5, 2)), Grid(fps=sec(3)), Grid(fps=sec(7, 2))])
+def test_the_number_of_frames_is_known_in_advance(grid: Grid, hold_last: bool) -> None:
+    for text in ("a", "ab", "abc", "abcdefg"):
+        assert grid.count(len(text), sec(1), hold_last) == len(made(text, grid, hold_last=hold_last))
