@@ -90,17 +90,20 @@ def score(config: DictConfig, words: list[str]) -> Evaluation:
     model = load_model(checkpoint, device, config.weights.value, trust=config.trust)
     if config.input:
         return score_photos(model, checkpoint, config, words)
-    data = data_of(checkpoint, model, words, config.trust)
+    # A look has no data; clips of ToonWorld and videos need none.
+    bare = "_target_" not in (model.run_info["config"].get("data") or {})
+    data = None if config.benchmark and bare and not words else data_of(checkpoint, model, words, config.trust)
     if config.features is None:
         trained = model.run_info["config"]["model"].get("features")
         source = f"The checkpoint '{checkpoint}'"
         features = scoring_features(trained and build_from(trained, "features", source, REMEDY, trust=config.trust))
     else:
         features = build(config.features, "features") or None
-    chosen = None
     if config.benchmark:
         chosen = chosen_benchmark(plain(config)["benchmark"], model, data, features, config.samples, config.batch_size)
-    evaluation = evaluate_model(model, data, features, config.samples, config.batch_size, chosen)
+        return evaluate_on(chosen, model)
+    assert data is not None
+    evaluation = evaluate_model(model, data, features, config.samples, config.batch_size)
     if evaluation is None:
         raise AnimegenError(
             f"{type(model).__name__} cannot be scored on these data, which have neither drawings of their test photos"

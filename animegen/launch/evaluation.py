@@ -188,12 +188,12 @@ def twin(photos: Any, animes: Any) -> Any | None:
 def chosen_benchmark(
     settings: dict[str, Any],
     model: AnimeModule,
-    data: AnimeDataModule,
+    data: AnimeDataModule | None,
     features: FeatureExtractor | None,
     samples: int | None,
     batch_size: int,
 ) -> Benchmark:
-    """Build the benchmark of ``benchmark=...``.
+    """Build the benchmark of ``benchmark=...``; ``data`` is ``None`` for a look, which has none.
 
     Raises:
         AnimegenError: if it does not apply to the model.
@@ -204,6 +204,8 @@ def chosen_benchmark(
         raise AnimegenError(
             f"benchmark= scores models that {what}, and {type(model).__name__} does not: leave benchmark= out."
         )
+    if generation and data is None:
+        raise AnimegenError("The model comes without data to score on: choose some with data=clips/toonworld.")
     if generation:
         return generation_benchmark(settings, data, model, features, samples, batch_size)
-    return clip_benchmark(settings, model.run_info["config"]["data"], data)
+    return clip_benchmark(settings, model.run_info["config"].get("data") or {}, data)

@@ -203,6 +203,16 @@ def test_a_run_starts_from_a_look_without_pretraining(shipped: Path, toy: Path, 
     assert read_record(run)["config"]["model"]["pretrain_steps"] == 0
 
 
+def test_a_look_is_scored_on_clips_without_data(shipped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ("clips=1", "frames=3", "size=32", "intervals=[1]", "drift_frames=3", "style=meadow", "train_scenes=1")
+    words = [f"benchmark.{word}" for word in small]
+    words += ["benchmark=clips", "features=none", "device=cpu", "output=clips"]
+    assert run_verb(evaluate_verb.main, "checkpoint=cel", *words) == 0
+    assert "warp" in Path("clips/table.md").read_text()
+    plain = ("benchmark=generation", "device=cpu")
+    assert "data=clips/toonworld" in refused(capsys, run_verb(evaluate_verb.main, "checkpoint=between", *plain))
+
+
 def test_a_folder_of_photos_is_measured_beside_the_baselines(shipped: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number, side in enumerate((48, 64)):
         photo(Path(f"in/{number}.png"), side)
