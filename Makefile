@@ -38,7 +38,7 @@ $(VENV)/docs: $(VENV)/installed
 docs: $(VENV)/docs  ## build the documentation site into build/site; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-test: lint type  ## lint, types and the quick tests (about 10 minutes on 2 cores)
+test: lint type  ## lint, types and the quick tests (about 15 minutes on 2 cores)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
 
 test-all: lint type  ## everything, the long tests too
