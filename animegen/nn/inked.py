@@ -17,7 +17,9 @@ class InkedUNet(nn.Module):
     the areas are the photo, with faint ink everywhere.
 
     Args:
-        width, blocks, norm: see :class:`~animegen.nn.compact.CompactUNet`.
+        width: see :class:`~animegen.nn.compact.CompactUNet`.
+        blocks: see there.
+        norm: see there.
     """
 
     size_divisor = CompactUNet.size_divisor
