@@ -12,13 +12,14 @@ from animegen.benchmarks.benchmark import Benchmark, Measured, Method, spread
 from animegen.data.clips import ClipView
 from animegen.media.images import to_float
 from animegen.media.video import mci
-from animegen.media.video.flow import DISFlow, FlowEstimator, LatestFlow
+from animegen.media.video.flow import DISFlow, FlowEstimator, LatestFlow, flow_both_ways, flow_estimates
 from animegen.metrics import image
 from animegen.metrics.legacy import interpolation_error, ssim_atd_legacy
 from animegen.metrics.motion import LIMITS, motion_class, motion_size
 from animegen.metrics.perceptual import PerceptualDistance
 from animegen.nn.features import FeatureExtractor
 from animegen.nn.inbetween.prior import weighted_half_warp
+from animegen.nn.inbetween.trajectories import average_warp
 from animegen.nn.lines import chamfer
 from animegen.nn.warp import backward_warp
 from animegen.tasks.protocols import Interpolator
@@ -50,18 +51,24 @@ def half_warp(batch: dict[str, Any], estimator: FlowEstimator) -> Tensor:
 def weighted_warp(batch: dict[str, Any], estimator: FlowEstimator) -> Tensor:
     """Warp both frames as :func:`half_warp` does, and weight them by the consistency of the flow."""
     first, last = batch["first"], batch["last"]
-    flow = torch.cat([estimator(first, last), estimator(last, first)], 1)
+    flow = flow_both_ways(first, last, estimator)
     return weighted_half_warp(first, last, flow, batch["t"]).clamp(-1, 1)
+
+
+def averaged_warp(batch: dict[str, Any], estimator: FlowEstimator) -> Tensor:
+    """Warp both frames along two estimates of their flow, and average them, as ``animegen interpolate method=dis``."""
+    first, last = batch["first"], batch["last"]
+    return average_warp(first, last, flow_estimates(first, last, estimator), batch["t"]).clamp(-1, 1)
 
 
 class InbetweenBenchmark(Benchmark):
     """Scores methods that map a batch (``first``, ``last`` (B,3,H,W), ``t`` (B,)) to frames at time t (B,3,H,W).
 
     The baselines are the nearest frame, the cross-fade, FFmpeg's motion compensation
-    (:mod:`animegen.media.video.mci`), and both frames warped half-way along DIS flow, in equal shares or weighted by
-    its consistency. They use the same information as a model. The name of the task contains the gap in frames, since
-    scores of different gaps are not comparable. Scores are also computed per class of motion
-    (:mod:`animegen.metrics.motion`).
+    (:mod:`animegen.media.video.mci`), and both frames warped half-way along DIS flow: in equal shares, weighted by its
+    consistency, or averaged along two estimates. They use the same information as a model. The name of the task
+    contains the gap in frames, since scores of different gaps are not comparable. Scores are also computed per class of
+    motion (:mod:`animegen.metrics.motion`).
 
     Args:
         test: pairs with the true frames in between; not shuffled.
@@ -105,6 +112,7 @@ class InbetweenBenchmark(Benchmark):
         return baselines | {
             f"warp_{flow.name}": lambda batch: half_warp(batch, flow),
             f"warp_{flow.name}_weighted": lambda batch: weighted_warp(batch, flow),
+            f"warp_{flow.name}_averaged": lambda batch: averaged_warp(batch, flow),
         }
 
     def batches(self, device: torch.device, limit: int | None = None) -> Iterator[dict[str, Any]]:

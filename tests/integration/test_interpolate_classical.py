@@ -9,8 +9,8 @@ import torch
 
 from animegen.cli import interpolate as verb
 from animegen.media.images import read_image, to_uint8, write_image
-from animegen.media.video.flow import flow_both_ways
-from animegen.nn.inbetween.prior import weighted_half_warp
+from animegen.media.video.flow import flow_estimates
+from animegen.nn.inbetween.trajectories import average_warp
 from animegen.toonworld import ToonWorldImages
 from tests.support import refused, run_verb
 
@@ -28,7 +28,7 @@ def test_methods_without_a_model(tmp_path: Path) -> None:
     first, last = (source.image(n)[None].float() / 127.5 - 1 for n in (0, 2))
     t = torch.tensor([0.25])
     expected = {
-        "dis": weighted_half_warp(first, last, flow_both_ways(first, last), t).clamp(-1, 1),
+        "dis": average_warp(first, last, flow_estimates(first, last), t).clamp(-1, 1),
         "blend": torch.lerp(first, last, 0.25),
     }
     for method, image in expected.items():

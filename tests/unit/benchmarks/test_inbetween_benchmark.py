@@ -35,7 +35,7 @@ class Sliding:
         return (texture.roll(2 * number, -1)[..., 16:80] * 255).round().to(torch.uint8)
 
 
-BASELINES = ("nearest", "blend", "ffmpeg_mci", "warp_dis", "warp_dis_weighted")
+BASELINES = ("nearest", "blend", "ffmpeg_mci", "warp_dis", "warp_dis_weighted", "warp_dis_averaged")
 
 
 def benchmark(**settings) -> InbetweenBenchmark:
@@ -94,6 +94,7 @@ def test_scores_stand_beside_the_baselines_and_the_truth_wins() -> None:
         "ffmpeg_mci",
         "warp_dis",
         "warp_dis_weighted",
+        "warp_dis_averaged",
         "model",
         "truth",
     ]

@@ -1,0 +1,98 @@
+"""The in-between frame as the average along several motions.
+
+Each estimate of the optical flow gives three trajectories for every pixel of the frame at time t. They agree inside a
+moving object and differ at its border, where each of them is wrong somewhere. The average is less wrong than any of
+them. A trajectory along which both frames look alike counts more.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from animegen.nn.inbetween.prior import flow_at, flow_confidence, half_warps, warp_weights
+from animegen.nn.warp import forward_splat, resize_flow
+
+#: Splatted pixels with a smaller sum of weights are holes.
+_HOLE = 0.05
+#: A confidence of 1 counts exp(5) times as much as one of 0, where two pixels move to the same place.
+_IN_FRONT = 5.0
+#: Side of the square over which the difference of both warped frames is averaged, in pixels.
+_SIDE = 15
+#: Difference of the trajectories' mean differences, in [0,2], that changes the ratio of their weights by e.
+_SOFTNESS = 0.05
+
+
+class Trajectories(NamedTuple):
+    """Ways of the pixels of the frame at time t.
+
+    Attributes:
+        flow: (B,N,4,H,W) in pixels, from t to the first and to the last frame.
+        share: (B,N,1,H,W) in [0,1], the weight of the first frame against the last.
+    """
+
+    flow: Tensor
+    share: Tensor
+
+
+def trajectories(flow: Tensor, t: Tensor) -> Trajectories:
+    """Return the three trajectories along a flow.
+
+    - The flow at the ends, see :func:`~animegen.nn.inbetween.prior.flow_at`.
+    - The flow from first to last, moved to time t with its pixels by splatting at half the resolution.
+    - The same for the flow from last to first.
+
+    Args:
+        flow: (B,4,H,W) in pixels, from first to last, then from last to first.
+        t: (B,) in [0,1].
+    """
+    confidence = flow_confidence(flow)
+    weight = warp_weights(confidence, t)
+    time = t.to(flow.dtype).view(-1, 1, 1, 1)
+    there, back = flow.split(2, 1)
+    known, returned = confidence.split(1, 1)
+    there, back = _moved(there, time, known), _moved(back, 1 - time, returned)
+    ways = [
+        flow_at(flow, t),
+        torch.cat([-time * there, (1 - time) * there], 1),
+        torch.cat([time * back, (time - 1) * back], 1),
+    ]
+    even = (1 - time).expand_as(known)
+    return Trajectories(torch.stack(ways, 1), torch.stack([weight[:, :1] / weight.sum(1, keepdim=True), even, even], 1))
+
+
+def average_warp(first: Tensor, last: Tensor, flows: Tensor, t: Tensor) -> Tensor:
+    """Warp both frames to time ``t`` along all trajectories of several flows, and average them by their agreement.
+
+    Args:
+        first: (B,3,H,W) in [-1,1].
+        last: the same.
+        flows: (B,M,4,H,W) in pixels, M estimates of the flow from first to last and from last to first.
+        t: (B,) in [0,1].
+
+    Returns:
+        (B,3,H,W), not clamped; equal to the given frame at t = 0 and t = 1.
+    """
+    images, differences = [], []
+    for flow in flows.unbind(1):
+        ways = trajectories(flow, t)
+        for way, share in zip(ways.flow.unbind(1), ways.share.unbind(1), strict=True):
+            early, late = half_warps(first, last, way)
+            images.append(torch.lerp(late, early, share))
+            differences.append((early - late).abs().mean(1, keepdim=True))
+    difference = torch.cat(differences, 1)
+    difference = F.avg_pool2d(difference, _SIDE, 1, _SIDE // 2, count_include_pad=False)
+    weight = torch.softmax(-difference / _SOFTNESS, 1)
+    return (weight.unsqueeze(2) * torch.stack(images, 1)).sum(1)
+
+
+def _moved(flow: Tensor, time: Tensor, confidence: Tensor) -> Tensor:
+    """Move a flow (B,2,H,W) along itself by the share ``time``; holes keep the flow at their place."""
+    height, width = flow.shape[-2:]
+    half = (max(height // 2, 1), max(width // 2, 1))
+    small = resize_flow(flow, *half)
+    moved, density = forward_splat(small, time * small, _IN_FRONT * F.adaptive_avg_pool2d(confidence, half))
+    return resize_flow(torch.where(density > _HOLE, moved, small), height, width)
