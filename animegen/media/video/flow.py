@@ -71,11 +71,11 @@ class DISFlow:
         flows = []
         read = _gradient if self.gradient else _grey
         for first, second in zip(read(a), read(b), strict=True):
-            unknown = np.zeros((*first.shape, 2), np.float32)
             search = cv2.DISOpticalFlow.create(PRESETS[self.preset])
             if self.descent is not None:
                 search.setGradientDescentIterations(self.descent)
-            found = search.calc(first, second, unknown)
+            # Without an array for the result: DIS would start from its content, which finds less, even if it is 0.
+            found = search.calc(first, second, None)  # type: ignore[call-overload]
             flows.append(np.asarray(found).transpose(2, 0, 1))
         return torch.from_numpy(np.stack(flows)).to(a.device)
 

@@ -39,8 +39,14 @@ def flow_confidence(flow: Tensor) -> Tensor:
     gap = (both + returned).square().sum(1, keepdim=True)
     length = both.square().sum(1, keepdim=True) + returned.square().sum(1, keepdim=True)
     agreement = torch.exp(-gap / (_RELATIVE * length + _ABSOLUTE)) * inside(both)
-    smooth = F.avg_pool2d(agreement, _SIDE, 1, _SIDE // 2, count_include_pad=False)
-    return torch.cat(smooth.chunk(2), 1)
+    return torch.cat(box_mean(agreement, _SIDE).chunk(2), 1)
+
+
+def box_mean(x: Tensor, side: int) -> Tensor:
+    """Return the mean of each square of odd ``side`` of (B,C,H,W); at the border, of the part within the image."""
+    for rows, columns in ((side, 1), (1, side)):  # faster than the square at once
+        x = F.avg_pool2d(x, (rows, columns), 1, (rows // 2, columns // 2), count_include_pad=False)
+    return x
 
 
 def flow_at(flow: Tensor, t: Tensor) -> Tensor:

@@ -13,17 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from animegen.nn.inbetween.prior import flow_at, flow_confidence, half_warps, warp_weights
+from animegen.nn.inbetween.prior import box_mean, flow_at, flow_confidence, half_warps, warp_weights
 from animegen.nn.warp import forward_splat, resize_flow
 
 #: Splatted pixels with a smaller sum of weights are holes.
 _HOLE = 0.05
 #: A confidence of 1 counts exp(5) times as much as one of 0, where two pixels move to the same place.
 _IN_FRONT = 5.0
-#: Side of the square over which the difference of both warped frames is averaged, in pixels.
-_SIDE = 15
-#: Difference of the trajectories' mean differences, in [0,2], that changes the ratio of their weights by e.
-_SOFTNESS = 0.05
+#: Side of the square over which the difference of both warped frames is averaged, in pixels of half the resolution.
+_SIDE = 7
+#: Added to this difference, in [0,2], before its inverse becomes the weight of a trajectory: half a grey level.
+_LEAST = 0.004
 
 
 class Trajectories(NamedTuple):
@@ -76,17 +76,22 @@ def average_warp(first: Tensor, last: Tensor, flows: Tensor, t: Tensor) -> Tenso
     Returns:
         (B,3,H,W), not clamped; equal to the given frame at t = 0 and t = 1.
     """
-    images, differences = [], []
+    image, total = torch.zeros_like(first), torch.zeros_like(first[:, :1])
     for flow in flows.unbind(1):
         ways = trajectories(flow, t)
         for way, share in zip(ways.flow.unbind(1), ways.share.unbind(1), strict=True):
             early, late = half_warps(first, last, way)
-            images.append(torch.lerp(late, early, share))
-            differences.append((early - late).abs().mean(1, keepdim=True))
-    difference = torch.cat(differences, 1)
-    difference = F.avg_pool2d(difference, _SIDE, 1, _SIDE // 2, count_include_pad=False)
-    weight = torch.softmax(-difference / _SOFTNESS, 1)
-    return (weight.unsqueeze(2) * torch.stack(images, 1)).sum(1)
+            weight = _agreement(early, late)
+            image += weight * torch.lerp(late, early, share)
+            total += weight
+    return image / total
+
+
+def _agreement(early: Tensor, late: Tensor) -> Tensor:
+    """Return the weight (B,1,H,W) of a trajectory: the inverse of the difference of both warped frames around."""
+    difference = F.avg_pool2d((early - late).abs().mean(1, keepdim=True), 2, ceil_mode=True)
+    weight = 1 / (box_mean(difference, _SIDE) + _LEAST)
+    return F.interpolate(weight, early.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def _moved(flow: Tensor, time: Tensor, confidence: Tensor) -> Tensor:
