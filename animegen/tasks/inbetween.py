@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from animegen.engine.module import AnimeModule
-from animegen.media.video.flow import flow_both_ways
+from animegen.media.video.flow import flow_estimates
 from animegen.metrics.image import edge_f_score, psnr, ssim
 from animegen.nn.inbetween.base import Symmetric
 from animegen.nn.inbetween.prior import flow_confidence
@@ -65,13 +65,16 @@ class InbetweenModule(AnimeModule):
         network: Any = self.generator
         return Encoded(network.encode_pair(*whole, **prior), height, width)
 
-    def prior(self, first: Tensor, last: Tensor, flow: Tensor | None = None) -> dict[str, Tensor]:
-        """Return flow (B,4,H,W) and confidence (B,2,H,W) between two frames, for a network with a flow prior.
+    def prior(
+        self, first: Tensor, last: Tensor, flow: Tensor | None = None, second_flow: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Return two flows (B,4,H,W) and the confidence (B,2,H,W) of the first, for a network with a flow prior.
 
         Args:
             first: (B,3,H,W) in [-1,1].
             last: the same.
-            flow: that the data come with; by default it is estimated by DIS, on the CPU.
+            flow: that the data come with; by default both flows are estimated by DIS, on the CPU.
+            second_flow: another one that the data come with.
 
         Returns:
             Further arguments of the network's ``encode_pair``; empty without a prior.
@@ -79,8 +82,10 @@ class InbetweenModule(AnimeModule):
         network: Any = self.generator.network if isinstance(self.generator, Symmetric) else self.generator
         if getattr(network, "prior", "none") == "none":
             return {}
-        flow = flow_both_ways(first, last) if flow is None else flow
-        return {"flow": flow, "confidence": flow_confidence(flow)}
+        if flow is None:
+            flow, second_flow = flow_estimates(first, last).unbind(1)
+        prior = {"flow": flow, "confidence": flow_confidence(flow)}
+        return prior if second_flow is None else prior | {"second_flow": second_flow}
 
     def synthesize(self, encoded: Encoded, t: Tensor) -> Tensor:
         """Return the frames at time ``t`` (B,) as (B,3,H,W) in [-1,1]."""

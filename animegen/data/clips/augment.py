@@ -13,6 +13,8 @@ from animegen.errors import AnimegenError
 
 #: Batch keys with frames.
 FRAMES = ("first", "last", "truth")
+#: Optional flows between the pair, from first to last, then back.
+FLOWS = ("flow", "second_flow")
 
 
 class ClipAugment(Augment):
@@ -50,7 +52,8 @@ class ClipAugment(Augment):
 
         Args:
             batch: ``first``, ``last`` uint8 ``(B,3,H,W)``, ``truth`` uint8 ``(B,T,3,H,W)``, ``t`` ``(B,T)``, ``sample``
-                int64 ``(B,)``, and optionally ``flow`` float32 ``(B,4,H,W)``, from first to last and back.
+                int64 ``(B,)``, and optionally ``flow`` and ``second_flow`` float32 ``(B,4,H,W)``, from first to last
+                and back.
             aligned: unused; the frames of a sample are always augmented alike.
 
         Returns:
@@ -58,8 +61,9 @@ class ClipAugment(Augment):
         """
         out = super().__call__(batch, [list(FRAMES)])
         turned = self._draw("upside_down", batch["sample"]) < self.upside_down
-        if "flow" in batch:
-            out["flow"] = self._flow(batch, turned)
+        flows = [name for name in FLOWS if name in batch]
+        for name in flows:
+            out[name] = self._flow(batch, name, turned)
         for key in FRAMES:
             out[key] = _where(turned, out[key].flip(-2), out[key]) if self.upside_down else out[key]
         if self.permute:
@@ -73,14 +77,14 @@ class ClipAugment(Augment):
             out["first"], out["last"] = _where(back, last, first), _where(back, first, last)
             out["truth"] = _where(back, out["truth"].flip(1), out["truth"])
             out["t"] = _where(back, 1 - out["t"].flip(1), out["t"])
-            if "flow" in out:
-                out["flow"] = _where(back, out["flow"].roll(2, 1), out["flow"])
+            for name in flows:
+                out[name] = _where(back, out[name].roll(2, 1), out[name])
         return out
 
-    def _flow(self, batch: dict[str, Tensor], turned: Tensor) -> Tensor:
+    def _flow(self, batch: dict[str, Tensor], name: str, turned: Tensor) -> Tensor:
         """Return the flow in the same window as the frames, with the signs of mirrored directions changed."""
         rows, columns = self._window(batch["first"], batch["sample"], FRAMES[0])
-        flow = take(batch["flow"], rows, columns)
+        flow = take(batch[name], rows, columns)
         mirrored = columns[:, 0] > columns[:, -1]
         flow = _where(mirrored, flow * flow.new_tensor([-1, 1, -1, 1]).view(4, 1, 1), flow)
         return _where(turned, flow.flip(-2) * flow.new_tensor([1, -1, 1, -1]).view(4, 1, 1), flow)

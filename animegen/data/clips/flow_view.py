@@ -12,18 +12,19 @@ from animegen.data.clips.view import ClipView
 from animegen.data.sampler import draw_integer
 from animegen.errors import AnimegenError
 from animegen.media.images import to_float
-from animegen.media.video.flow import DISFlow
+from animegen.media.video.flow import flow_estimates
 
 #: Samples of a block, see ``reuse``.
 _BLOCK = 64
 
 
 class FlowView(ClipView):
-    """Training pairs as of :class:`ClipView`, in crops of the frames' own scale, with ``flow``.
+    """Training pairs as of :class:`ClipView`, in crops of the frames' own scale, with ``flow`` and ``second_flow``.
 
-    ``flow`` is the DIS flow float32 ``(4, size, size)`` in pixels, from ``first`` to ``last``, then from ``last`` to
-    ``first``. It is estimated in the process that loads the data. Leave a margin: crops of ``size`` are cropped again
-    by the augmentation, and flow is less reliable at the border.
+    These are two estimates of the flow, see :func:`~animegen.media.video.flow.flow_estimates`, float32
+    ``(4, size, size)`` in pixels, from ``first`` to ``last``, then from ``last`` to ``first``. They are estimated in
+    the process that loads the data. Leave a margin: crops of ``size`` are cropped again by the augmentation, and flow
+    is less reliable at the border.
 
     Args:
         clips: source of the clips, frames with sides of at least ``size``; smaller ones are enlarged.
@@ -68,9 +69,9 @@ class FlowView(ClipView):
         sample = super()._sample(index, number)
         if sample is None:
             return None
-        pair = to_float(torch.stack([sample["first"], sample["last"]]))
-        flow = DISFlow()(pair, pair.flip(0))
-        return sample | {"flow": flow.flatten(0, 1)}
+        first, last = (to_float(sample[name][None]) for name in ("first", "last"))
+        flow, second = flow_estimates(first, last)[0]
+        return sample | {"flow": flow, "second_flow": second}
 
     def _cut(self, frames: Tensor, number: int | None) -> Tensor:
         short = min(frames.shape[-2:])

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from animegen.errors import AnimegenError
 from animegen.nn.conv import scale_channels
 from animegen.nn.inbetween.base import InbetweenOutput, bump, time_map, zero_init
-from animegen.nn.inbetween.prior import PriorNetwork, flow_at, weight_ratio
+from animegen.nn.inbetween.prior import FlowPrior, PriorNetwork, flow_at, weight_ratio
+from animegen.nn.inbetween.trajectories import lead_of_average
 from animegen.nn.inbetween.unet import UNet
 from animegen.nn.warp import backward_warp
 
@@ -63,7 +64,7 @@ class WarpedPair(NamedTuple):
     """Both frames warped to time t.
 
     Attributes:
-        merged: (B,3,H,W), the weighted sum of the two.
+        merged: (B,3,H,W), the weighted sum of the two; with a prior, more.
         first: (B,3,H,W), the first frame warped to t.
         last: (B,3,H,W), the last frame warped to t.
         flow: (B,4,H,W) in pixels, from t to the first and to the last frame.
@@ -92,7 +93,7 @@ class FlowPyramid(nn.Module):
         width: factor on the channel counts of the stages.
         guide: channels of a guide, an estimate of the frame at t that every stage reads; 0 for none.
         prior: the flow starts from a given one, and the first stage reads the frames warped along it. The output before
-            training is then the half-warp, weighted by the confidence of the flow.
+            training is then the average along all trajectories of the prior.
 
     Raises:
         AnimegenError: if there is not one width per scale.
@@ -135,7 +136,7 @@ class FlowPyramid(nn.Module):
         encoded: tuple[Tensor, Tensor],
         t: Tensor,
         guide: Tensor | None = None,
-        prior: tuple[Tensor, Tensor] | None = None,
+        prior: FlowPrior | None = None,
     ) -> WarpedPair:
         """Warp a pair from :meth:`encode` to the times ``t`` (B,).
 
@@ -143,13 +144,13 @@ class FlowPyramid(nn.Module):
             encoded: both frames with their features.
             t: (B,) in [0,1].
             guide: (B,guide,H,W).
-            prior: flow (B,4,H,W) and confidence (B,2,H,W) between the frames, if the pyramid reads a prior.
+            prior: of the pair, if the pyramid reads one.
         """
         first, last = encoded
         time = time_map(t, first)
         flow, logit = first.new_zeros(len(first), 4, *first.shape[-2:]), torch.zeros_like(time)
         if prior is not None:
-            flow, logit = flow_at(prior[0], t), weight_ratio(prior[1]).log()
+            flow, logit = flow_at(prior.flow, t), weight_ratio(prior.confidence).log()
         # A pixel of the frame at t has moved t of the total motion since the first frame; 1 - t remains to the last.
         fraction = torch.cat([time, time, 1 - time, 1 - time], 1)
         usual = torch.logit((1 - time).clamp(_EDGE, 1 - _EDGE))
@@ -166,7 +167,10 @@ class FlowPyramid(nn.Module):
         mask = torch.sigmoid(logit + usual)
         # At t = 0 and t = 1 only the given frame counts, whatever the mask has learned.
         mask = torch.where(time <= _EDGE, 1.0, torch.where(time >= 1 - _EDGE, 0.0, mask))
-        return WarpedPair(mask * early + (1 - mask) * late, early, late, flow, mask)
+        merged = mask * early + (1 - mask) * late
+        if prior is not None:
+            merged = merged + lead_of_average(first[:, :3], last[:, :3], prior, t, "bilinear").to(merged.dtype)
+        return WarpedPair(merged, early, late, flow, mask)
 
 
 class IFNet(PriorNetwork):
@@ -209,11 +213,9 @@ class IFNet(PriorNetwork):
             self.refine = UNet(2 * (3 + features) + 6 + 5 + guide, 3, [scale_channels(c, width) for c in refine])
         self.size_divisor = max(self.pyramid.size_divisor, self.refine.size_divisor if self.refine else 1)
 
-    def encode_pair(
-        self, first: Tensor, last: Tensor, flow: Tensor | None = None, confidence: Tensor | None = None
-    ) -> dict[str, Any]:
+    def encode_pair(self, first: Tensor, last: Tensor, *prior: Tensor | None, **named: Tensor | None) -> dict[str, Any]:
         """Compute the features of both frames; the rest depends on the time."""
-        return {**super().encode_pair(first, last, flow, confidence), "encoded": self.pyramid.encode(first, last)}
+        return {**super().encode_pair(first, last, *prior, **named), "encoded": self.pyramid.encode(first, last)}
 
     def forward(self, first: Tensor, last: Tensor, t: Tensor, guide: Tensor | None = None) -> InbetweenOutput:
         """Return the frames at time ``t`` (B,) between ``first`` and ``last`` (B,3,H,W); ``guide`` is (B,guide,H,W)."""
@@ -221,7 +223,7 @@ class IFNet(PriorNetwork):
 
     def synthesize(self, state: dict[str, Any], t: Tensor, guide: Tensor | None = None) -> InbetweenOutput:
         """Return the frames at time ``t`` (B,); ``guide`` (B,guide,H,W) for a network that has one."""
-        prior = (state["flow"], state["confidence"]) if self.pyramid.prior else None
+        prior = state["prior"] if self.pyramid.prior else None
         warped = self.pyramid(state["encoded"], t, guide, prior)
         image = warped.merged
         if self.refine is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -82,10 +82,10 @@ def weight_ratio(confidence: Tensor) -> Tensor:
     return (_FLOOR + back) / (_FLOOR + there)
 
 
-def half_warps(first: Tensor, last: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
-    """Return both frames (B,3,H,W) warped along their half of a flow (B,4,H,W) from :func:`flow_at`, bicubic."""
+def half_warps(first: Tensor, last: Tensor, flow: Tensor, mode: str = "bicubic") -> tuple[Tensor, Tensor]:
+    """Return both frames (B,3,H,W) warped along their half of a flow (B,4,H,W) from :func:`flow_at`."""
     to_first, to_last = flow.split(2, 1)
-    return backward_warp(first, to_first, mode="bicubic"), backward_warp(last, to_last, mode="bicubic")
+    return backward_warp(first, to_first, mode=mode), backward_warp(last, to_last, mode=mode)
 
 
 def weighted_half_warp(first: Tensor, last: Tensor, flow: Tensor, t: Tensor) -> Tensor:
@@ -103,6 +103,20 @@ def weighted_half_warp(first: Tensor, last: Tensor, flow: Tensor, t: Tensor) -> 
     early, late = half_warps(first, last, flow_at(flow, t))
     weight = warp_weights(flow_confidence(flow), t)
     return torch.lerp(late, early, weight[:, :1] / weight.sum(1, keepdim=True))
+
+
+class FlowPrior(NamedTuple):
+    """What is known about the motion between two frames.
+
+    Attributes:
+        flow: (B,4,H,W) in pixels, from first to last, then from last to first.
+        confidence: (B,2,H,W) in [0,1], of each direction.
+        second: another estimate of the flow, or ``None``.
+    """
+
+    flow: Tensor
+    confidence: Tensor
+    second: Tensor | None
 
 
 class PriorNetwork(InbetweenNetwork):
@@ -129,15 +143,21 @@ class PriorNetwork(InbetweenNetwork):
         self.prior, self.prior_dropout = prior, prior_dropout
 
     def encode_pair(
-        self, first: Tensor, last: Tensor, flow: Tensor | None = None, confidence: Tensor | None = None
+        self,
+        first: Tensor,
+        last: Tensor,
+        flow: Tensor | None = None,
+        confidence: Tensor | None = None,
+        second_flow: Tensor | None = None,
     ) -> dict[str, Any]:
-        """Return the frames with their prior, ``flow`` and ``confidence``.
+        """Return the frames with their ``prior``, a :class:`FlowPrior`.
 
         Args:
             first: (B,3,H,W) in [-1,1].
             last: the same.
             flow: (B,4,H,W) in pixels, from first to last, then from last to first; ``None``: no prior.
             confidence: (B,2,H,W), by default :func:`flow_confidence` of the flow.
+            second_flow: another estimate of the flow.
 
         Raises:
             AnimegenError: if a side is not a multiple of ``size_divisor``.
@@ -145,10 +165,11 @@ class PriorNetwork(InbetweenNetwork):
         state = super().encode_pair(first, last)
         if flow is None:
             zeros = first.new_zeros(len(first), 4, *first.shape[-2:], dtype=torch.float32)
-            return {**state, "flow": zeros, "confidence": zeros[:, :2]}
+            return {**state, "prior": FlowPrior(zeros, zeros[:, :2], None)}
         if confidence is None:
             confidence = flow_confidence(flow)
         if self.training and self.prior_dropout:
             kept = (torch.rand(len(first), 1, 1, 1, device=first.device) >= self.prior_dropout).to(flow.dtype)
             flow, confidence = kept * flow, kept * confidence
-        return {**state, "flow": flow, "confidence": confidence}
+            second_flow = None if second_flow is None else kept * second_flow
+        return {**state, "prior": FlowPrior(flow, confidence, second_flow)}

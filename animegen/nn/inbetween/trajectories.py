@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from animegen.nn.inbetween.prior import box_mean, flow_at, flow_confidence, half_warps, warp_weights
+from animegen.nn.inbetween.prior import FlowPrior, box_mean, flow_at, flow_confidence, half_warps, warp_weights
 from animegen.nn.warp import forward_splat, resize_flow
 
 #: Splatted pixels with a smaller sum of weights are holes.
@@ -85,6 +85,28 @@ def average_warp(first: Tensor, last: Tensor, flows: Tensor, t: Tensor) -> Tenso
             image += weight * torch.lerp(late, early, share)
             total += weight
     return image / total
+
+
+@torch.no_grad()
+def lead_of_average(first: Tensor, last: Tensor, prior: FlowPrior, t: Tensor, mode: str) -> Tensor:
+    """Return what the average of all trajectories adds to the half-warp along the first flow, (B,3,H,W).
+
+    A network whose output is this half-warp before training, along flows that it corrects, adds it and so starts as
+    the average. 0 at t = 0 and t = 1, and where there is no motion.
+
+    Args:
+        first: (B,3,H,W) in [-1,1].
+        last: the same.
+        prior: of the pair.
+        t: (B,) in [0,1].
+        mode: sampling of the half-warp, ``bilinear`` or ``bicubic``.
+    """
+    first, last = first.float(), last.float()
+    flows = [prior.flow] if prior.second is None else [prior.flow, prior.second]
+    early, late = half_warps(first, last, flow_at(prior.flow, t), mode)
+    weight = warp_weights(prior.confidence, t)
+    plain = torch.lerp(late, early, weight[:, :1] / weight.sum(1, keepdim=True))
+    return average_warp(first, last, torch.stack(flows, 1), t) - plain
 
 
 def _agreement(early: Tensor, late: Tensor) -> Tensor:

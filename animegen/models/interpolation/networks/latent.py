@@ -208,11 +208,9 @@ class LatentInterpolator(PriorNetwork):
                 last.weight[3:] = 0
                 last.bias[3:] = -3
 
-    def encode_pair(
-        self, first: Tensor, last: Tensor, flow: Tensor | None = None, confidence: Tensor | None = None
-    ) -> dict[str, Any]:
+    def encode_pair(self, first: Tensor, last: Tensor, *prior: Tensor | None, **named: Tensor | None) -> dict[str, Any]:
         """Encode both frames in one pass; a VAE samples its latents here in training mode, else it uses the means."""
-        state = super().encode_pair(first, last, flow, confidence)
+        state = super().encode_pair(first, last, *prior, **named)
         encoded, maps = self.encoder(torch.cat([first, last]))
         latents, extra = self._posterior(encoded)
         if self.quantizer is not None and self.order == "quantise":
@@ -240,7 +238,7 @@ class LatentInterpolator(PriorNetwork):
         if self.pyramid is None:
             skips = [torch.cat([(1 - weight) * a, weight * b], 1) for a, b in state["maps"]]
             return InbetweenOutput(torch.tanh(self.decoder(latent, skips)), extra)
-        prior = (state["flow"], state["confidence"]) if self.pyramid.prior else None
+        prior = state["prior"] if self.pyramid.prior else None
         warped = self.pyramid(state["encoded"], t, prior=prior)
         decoded = self.decoder(latent, [_warped_maps(a, b, warped) for a, b in state["maps"]])
         share = bump(t, decoded) * torch.sigmoid(decoded[:, 3:])

@@ -104,12 +104,10 @@ class SoftSplatLite(PriorNetwork):
         self.refine = UNet(2 * (3 + features) + 2 + 3, 3, [scale_channels(c, width) for c in refine])
         self.size_divisor = max(self.flow.size_divisor, self.refine.size_divisor)
 
-    def encode_pair(
-        self, first: Tensor, last: Tensor, flow: Tensor | None = None, confidence: Tensor | None = None
-    ) -> dict[str, Any]:
+    def encode_pair(self, first: Tensor, last: Tensor, *prior: Tensor | None, **named: Tensor | None) -> dict[str, Any]:
         """Compute the flows between the frames, and the importance of each pixel in splatting."""
-        state = super().encode_pair(first, last, flow, confidence)
-        forward, backward, features = self.flow(first, last, state["flow"])
+        state = super().encode_pair(first, last, *prior, **named)
+        forward, backward, features = self.flow(first, last, state["prior"].flow)
         carried = torch.cat([backward_warp(last, forward), backward_warp(first, backward)])
         pair = torch.cat([first, last])
         importance = _IMPORTANCE * (rgb_to_lab(pair) - rgb_to_lab(carried.clamp(-1, 1))).norm(dim=1, keepdim=True)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from animegen.nn.conv import scale_channels
 from animegen.nn.inbetween.base import InbetweenOutput, bump, time_map, zero_init
-from animegen.nn.inbetween.prior import PriorNetwork, flow_at, half_warps, warp_weights
+from animegen.nn.inbetween.prior import FlowPrior, PriorNetwork, flow_at, half_warps, warp_weights
+from animegen.nn.inbetween.trajectories import lead_of_average
 from animegen.nn.warp import backward_warp
 
 #: Flows are divided by this many pixels, which brings them to about the range of images.
@@ -47,7 +48,7 @@ class WarpFusion(PriorNetwork):
     The prior is the optical flow in both directions, by DIS. From 1/16 to 1/4 of the resolution, stages read learned
     features of both frames, warped by the flow so far, and correct it. The last stage, at 1/2, reads both warped frames
     and predicts the ratio of their weights and a residual for each pixel. Before training all corrections are 0, and
-    the output is :func:`~animegen.nn.inbetween.prior.weighted_half_warp`, or without a prior the cross-fade. At t = 0
+    the output is :func:`~animegen.nn.inbetween.trajectories.average_warp`, or without a prior the cross-fade. At t = 0
     and t = 1 it always equals the given frame.
 
     Extra values: ``flow`` (B,4,H,W), ``mask`` (B,1,H,W), the weight of the first frame, and ``merged`` (B,3,H,W), the
@@ -89,11 +90,9 @@ class WarpFusion(PriorNetwork):
         # logarithm of the factor on the weight of the first frame, residual.
         self.fuse = _Stage(36 + 6 + hidden[0], hidden[0], 16, depth - 1)
 
-    def encode_pair(
-        self, first: Tensor, last: Tensor, flow: Tensor | None = None, confidence: Tensor | None = None
-    ) -> dict[str, Any]:
+    def encode_pair(self, first: Tensor, last: Tensor, *prior: Tensor | None, **named: Tensor | None) -> dict[str, Any]:
         """Compute the features of both frames."""
-        state = super().encode_pair(first, last, flow, confidence)
+        state = super().encode_pair(first, last, *prior, **named)
         x = self.stem(F.pixel_unshuffle(torch.cat([first, last]), 2))
         features = []
         for level in self.encoder:
@@ -104,8 +103,9 @@ class WarpFusion(PriorNetwork):
     def synthesize(self, state: dict[str, Any], t: Tensor) -> InbetweenOutput:
         """Return the frames at time ``t`` (B,)."""
         first, last = state["first"], state["last"]
-        flow = flow_at(state["flow"], t)
-        weight = warp_weights(state["confidence"], t)
+        prior: FlowPrior = state["prior"]
+        flow = flow_at(prior.flow, t)
+        weight = warp_weights(prior.confidence, t)
         time = t.to(flow.dtype).view(-1, 1, 1, 1)
         fraction = torch.cat([time, time, 1 - time, 1 - time], 1)
         hidden: Tensor | None = None
@@ -114,7 +114,7 @@ class WarpFusion(PriorNetwork):
             small = F.avg_pool2d(flow, scale) / scale
             to_first, to_last = small.split(2, 1)
             inputs = [backward_warp(early, to_first), backward_warp(late, to_last), small * (scale / _PIXELS)]
-            inputs += [F.avg_pool2d(state["confidence"], scale), time_map(t, small)]
+            inputs += [F.avg_pool2d(prior.confidence, scale), time_map(t, small)]
             hidden, change = stage(torch.cat(inputs if hidden is None else [*inputs, hidden], 1))
             flow = flow + fraction * scale * _larger(change, scale)
             hidden = _larger(narrow(hidden), 2)
@@ -129,6 +129,8 @@ class WarpFusion(PriorNetwork):
         changed = weight[:, :1] * change.clamp(-_LARGEST, _LARGEST).exp()
         mask = changed / (changed + weight[:, 1:])
         merged = torch.lerp(late, early, mask)
+        if self.prior != "none":
+            merged = merged + lead_of_average(first, last, prior, t, "bicubic")
         image = merged + bump(t, merged) * residual
         return InbetweenOutput(image, {"flow": flow, "mask": mask, "merged": merged})
 
