@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_module
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from animegen.config import messages as mistakes
 from animegen.config.ablations import KEY, expand, recorded
-from animegen.config.groups import CONFIG_MODULE, list_groups, list_options
+from animegen.config.composing import compose_words
+from animegen.config.groups import list_groups, list_options
 from animegen.config.options import keys_of
 from animegen.config.ranges import check_numbers
 from animegen.config.schema import SCHEMAS, check_values, path_keys, register_schemas, schema_keys
@@ -26,8 +26,9 @@ from animegen.errors import AnimegenError
 from animegen.files import shown
 
 
+@cache
 def register() -> None:
-    """Make our schemas and resolvers known to Hydra; calling it again changes nothing."""
+    """Make our schemas and resolvers known to Hydra."""
     register_schemas()
     OmegaConf.register_new_resolver("run_dir", run_dir, replace=True)
     OmegaConf.register_new_resolver("recorded_ablations", recorded, replace=True)
@@ -105,21 +106,11 @@ def compose_choices(name: str, overrides: Sequence[str], complete: bool = True) 
     mistakes.check_words(overrides, list_options())
     words = expand(overrides) if "ablations" in schema_keys(name) else list(overrides)
     try:
-        config, choices = _compose(name, words)
+        config, choices = compose_words(name, words)
         if complete:
             check_complete(config, name)
     except (HydraException, OmegaConfBaseException) as error:
         raise AnimegenError(explain(error, name, overrides)) from error
-    return config, choices
-
-
-def _compose(name: str, overrides: Sequence[str]) -> tuple[DictConfig, dict[str, Any]]:
-    GlobalHydra.instance().clear()
-    with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
-        config = compose(name, overrides=list(overrides), return_hydra_config=True)
-    choices = dict(config.hydra.runtime.choices)
-    with open_dict(config):
-        del config["hydra"]
     return config, choices
 
 
@@ -153,7 +144,7 @@ def explain(error: BaseException, name: str, overrides: Sequence[str]) -> str:
     groups = [group for group in list_groups() if group != KEY]
     try:
         # All that the group choices alone compose: the keys that the user can have meant.
-        config, _ = _compose(name, [word for word in overrides if word.split("=")[0] in groups])
+        config, _ = compose_words(name, [word for word in overrides if word.split("=")[0] in groups])
         known = [key for key, _ in _dotted(OmegaConf.to_container(config, resolve=False))]
     except (HydraException, OmegaConfBaseException):  # the mistake is in a file
         known = schema_keys(name)
@@ -167,7 +158,7 @@ def _blamed_ablation(name: str, overrides: Sequence[str]) -> str:
     if not chosen or "ablations" not in schema_keys(name):
         return ""
     try:
-        _compose(name, [word for word in overrides if word not in chosen])
+        compose_words(name, [word for word in overrides if word not in chosen])
     except (HydraException, OmegaConfBaseException):
         return ""
     return chosen[-1]

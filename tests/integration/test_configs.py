@@ -5,14 +5,17 @@ The lists come from the configuration, so a new family is tested from the moment
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from animegen import load_model
 from animegen.cli import train as train_verb
-from animegen.config.compose import compose_config
+from animegen.config.compose import compose_choices, compose_config
 from animegen.config.fitting import fits
 from animegen.config.instantiate import build
 from animegen.engine.checkpoint import read_checkpoint
@@ -22,6 +25,22 @@ from tests.support import assert_same_state, options_of, run_verb, tiny, tiny_co
 
 EXPERIMENTS = options_of("experiment")
 ABLATIONS = options_of("ablation")
+
+
+@lru_cache
+def kind(experiment: str) -> tuple[str, str]:
+    """Return what an experiment trains: its model and its data."""
+    _, choices = compose_choices("train", [f"experiment={experiment}"], complete=False)
+    return choices["model"], choices["data"]
+
+
+def each_kind_once() -> Iterator[Any]:
+    """Yield the experiments; those whose model and data an earlier one has, too, are among the long tests."""
+    known = set()
+    for experiment in EXPERIMENTS:
+        marks = pytest.mark.slow if kind(experiment) in known else ()
+        known.add(kind(experiment))
+        yield pytest.param(experiment, marks=marks)
 
 
 @pytest.mark.parametrize("model", options_of("model"))
@@ -37,6 +56,11 @@ def test_every_option_composes(group: str) -> None:
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_builds(experiment: str) -> None:
+    assert isinstance(build(tiny_config(f"experiment={experiment}").model, "model"), AnimeModule)
+
+
+@pytest.mark.parametrize("experiment", each_kind_once())
 def test_every_experiment_trains_resumes_to_the_bit_and_stands_alone(experiment: str, tmp_path: Path) -> None:
     options = ("precision=fp32", "train_steps=3", "callbacks.checkpoints.every=2", "callbacks.checkpoints.keep=-1")
     whole = train(f"experiment={experiment}", *options, output=tmp_path / "whole")

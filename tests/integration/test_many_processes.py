@@ -30,6 +30,7 @@ def assert_close(mine: Path, other: Path) -> None:
             torch.testing.assert_close(read_checkpoint(mine)["state_dict"][key], value, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_sharded_training_is_training(tmp_path: Path) -> None:
     one = train(*TOY, "data.batch_size=4", output=tmp_path / "one")
     words = [*tiny(*TOY, "data.batch_size=2", "trainer=fsdp"), "trainer.devices=2"]

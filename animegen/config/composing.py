@@ -1,0 +1,74 @@
+"""Hydra's composition, which keeps what the chosen groups compose: further values then cost a tenth of the time."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from hydra import compose, initialize_config_module
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from animegen.config.groups import CONFIG_MODULE, list_groups
+
+Composed = tuple[DictConfig, dict[str, Any]]
+
+
+def compose_words(name: str, overrides: Sequence[str]) -> Composed:
+    """Return the composed configuration without Hydra's own part, and the chosen option of each group.
+
+    Hydra spends most of its time on the groups. A process composes the same ones again and again: for the jobs of a
+    sweep, and to find what an ablation changes.
+
+    Args:
+        name: name of the configuration.
+        overrides: words of the command line.
+
+    Raises:
+        HydraException: for words that do not fit, as Hydra raises it.
+        OmegaConfBaseException: for values that do not fit.
+    """
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        if not any(map(_is_special, parsed)):
+            groups = tuple(str(word.input_line) for word in parsed if _is_group(word))
+            config, choices = pickle.loads(_composed_groups(name, groups))
+            ConfigLoaderImpl._apply_overrides_to_config([word for word in parsed if not _is_group(word)], config)
+            return config, choices
+    except (HydraException, OmegaConfBaseException):
+        pass  # Hydra itself finds it again, and tells all that it knows
+    return _compose(name, overrides)
+
+
+def _is_special(word: Override) -> bool:
+    """Return whether a word concerns Hydra, or is one of a sweep."""
+    return str(word.key_or_group).startswith("hydra") or word.is_sweep_override()
+
+
+def _is_group(word: Override) -> bool:
+    """Return whether a word chooses an option of a group; a dict is a value of its node."""
+    key = str(word.key_or_group)
+    return (key in list_groups() or "/" in key or word.package is not None) and not isinstance(word.value(), dict)
+
+
+@lru_cache(maxsize=64)
+def _composed_groups(name: str, words: tuple[str, ...]) -> bytes:
+    """Return, pickled, what words that choose options compose; to be copied is what pickles do fastest."""
+    return pickle.dumps(_compose(name, words))
+
+
+def _compose(name: str, overrides: Sequence[str]) -> Composed:
+    GlobalHydra.instance().clear()
+    with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
+        config = compose(name, overrides=list(overrides), return_hydra_config=True)
+    choices = dict(config.hydra.runtime.choices)
+    with open_dict(config):
+        del config["hydra"]
+    return config, choices

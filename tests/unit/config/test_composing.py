@@ -1,0 +1,64 @@
+"""What the groups compose is kept, and values are applied to it as Hydra does."""
+
+from __future__ import annotations
+
+import pytest
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from animegen.config import composing
+from animegen.config.composing import compose_words
+from animegen.config.schema import register_schemas
+
+STUDY = ("experiment=animegan/study", "size=tiny")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        STUDY,
+        (*STUDY, "train_steps=3", "model.clip=1.0", "+model.generator.more=[1,2]"),
+        ("train_steps=3", "~model.objectives.generator.style", *STUDY, "model={clip: 2}", "model.clip=3"),
+        ("model={clip: 2}", "model=toy", "++seed=4", "logger=none"),
+        ("+logger=csv", "model.optimizers.generator.lr='${mul:2,0.1}'"),
+        ("model=toy", "hydra.job.name=x"),
+    ],
+)
+def test_it_is_what_hydra_composes(words: tuple[str, ...]) -> None:
+    register_schemas()
+    expected, chosen = composing._compose("train", words)
+    for _ in range(2):  # composed, and recalled
+        config, choices = compose_words("train", words)
+        assert OmegaConf.to_yaml(config) == OmegaConf.to_yaml(expected)
+        assert OmegaConf.is_struct(config)
+        assert choices == chosen
+        config.seed = 77  # what is kept is not what was returned
+
+
+def test_the_same_groups_are_composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    composing._composed_groups.cache_clear()
+    calls: list[tuple[str, ...]] = []
+    compose = composing._compose
+    monkeypatch.setattr(composing, "_compose", lambda name, words: (calls.append(words), compose(name, words))[1])
+    for rate in (0.1, 0.2):
+        config, _ = compose_words("train", (*STUDY, f"model.optimizers.generator.lr={rate}"))
+        assert config.model.optimizers.generator.lr == rate
+    assert calls == [STUDY]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("model=toy", "model.nothing=1"), "Could not override 'model.nothing'"),
+        (("model=toy", "~model.nothing"), "Could not delete from config"),
+        (("model=none_such",), "Could not find 'model/none_such'"),
+        (("model=toy", "seed=0,1"), "sweep"),
+        (("model=toy", "seed=[1"), "no viable alternative"),
+        (("model=toy", "seed=many"), "Error merging override seed=many"),
+    ],
+)
+def test_mistakes_are_those_that_hydra_finds(words: tuple[str, ...], message: str) -> None:
+    register_schemas()
+    with pytest.raises(HydraException, match=message):
+        compose_words("train", words)
