@@ -42,10 +42,10 @@ docs: $(VENV)/docs  ## build the documentation site into build/site; a warning i
 ALONE := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 
 test: lint type  ## lint, types and the quick tests (about 15 minutes on 2 cores)
-	$(ALONE) $(BIN)/python -m pytest -n 2 -m "not slow"
+	$(ALONE) $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 test-all: lint type  ## everything, the long tests too
-	$(ALONE) $(BIN)/python -m pytest -n 2
+	$(ALONE) $(BIN)/python -m pytest -n 2 --dist worksteal
 
 quickstart: install  ## photo to anime on the generated world: train, score and look, in five minutes
 	$(BIN)/animegen train experiment=animegan/quickstart output=$(RUNS)/quickstart overwrite=true

@@ -153,15 +153,16 @@ class EvalSchema(CheckpointOptions, ComputeOptions, OverwriteOptions, SeedOption
 class BenchSchema(ComputeOptions, OverwriteOptions, SeedOptions):
     """Measure speed and memory on this machine.
 
-    data=toonworld measures ToonWorld, data=video decoding and encoding, "animegen bench startup" the start of the
-    commands. budget and price_per_hour add the number of steps that the budget pays for on this machine, for each
-    stage of a curriculum.
+    data=toonworld measures ToonWorld, data=video decoding and encoding, data=film a video that is stylized and
+    interpolated beside the parts of that work, "animegen bench startup" the start of the commands. budget and
+    price_per_hour add the number of steps that the budget pays for on this machine, for each stage of a curriculum.
     """
 
     command: ClassVar[str] = "bench"
     examples: ClassVar[Sequence[str]] = (
         "data=toonworld",
         "data=video",
+        "data=film seconds=60",
         "model=animegan/v2 size=base",
         "experiment=animegan/quickstart",
         "model=ganime/gpt6 precision=bf16",
@@ -169,7 +170,7 @@ class BenchSchema(ComputeOptions, OverwriteOptions, SeedOptions):
     )
 
     seconds: float = option(10.0, "how long to measure", above=0, maximum=100_000)
-    input: str | None = option(None, "with data=video: a video of your own", path=True)
+    input: str | None = option(None, "with data=video and data=film: a video of your own", path=True)
     output: str | None = option(None, "a file for the result as JSON", path=True)
     budget: float | None = option(None, "money to spend", above=0)
     price_per_hour: float | None = option(None, "price of this machine", above=0)

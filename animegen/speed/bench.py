@@ -44,10 +44,12 @@ def bench(config: DictConfig, data: str | None = None, experiment: DictConfig | 
         result = bench_toonworld(config.seconds)
     elif data == "video":
         result = bench_video(config.input, config.seconds)
+    elif data == "film":
+        result = bench_film(config.input, config.seconds, config.threads)
     elif config.budget is not None:
         result = bench_budget(config, experiment)
     elif data is not None:
-        raise AnimegenError(f"animegen bench data={data}: only data=toonworld and data=video can be measured.")
+        raise AnimegenError(f"animegen bench data={data}: only toonworld, video and film can be measured.")
     else:
         result = bench_model(config, experiment)
     return {**result, "machine": machine(), "versions": versions()}
@@ -69,6 +71,14 @@ def bench_video(video: str | None, seconds: float) -> dict[str, Any]:
 
     path = None if video is None else user_path("input", video)
     return {"what": video or "video", "rows": measure_video(path, seconds / 4)}
+
+
+def bench_film(video: str | None, seconds: float, threads: int | None) -> dict[str, Any]:
+    """Measure whole commands on ``video``, or on a generated video of 1280x720, beside their parts."""
+    from animegen.speed.film import measure as measure_film
+
+    path = None if video is None else user_path("input", video)
+    return {"what": video or "film", "rows": measure_film(path, seconds / 6, threads)}
 
 
 def bench_model(config: DictConfig, experiment: DictConfig | None = None) -> dict[str, Any]:

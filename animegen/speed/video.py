@@ -53,7 +53,7 @@ def measure(video: str | Path | None, seconds: float) -> dict[str, float | str]:
     with tempfile.TemporaryDirectory() as folder:
         if video is None:
             video = Path(folder) / "generated.mp4"
-            _encode(video, VideoInfo(SIZE[1], SIZE[0], FPS, 1 / FPS), islice(_generated(), LENGTH))
+            write_film(video, VideoInfo(SIZE[1], SIZE[0], FPS, 1 / FPS), islice(generated(), LENGTH))
         reader = VideoReader(video)
         info = reader.info
         ours: list[Turn] = []
@@ -85,7 +85,7 @@ def _rates(name: str, turns: Sequence[Turn | str]) -> dict[str, float | str]:
     }
 
 
-def _cpu_seconds() -> float:
+def cpu_seconds() -> float:
     """Return the CPU time of this process and of the processes that it has waited for."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
@@ -93,19 +93,21 @@ def _cpu_seconds() -> float:
 
 def _decode(reader: Iterable[object], seconds: float) -> Turn:
     """Decode whole videos for at least the given number of seconds."""
-    frames, began, before = 0, time.perf_counter(), _cpu_seconds()
+    frames, began, before = 0, time.perf_counter(), cpu_seconds()
     while frames == 0 or time.perf_counter() - began < seconds:
         frames += sum(1 for _ in reader)
-    return Turn(frames / (time.perf_counter() - began), (_cpu_seconds() - before) / frames)
+    return Turn(frames / (time.perf_counter() - began), (cpu_seconds() - before) / frames)
 
 
-def _generated() -> Iterator[Tensor]:
+def generated() -> Iterator[Tensor]:
+    """Yield frames of a generated video without end, uint8 ``(3,H,W)``."""
     scene = Scene(seed=0, split="test", index=0, size=SIZE, frames=DRAWN)
     drawn = [torch.from_numpy(scene.photo(number)).permute(2, 0, 1).contiguous() for number in range(DRAWN)]
     return cycle([*drawn, *drawn[-2:0:-1]])
 
 
-def _encode(target: Path, info: VideoInfo, frames: Iterator[Tensor], preset: str = "medium") -> int:
+def write_film(target: Path, info: VideoInfo, frames: Iterator[Tensor], preset: str = "medium") -> int:
+    """Write a video at the rate of ``info``; return the number of its frames."""
     with VideoWriter(target, info, Encoding(preset=preset)) as writer:
         for number, pixels in enumerate(frames):
             writer.write(pixels, number / info.fps)
@@ -121,7 +123,7 @@ def _encode_for(target: Path, info: VideoInfo, frames: list[Tensor], preset: str
             if time.perf_counter() - began > seconds:
                 return
 
-    count = _encode(target, info, until(), preset)
+    count = write_film(target, info, until(), preset)
     return count / (time.perf_counter() - began)
 
 
@@ -132,7 +134,7 @@ def _ffmpeg(video: str | Path, info: VideoInfo, seconds: float) -> Turn | str:
         return "no ffmpeg on the PATH"
     size = 3 * info.width * info.height
     words = [command, "-v", "error", "-i", str(video), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
-    frames, began, before = 0, time.perf_counter(), _cpu_seconds()
+    frames, began, before = 0, time.perf_counter(), cpu_seconds()
     while frames == 0 or time.perf_counter() - began < seconds:
         with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
             assert process.stdout is not None
@@ -142,4 +144,4 @@ def _ffmpeg(video: str | Path, info: VideoInfo, seconds: float) -> Turn | str:
         if not found:
             return "ffmpeg did not decode it"
         frames += found
-    return Turn(frames / (time.perf_counter() - began), (_cpu_seconds() - before) / frames)
+    return Turn(frames / (time.perf_counter() - began), (cpu_seconds() - before) / frames)

@@ -92,6 +92,27 @@ def test_toonworld(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "exists: choose another output=" in refused(capsys, run_verb(bench.main, *words))
 
 
+def test_a_film_beside_the_parts_of_its_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from animegen.speed import video as films
+
+    monkeypatch.setattr(films, "SIZE", (48, 64))
+    output = tmp_path / "bench.json"
+    assert run_verb(bench.main, "data=film", "seconds=0.1", f"output={output}") == 0
+    rows = json.loads(output.read_text())["rows"]
+    assert (rows.pop("width"), rows.pop("height")) == (64, 48)
+    parts = ("", " network alone", " decoding and encoding alone")
+    measures = ("frames/s", "ms of CPU time per frame")
+    shares = ("elapsed beside the slower part", "CPU time beside both parts")
+    assert set(rows) == {
+        *(f"{command}{part}, {what}" for command in ("stylize", "interpolate") for part in parts for what in measures),
+        *(f"{command}, {share}" for command in ("stylize", "interpolate") for share in shares),
+    }
+    film = write_film(tmp_path / "film.mp4", [level(n) for n in range(2)])
+    assert "use a video of 6 frames or more" in refused(capsys, run_verb(bench.main, "data=film", f"input={film}"))
+
+
 def test_videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     from animegen.speed import video as films
 

@@ -95,7 +95,7 @@ def test_devices_that_are_not_there(words: list[str], tmp_path: Path, capsys: py
         (evaluate, [], r"Missing on the command line: checkpoint=\.\.\."),
         (evaluate, ["checkpont=last"], "no key 'checkpont'.*Did you mean 'checkpoint'"),
         (bench, ["model=tyo"], "no option 'model/tyo'. Did you mean 'model/toy'"),
-        (bench, ["data=nothing"], "only data=toonworld"),
+        (bench, ["data=nothing"], "only toonworld"),
         (bench, ["secnds=1"], "no key 'secnds'.*Did you mean 'seconds'"),
         (doctor, ["now"], "takes no keys"),
         (listing, ["models", "a", "b"], "one word too many"),

@@ -64,7 +64,7 @@ def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return train(*words, output=folder)
 
 
-@pytest.mark.parametrize("step", range(1, STEPS))
+@pytest.mark.parametrize("step", [1, SWITCH, 4, *(pytest.param(step, marks=pytest.mark.slow) for step in (3, 5))])
 def test_resumed_from_any_step(whole: Path, step: int, tmp_path: Path) -> None:
     resumed = train(f"resume={whole}/checkpoints/step-{step:07d}.ckpt", "trust=true", output=tmp_path / "run")
     assert_same_state(read_checkpoint(whole), read_checkpoint(resumed))
@@ -73,7 +73,13 @@ def test_resumed_from_any_step(whole: Path, step: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("whole", "step"),
-    [(TOY, 3), *((ANIMEGAN, SWITCH + after) for after in (-1, 0, 1, 2))],
+    [
+        (TOY, 3),
+        pytest.param(ANIMEGAN, SWITCH - 1, marks=pytest.mark.slow),
+        (ANIMEGAN, SWITCH),
+        (ANIMEGAN, SWITCH + 1),
+        pytest.param(ANIMEGAN, SWITCH + 2, marks=pytest.mark.slow),
+    ],
     indirect=["whole"],
     ids=["toy", "before", "at", "calibrating", "after"],
 )

@@ -16,8 +16,8 @@ from tests.robustness.support import Ended, assert_calm, run
 from tests.robustness.test_kills import film
 
 #: In `make test`, and in `make test-all`.
-PICTURES = [pytest.param(20), pytest.param(500, marks=pytest.mark.slow)]
-FILMS = [pytest.param(6), pytest.param(200, marks=pytest.mark.slow)]
+PICTURES = [pytest.param(11), pytest.param(500, marks=pytest.mark.slow)]
+FILMS = [pytest.param(3), pytest.param(200, marks=pytest.mark.slow)]
 
 
 def mutated(data: bytes, draw: random.Random) -> bytes:

@@ -154,7 +154,7 @@ def test_every_fusion_gives_the_latents_at_the_ends_and_begins_between_them(kind
     assert torch.allclose(fusion(a, b, torch.ones(2)), b, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["isnet", "hybrid_vae"])
+@pytest.mark.parametrize("kind", [pytest.param("isnet", marks=pytest.mark.slow), "hybrid_vae"])
 def test_compiled_parts_compute_the_same(kind: str) -> None:
     network = disturbed(SMALL[kind]()).eval()
     first, last = frames()
