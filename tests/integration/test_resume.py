@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +58,22 @@ def rows(folder: Path) -> list[dict[str, str]]:
         return [{k: v for k, v in row.items() if not k.startswith("perf/") and v} for row in csv.DictReader(file)]
 
 
-@pytest.fixture(scope="module", params=[TOY, ANIMEGAN], ids=["toy", "animegan"])
-def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[tuple[str, ...]], Path]:
+    """Return a function that trains once what it is given."""
+
+    @cache
+    def run(words: tuple[str, ...]) -> Path:
+        more = (*OFTEN, "callbacks.checkpoints.keep=-1", f"train_steps={STEPS}", KILLER)
+        return train(*words, *more, output=tmp_path_factory.mktemp("whole") / "run")
+
+    return run
+
+
+@pytest.fixture(params=[TOY, ANIMEGAN], ids=["toy", "animegan"])
+def whole(request: pytest.FixtureRequest, trained: Callable[[tuple[str, ...]], Path]) -> Path:
     """A run of six steps without interruption, with a checkpoint of each step."""
-    folder = tmp_path_factory.mktemp("whole") / "run"
-    words = (*request.param, *OFTEN, "callbacks.checkpoints.keep=-1", f"train_steps={STEPS}", KILLER)
-    return train(*words, output=folder)
+    return trained(request.param)
 
 
 @pytest.mark.parametrize("step", [1, SWITCH, 4, *(pytest.param(step, marks=pytest.mark.slow) for step in (3, 5))])
