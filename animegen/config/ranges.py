@@ -53,6 +53,7 @@ _DECLARED: tuple[tuple[type, Range, str], ...] = (
     (int, _CHANNELS, "channels codes depth dim downs features filters groups heads latent multipliers"),
     (int, _CHANNELS, "CodeTransformer.layers FewShotGenerator.inputs NLayerPatchGAN.layers outer_kernel pool radius"),
     (int, _CHANNELS, "n_frames_before refine residual scales UNetInterpolator.blocks widths"),
+    (int, Range(1, 2), "refine_scale"),
     (int, Range(0, 1000), "Tokenizer.attention blocks carried condition encoder_blocks guide ink levels power"),
     (float, Range(above=0, maximum=64), "memory width"),
     # --- shares and probabilities

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from animegen.nn.clips import stack_frames, to_clips, to_frames
 from animegen.nn.conv import ReflectConv
 from animegen.nn.precision import at_least_float32
 from animegen.nn.warp import backward_warp, inside, resize_flow
@@ -79,8 +79,8 @@ class ConvLSTM(nn.Module):
         Returns:
             Hidden maps ``(B,T,hidden,H,W)``, and the state after the last frame.
         """
-        batch, length = frames.shape[:2]
-        read = self.read(frames.flatten(0, 1)).unflatten(0, (batch, length))
+        length = frames.shape[1]
+        read = to_clips(self.read(to_frames(frames)), length)
         outputs = []
         for t in range(length):
             if carried is not None:
@@ -96,7 +96,7 @@ class ConvLSTM(nn.Module):
             carried = self._step(read[:, t], carried)
             outputs.append(carried[0])
         assert carried is not None, "a clip has a frame"
-        return torch.stack(outputs, 1), carried
+        return stack_frames(outputs), carried
 
     def _step(self, read: Tensor, carried: Carried | None) -> Carried:
         gates = read if carried is None else read + self.recall(carried[0])
@@ -106,11 +106,12 @@ class ConvLSTM(nn.Module):
                 gates = self.norm(gates)
             elif self.bias is not None:
                 gates = gates + self.bias.view(1, -1, 1, 1)
-            i, f, g, o = gates.chunk(4, 1)
-            cell = torch.sigmoid(i) * torch.tanh(g)
+            # One sigmoid of all gates, since those of the strided quarters take longer.
+            i, f, _, o = torch.sigmoid(gates).chunk(4, 1)
+            cell = i * torch.tanh(gates.chunk(4, 1)[2])
             if carried is not None:
-                cell = torch.sigmoid(f) * carried[1] + cell
-            return torch.sigmoid(o) * torch.tanh(cell), cell
+                cell = f * carried[1] + cell
+            return o * torch.tanh(cell), cell
 
 
 def _moved(carried: Carried, flow: Tensor, align: str) -> Carried:
@@ -120,8 +121,3 @@ def _moved(carried: Carried, flow: Tensor, align: str) -> Carried:
     seen = inside(flow)
     hidden = backward_warp(hidden, flow) * seen
     return hidden, backward_warp(cell, flow) * seen if align == "flow" else cell
-
-
-def pooled(hidden: Tensor) -> Tensor:
-    """Halve the height and width of hidden maps ``(B,T,C,H,W)``, for the cell of the next level."""
-    return F.avg_pool2d(hidden.flatten(0, 1), 2).unflatten(0, hidden.shape[:2])

@@ -32,11 +32,27 @@ def backward_warp(image: Tensor, flow: Tensor, padding: str = "border", mode: st
         ValueError: if the shapes do not match.
     """
     _check(image, flow)
-    height, width = image.shape[-2:]
-    x, y = _targets(flow)
+    return warp_by_grid(image, warp_grid(flow), padding, mode)
+
+
+def warp_grid(flow: Tensor) -> Tensor:
+    """Return where a flow (B, 2, H, W) points, as the grid (B, H, W, 2) of :func:`warp_by_grid`, at least float32."""
+    flow = at_least_float32(flow)
     # With align_corners=True the centres of the first and the last pixel are at -1 and 1; that of a side of one pixel
     # is at -1.
-    grid = torch.stack([2 * x / max(width - 1, 1) - 1, 2 * y / max(height - 1, 1) - 1], dim=-1)
+    parts = []
+    for axis, side in ((0, flow.shape[-1]), (1, flow.shape[-2])):
+        last = max(side - 1, 1)
+        centres = 2 * torch.arange(side, device=flow.device, dtype=flow.dtype) / last - 1
+        parts.append(torch.add(centres if axis == 0 else centres[:, None], flow[:, axis], alpha=2 / last))
+    return torch.stack(parts, dim=-1)
+
+
+def warp_by_grid(image: Tensor, grid: Tensor, padding: str = "border", mode: str = "bilinear") -> Tensor:
+    """Sample an image (B, C, H, W) at a grid from :func:`warp_grid`, like :func:`backward_warp`.
+
+    For several images with the same flow.
+    """
     with torch.autocast(image.device.type, enabled=False):
         out = F.grid_sample(
             at_least_float32(image), grid.to(at_least_float32(image).dtype), mode, padding, align_corners=True

@@ -44,7 +44,8 @@ class FlowEstimator(Protocol):
 class DISFlow:
     """Dense inverse search (Kroeger et al. 2016) by OpenCV, on the CPU: about 20 ms for a pair of 480p.
 
-    It reads the 8-bit luma, or the length of its gradient. Not differentiable.
+    It reads the 8-bit luma, or the length of its gradient, and uses at most as many threads as torch. Not
+    differentiable.
 
     Args:
         preset: ``ultrafast``, ``fast`` or ``medium`` (the best; finest scale at half the image's size).
@@ -66,6 +67,9 @@ class DISFlow:
     @torch.no_grad()
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         """Return flow_ab (B, 2, H, W) float32 for images (B, 3, H, W) in [-1, 1]."""
+        # OpenCV would use all cores, whatever the option threads says, and on a busy machine wait for them.
+        if cv2.getNumThreads() > torch.get_num_threads():
+            cv2.setNumThreads(torch.get_num_threads())
         # A new object for each pair: one that is used again begins with what it found before, and the flow of a pair,
         # and all that follows from it, would depend on the pairs before (by a tenth of a pixel).
         flows = []
@@ -76,8 +80,8 @@ class DISFlow:
                 search.setGradientDescentIterations(self.descent)
             # Without an array for the result: DIS would start from its content, which finds less, even if it is 0.
             found = search.calc(first, second, None)  # type: ignore[call-overload]
-            flows.append(np.asarray(found).transpose(2, 0, 1))
-        return torch.from_numpy(np.stack(flows)).to(a.device)
+            flows.append(np.asarray(found))
+        return torch.from_numpy(np.stack(flows)).permute(0, 3, 1, 2).contiguous().to(a.device)
 
 
 def flow_both_ways(first: Tensor, last: Tensor, estimate: FlowEstimator | None = None) -> Tensor:

@@ -11,7 +11,7 @@ from animegen.models.temporal.networks.generator import TemporalGenerator
 from animegen.models.temporal.networks.state import Style, TemporalState
 from animegen.models.temporal.networks.style import blend_styles, resize_shorter_side
 from animegen.models.temporal.visualization import attention_image, clip_scores, frame_scores, mask_image
-from animegen.models.temporal.windows import MOTION, estimated_flow
+from animegen.models.temporal.windows import MOTION, flow_between
 from animegen.tasks.stylize import StyliseModule, pad_and_crop
 
 
@@ -78,7 +78,7 @@ class TemporalStyliser(StyliseModule):
             return None
         if state is None or state.previous is None:
             return torch.zeros_like(images[:, :2]).unsqueeze(1)
-        return estimated_flow(torch.stack([state.previous, images], 1))[:, 1:]
+        return flow_between(images, state.previous).unsqueeze(1)
 
     def stylize_clips(self, clips: Tensor, stills: Tensor | None = None) -> Tensor:
         """Stylise clips (B,T,3,H,W) in [-1,1] of any size frame by frame.

@@ -11,7 +11,7 @@ from torch import Tensor
 from animegen.engine.module import Updates
 from animegen.errors import AnimegenError
 from animegen.models.temporal.networks.film import FilmGenerator, FilmState
-from animegen.models.temporal.windows import MOTION, Disturbance, estimated_flow
+from animegen.models.temporal.windows import MOTION, Disturbance
 from animegen.nn.inked import InkedUNet
 from animegen.nn.warp import backward_warp, consistent
 from animegen.tasks.stylize import StyliseModule, pad_and_crop
@@ -149,7 +149,7 @@ class FilmStyliser(StyliseModule):
             before = state if state is not None and state.frame.shape == images.shape else None
             flow, seen = torch.zeros_like(images[:, None, :2]), None
             if before is not None and self.generator.compose != "none":
-                flow, seen = (value[:, 1:] for value in tracked(torch.stack([before.frame, images], 1)))
+                flow, seen = (value.unsqueeze(1) for value in flow_and_visibility(images, before.frame))
             output, after = self.generator(images.unsqueeze(1), flow, seen, before)
             states.append(after)
             return output.squeeze(1)
@@ -179,11 +179,20 @@ def tracked(clips: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         (B,T,2,H,W) in pixels, and bool (B,T,1,H,W); 0 and false at the first frame.
     """
-    flow, back = estimated_flow(clips), estimated_flow(clips.flip(1)).flip(1)
-    seen = torch.zeros_like(clips[:, :, :1], dtype=torch.bool)
-    there, returned = flow[:, 1:].flatten(0, 1).float(), back[:, :-1].flatten(0, 1).float()
-    seen[:, 1:] = consistent(there, returned).unflatten(0, (len(clips), clips.shape[1] - 1))
+    flow, seen = torch.zeros_like(clips[:, :, :2]), torch.zeros_like(clips[:, :, :1], dtype=torch.bool)
+    if clips.shape[1] > 1:
+        moved = flow_and_visibility(clips[:, 1:].flatten(0, 1), clips[:, :-1].flatten(0, 1))
+        flow[:, 1:], seen[:, 1:] = (value.unflatten(0, (len(clips), -1)) for value in moved)
     return flow, seen
+
+
+def flow_and_visibility(frames: Tensor, earlier: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the DIS flow (N,2,H,W) of frames (N,3,H,W) to earlier ones, and where the flow back agrees with it."""
+    from animegen.media.video.flow import DISFlow  # imports OpenCV
+
+    estimate = DISFlow()
+    flow = estimate(frames, earlier)
+    return flow, consistent(flow, estimate(earlier, frames))
 
 
 def motion(clips: Tensor) -> dict[str, Tensor]:

@@ -184,13 +184,18 @@ def motion_of(batch: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def estimated_flow(clips: Tensor) -> Tensor:
     """Return the DIS flow (B,T,2,H,W) of clips (B,T,3,H,W) from each frame to the previous one; 0 at the first."""
+    flow = torch.zeros_like(clips[:, :, :2])
+    if clips.shape[1] > 1:
+        moved = flow_between(clips[:, 1:].flatten(0, 1), clips[:, :-1].flatten(0, 1))
+        flow[:, 1:] = moved.unflatten(0, (len(clips), -1))
+    return flow
+
+
+def flow_between(frames: Tensor, earlier: Tensor) -> Tensor:
+    """Return the DIS flow (N,2,H,W) in pixels of frames (N,3,H,W) to earlier ones."""
     from animegen.media.video.flow import DISFlow  # imports OpenCV
 
-    later, earlier = clips[:, 1:].flatten(0, 1).float(), clips[:, :-1].flatten(0, 1).float()
-    flow = torch.zeros_like(clips[:, :, :2])
-    if len(later):
-        flow[:, 1:] = DISFlow()(later, earlier).unflatten(0, (len(clips), -1)).to(flow.dtype)
-    return flow
+    return DISFlow()(frames, earlier)
 
 
 def as_windows(batch: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -60,7 +60,7 @@ class FiLMResBlock(nn.Module):
         if self.film is not None:
             assert time is not None
             scale, shift = self.film(time)[:, :, None, None].chunk(2, 1)
-            y = y * (1 + scale) + shift
+            y = torch.addcmul(shift, y, 1 + scale)
         return self.conv2(self.drop(F.silu(y))) + self.shortcut(x)
 
 
@@ -74,6 +74,8 @@ class UNet(nn.Module):
         blocks: residual blocks per level, in the encoder and in the decoder.
         attention: self-attention at the coarsest level.
         dropout: dropout probability in the residual blocks.
+        scale: 2 runs the whole network at half the resolution, in about a quarter of the time: the first convolution
+            has stride 2, and the last one draws each square of four pixels (Shi et al. 2016). 1 does not.
     """
 
     def __init__(
@@ -84,12 +86,13 @@ class UNet(nn.Module):
         blocks: int = 1,
         attention: bool = False,
         dropout: float = 0.0,
+        scale: int = 1,
     ) -> None:
         super().__init__()
-        self.size_divisor = 2 ** (len(channels) - 1)
+        self.size_divisor = scale * 2 ** (len(channels) - 1)
         time = 2 * channels[0]
         self.embed = TimeEmbedding(time)
-        self.first = nn.Conv2d(inputs, channels[0], 3, padding=1)
+        self.first = nn.Conv2d(inputs, channels[0], 3, stride=scale, padding=1)
 
         def stage(before: int, after: int) -> nn.ModuleList:
             sizes = [before] + [after] * blocks
@@ -102,8 +105,9 @@ class UNet(nn.Module):
         self.ups = nn.ModuleList(nn.Conv2d(b, a, 3, padding=1) for a, b in reversed(pairs))
         self.up_blocks = nn.ModuleList(stage(2 * a, a) for a, _ in reversed(pairs))
         self.last = nn.Sequential(
-            group_norm(channels[0]), nn.SiLU(), zero_init(nn.Conv2d(channels[0], outputs, 3, padding=1))
+            group_norm(channels[0]), nn.SiLU(), zero_init(nn.Conv2d(channels[0], scale**2 * outputs, 3, padding=1))
         )
+        self.enlarge = nn.PixelShuffle(scale) if scale > 1 else nn.Identity()
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """Map (B,inputs,H,W) at times (B,) to (B,outputs,H,W)."""
@@ -122,4 +126,4 @@ class UNet(nn.Module):
             x = torch.cat([x, skips.pop()], 1)
             for block in blocks:  # type: ignore[attr-defined]
                 x = block(x, time)
-        return self.last(x)
+        return self.enlarge(self.last(x))

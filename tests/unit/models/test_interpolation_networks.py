@@ -30,6 +30,7 @@ CODES = {"codes": 1024}
 SMALL = {
     "unet": lambda: UNetInterpolator((64, 128, 256), width=0.125),
     "ifnet": lambda: IFNet((4, 2, 1), (192, 128, 64), depth=2, refine=(64, 128), width=0.125),
+    "ifnet_half": lambda: IFNet((4, 2, 1), (192, 128, 64), depth=2, refine=(64, 128), refine_scale=2, width=0.125),
     "splat": lambda: SoftSplatLite((4, 2, 1), (192, 128, 64), depth=2, refine=(64, 128), width=0.125),
     "isnet": lambda: ISNet(lines=True, stages=True, width=0.125),
     "hybrid_vae": lambda: LatentInterpolator((64, 128, 256), skip="warped", flow=FLOW, width=0.125),
@@ -41,7 +42,7 @@ SMALL = {
     "vqvae": lambda: LatentInterpolator((64, 128, 256), latent=8, quantizer={"codes": 16}, width=0.125),
     "gated": lambda: LatentInterpolator((64, 128, 256), skip="gated", width=0.125),
 }
-EXACT_AT_ENDS = ("unet", "ifnet", "splat", "isnet", "hybrid_vae", "hybrid_vqvae", "warp_fusion")
+EXACT_AT_ENDS = ("unet", "ifnet", "ifnet_half", "splat", "isnet", "hybrid_vae", "hybrid_vqvae", "warp_fusion")
 
 
 def frames(size: int = 32) -> tuple[Tensor, Tensor]:
@@ -227,6 +228,7 @@ def test_sides_of_isnet_are_coarser_and_coarser_and_stages_fit_the_truth_encoder
     [
         (lambda: UNetInterpolator(), 47_465_667),
         (lambda: IFNet((4, 2, 1), (192, 128, 64)), 6_536_770),
+        (lambda: IFNet((4, 2, 1), (192, 128, 64), refine_scale=2), 6_539_371),
         (lambda: SoftSplatLite((4, 2, 1), (192, 128, 64)), 6_545_311),
         (lambda: ISNet(), 44_201_224),
         (lambda: LatentInterpolator(), 19_330_485),
@@ -234,7 +236,7 @@ def test_sides_of_isnet_are_coarser_and_coarser_and_stages_fit_the_truth_encoder
         (lambda: LatentInterpolator(skip="warped", flow={**FLOW, "depth": 6}), 23_048_469),
         (lambda: LatentInterpolator(latent=64, quantizer=CODES, skip="warped", flow={**FLOW, "depth": 6}), 23_675_237),
     ],
-    ids=["unet", "ifnet", "splat", "isnet", "vae", "vqvae", "hybrid_vae", "hybrid_vqvae"],
+    ids=["unet", "ifnet", "ifnet_half", "splat", "isnet", "vae", "vqvae", "hybrid_vae", "hybrid_vqvae"],
 )  # fmt: skip
 def test_sizes_as_the_readme_states_them(make, parameters: int) -> None:
     with torch.device("meta"):

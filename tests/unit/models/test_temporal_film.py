@@ -56,6 +56,26 @@ def test_a_clip_at_once_in_windows_and_frame_by_frame_is_the_same(settings: dict
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("compose", ["previous", "none"])
+def test_neither_the_memory_format_nor_what_is_noted_changes_a_stream(compose: str) -> None:
+    network, frames = generator(compose=compose), clips(3)
+    flow = 0.5 * torch.randn(1, 3, 2, SIDE, SIDE)
+    plain, noted, state, other = [], [], None, None
+    fast = generator(compose=compose).to(memory_format=torch.channels_last)
+    aux: dict[str, Tensor] = {}
+    for t in range(3):
+        frame, motion_ = frames[:, t], flow[:, t : t + 1]
+        drawn, state = network(frame[:, None], motion_, None, state)
+        plain.append(drawn)
+        drawn, other = fast(frame.contiguous(memory_format=torch.channels_last)[:, None], motion_, None, other, aux=aux)
+        noted.append(drawn)
+    torch.testing.assert_close(torch.stack(noted), torch.stack(plain), rtol=0, atol=1e-5)
+    assert aux["drawn"].shape == (1, 1, 3, SIDE, SIDE)
+    assert aux["logits"].shape == aux["drawn_logits"].shape == (1, 1, 1, SIDE, SIDE)
+    assert ("mask" in aux) == (compose == "previous")
+
+
+@torch.no_grad()
 def test_after_a_reset_a_stream_begins_anew() -> None:
     network, frames = generator(levels=(3,)), clips(5, 2)
     flow, reset = torch.zeros(2, 5, 2, SIDE, SIDE), torch.zeros(2, 5, dtype=torch.bool)

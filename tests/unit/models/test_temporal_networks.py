@@ -102,6 +102,19 @@ def test_one_piece_windows_and_frames_give_the_same(settings: dict[str, Any]) ->
         assert (mine[0] - theirs[0]).abs().max() < 1e-5
 
 
+def test_frames_in_channels_last_give_the_same() -> None:
+    network, fast, film = generator(compose="previous"), generator(compose="previous"), clip(1, 4)
+    fast.to(memory_format=torch.channels_last)
+    flow, state, other = torch.randn(1, 4, 2, *film.shape[-2:]), None, None
+    for part, moved in zip(film.split(1, 1), flow.split(1, 1), strict=True):
+        drawn, state = network(part, None, state, None, moved)
+        frame = part[:, 0].contiguous(memory_format=torch.channels_last)
+        mine, other = fast(frame[:, None], None, other, None, moved)
+        assert (mine - drawn).abs().max() < 1e-5
+        # The next convolution reads the maps of the memory without a copy.
+        assert all(map_.is_contiguous(memory_format=torch.channels_last) for map_ in other.memory[0])
+
+
 def test_the_past_matters_with_a_memory_and_without_one_it_does_not() -> None:
     film = clip(1, 4)
     shuffled = film[:, [2, 0, 1, 3]]

@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from animegen.nn.clips import stack_frames
 from animegen.nn.conv import SLOPE, ReflectConv
 from animegen.nn.precision import at_least_float32
-from animegen.nn.warp import backward_warp, inside
+from animegen.nn.warp import inside, warp_by_grid, warp_grid
 
 #: Output of the generator: the drawing of the frame, or its composition with the previous output.
 COMPOSITIONS = ("none", "previous")
@@ -75,15 +76,16 @@ class Composition(nn.Module):
                 mask, out = torch.ones_like(drawings[:, t, :1]), drawings[:, t]
             else:
                 last = carried[0].detach() if detach_every and t and t % detach_every == 0 else carried[0]
-                warped = backward_warp(last, flow[:, t], mode="bicubic").clamp(-1, 1)
+                grid = warp_grid(flow[:, t])
+                warped = warp_by_grid(last, grid, mode="bicubic").clamp(-1, 1)
                 valid = inside(flow[:, t]) & ~starts[:, t].view(-1, 1, 1, 1)
-                change = frames[:, t] - backward_warp(carried[1], flow[:, t])
+                change = frames[:, t] - warp_by_grid(carried[1], grid)
                 mask = torch.where(valid, self._mask(change, drawings[:, t] - warped), 1.0)
                 out = torch.lerp(warped, drawings[:, t], mask)
             carried = out, frames[:, t]
             outputs.append(out)
             masks.append(mask)
-        return torch.stack(outputs, 1), torch.stack(masks, 1)
+        return stack_frames(outputs), stack_frames(masks)
 
     def _mask(self, frame_change: Tensor, output_change: Tensor) -> Tensor:
         changes = torch.cat([frame_change, frame_change.abs(), output_change, output_change.abs()], 1)

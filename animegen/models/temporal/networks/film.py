@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from animegen.errors import AnimegenError, did_you_mean
 from animegen.models.temporal.networks.composition import COMPOSITIONS
 from animegen.models.temporal.networks.memory import Memory
+from animegen.nn.clips import stack_frames, to_clips, to_frames
 from animegen.nn.conv import scale_channels
 from animegen.nn.convlstm import Carried
 from animegen.nn.inked import InkedUNet
@@ -105,24 +106,27 @@ class FilmGenerator(nn.Module):
         Returns:
             drawings of the shape of the frames, and the state.
         """
-        aux = {} if aux is None else aux
-        shape, flat = frames.shape[:2], frames.flatten(0, 1)
+        length, flat = frames.shape[1], to_frames(frames)
         maps, memory = self.drawing.network.encode(flat), ()
         if self.memory is not None:
-            carried = state.memory if state is not None and state.memory else None
-            maps, _, memory = self.memory(maps, shape[1], carried, reset=reset)
+            remembered = state.memory if state is not None and state.memory else None
+            maps, _, memory = self.memory(maps, length, remembered, reset=reset)
         areas, logits = self.drawing.layers(self.drawing.network.decode(maps, flat), flat)
-        layers = torch.cat([areas, logits.clamp(-LIMIT, LIMIT)], 1).unflatten(0, shape)
-        aux["drawn"] = self.drawing.inked(areas, logits).unflatten(0, shape)
-        aux["drawn_logits"] = logits.unflatten(0, shape)
-        if self.compose == "none":
-            aux["logits"] = aux["drawn_logits"]
-            return aux["drawn"], FilmState(frames[:, -1], None, memory)
-        carried_layers = None if state is None or state.layers is None else (state.layers, state.frame)
-        layers, aux["mask"] = compose_layers(layers, frames, flow, seen, carried_layers, reset)
-        aux["logits"] = layers[:, :, 3:]
-        output = self.drawing.inked(layers[:, :, :3], aux["logits"])
-        return output, FilmState(frames[:, -1], layers[:, -1], memory)
+        if aux is not None:
+            aux["drawn"] = to_clips(self.drawing.inked(areas, logits), length)
+            aux["drawn_logits"] = to_clips(logits, length)
+        composed = None
+        if self.compose == "previous":
+            layers = to_clips(torch.cat([areas, logits.clamp(-LIMIT, LIMIT)], 1), length)
+            carried = None if state is None or state.layers is None else (state.layers, state.frame)
+            layers, mask = compose_layers(layers, frames, flow, seen, carried, reset)
+            composed = layers[:, -1]
+            areas, logits = to_frames(layers).split([3, 1], 1)
+            if aux is not None:
+                aux["mask"] = mask
+        if aux is not None:
+            aux["logits"] = to_clips(logits, length)
+        return to_clips(self.drawing.inked(areas, logits), length), FilmState(frames[:, -1], composed, memory)
 
 
 def compose_layers(
@@ -146,7 +150,8 @@ def compose_layers(
     Returns:
         composed layers ``(B,T,4,H,W)`` and masks ``(B,T,2,H,W)`` of areas and ink, 1: new.
     """
-    layers, frames = at_least_float32(layers), at_least_float32(frames)
+    # Warps and means over the channels are faster in this order than in channels_last.
+    layers, frames = (at_least_float32(part).contiguous() for part in (layers, frames))
     composed, masks = [], []
     for t in range(layers.shape[1]):
         out, mask = layers[:, t], torch.ones_like(layers[:, t, :2])
@@ -167,7 +172,7 @@ def compose_layers(
         carried = out, frames[:, t]
         composed.append(out)
         masks.append(mask)
-    return torch.stack(composed, 1), torch.stack(masks, 1)
+    return stack_frames(composed), stack_frames(masks)
 
 
 def renewal(change: Tensor) -> Tensor:
@@ -204,8 +209,9 @@ def standing(flow: Tensor, frame: Tensor, previous: Tensor) -> Tensor:
         box(F.avg_pool2d((frame - there).abs().mean(1, keepdim=True), 2), 5)
         for there in (previous, backward_warp(previous, flow))
     )
-    drift = F.interpolate(box(F.avg_pool2d(flow, 4), 9), still.shape[-2:]).norm(dim=1, keepdim=True)
-    stands = (still <= moved + _STILL) & (drift < _REST)
+    # In squares, since a norm over two channels takes as long as the warp.
+    drift = F.interpolate(box(F.avg_pool2d(flow, 4), 9), still.shape[-2:]).square().sum(1, keepdim=True)
+    stands = (still <= moved + _STILL) & (drift < _REST**2)
     return F.interpolate(stands.float(), flow.shape[-2:]) > 0.5
 
 

@@ -14,6 +14,7 @@ from animegen.models.temporal.networks.memory import LEVELS, Memory
 from animegen.models.temporal.networks.state import Style, TemporalState
 from animegen.models.temporal.networks.style import AdaNorm, FusionBlock, StyleEncoder
 from animegen.nn.attention import SelfAttention
+from animegen.nn.clips import to_clips, to_frames
 from animegen.nn.conv import SLOPE, initialise, require_multiple, scale_channels
 from animegen.nn.convlstm import ALIGNMENTS, Carried
 
@@ -143,7 +144,7 @@ class TemporalGenerator(nn.Module):
         """
         aux = {} if aux is None else aux
         shape = frames.shape[:2]
-        flat = frames.flatten(0, 1)
+        flat = to_frames(frames)
         require_multiple(flat, self.size_divisor)
         if self.needs_flow and flow is None:
             raise AnimegenError("This model needs the optical flow (align, compose), which was not given.")
@@ -156,7 +157,8 @@ class TemporalGenerator(nn.Module):
         x, attention = self._fuse(maps[2], per_frame, hidden)
         if attention is not None:
             aux["attention"] = attention.unflatten(0, shape)
-        drawing = self.decoder([maps[0], maps[1], F.leaky_relu(x, SLOPE)], per_frame.code, flat).unflatten(0, shape)
+        drawn = self.decoder([maps[0], maps[1], F.leaky_relu(x, SLOPE)], per_frame.code, flat)
+        drawing = to_clips(drawn, shape[1])
         previous = frames[:, -1] if self.needs_flow else None
         if self.composition is None or flow is None:
             return drawing, TemporalState(memory, style, previous)

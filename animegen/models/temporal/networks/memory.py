@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from animegen.errors import AnimegenError
+from animegen.nn.clips import to_clips, to_frames
 from animegen.nn.conv import ReflectConv, scale_channels
-from animegen.nn.convlstm import Carried, ConvLSTM, pooled
+from animegen.nn.convlstm import Carried, ConvLSTM
 
 LEVELS = (1, 2, 3)
 
@@ -70,16 +72,18 @@ class Memory(nn.Module):
         hidden: dict[int, Tensor] = {}
         states = []
         for number, level in enumerate(self.levels):
-            frames = maps[level - 1].unflatten(0, (-1, length))
+            read = maps[level - 1]
             if level - 1 in hidden:
-                frames = torch.cat([frames, pooled(hidden[level - 1]).to(frames.dtype)], 2)
-            hidden[level], state = self.cells[number](frames, None if carried is None else carried[number], **options)
+                read = torch.cat([read, F.avg_pool2d(hidden[level - 1], 2).to(read.dtype)], 1)
+            clips = to_clips(read, length)
+            recalled, state = self.cells[number](clips, None if carried is None else carried[number], **options)
             states.append(state)
-            h = hidden[level].flatten(0, 1).to(maps[level - 1].dtype)
+            hidden[level] = to_frames(recalled)
+            h = hidden[level].to(maps[level - 1].dtype)
             mask = torch.sigmoid(self.masks[number](torch.cat([maps[level - 1], h], 1)))
             added = self.gamma[number] * past * mask * self.outs[number](h)
             maps[level - 1] = maps[level - 1] + added.to(maps[level - 1].dtype)
-        top = past * hidden[3].flatten(0, 1) if 3 in hidden else None
+        top = past * hidden[3] if 3 in hidden else None
         return maps, top, tuple(states)
 
     def empty(self, maps: list[Tensor]) -> Tensor | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -40,6 +41,22 @@ def test_dis_follows_a_known_shift() -> None:
     assert inner[:, 1].median() == pytest.approx(-2, abs=0.1)
     warped = backward_warp(b, flow)
     assert (warped - a)[..., 10:-10, 10:-10].abs().mean() < 0.03 < (b - a).abs().mean()
+
+
+def test_dis_uses_no_more_threads_than_torch_and_finds_the_same() -> None:
+    a, b = torch.rand(2, 1, 3, 64, 64, generator=torch.Generator().manual_seed(2)) * 2 - 1
+    of_torch, of_opencv = torch.get_num_threads(), cv2.getNumThreads()
+    try:
+        flows = []
+        for threads in (2, 1):
+            cv2.setNumThreads(2)
+            torch.set_num_threads(threads)
+            flows.append(DISFlow()(a, b))
+            assert cv2.getNumThreads() == threads
+        assert torch.equal(*flows)
+    finally:
+        torch.set_num_threads(of_torch)
+        cv2.setNumThreads(of_opencv)
 
 
 @pytest.mark.parametrize(("gap", "limit"), [(1, 0.3), (4, 0.8)])
