@@ -25,8 +25,9 @@ from animegen.tasks.protocols import ClipGenerator, Interpolator
 FVD_CHANNELS = 16
 #: Reconstruction of frames (N,3,H,W) in [-1,1] by a tokenizer.
 Reconstruct = Callable[[Tensor], Tensor]
-#: Renders reconstructed clips (B,T,3,H,W), given some of their frames: number -> (B,3,H,W).
-Render = Callable[[Tensor, Mapping[int, Tensor]], Tensor]
+#: Renders reconstructed clips (B,T,3,H,W), given some of their frames: number -> (B,3,H,W), and the confidence in the
+#: others: 1 for the truth, 0 for an estimate without motion.
+Render = Callable[[Tensor, Mapping[int, Tensor], float], Tensor]
 
 
 def copy_first(first: Tensor, last: Tensor, frames: int) -> Tensor:
@@ -117,7 +118,7 @@ class GenerationBenchmark(Benchmark):
                     f"{method.__name__}_rendered": self._rendered(method) for method in (copy_nearest, cross_fade)
                 }
                 found["reconstruction_rendered"] = _OnTruth(
-                    lambda clip: self._render_between(self._reconstructed(clip), clip)
+                    lambda clip: self._render_between(self._reconstructed(clip), clip, 1.0)
                 )
         return found
 
@@ -200,7 +201,7 @@ class GenerationBenchmark(Benchmark):
 
         def drawn(first: Tensor, last: Tensor, frames: int) -> Tensor:
             clip = self._coded(method)(first, last, frames)
-            return self._render_between(clip, torch.stack([first, *[last] * (frames - 1)], 1))
+            return self._render_between(clip, torch.stack([first, *[last] * (frames - 1)], 1), 0.0)
 
         return drawn
 
@@ -208,10 +209,10 @@ class GenerationBenchmark(Benchmark):
         assert self.reconstruct is not None
         return self.reconstruct(clip.flatten(0, 1)).view_as(clip)
 
-    def _render_between(self, coded: Tensor, clip: Tensor) -> Tensor:
+    def _render_between(self, coded: Tensor, clip: Tensor, confidence: float) -> Tensor:
         """Render a reconstructed clip between the first and the last frame of another clip."""
         assert self.render is not None
-        return self.render(coded, {0: clip[:, 0], clip.shape[1] - 1: clip[:, -1]})
+        return self.render(coded, {0: clip[:, 0], clip.shape[1] - 1: clip[:, -1]}, confidence)
 
 
 class _OnTruth:

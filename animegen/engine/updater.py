@@ -45,7 +45,9 @@ class Updater:
         self._backward, self._no_sync = backward, no_sync
         #: Number of chunks of each batch.
         self.accumulate = model.settings.accumulate
-        self._parameters = {name: list(network.parameters()) for name, network in model.networks().items()}
+        # Some may share parameters: a network can consist of parts of others.
+        names = dict.fromkeys(model.trains.get(update, update) for update in self._stepped)
+        self._parameters = {name: list(model.network(name).parameters()) for name in names}
 
     def step(self, batch: dict[str, Tensor]) -> None:
         """Perform all updates of one batch.
@@ -163,7 +165,9 @@ def trained_alone(parameters: Mapping[str, Sequence[nn.Parameter]], trained: str
         parameters: network name -> parameters.
         trained: name of the network that is not frozen.
     """
+    kept = {id(p) for p in parameters[trained]}
     others = [p for name, ps in parameters.items() if name != trained for p in ps if p.requires_grad]
+    others = [p for p in others if id(p) not in kept]
     for parameter in others:
         parameter.requires_grad_(False)
     try:

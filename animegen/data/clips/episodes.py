@@ -24,7 +24,8 @@ class ClipsView(ClipView):
     Training: a sample below :attr:`frames_until` has ``frame``, uint8 (3,H,W), any frame of any clip; with
     :attr:`with_ends` also ``first``, ``last`` and ``t`` of a piece of the clip around it. A later sample identifies a
     piece of a clip: ``clip`` (its number), ``frames`` (T,), the numbers of its frames in order of presentation, and
-    ``mirror`` (0 or 1), all int64. No image is read for it. T is the same in all samples of a batch.
+    ``mirror`` (0 or 1), all int64. T is the same in all samples of a batch. Images are read for it only as
+    :attr:`piece_images` says.
 
     Evaluation: ``first``, ``last`` (3,H,W), ``truth`` (T,3,H,W), all frames between them, and ``t``, as `ClipView` with
     ``middle=all``.
@@ -79,6 +80,9 @@ class ClipsView(ClipView):
         self.frames_until: int | None = None
         #: Whether training frames come with the ends of a piece around them; set by the model.
         self.with_ends = False
+        #: Images of training pieces of clips: ``none``, ``ends`` (``first`` and ``last``) or ``all`` (also ``truth``,
+        #: the frames between); set by the model.
+        self.piece_images = "none"
         self._long: dict[int, list[int]] | None = None
 
     def prepare(self) -> None:
@@ -100,6 +104,7 @@ class ClipsView(ClipView):
         else:
             clip, frames, mirror = self._piece(number)
             sample = {"clip": torch.tensor(clip), "frames": torch.tensor(frames), "mirror": torch.tensor(mirror)}
+            sample |= self._images_of(clip, frames, mirror)
         return sample | {"sample": torch.tensor(number)}
 
     def name(self, number: int) -> str:
@@ -133,6 +138,23 @@ class ClipsView(ClipView):
             if len(good) == len(found):
                 sample = dict(zip(("frame", "first", "last"), good, strict=True))
                 return sample | {"t": torch.tensor(place / (len(shown) - 1))}
+        raise self._unusable()
+
+    def _images_of(self, clip: int, frames: list[int], mirror: int) -> dict[str, Tensor]:
+        """Return the images of a piece, as `frame` shows them; a broken one shows what is before it."""
+        if self.piece_images == "none":
+            return {}
+        numbers = frames if self.piece_images == "all" else [frames[0], frames[-1]]
+        found = torch.stack([self._good_frame(clip, number) for number in numbers])
+        found = found.flip(-1) if mirror else found
+        ends = {"first": found[0], "last": found[-1]}
+        return ends | {"truth": found[1:-1]} if self.piece_images == "all" else ends
+
+    def _good_frame(self, clip: int, number: int) -> Tensor:
+        for other in [*range(number, -1, -1), *range(number + 1, self.clips.length(clip))]:
+            image = self.frame(clip, other)
+            if image is not None:
+                return image
         raise self._unusable()
 
     def _unusable(self) -> AnimegenError:

@@ -16,6 +16,7 @@ from animegen.models.ganime.rendering import (
     EncodedPair,
     accuracies,
     decode,
+    expected_clip,
     fit_to_tokenizer,
     intervals_for,
     render,
@@ -36,6 +37,7 @@ class GanimeGenerator(InbetweenModule):
             ``frame_size``; ``None`` for a tokenizer alone.
         frame_size: (height, width) of the frames that the tokenizer is trained on.
         sampling: default settings of :class:`~animegen.tasks.protocols.Sampling`.
+        expected_guide: render the most likely clip from the expected code vectors with their confidence.
         **settings: see :class:`~animegen.engine.module.AnimeModule`.
 
     Raises:
@@ -48,6 +50,7 @@ class GanimeGenerator(InbetweenModule):
         transformer: CodeTransformer | Callable[..., CodeTransformer] | None = None,
         frame_size: Sequence[int] = (64, 64),
         sampling: Mapping[str, Any] | None = None,
+        expected_guide: bool = False,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
@@ -61,13 +64,14 @@ class GanimeGenerator(InbetweenModule):
             )
         if transformer is not None and not isinstance(transformer, CodeTransformer):
             grid = (self.frame_size[0] // divisor, self.frame_size[1] // divisor)
-            transformer = transformer(codes=tokenizer.codes, grid=grid)
+            transformer = transformer(codes=tokenizer.codes, grid=grid, divisor=divisor)
         self.transformer: CodeTransformer | None = transformer
         if transformer is not None and transformer.codes != tokenizer.codes:
             raise AnimegenError(
                 f"The transformer has {transformer.codes} codes and the tokenizer {tokenizer.codes}: set the same"
                 " number."
             )
+        self.expected_guide = expected_guide
         self.sampling = Sampling(**(dict(sampling) if sampling else {}))
         #: Train step from which the transformer was trained, with the tokenizer frozen; -1 before. Saved.
         self.transformer_start = -1
@@ -107,9 +111,12 @@ class GanimeGenerator(InbetweenModule):
             return encoded.cross_fade(self.tokenizer, t)
         frames = intervals_for(t, self.max_frames) + 1
         if frames not in encoded.clips:
-            codes = self.transformer.generate(encoded.first, encoded.last, frames, self.sampling)
-            given = {0: encoded.images[0], frames - 1: encoded.images[1]}
-            encoded.clips[frames] = render_codes(self.tokenizer, codes, given)
+            ends = (0, frames - 1)
+            codes, images, small = (
+                dict(zip(ends, pair, strict=True))
+                for pair in ((encoded.first, encoded.last), encoded.images, encoded.small)
+            )
+            encoded.clips[frames] = self._drawn(self.transformer, codes, small, images, self.sampling)
         number = (t * (frames - 1)).round().long().clamp(1, frames - 2)
         return encoded.crop(encoded.clips[frames][encoded.group, number])
 
@@ -142,17 +149,37 @@ class GanimeGenerator(InbetweenModule):
         limit = self.frame_size if self.has_renderer else None
         fitted = {t: fit_to_tokenizer(frame, self.size_divisor, limit) for t, frame in given.items()}
         encoded = {t: self.tokenizer.encode(small) for t, (_, small) in fitted.items()}
-        middle = {t: encoded[t] for t in keys or {}}
-        codes = self.transformer.generate(encoded[0], encoded[frames - 1], frames, sampling or self.sampling, middle)
-        clip = render_codes(self.tokenizer, codes, {t: whole for t, (whole, _) in fitted.items()})
+        whole, small = ({t: pair[n] for t, pair in fitted.items()} for n in (0, 1))
+        clip = self._drawn(self.transformer, encoded, small, whole, sampling or self.sampling)
         clip = clip[..., : first.shape[-2], : first.shape[-1]].to(first.dtype)
         for t, frame in given.items():
             clip[:, t] = frame
         return clip
 
-    def render(self, decoded: Tensor, given: Mapping[int, Tensor]) -> Tensor:
+    def _drawn(
+        self,
+        transformer: CodeTransformer,
+        codes: Mapping[int, Tensor],
+        small: Mapping[int, Tensor],
+        images: Mapping[int, Tensor],
+        sampling: Sampling,
+    ) -> Tensor:
+        """Return clips (B,T,3,H,W) between given frames: their codes, in the size for the tokenizer, and as they are.
+
+        The most likely clip is rendered from the expected code vectors with their confidence, if the renderer was
+        trained for it. A sampled one is rendered from its codes, as a true clip would be.
+        """
+        frames = max(codes) + 1
+        if self.expected_guide and sampling.greedy and sampling.guidance == 1:
+            decoded, confidence, motion = expected_clip(self.tokenizer, transformer, codes, small)
+            return render(self.tokenizer, decoded, images, confidence, motion)
+        middle = {t: value for t, value in codes.items() if 0 < t < frames - 1}
+        found = transformer.generate(codes[0], codes[frames - 1], frames, sampling, middle, small)
+        return render_codes(self.tokenizer, found, images)
+
+    def render(self, decoded: Tensor, given: Mapping[int, Tensor], confidence: float = 1.0) -> Tensor:
         """Redraw decoded clips (B,T,3,H,W) with the pixels of given frames, see :func:`.rendering.render`."""
-        return render(self.tokenizer, decoded, given)
+        return render(self.tokenizer, decoded, given, confidence)
 
     def reconstruct(self, frames: Tensor) -> Tensor:
         """Encode and decode frames (N,3,H,W) in [-1,1] of any size."""
@@ -188,7 +215,8 @@ class GanimeGenerator(InbetweenModule):
                 scores["rendered_psnr"] = psnr(rendered.flatten(0, 1), batch["truth"].float().flatten(0, 1))
         if self.transformer is None or not self.tokenizer_frozen:
             return scores
-        predictions = self.transformer(codes.unflatten(0, clip.shape[:2]), self.train_step)
+        ends = (clip[:, 0], clip[:, -1])
+        predictions = self.transformer(codes.unflatten(0, clip.shape[:2]), self.train_step, ends)
         logits, targets = predictions["logits"].float(), predictions["targets"]
         scores["cross_entropy"] = nn.functional.cross_entropy(logits, targets)
         scores |= accuracies(predictions)

@@ -94,9 +94,11 @@ def describe(view: ClipsView) -> dict[str, Any]:
 
 
 def weights_key(tokenizer: Tokenizer) -> str:
-    """Return a hash of all weights and buffers of a tokenizer."""
+    """Return a hash of all weights and buffers of a tokenizer, except for the renderer, which may still be trained."""
     digest = hashlib.sha256()
     for name, value in sorted(tokenizer.state_dict().items()):
+        if name.startswith("renderer."):
+            continue
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -19,7 +19,7 @@ from animegen.models.ganime.application import GanimeGenerator
 from animegen.models.ganime.codes import CodeTable, code_table
 from animegen.models.ganime.networks.tokenizer import Tokenized, Tokenizer
 from animegen.models.ganime.networks.transformer import CodeTransformer
-from animegen.models.ganime.rendering import accuracies, soft_frames
+from animegen.models.ganime.rendering import accuracies, make_guide, predicted_renderings, soft_frames
 
 
 class Ganime(GanimeGenerator):
@@ -78,9 +78,13 @@ class Ganime(GanimeGenerator):
         adaptive_cap: float | None = 10.0,
         sampling: Mapping[str, Any] | None = None,
         soft_frames: int = 2,
+        guide_dropout: float = 0.0,
+        joint_start: int | None = None,
+        joint_shares: Sequence[float] = (0.2, 0.1),
+        expected_guide: bool = False,
         **settings: Any,
     ) -> None:
-        super().__init__(tokenizer, transformer, frame_size, sampling, **settings)
+        super().__init__(tokenizer, transformer, frame_size, sampling, expected_guide, **settings)
         if adaptive_cap is not None and adaptive_cap <= 0:
             raise AnimegenError(f"model.adaptive_cap={adaptive_cap} must be above 0, or null for a fixed weight.")
         self.discriminator, self.discriminator_start = discriminator, discriminator_start
@@ -90,7 +94,8 @@ class Ganime(GanimeGenerator):
                 " ~model.objectives.discriminator and ~model.optimizers.discriminator."
             )
         self.tokenizer_steps, self.tokenizer_checkpoint = tokenizer_steps, tokenizer_checkpoint
-        self.codes_folder = codes_folder
+        self.codes_folder, self.guide_dropout = codes_folder, guide_dropout
+        self.joint_start, self.joint_shares = joint_start, (float(joint_shares[0]), float(joint_shares[1]))
         self.adaptive_cap, self.soft_frames = adaptive_cap, soft_frames
         #: The codes of the training clips, once the transformer is trained.
         self.table: CodeTable | None = None
@@ -128,6 +133,21 @@ class Ganime(GanimeGenerator):
         if self.tokenizer_frozen:
             self._freeze_tokenizer()
 
+    @property
+    def joint(self) -> bool:
+        """Whether transformer and renderer are trained together."""
+        return self.tokenizer_frozen and self.joint_start is not None and self.train_step >= self.joint_start
+
+    def network(self, name: str) -> nn.Module:
+        """Return the network of that name; ``joint`` is transformer and renderer together."""
+        if name != "joint" or self.transformer is None or self.tokenizer.renderer is None:
+            return super().network(name)
+        return nn.ModuleDict({"transformer": self.transformer, "renderer": self.tokenizer.renderer})
+
+    def networks(self) -> dict[str, nn.Module]:
+        """Return the trainable networks by name, without ``joint``, which consists of parts of others."""
+        return {name: network for name, network in super().networks().items() if name != "joint"}
+
     def _check_data(self, data: Any, processes: int) -> None:
         """Check the data, and set until when they return frames. Nothing to check without a data module."""
         if data is None:
@@ -149,6 +169,10 @@ class Ganime(GanimeGenerator):
             steps = self.transformer_start if self.tokenizer_frozen else self.tokenizer_steps
             view.frames_until = steps * data.batch_size * processes
         view.with_ends = self.has_renderer
+        if self.joint_start is not None:
+            view.piece_images = "all"
+        elif self.transformer is not None and self.transformer.pixels is not None:
+            view.piece_images = "ends"
 
     def _load_tokenizer(self, path: str) -> None:
         """Load the tokenizer of a checkpoint; its renderer is ignored if this model has none."""
@@ -172,6 +196,8 @@ class Ganime(GanimeGenerator):
         """Start the second stage where it is due."""
         if self.transformer is not None and not self.tokenizer_frozen and self.train_step >= self.tokenizer_steps:
             self._start_transformer_stage()
+        if self.train_step == self.joint_start:
+            self._freeze_tokenizer()
 
     def _start_transformer_stage(self) -> None:
         """Freeze the tokenizer with its averaged weights, and restart the average of the transformer."""
@@ -187,6 +213,8 @@ class Ganime(GanimeGenerator):
     def _freeze_tokenizer(self) -> None:
         self.tokenizer.requires_grad_(False)
         self.tokenizer.eval()
+        if self.joint and self.tokenizer.renderer is not None:
+            self.tokenizer.renderer.requires_grad_(True)
         if self.discriminator is not None:
             self.discriminator.requires_grad_(False)
 
@@ -206,7 +234,7 @@ class Ganime(GanimeGenerator):
     def updates(self, batch: dict[str, Tensor]) -> Updates:
         """Yield the updates of the current stage."""
         if self.tokenizer_frozen:
-            yield from self._transformer_updates(self._codes().take(batch))
+            yield from self._transformer_updates(self._codes().take(batch), batch)
         else:
             yield from self._tokenizer_updates(batch)
 
@@ -242,10 +270,11 @@ class Ganime(GanimeGenerator):
             bound = AdaptiveEvaluation(bound, fake, image, last, self.adaptive_cap, log, self.environment.mean)
         yield "tokenizer", bound
 
-    def _transformer_updates(self, clips: Tensor) -> Updates:
-        """Yield the update of the transformer on codes (B,T,h,w)."""
+    def _transformer_updates(self, clips: Tensor, batch: dict[str, Tensor]) -> Updates:
+        """Yield the update of the transformer on codes (B,T,h,w), in the third stage together with the renderer."""
         assert self.transformer is not None
-        predictions = self.transformer(clips, self.train_step)
+        images = (batch["first"], batch["last"]) if "first" in batch else None
+        predictions = self.transformer(clips, self.train_step, images)
         soft: Callable[[], dict[str, Tensor]] = lambda: soft_frames(  # noqa: E731
             self.tokenizer, clips, predictions, self.soft_frames
         )
@@ -253,7 +282,14 @@ class Ganime(GanimeGenerator):
             for name, value in accuracies(predictions).items():
                 self.record(f"transformer/{name}", value)
         entries = {"logits": predictions["logits"], "targets": predictions["targets"], "soft": soft, "soft_truth": soft}
-        yield "transformer", self.objectives["transformer"](**entries)
+        if not self.joint:
+            yield "transformer", self.objectives["transformer"](**entries)
+            return
+        pictures = (batch["first"], batch["last"], batch["truth"])
+        rendered: Callable[[], dict[str, Tensor]] = lambda: predicted_renderings(  # noqa: E731
+            self.tokenizer, clips, predictions, pictures, self.soft_frames, self.joint_shares
+        )
+        yield "joint", self.objectives["joint"](**entries, rendered=rendered, real=rendered)
 
     def _rendered(self, fake: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """Return the frames rendered between two other frames of their clip, guided by the reconstructions of all."""
@@ -265,7 +301,10 @@ class Ganime(GanimeGenerator):
             network.eval()
             ends = network.decode(network.encode(torch.cat([batch["first"], batch["last"]])))
             network.train(training)
-        guide = torch.cat([fake, *ends.chunk(2)], 1)
+        first, last = ends.chunk(2)
+        faded = torch.lerp(first, last, batch["t"].to(first.dtype).view(-1, 1, 1, 1))
+        dropped = (torch.rand(len(fake), 1, 1, 1, device=fake.device) < self.guide_dropout).to(fake.dtype)
+        guide = make_guide(network.renderer, torch.lerp(fake, faded, dropped), (first, last), 1 - dropped)
         return network.renderer(batch["first"], batch["last"], batch["t"], guide).image
 
     def _logits(self, images: Tensor, real: Tensor) -> Tensor:

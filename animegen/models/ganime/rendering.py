@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,12 +13,16 @@ from torch import Tensor
 
 from animegen.media.images import scaled
 from animegen.models.ganime.networks.tokenizer import Tokenizer
-from animegen.nn.inbetween import InbetweenOutput
+from animegen.models.ganime.networks.transformer import MOTION, CodeTransformer
+from animegen.nn.inbetween import IFNet, InbetweenOutput
+from animegen.nn.inbetween.base import blend
 from animegen.nn.warp import backward_warp, resize_flow
 from animegen.tasks.inbetween import padded
 
 #: Frames per pass through the decoder.
 _CHUNK = 64
+#: Channels of a guide without confidence.
+CODED_CHANNELS = 9
 #: Tolerance on the time of a frame, in units of the clip length.
 _TOLERANCE = 1e-3
 
@@ -32,6 +37,7 @@ class EncodedPair:
         first: (U,h,w) codes of the first frames of the distinct pairs.
         last: (U,h,w) codes of their last frames.
         images: the frames themselves, (U,3,H,W) each; padded unless they were scaled for the tokenizer.
+        small: the same frames in the size for the tokenizer.
         group: (B,) index of the distinct pair for each pair of the batch.
         height: height of the frames.
         width: width of the frames.
@@ -41,6 +47,7 @@ class EncodedPair:
     first: Tensor
     last: Tensor
     images: tuple[Tensor, Tensor]
+    small: tuple[Tensor, Tensor]
     group: Tensor
     height: int
     width: int
@@ -58,7 +65,9 @@ class EncodedPair:
         height, width = first.shape[-2:]
         first_codes, last_codes = tokenizer.encode(small).chunk(2)
         first_images, last_images = images.chunk(2)
-        return cls(first_codes, last_codes, (first_images, last_images), new.long().cumsum(0) - 1, height, width)
+        first_small, last_small = small.chunk(2)
+        pairs = (first_images, last_images), (first_small, last_small)
+        return cls(first_codes, last_codes, *pairs, new.long().cumsum(0) - 1, height, width)
 
     def crop(self, frames: Tensor) -> Tensor:
         """Remove the padding of frames (B,3,H,W)."""
@@ -102,12 +111,79 @@ def fit_to_tokenizer(images: Tensor, divisor: int, limit: Size | None = None) ->
     return images, scaled(images, (rows, columns))
 
 
+def make_guide(network: IFNet, decoded: Tensor, ends: Sequence[Tensor], confidence: Tensor | float) -> Tensor:
+    """Return the guide of the renderer (B,9 or 10,H,W): the decoded frame, both given frames as decoded, confidence.
+
+    Args:
+        network: the renderer; with a guide of 10 channels it reads the confidence.
+        decoded: (B,3,H,W), the frame as decoded from its codes, or an estimate of it.
+        ends: both given frames as decoded from their codes, (B,3,H,W) each.
+        confidence: (B,1,h,w) in [0,1], how sure each code is, in the resolution of the codes; or one number for all.
+            1 for true codes, 0 for a cross-fade, which knows nothing of the frame.
+    """
+    parts = [decoded, *ends]
+    if network.guide > CODED_CHANNELS:
+        if isinstance(confidence, Tensor):
+            parts.append(F.interpolate(confidence.to(decoded.dtype), decoded.shape[-2:], mode="bilinear"))
+        else:
+            parts.append(torch.full_like(decoded[:, :1], confidence))
+    return torch.cat(parts, 1)
+
+
+def expected_clip(
+    tokenizer: Tokenizer, transformer: CodeTransformer, codes: Mapping[int, Tensor], images: Mapping[int, Tensor]
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return the clip decoded from the expected code vectors, the confidence in them, and their motion.
+
+    These are (B,T,3,H,W), (B,T,h,w) and (B,T,h,w,5); the last is ``None`` for a transformer without motion.
+
+    Args:
+        tokenizer: decodes.
+        transformer: predicts.
+        codes: codes (B,h,w) of the given frames by number, including the first and the last frame.
+        images: the given frames (B,3,H,W) in the size for the tokenizer.
+    """
+    known = sorted(codes)
+    still = torch.zeros((*codes[0].shape, MOTION), device=codes[0].device).unsqueeze(1)
+    moved = [still]
+    parts, sure = [tokenizer.decode(codes[0]).unsqueeze(1)], [torch.ones_like(codes[0], dtype=torch.float).unsqueeze(1)]
+    for begin, end in pairwise(known):
+        if end - begin > 1:
+            ends = images[begin], images[end]
+            probabilities, motion = transformer.expect(codes[begin], codes[end], end - begin + 1, ends)
+            chunks = [tokenizer.decode_soft(chunk) for chunk in probabilities.flatten(0, 1).split(_CHUNK)]
+            parts.append(torch.cat(chunks).clamp(-1, 1).unflatten(0, probabilities.shape[:2]))
+            sure.append(confidence_of(probabilities))
+            if motion is not None:
+                moved.append(motion)
+        parts.append(tokenizer.decode(codes[end]).unsqueeze(1))
+        sure.append(sure[0])
+        moved.append(still)
+    return torch.cat(parts, 1), torch.cat(sure, 1), None if transformer.motion is None else torch.cat(moved, 1)
+
+
+def make_start(motion: Tensor, size: Sequence[int]) -> Tensor:
+    """Return where flow and mask of the renderer start (B,5,H,W), given the motion of codes (B,h,w,5).
+
+    Flow in units of codes becomes flow in pixels.
+    """
+    divisor = size[0] / motion.shape[1]
+    maps = F.interpolate(motion.permute(0, 3, 1, 2), tuple(size), mode="bilinear", align_corners=False)
+    return maps * maps.new_tensor([divisor] * 4 + [1.0]).view(-1, 1, 1)
+
+
 def render_codes(tokenizer: Tokenizer, codes: Tensor, given: Mapping[int, Tensor]) -> Tensor:
     """Decode codes (B,T,h,w), and render them with the pixels of given frames; see :func:`render`."""
     return render(tokenizer, decode(tokenizer, codes), given)
 
 
-def render(tokenizer: Tokenizer, decoded: Tensor, given: Mapping[int, Tensor]) -> Tensor:
+def render(
+    tokenizer: Tokenizer,
+    decoded: Tensor,
+    given: Mapping[int, Tensor],
+    confidence: Tensor | float = 1.0,
+    motion: Tensor | None = None,
+) -> Tensor:
     """Redraw decoded clips, each segment between two given frames with the pixels of both.
 
     Args:
@@ -115,6 +191,8 @@ def render(tokenizer: Tokenizer, decoded: Tensor, given: Mapping[int, Tensor]) -
         decoded: (B,T,3,H,W), clips decoded from codes, including the given frames.
         given: frame number -> (B,3,H,W), including the first and the last frame. They may be larger than the decoded
             frames: then flow and mask are computed at the decoded size and applied to the given frames.
+        confidence: (B,T,h,w) or one number, see :func:`make_guide`.
+        motion: (B,T,h,w,5), see :func:`make_start`.
 
     Returns:
         clips (B,T,3,H,W) in [-1,1] with the size of the given frames, which are copied.
@@ -129,8 +207,11 @@ def render(tokenizer: Tokenizer, decoded: Tensor, given: Mapping[int, Tensor]) -
         pair = network.encode_pair(*(padded(scaled(frame, size), network.size_divisor) for frame in (first, last)))
         for number in range(begin + 1, end):
             t = torch.full((len(decoded),), (number - begin) / (end - begin), device=decoded.device)
-            guide = padded(decoded[:, [number, begin, end]].flatten(1, 2), network.size_divisor)
-            frame = _at_full_size(network.synthesize(pair, t, guide), first, last, size)
+            sure = confidence[:, number : number + 1] if isinstance(confidence, Tensor) else confidence
+            guide = make_guide(network, decoded[:, number], (decoded[:, begin], decoded[:, end]), sure)
+            guide = padded(guide, network.size_divisor)
+            start = None if motion is None else padded(make_start(motion[:, number], size), network.size_divisor)
+            frame = _at_full_size(network.synthesize(pair, t, guide, start), first, last, size)
             clip[:, number] = frame.clamp(-1, 1).to(clip.dtype)
     return clip
 
@@ -152,33 +233,118 @@ def _at_full_size(output: InbetweenOutput, first: Tensor, last: Tensor, size: Si
     return mask * early + (1 - mask) * late + residual
 
 
+class PredictedFrames(NamedTuple):
+    """Random frames of training clips with the predicted probabilities of their codes.
+
+    Attributes:
+        clip: (n,) index of the clip in the batch.
+        frame: (n,) number of the frame.
+        truth: (n,h,w) the true codes.
+        probabilities: (n,h,w,K) with gradients to the logits. Codes without a prediction (visible codes of masked
+            strategies) are the true ones.
+        motion: (n,h,w,5), 0 for codes without a prediction; ``None`` for a transformer that does not predict it.
+    """
+
+    clip: Tensor
+    frame: Tensor
+    truth: Tensor
+    probabilities: Tensor
+    motion: Tensor | None
+
+    @classmethod
+    def draw(cls, clips: Tensor, predictions: Mapping[str, Tensor], count: int) -> PredictedFrames:
+        """Draw at most ``count`` of the frames with predictions.
+
+        Args:
+            clips: (B,T,h,w) the true codes.
+            predictions: output of the transformer: ``logits`` (M,K), ``clip``, ``frame``, ``cell`` (M,).
+            count: number of frames.
+        """
+        frames = clips.shape[1]
+        number = predictions["clip"] * frames + predictions["frame"]
+        numbers = number.unique()
+        numbers = numbers[torch.randperm(len(numbers), device=numbers.device)[:count]]
+        truth = clips.flatten(0, 1)[numbers]
+        probabilities = F.one_hot(truth.flatten(1), predictions["logits"].shape[-1]).float()  # (n,hw,K)
+        frame, prediction = (number.unsqueeze(0) == numbers.unsqueeze(1)).nonzero(as_tuple=True)
+        predicted = predictions["logits"][prediction].float().softmax(-1)
+        probabilities = probabilities.index_put((frame, predictions["cell"][prediction]), predicted)
+        motion = None
+        if "motion" in predictions:
+            found = predictions["motion"][prediction].float()
+            motion = found.new_zeros((*probabilities.shape[:2], found.shape[-1]))
+            motion = motion.index_put((frame, predictions["cell"][prediction]), found).unflatten(1, truth.shape[1:])
+        return cls(numbers // frames, numbers % frames, truth, probabilities.unflatten(1, truth.shape[1:]), motion)
+
+
 def soft_frames(
     tokenizer: Tokenizer, clips: Tensor, predictions: Mapping[str, Tensor], count: int
 ) -> dict[str, Tensor]:
     """Decode random frames from the predicted probabilities, so that losses on images can train the transformer.
 
-    Codes without a prediction (visible codes of masked strategies) are the true ones.
-
     Args:
         tokenizer: frozen.
-        clips: (B,T,h,w) the true codes.
-        predictions: output of the transformer: ``logits`` (M,K), ``clip``, ``frame``, ``cell`` (M,).
-        count: number of frames, at most those with predictions.
+        clips: see :meth:`PredictedFrames.draw`.
+        predictions: likewise.
+        count: likewise.
 
     Returns:
         ``soft`` (n,3,H,W) with gradients to the logits, and ``soft_truth``, the same frames from the true codes.
     """
-    frames = clips.shape[1]
-    number = predictions["clip"] * frames + predictions["frame"]
-    numbers = number.unique()
-    numbers = numbers[torch.randperm(len(numbers), device=numbers.device)[:count]]
-    truth = clips.flatten(0, 1)[numbers]
-    probabilities = F.one_hot(truth.flatten(1), predictions["logits"].shape[-1]).float()  # (n,hw,K)
-    frame, prediction = (number.unsqueeze(0) == numbers.unsqueeze(1)).nonzero(as_tuple=True)
-    predicted = predictions["logits"][prediction].float().softmax(-1)
-    probabilities = probabilities.index_put((frame, predictions["cell"][prediction]), predicted)
-    soft = tokenizer.decode_soft(probabilities.unflatten(1, truth.shape[1:]))
-    return {"soft": soft, "soft_truth": tokenizer.decode(truth)}
+    drawn = PredictedFrames.draw(clips, predictions, count)
+    return {"soft": tokenizer.decode_soft(drawn.probabilities), "soft_truth": tokenizer.decode(drawn.truth)}
+
+
+def confidence_of(probabilities: Tensor) -> Tensor:
+    """Return how sure codes are (...), given their probabilities (...,K): exp(-entropy), from 1/K to 1."""
+    return torch.special.entr(probabilities).sum(-1).neg().exp()
+
+
+def predicted_renderings(
+    tokenizer: Tokenizer,
+    clips: Tensor,
+    predictions: Mapping[str, Tensor],
+    images: tuple[Tensor, Tensor, Tensor],
+    count: int,
+    shares: tuple[float, float],
+) -> dict[str, Tensor]:
+    """Render random frames from the predicted probabilities, so that renderer and transformer learn together.
+
+    The guide is the expected code vector, decoded, with its confidence. Some frames are rendered from the cross-fade of
+    the given frames, and some from the true codes, so that the renderer stays able to do both.
+
+    Args:
+        tokenizer: frozen but for its renderer.
+        clips: (B,T,h,w), the true codes.
+        predictions: see :meth:`PredictedFrames.draw`.
+        images: first and last frames (B,3,H,W), and all between (B,T-2,3,H,W).
+        count: number of frames.
+        shares: of cross-fades, and of true codes.
+
+    Returns:
+        ``rendered`` (n,3,H,W), and ``real``, the true frames.
+    """
+    network = tokenizer.renderer
+    assert network is not None
+    first, last, between = images
+    clip, frame, truth, probabilities, motion = PredictedFrames.draw(clips, predictions, count)
+    draw = torch.rand(len(clip), 1, 1, 1, device=clips.device)
+    true = F.one_hot(truth, probabilities.shape[-1]).to(probabilities.dtype)
+    given = draw > 1 - shares[1]
+    probabilities = torch.where(given, true, probabilities)
+    with torch.no_grad():
+        early, late = (tokenizer.decode(clips[clip, number]) for number in (0, -1))
+    t = frame / (clips.shape[1] - 1)
+    faded = draw < shares[0]
+    decoded = torch.where(faded, blend(early, late, t), tokenizer.decode_soft(probabilities))
+    sure = torch.where(faded, 0.0, confidence_of(probabilities).unsqueeze(1))
+    guide = make_guide(network, decoded, (early, late), sure)
+    start = None
+    if motion is not None:
+        known = (faded | given).expand_as(motion)
+        start = make_start(motion.masked_fill(known, 0.0), first.shape[-2:])
+    rendered = network(first[clip], last[clip], t, guide, start).image
+    return {"rendered": rendered, "real": between[clip, frame - 1]}
 
 
 def accuracies(predictions: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -137,6 +137,7 @@ class FlowPyramid(nn.Module):
         t: Tensor,
         guide: Tensor | None = None,
         prior: FlowPrior | None = None,
+        start: Tensor | None = None,
     ) -> WarpedPair:
         """Warp a pair from :meth:`encode` to the times ``t`` (B,).
 
@@ -145,14 +146,20 @@ class FlowPyramid(nn.Module):
             t: (B,) in [0,1].
             guide: (B,guide,H,W).
             prior: of the pair, if the pyramid reads one.
+            start: (B,5,H,W), where flow and mask start instead of at 0: as the output of a stage, flow in pixels for
+                the whole time between the frames, and a logit.
         """
         first, last = encoded
         time = time_map(t, first)
         flow, logit = first.new_zeros(len(first), 4, *first.shape[-2:]), torch.zeros_like(time)
         if prior is not None:
             flow, logit = flow_at(prior.flow, t), weight_ratio(prior.confidence).log()
+        if start is not None:
+            logit = start[:, 4:].to(time.dtype)
         # A pixel of the frame at t has moved t of the total motion since the first frame; 1 - t remains to the last.
         fraction = torch.cat([time, time, 1 - time, 1 - time], 1)
+        if start is not None:
+            flow = fraction * start[:, :4].to(fraction.dtype)
         usual = torch.logit((1 - time).clamp(_EDGE, 1 - _EDGE))
         known = [first, last, time] if guide is None else [first, last, time, guide]
         inputs = known
@@ -208,6 +215,8 @@ class IFNet(PriorNetwork):
         prior_dropout: float = 0.1,
     ) -> None:
         super().__init__(prior, prior_dropout)
+        #: Channels of the guide.
+        self.guide = guide
         self.pyramid = FlowPyramid(scales, widths, features, depth, width, guide, prior != "none")
         self.refine = None
         if refine:
@@ -220,14 +229,25 @@ class IFNet(PriorNetwork):
         """Compute the features of both frames; the rest depends on the time."""
         return {**super().encode_pair(first, last, *prior, **named), "encoded": self.pyramid.encode(first, last)}
 
-    def forward(self, first: Tensor, last: Tensor, t: Tensor, guide: Tensor | None = None) -> InbetweenOutput:
-        """Return the frames at time ``t`` (B,) between ``first`` and ``last`` (B,3,H,W); ``guide`` is (B,guide,H,W)."""
-        return self.synthesize(self.encode_pair(first, last), t, guide)
+    def forward(
+        self, first: Tensor, last: Tensor, t: Tensor, guide: Tensor | None = None, start: Tensor | None = None
+    ) -> InbetweenOutput:
+        """Return the frames at time ``t`` (B,) between ``first`` and ``last`` (B,3,H,W); see :meth:`synthesize`."""
+        return self.synthesize(self.encode_pair(first, last), t, guide, start)
 
-    def synthesize(self, state: dict[str, Any], t: Tensor, guide: Tensor | None = None) -> InbetweenOutput:
-        """Return the frames at time ``t`` (B,); ``guide`` (B,guide,H,W) for a network that has one."""
+    def synthesize(
+        self, state: dict[str, Any], t: Tensor, guide: Tensor | None = None, start: Tensor | None = None
+    ) -> InbetweenOutput:
+        """Return the frames at time ``t`` (B,).
+
+        Args:
+            state: from :meth:`encode_pair`.
+            t: (B,).
+            guide: (B,guide,H,W) for a network that has one.
+            start: (B,5,H,W), see :meth:`FlowPyramid.forward`.
+        """
         prior = state["prior"] if self.pyramid.prior else None
-        warped = self.pyramid(state["encoded"], t, guide, prior)
+        warped = self.pyramid(state["encoded"], t, guide, prior, start)
         image = warped.merged
         if self.refine is not None:
             scale = warped.flow.new_tensor(20.0)  # pixels: brings flows to about the range of images

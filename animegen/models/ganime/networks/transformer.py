@@ -14,15 +14,23 @@ from torch import Tensor, nn
 from animegen.errors import AnimegenError
 from animegen.models.ganime.networks.cache import KeyValueCache
 from animegen.models.ganime.networks.cpu_kernels import prepacked
-from animegen.models.ganime.networks.decoding import make_strategy
+from animegen.models.ganime.networks.decoding import ClipMask, make_strategy
 from animegen.models.ganime.networks.gpt import GPTBackbone, Rotation
 from animegen.models.ganime.networks.gpt2 import load_gpt2
+from animegen.models.ganime.networks.pixels import PairFeatures, PixelContext
 from animegen.models.ganime.networks.sampling import CodeSampler, sample_codes
 from animegen.models.ganime.networks.tokens import NOTHING, SEGMENTS, SPECIALS, TokenSequence, TrainingBatch
 from animegen.tasks.protocols import Sampling
 
 #: Base of the angles of rotary positions. RoPE has 10000 for thousands of positions; clips have dozens per axis.
 ROTARY_BASE = 100.0
+
+
+#: Channels of the motion of a code.
+MOTION = 5
+
+Images = tuple[Tensor, Tensor]
+"""The first and the last frame of clips, (B,3,H,W) each, in [-1,1]."""
 
 
 class CodeTransformer(nn.Module):
@@ -51,6 +59,10 @@ class CodeTransformer(nn.Module):
         scheduled: fraction of the codes to generate that are replaced by predictions, at the end of the ramp
             (scheduled sampling).
         scheduled_steps: length of the ramp in training steps.
+        pixels: settings of :class:`~animegen.models.ganime.networks.pixels.PairFeatures` for a transformer that also
+            reads the pixels of the given frames; ``None`` for codes only.
+        motion: also predict for each code the motion of its place, see :attr:`motion`.
+        divisor: side of the square of pixels that one code represents; needed for ``pixels`` only.
         body_weights: file with a GPT-2 whose blocks :meth:`load_pretrained` loads before training.
         **strategy_options: arguments of the decoding strategy, such as ``n_frames_before`` or ``steps``; ``None`` for
             its default.
@@ -77,6 +89,9 @@ class CodeTransformer(nn.Module):
         key_frames: float = 0.0,
         scheduled: float = 0.0,
         scheduled_steps: int = 1,
+        pixels: Mapping[str, Any] | None = None,
+        motion: bool = False,
+        divisor: int = 8,
         body_weights: str | None = None,
         **strategy_options: Any,
     ) -> None:
@@ -113,6 +128,20 @@ class CodeTransformer(nn.Module):
         nn.init.normal_(self.head.weight, std=0.02)
         if tied:
             self.head.weight = self.code_embedding.weight
+        self.pixels = None
+        if pixels is not None:
+            if not self.strategy.reads_pixels or end_dropout or key_frames:
+                raise AnimegenError(
+                    "Pixels of the given frames (pixels=) need decoding=clip_mask, without end_dropout and key_frames."
+                )
+            self.pixels = PairFeatures(dim, divisor, **pixels)
+        #: Predicts where the renderer starts for each code: flow to both given frames in units of codes, and the logit
+        #: of the mask; 0 before training.
+        self.motion = None
+        if motion:
+            self.motion = nn.Linear(dim, MOTION)
+            nn.init.zeros_(self.motion.weight)
+            nn.init.zeros_(self.motion.bias)
         self.body_weights = body_weights
         #: Whether `body_weights` was loaded. Saved: a model from a checkpoint does not need the file.
         self.body_loaded: Tensor
@@ -120,7 +149,7 @@ class CodeTransformer(nn.Module):
 
     # --- training -------------------------------------------------------------------------------
 
-    def forward(self, clips: Tensor, step: int = 0) -> dict[str, Tensor]:
+    def forward(self, clips: Tensor, step: int = 0, images: Images | None = None) -> dict[str, Tensor]:
         """Predict the codes between the given frames.
 
         In training mode the input is corrupted as the settings say, with torch's global random generator. In eval
@@ -129,11 +158,12 @@ class CodeTransformer(nn.Module):
         Args:
             clips: (B,T,h,w) int64 codes, T from 3 to ``max_frames``.
             step: training step, for scheduled sampling.
+            images: first and last frame, (B,3,H,W) in [-1,1], for a transformer that reads ``pixels``.
 
         Returns:
             ``logits`` (M,K), and for each of the M predictions ``targets`` (M,), the true code; ``copies`` (M,), bool,
             whether the previous frame has the same code there; ``clip``, ``frame`` and ``cell`` (M,), its index in the
-            batch, its frame, and its index in the frame in raster order.
+            batch, its frame, and its index in the frame in raster order; ``motion`` (M,5) if it predicts motion.
 
         Raises:
             AnimegenError: for clips that are too short, too long or too large.
@@ -143,7 +173,8 @@ class CodeTransformer(nn.Module):
             raise AnimegenError("A clip of 2 frames has nothing between: train on clips of 3 frames or more.")
         keys = self._random_keys(clips.shape[1]) if self.training else []
         batch = self.training_batch(self._corrupted(clips, step, keys) if self.training else clips, keys)
-        hidden = self.read(batch.tokens, batch.mask)[:, -len(batch.cell) :]
+        context = self._context(images, clips[:, 0], clips[:, -1])
+        hidden = self.read(batch.tokens, batch.mask, context=context)[:, -len(batch.cell) :]
         shape = hidden.shape[:2]
         indices = [batch.clip.unsqueeze(1).expand(shape), batch.frame.expand(shape), batch.cell.expand(shape)]
         if batch.predicted is None:
@@ -152,7 +183,8 @@ class CodeTransformer(nn.Module):
             hidden, (clip, frame, cell) = hidden[batch.predicted], [part[batch.predicted] for part in indices]
         flat = clips.flatten(2)
         targets = flat[clip, frame, cell]
-        return {
+        motion = {} if self.motion is None else {"motion": self.motion(hidden)}
+        return motion | {
             "logits": self.predict(hidden),
             "targets": targets,
             "copies": targets == flat[clip, frame - 1, cell],
@@ -218,12 +250,28 @@ class CodeTransformer(nn.Module):
     # --- token sequences --------------------------------------------------------------------------
 
     def read(
-        self, tokens: TokenSequence, mask: Tensor | None = None, cache: KeyValueCache | None = None, keep: bool = True
+        self,
+        tokens: TokenSequence,
+        mask: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+        keep: bool = True,
+        context: PixelContext | None = None,
     ) -> Tensor:
         """Return the hidden vectors (R,S,dim) of token sequences; see :meth:`GPTBackbone.forward`."""
         positions, rotations = self.embed_positions(tokens)
         vectors = F.embedding(tokens.ids, self.token_table()) + positions
+        if context is not None:
+            vectors = vectors + context.at(tokens.positions, tokens.segments, len(vectors))
         return self.backbone(self.dropout(vectors), mask, rotations, cache, keep)
+
+    def _context(self, images: Images | None, first: Tensor, last: Tensor) -> PixelContext | None:
+        """Return the features of the pixels and codes (B,h,w) of both given frames, if the transformer reads pixels."""
+        if self.pixels is None:
+            return None
+        if images is None:
+            raise AnimegenError("This transformer reads the pixels of the given frames, not only their codes.")
+        codes = self.code_embedding(torch.stack([first, last], 3)).flatten(3).permute(0, 3, 1, 2)
+        return PixelContext(*self.pixels(*images, codes))
 
     def predict(self, hidden: Tensor) -> Tensor:
         """Return the logits (...,K) of hidden vectors (...,dim)."""
@@ -281,6 +329,7 @@ class CodeTransformer(nn.Module):
         frames: int,
         sampling: Sampling | None = None,
         keys: Mapping[int, Tensor] | None = None,
+        images: Mapping[int, Tensor] | None = None,
     ) -> Tensor:
         """Generate clips (B,frames,h,w) of codes; the given frames are copied.
 
@@ -290,6 +339,7 @@ class CodeTransformer(nn.Module):
             frames: length, from 2 to ``max_frames``.
             sampling: sampling settings; ``None`` samples from the predicted distribution.
             keys: codes (B,h,w) of further given frames, by frame number.
+            images: all given frames (B,3,H,W) in [-1,1] by number, for a transformer that reads ``pixels``.
 
         Raises:
             AnimegenError: for a length or a grid beyond the limits of the transformer, and for guidance of a
@@ -308,11 +358,40 @@ class CodeTransformer(nn.Module):
         try:
             if not torch.is_autocast_enabled(device):
                 with prepacked(self, rows):
-                    return self._fill(clip, known, sampler)
+                    return self._fill(clip, known, sampler, images or {})
             # Under autocast all weights would be converted again for each token.
             converted = copy.deepcopy(self).to(torch.get_autocast_dtype(device))
             with torch.autocast(device, enabled=False), prepacked(converted, rows):
-                return converted._fill(clip, known, sampler)
+                return converted._fill(clip, known, sampler, images or {})
+        finally:
+            self.train(was_training)
+
+    @torch.no_grad()
+    def expect(
+        self, first: Tensor, last: Tensor, frames: int, images: Images | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the probabilities (B,frames-2,h,w,K) of all codes between two frames, in one pass, and their motion.
+
+        The motion is (B,frames-2,h,w,5), or ``None`` for a transformer that does not predict it.
+
+        Args:
+            first: (B,h,w) int64, the codes of frame 0.
+            last: (B,h,w) int64, the codes of frame ``frames - 1``.
+            frames: length, from 3 to ``max_frames``.
+            images: both frames, for a transformer that reads ``pixels``.
+
+        Raises:
+            AnimegenError: for other strategies than ``clip_mask``, and as :meth:`generate`.
+        """
+        if not isinstance(self.strategy, ClipMask):
+            raise AnimegenError(f"decoding={self.strategy_name} does not predict all codes at once: use clip_mask.")
+        clip, _ = self._given(first, last, frames, Sampling(), None)
+        was_training = self.training
+        self.eval()
+        try:
+            hidden = self.strategy.first_pass(_Reader(self, self._context(images, first, last)), clip)
+            motion = None if self.motion is None else self.motion(hidden).float()
+            return self.predict(hidden).float().softmax(-1), motion
         finally:
             self.train(was_training)
 
@@ -337,7 +416,7 @@ class CodeTransformer(nn.Module):
         self.check(clip)
         return clip, sorted(given)
 
-    def _fill(self, clip: Tensor, known: list[int], sampler: CodeSampler) -> Tensor:
+    def _fill(self, clip: Tensor, known: list[int], sampler: CodeSampler, images: Mapping[int, Tensor]) -> Tensor:
         """Return clips (B,T,h,w) in which all frames except the ``known`` ones are generated."""
         if self.strategy.supports_keys and self.key_frames:
             return self.strategy.fill(self, clip, known, sampler)
@@ -345,7 +424,9 @@ class CodeTransformer(nn.Module):
         for begin, end in pairwise(known):
             if end - begin > 1:
                 segment = clip[:, begin : end + 1]
-                clip[:, begin : end + 1] = self.strategy.fill(self, segment, [0, end - begin], sampler)
+                ends = (images[begin], images[end]) if images else None
+                reader = _Reader(self, self._context(ends, segment[:, 0], segment[:, -1]))
+                clip[:, begin : end + 1] = self.strategy.fill(reader, segment, [0, end - begin], sampler)
         return clip
 
     def check(self, clips: Tensor) -> None:
@@ -365,3 +446,18 @@ class CodeTransformer(nn.Module):
                 f"A grid of {height}x{width} codes is larger than this transformer supports: at most"
                 f" {self.grid[0]}x{self.grid[1]} (grid)."
             )
+
+
+class _Reader:
+    """A transformer together with the pixels of the given frames, as decoding strategies use it."""
+
+    def __init__(self, model: CodeTransformer, context: PixelContext | None) -> None:
+        self.codes, self.backbone, self.new_cache = model.codes, model.backbone, model.new_cache
+        self.predict, self.token_table, self.embed_positions = model.predict, model.token_table, model.embed_positions
+        self._model, self._context = model, context
+
+    def read(
+        self, tokens: TokenSequence, mask: Tensor | None = None, cache: KeyValueCache | None = None, keep: bool = True
+    ) -> Tensor:
+        """Return the hidden vectors (R,S,dim) of token sequences."""
+        return self._model.read(tokens, mask, cache, keep, self._context)

@@ -63,11 +63,13 @@ class DecodingStrategy(ABC):
     Attributes:
         shifted: whether tokens predict the code of another position than their own.
         reads_generated: whether generated codes are context of later predictions, as scheduled sampling requires.
+        reads_pixels: whether tokens can hold features of the pixels of the given frames.
         supports_keys: whether frames can attend to later key frames.
     """
 
     shifted = False
     reads_generated = True
+    reads_pixels = False
     supports_keys = True
 
     @abstractmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from animegen.errors import AnimegenError
 from animegen.models.ganime.networks.cache import KeyValueCache
 from animegen.models.ganime.networks.decoding.base import CodePredictor, PrefixedStrategy
 from animegen.models.ganime.networks.sampling import CodeSampler, masked_after
@@ -28,12 +29,21 @@ class ClipMask(PrefixedStrategy):
         steps: number of passes. MaskGIT uses 8 to 12; with two given frames 4 to 6 were as good as 12.
         choice_temperature: randomness of the choice of predictions in the first pass; it decreases to 0 (MaskGIT:
             4.5).
+        full: fraction of the training clips of which all codes between are masked, as in the first pass.
+        train_frames: predict so many random frames of a training clip, and leave the others out; ``None`` for all.
+            Then a training step takes the same time for clips of all lengths.
     """
 
     reads_generated = False
+    reads_pixels = True
 
-    def __init__(self, steps: int = 6, choice_temperature: float = 4.5) -> None:
+    def __init__(
+        self, steps: int = 6, choice_temperature: float = 4.5, full: float = 0.0, train_frames: int | None = None
+    ) -> None:
+        if not 0 <= full <= 1 or (train_frames is not None and train_frames < 1):
+            raise AnimegenError(f"full={full} must be from 0 to 1, and train_frames={train_frames} at least 1.")
         self.steps, self.choice_temperature = steps, choice_temperature
+        self.full, self.train_frames = full, train_frames
 
     def passes(self, frames: int, cells: int, steps: int | None = None) -> int:
         """Return the number of steps, or fewer if there are fewer codes."""
@@ -45,9 +55,17 @@ class ClipMask(PrefixedStrategy):
         """Return one sequence per clip, in which a random subset of the codes is masked and predicted."""
         prefix = self.prefix(ids, keys, codes)
         frames = self.missing_frames(ids.shape[1], keys)
+        if generator is None and self.train_frames is not None:
+            chosen = torch.randperm(len(frames))[: self.train_frames].sort().values
+            frames = [frames[n] for n in chosen.tolist()]
         own = self.frame_tokens(ids[:, frames], frames, ids.shape[1], MASKED, len(prefix.positions))
         batch, count = own.ids.shape
-        predicted = random_subset(batch, count, cosine_counts(batch, count, generator, ids), generator, ids)
+        counts = cosine_counts(batch, count, generator, ids)
+        if self.full:
+            device = None if generator else ids.device
+            whole = (torch.rand((batch,), generator=generator, device=device) < self.full).to(ids.device)
+            counts = counts.masked_fill(whole, count)
+        predicted = random_subset(batch, count, counts, generator, ids)
         own.ids = own.ids.masked_fill(predicted, codes + MASK)
         tokens = concatenated(prefix, own)
         cells = ids.shape[2] * ids.shape[3]
@@ -59,6 +77,16 @@ class ClipMask(PrefixedStrategy):
             torch.arange(cells, device=ids.device).repeat(len(frames)),
             predicted,
         )
+
+    def first_pass(self, model: CodePredictor, clip: Tensor) -> Tensor:
+        """Return the hidden vectors (B,T-2,h,w,dim) of all codes between the ends of clips (B,T,h,w), in one pass."""
+        prefix = self.prefix(clip, [], model.codes)
+        frames = self.missing_frames(clip.shape[1], [])
+        masked = torch.full_like(clip[:, frames], model.codes + MASK)
+        own = self.frame_tokens(masked, frames, clip.shape[1], MASKED, len(prefix.positions))
+        tokens = concatenated(prefix, own)
+        hidden = model.read(tokens, level_mask((tokens.index >= len(prefix.positions)).long()))
+        return hidden[:, len(prefix.positions) :].unflatten(1, masked.shape[1:])
 
     def fill(self, model: CodePredictor, clip: Tensor, known: list[int], sampler: CodeSampler) -> Tensor:
         """Generate all codes in a few passes; the prefix is read once."""
