@@ -1,4 +1,4 @@
-"""Training of GANime in two stages: a tokenizer of frames, then a transformer over the codes of clips."""
+"""Training of GANime: a tokenizer of frames, then a transformer over the codes of clips, then both with a renderer."""
 
 from __future__ import annotations
 
@@ -29,6 +29,10 @@ class Ganime(GanimeGenerator):
     tokenizer takes its averaged weights, if there are any, and is frozen. The codes of all training clips are computed
     once (:mod:`animegen.models.ganime.codes`), and the transformer is trained on these alone.
 
+    From ``joint_start`` on, transformer and renderer are trained together, as the update and network ``joint``: random
+    frames are rendered from the predicted probabilities, so the renderer meets the errors of the transformer, and the
+    transformer gets gradients from pixels (:func:`~animegen.models.ganime.rendering.predicted_renderings`).
+
     ``transformer: null`` trains the tokenizer alone. ``tokenizer_steps: 0`` with a ``tokenizer_checkpoint`` trains the
     transformer alone, with a pretrained tokenizer.
 
@@ -37,7 +41,8 @@ class Ganime(GanimeGenerator):
     ``rendered`` (N,3,H,W), the frames rendered between two other frames of their clip. Of ``discriminator``:
     ``fake_logits``, ``real_logits``. Of ``transformer``: ``logits`` (M,K) and ``targets`` (M,); ``soft`` and
     ``soft_truth`` (n,3,H,W), some frames decoded from the predicted probabilities, with gradients, and from the true
-    codes, both without the renderer.
+    codes, both without the renderer. ``joint`` has those of ``transformer``, and ``rendered`` and ``real`` (n,3,H,W),
+    frames rendered from the predictions, and the true ones.
 
     Args:
         tokenizer: see :class:`~animegen.models.ganime.application.GanimeGenerator`.
@@ -54,14 +59,19 @@ class Ganime(GanimeGenerator):
         adaptive_cap: upper limit of the adaptive weight of the adversarial term, see
             :class:`~animegen.models.ganime.adaptive.AdaptiveEvaluation`; ``None`` for a fixed weight.
         sampling: see :class:`~animegen.models.ganime.application.GanimeGenerator`.
-        soft_frames: number of frames in ``soft``.
+        soft_frames: number of frames in ``soft``, and in ``rendered`` of ``joint``.
+        guide_dropout: fraction of the frames that the renderer draws from the cross-fade of the decoded given frames
+            instead of the decoded frame, with confidence 0, while the tokenizer is trained.
+        joint_start: train step from which transformer and renderer are trained together; ``None`` for never.
+        joint_shares: fractions of the frames of this stage that are rendered from cross-fades, and from true codes.
+        expected_guide: see :class:`~animegen.models.ganime.application.GanimeGenerator`.
         **settings: see :class:`~animegen.engine.module.AnimeModule`.
 
     Raises:
         AnimegenError: if the parts do not fit together.
     """
 
-    training_only = ("discriminator", "discriminator_start", "tokenizer_checkpoint", "codes_folder")
+    training_only = ("discriminator", "discriminator_start", "tokenizer_checkpoint", "codes_folder", "joint_start")
     #: The files that it writes, relative to the run folder.
     writes = ("codes/*/codes.npy", "codes/*/table.json")
 
@@ -96,6 +106,11 @@ class Ganime(GanimeGenerator):
         self.tokenizer_steps, self.tokenizer_checkpoint = tokenizer_steps, tokenizer_checkpoint
         self.codes_folder, self.guide_dropout = codes_folder, guide_dropout
         self.joint_start, self.joint_shares = joint_start, (float(joint_shares[0]), float(joint_shares[1]))
+        if joint_start is not None and (transformer is None or tokenizer.renderer is None):
+            raise AnimegenError(
+                "Transformer and renderer are trained together, but the model has not both of them: set"
+                " model.joint_start=null."
+            )
         self.adaptive_cap, self.soft_frames = adaptive_cap, soft_frames
         #: The codes of the training clips, once the transformer is trained.
         self.table: CodeTable | None = None

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from animegen.media.images import scaled
+from animegen.models.ganime.networks.token_network import MOTION
 from animegen.models.ganime.networks.tokenizer import Tokenizer
-from animegen.models.ganime.networks.transformer import MOTION, CodeTransformer
+from animegen.models.ganime.networks.transformer import CodeTransformer
 from animegen.nn.inbetween import IFNet, InbetweenOutput
 from animegen.nn.inbetween.base import blend
 from animegen.nn.warp import backward_warp, resize_flow

@@ -91,8 +91,11 @@ def test_a_model_stands_beside_the_baselines_and_the_ceiling_of_its_tokenizer(vi
 def test_what_a_renderer_makes_of_both_ends_alone_and_of_the_true_codes_stands_beside_it(view: ClipView) -> None:
     given: list[tuple[Any, ...]] = []
 
-    def render(coded: Tensor, frames: Any) -> Tensor:
+    sure: list[float] = []
+
+    def render(coded: Tensor, frames: Any, confidence: float) -> Tensor:
         given.append((sorted(frames), frames[0], frames[4], coded))
+        sure.append(confidence)
         return coded / 0.9  # undoes what the tokenizer of this test loses
 
     benchmark = GenerationBenchmark(view, darker, limit=4, render=render)
@@ -102,6 +105,7 @@ def test_what_a_renderer_makes_of_both_ends_alone_and_of_the_true_codes_stands_b
     for name in ("copy_nearest", "cross_fade"):
         assert scores[f"{name}_rendered"]["psnr"]["mean"] == pytest.approx(scores[name]["psnr"]["mean"], abs=1e-3)
     assert scores["reconstruction_rendered"]["psnr"]["mean"] > 90
+    assert sorted(sure) == [0.0, 0.0, 1.0]  # only the true codes are sure
     for numbers, first, last, coded in given:
         assert numbers == [0, 4]
         torch.testing.assert_close(coded[:, 0], 0.9 * first)

@@ -294,13 +294,13 @@ def test_the_renderer_teaches_the_codes_and_the_ends_do_not_move_the_codebook() 
 
 def test_each_stretch_is_rendered_between_the_given_frames_round_it() -> None:
     class Told(nn.Module):
-        size_divisor = 4
+        size_divisor, guide = 4, 9
 
         def encode_pair(self, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
             assert first.shape[-2:] == (8, 8)  # padded
             return first, last
 
-        def synthesize(self, pair: tuple[Tensor, Tensor], t: Tensor, guide: Tensor) -> Any:
+        def synthesize(self, pair: tuple[Tensor, Tensor], t: Tensor, guide: Tensor, start: None) -> Any:
             calls.append((*(float(x.mean()) for x in pair), float(t[0]), guide[0, ::3, 0, 0].tolist()))
             return InbetweenOutput(
                 guide[:, :3] * 10, {"flow": guide[:, :4], "mask": guide[:, :1], "merged": guide[:, :3]}
@@ -328,12 +328,12 @@ def test_larger_frames_are_moved_as_the_coded_ones_are() -> None:
     class Shift(nn.Module):
         """Half of both frames, one pixel from the left and one row from below, and a tenth lighter."""
 
-        size_divisor = 8
+        size_divisor, guide = 8, 9
 
         def encode_pair(self, first: Tensor, last: Tensor) -> Any:
             return first
 
-        def synthesize(self, first: Tensor, t: Tensor, guide: Tensor) -> Any:
+        def synthesize(self, first: Tensor, t: Tensor, guide: Tensor, start: None) -> Any:
             flow = torch.tensor([-1.0, 0, 0, 1]).view(1, 4, 1, 1).expand(1, 4, *first.shape[-2:])
             extra = {"flow": flow, "mask": torch.full_like(first[:, :1], 0.5), "merged": first}
             return InbetweenOutput(first + 0.1, extra)

@@ -8,32 +8,19 @@ from itertools import pairwise
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from animegen.errors import AnimegenError
-from animegen.models.ganime.networks.cache import KeyValueCache
 from animegen.models.ganime.networks.cpu_kernels import prepacked
 from animegen.models.ganime.networks.decoding import ClipMask, make_strategy
-from animegen.models.ganime.networks.gpt import GPTBackbone, Rotation
 from animegen.models.ganime.networks.gpt2 import load_gpt2
-from animegen.models.ganime.networks.pixels import PairFeatures, PixelContext
 from animegen.models.ganime.networks.sampling import CodeSampler, sample_codes
-from animegen.models.ganime.networks.tokens import NOTHING, SEGMENTS, SPECIALS, TokenSequence, TrainingBatch
+from animegen.models.ganime.networks.token_network import Images, PixelReader, TokenNetwork
+from animegen.models.ganime.networks.tokens import NOTHING, TrainingBatch
 from animegen.tasks.protocols import Sampling
 
-#: Base of the angles of rotary positions. RoPE has 10000 for thousands of positions; clips have dozens per axis.
-ROTARY_BASE = 100.0
 
-
-#: Channels of the motion of a code.
-MOTION = 5
-
-Images = tuple[Tensor, Tensor]
-"""The first and the last frame of clips, (B,3,H,W) each, in [-1,1]."""
-
-
-class CodeTransformer(nn.Module):
+class CodeTransformer(TokenNetwork):
     """A GPT-2 over the codes of clips, conditioned on the first and the last frame.
 
     A token vector is the sum of embeddings of its id (a code or a special token), its position (frame, row, column),
@@ -95,53 +82,20 @@ class CodeTransformer(nn.Module):
         body_weights: str | None = None,
         **strategy_options: Any,
     ) -> None:
-        super().__init__()
-        self.codes, self.grid, self.max_frames = codes, (int(grid[0]), int(grid[1])), max_frames
-        self.strategy = make_strategy(decoding, strategy_options)
-        self.strategy_name, self.position = decoding, position
+        strategy = make_strategy(decoding, strategy_options)
+        size = (codes, grid, max_frames, layers, heads, dim)
+        super().__init__(*size, strategy, position, dropout, tied, pixels, motion, divisor)
+        self.strategy_name = decoding
         if scheduled and not self.strategy.reads_generated:
             raise AnimegenError(f"decoding={decoding} never reads generated codes: leave scheduled= at 0.")
         if key_frames and not self.strategy.supports_keys:
             raise AnimegenError(f"decoding={decoding} does not read key frames in advance: leave key_frames= at 0.")
         self.p_keep, self.frame_dropout, self.end_dropout = p_keep, frame_dropout, end_dropout
         self.key_frames, self.scheduled, self.scheduled_steps = key_frames, scheduled, scheduled_steps
-        self.code_embedding = nn.Embedding(codes, dim)
-        self.special_embedding = nn.Embedding(SPECIALS, dim)
-        self.segment_embedding = nn.Embedding(SEGMENTS, dim)
-        self.remaining_embedding = nn.Embedding(max_frames + 1, dim)
-        sizes: dict[str, int] = {}
-        if position == "learned":
-            axes = {"frame": max_frames, "row": self.grid[0], "column": self.grid[1]}
-            targets = {f"target_{axis}": size for axis, size in axes.items()}
-            sizes = axes | (targets if self.strategy.shifted else {})
-        elif position == "learned1d":
-            sizes = {"index": self.strategy.max_length(max_frames, self.grid[0] * self.grid[1])}
-        elif position != "rope3d":
-            raise AnimegenError(f"position={position} is unknown: use learned, learned1d or rope3d.")
-        self.position_embeddings = nn.ModuleDict({name: nn.Embedding(size, dim) for name, size in sizes.items()})
-        for table in self.modules():
-            if isinstance(table, nn.Embedding):
-                nn.init.normal_(table.weight, std=0.02)
-        self.dropout = nn.Dropout(dropout)
-        self.backbone = GPTBackbone(layers, heads, dim, dropout)
-        self.head = nn.Linear(dim, codes, bias=False)
-        nn.init.normal_(self.head.weight, std=0.02)
-        if tied:
-            self.head.weight = self.code_embedding.weight
-        self.pixels = None
-        if pixels is not None:
-            if not self.strategy.reads_pixels or end_dropout or key_frames:
-                raise AnimegenError(
-                    "Pixels of the given frames (pixels=) need decoding=clip_mask, without end_dropout and key_frames."
-                )
-            self.pixels = PairFeatures(dim, divisor, **pixels)
-        #: Predicts where the renderer starts for each code: flow to both given frames in units of codes, and the logit
-        #: of the mask; 0 before training.
-        self.motion = None
-        if motion:
-            self.motion = nn.Linear(dim, MOTION)
-            nn.init.zeros_(self.motion.weight)
-            nn.init.zeros_(self.motion.bias)
+        if pixels is not None and (not self.strategy.reads_pixels or end_dropout or key_frames):
+            raise AnimegenError(
+                "Pixels of the given frames (pixels=) need decoding=clip_mask, without end_dropout and key_frames."
+            )
         self.body_weights = body_weights
         #: Whether `body_weights` was loaded. Saved: a model from a checkpoint does not need the file.
         self.body_loaded: Tensor
@@ -173,7 +127,7 @@ class CodeTransformer(nn.Module):
             raise AnimegenError("A clip of 2 frames has nothing between: train on clips of 3 frames or more.")
         keys = self._random_keys(clips.shape[1]) if self.training else []
         batch = self.training_batch(self._corrupted(clips, step, keys) if self.training else clips, keys)
-        context = self._context(images, clips[:, 0], clips[:, -1])
+        context = self.context(images, clips[:, 0], clips[:, -1])
         hidden = self.read(batch.tokens, batch.mask, context=context)[:, -len(batch.cell) :]
         shape = hidden.shape[:2]
         indices = [batch.clip.unsqueeze(1).expand(shape), batch.frame.expand(shape), batch.cell.expand(shape)]
@@ -247,78 +201,6 @@ class CodeTransformer(nn.Module):
         predicted[clip, frame, cell] = codes[chosen]
         return predicted.view_as(clips)
 
-    # --- token sequences --------------------------------------------------------------------------
-
-    def read(
-        self,
-        tokens: TokenSequence,
-        mask: Tensor | None = None,
-        cache: KeyValueCache | None = None,
-        keep: bool = True,
-        context: PixelContext | None = None,
-    ) -> Tensor:
-        """Return the hidden vectors (R,S,dim) of token sequences; see :meth:`GPTBackbone.forward`."""
-        positions, rotations = self.embed_positions(tokens)
-        vectors = F.embedding(tokens.ids, self.token_table()) + positions
-        if context is not None:
-            vectors = vectors + context.at(tokens.positions, tokens.segments, len(vectors))
-        return self.backbone(self.dropout(vectors), mask, rotations, cache, keep)
-
-    def _context(self, images: Images | None, first: Tensor, last: Tensor) -> PixelContext | None:
-        """Return the features of the pixels and codes (B,h,w) of both given frames, if the transformer reads pixels."""
-        if self.pixels is None:
-            return None
-        if images is None:
-            raise AnimegenError("This transformer reads the pixels of the given frames, not only their codes.")
-        codes = self.code_embedding(torch.stack([first, last], 3)).flatten(3).permute(0, 3, 1, 2)
-        return PixelContext(*self.pixels(*images, codes))
-
-    def predict(self, hidden: Tensor) -> Tensor:
-        """Return the logits (...,K) of hidden vectors (...,dim)."""
-        return self.head(hidden)
-
-    def token_table(self) -> Tensor:
-        """Return the embedding of all codes and special tokens, (K + specials,dim)."""
-        return torch.cat([self.code_embedding.weight, self.special_embedding.weight])
-
-    def embed_positions(self, tokens: TokenSequence) -> tuple[Tensor, tuple[Rotation, Rotation] | None]:
-        """Return the part of the token vectors that does not depend on the ids, and rotary angles if any.
-
-        The vectors are (S,dim), or (R,S,dim) if the sequences differ in their positions.
-        """
-        known = (tokens.remaining >= 0).unsqueeze(-1)
-        remaining = self.remaining_embedding(tokens.remaining.clamp_min(0))
-        vectors = self.segment_embedding(tokens.segments) + remaining * known
-        if self.position == "learned1d":
-            return vectors + self.position_embeddings["index"](tokens.index), None
-        targets = tokens.positions if tokens.targets is None else tokens.targets
-        if self.position == "rope3d":
-            return vectors, (self._rotation(targets), self._rotation(tokens.positions))
-        for number, axis in enumerate(("frame", "row", "column")):
-            vectors = vectors + self.position_embeddings[axis](tokens.positions[..., number])
-            if self.strategy.shifted:
-                vectors = vectors + self.position_embeddings[f"target_{axis}"](targets[..., number])
-        return vectors, None
-
-    def _rotation(self, positions: Tensor) -> Rotation:
-        """Return cosines and sines for positions ([R,]S,3); each axis rotates a third of the channel pairs."""
-        pairs = self.backbone.size // 2
-        counts = [pairs // 3, pairs // 3, pairs - 2 * (pairs // 3)]  # for frame, row, column
-        parts = [
-            positions[..., axis : axis + 1] * ROTARY_BASE ** (-torch.arange(count, device=positions.device) / count)
-            for axis, count in enumerate(counts)
-        ]
-        angles = torch.cat(parts, -1)
-        angles = angles.unsqueeze(1) if angles.ndim == 3 else angles  # the same for all heads
-        return angles.cos(), angles.sin()
-
-    def new_cache(self, rows: int, length: int, single: bool = False) -> KeyValueCache:
-        """Return an empty cache for ``length`` tokens per sequence; ``single``: tokens are read one at a time."""
-        like = self.head.weight
-        # On a CPU, attention of a single query takes a fifth of the time in float32: the kernels for bfloat16 are
-        # optimised for many queries.
-        return self.backbone.new_cache(rows, length, like.float() if single and like.device.type == "cpu" else like)
-
     # --- generation -------------------------------------------------------------------------------
 
     @torch.no_grad()
@@ -389,7 +271,7 @@ class CodeTransformer(nn.Module):
         was_training = self.training
         self.eval()
         try:
-            hidden = self.strategy.first_pass(_Reader(self, self._context(images, first, last)), clip)
+            hidden = self.strategy.first_pass(PixelReader(self, self.context(images, first, last)), clip)
             motion = None if self.motion is None else self.motion(hidden).float()
             return self.predict(hidden).float().softmax(-1), motion
         finally:
@@ -425,39 +307,6 @@ class CodeTransformer(nn.Module):
             if end - begin > 1:
                 segment = clip[:, begin : end + 1]
                 ends = (images[begin], images[end]) if images else None
-                reader = _Reader(self, self._context(ends, segment[:, 0], segment[:, -1]))
+                reader = PixelReader(self, self.context(ends, segment[:, 0], segment[:, -1]))
                 clip[:, begin : end + 1] = self.strategy.fill(reader, segment, [0, end - begin], sampler)
         return clip
-
-    def check(self, clips: Tensor) -> None:
-        """Check the size of clips (B,T,h,w).
-
-        Raises:
-            AnimegenError: if they are longer or larger than the position embeddings.
-        """
-        frames, height, width = clips.shape[1:]
-        if frames > self.max_frames:
-            raise AnimegenError(
-                f"A clip of {frames} frames is longer than this transformer supports: at most {self.max_frames}"
-                " (max_frames)."
-            )
-        if height > self.grid[0] or width > self.grid[1]:
-            raise AnimegenError(
-                f"A grid of {height}x{width} codes is larger than this transformer supports: at most"
-                f" {self.grid[0]}x{self.grid[1]} (grid)."
-            )
-
-
-class _Reader:
-    """A transformer together with the pixels of the given frames, as decoding strategies use it."""
-
-    def __init__(self, model: CodeTransformer, context: PixelContext | None) -> None:
-        self.codes, self.backbone, self.new_cache = model.codes, model.backbone, model.new_cache
-        self.predict, self.token_table, self.embed_positions = model.predict, model.token_table, model.embed_positions
-        self._model, self._context = model, context
-
-    def read(
-        self, tokens: TokenSequence, mask: Tensor | None = None, cache: KeyValueCache | None = None, keep: bool = True
-    ) -> Tensor:
-        """Return the hidden vectors (R,S,dim) of token sequences."""
-        return self._model.read(tokens, mask, cache, keep, self._context)
