@@ -266,6 +266,23 @@ def test_the_third_stage_trains_transformer_and_renderer_and_nothing_else() -> N
     assert all(p.grad is None and not p.requires_grad for p in others.values())
 
 
+def test_a_dropped_guide_is_the_cross_fade_without_confidence() -> None:
+    objective = Objective(rendered={"loss": L1(), "reads": {"image": "rendered", "reference": "real"}})
+    found = model(guide_dropout=1.0, objectives={"tokenizer": objective}).eval()
+    shown = frames(6)
+    batch = {"frame": shown[:2], "first": shown[2:4], "last": shown[4:], "t": torch.tensor([0.25, 0.5])}
+    rendered = found._rendered(found.tokenizer(batch["frame"]).image, batch)
+    decoded = [found.tokenizer.decode(found.tokenizer.encode(batch[name])) for name in ("first", "last")]
+    for number, place in ((0, 1), (1, 2)):
+        first, last = (part[number : number + 1] for part in decoded)
+        fade = torch.stack([torch.lerp(first, last, n / 4) for n in range(5)], 1)
+        given = {0: batch["first"][number : number + 1], 4: batch["last"][number : number + 1]}
+        expected = render(found.tokenizer, fade, given, 0.0)[0, place]
+        torch.testing.assert_close(rendered[number].clamp(-1, 1), expected, atol=1e-5, rtol=1e-4)
+    with pytest.raises(AnimegenError, match=r"set model\.joint_start=null"):
+        Ganime(tokenizer(), None, joint_start=2)
+
+
 def test_a_greedy_clip_is_rendered_from_expectations_and_a_sampled_one_from_codes() -> None:
     found = model().eval()
     found.transformer_start = 1
