@@ -95,7 +95,9 @@ def test_toonworld(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_film_beside_the_parts_of_its_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    from animegen.speed import film as film_bench
     from animegen.speed import video as films
+    from animegen.speed.film import Cost
 
     monkeypatch.setattr(films, "SIZE", (48, 64))
     output = tmp_path / "bench.json"
@@ -108,6 +110,16 @@ def test_a_film_beside_the_parts_of_its_work(
     assert set(rows) == {
         *(f"{command}{part}, {what}" for command in ("stylize", "interpolate") for part in parts for what in measures),
         *(f"{command}, {share}" for command in ("stylize", "interpolate") for share in shares),
+    }
+    assert film_bench._rows("x", Cost(-1.0, 0.2), Cost(0.1, 0.1), Cost(0.2, 0.1)) == {
+        "x, frames/s": film_bench.NOISE,
+        "x, ms of CPU time per frame": 200.0,
+        "x network alone, frames/s": 10.0,
+        "x network alone, ms of CPU time per frame": 100.0,
+        "x decoding and encoding alone, frames/s": 5.0,
+        "x decoding and encoding alone, ms of CPU time per frame": 100.0,
+        "x, elapsed beside the slower part": film_bench.NOISE,
+        "x, CPU time beside both parts": 1.0,
     }
     film = write_film(tmp_path / "film.mp4", [level(n) for n in range(2)])
     assert "use a video of 6 frames or more" in refused(capsys, run_verb(bench.main, "data=film", f"input={film}"))
