@@ -148,8 +148,9 @@ def _parameters(target: str | None) -> tuple[dict[str, inspect.Parameter], bool]
     for function in functions:
         parameters = inspect.signature(function).parameters
         known = {**parameters, **known}
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-            return known, False
+        others = [name for name, p in parameters.items() if p.kind is p.VAR_KEYWORD]
+        if others != ["settings"]:  # which are those of the base class
+            return known, bool(others)
     return known, True
 
 
