@@ -21,6 +21,7 @@ from animegen.errors import AnimegenError
 from animegen.files import check_outputs, completed
 from animegen.inference import export_graph as graphs
 from animegen.inference.export_graph import ExportWrapper
+from animegen.inference.export_pair import PairWrapper
 from animegen.inference.look import write_look
 from animegen.inference.options import ExportOptions, FileFormat
 from animegen.tasks.protocols import Stylizer
@@ -57,20 +58,20 @@ def sample_images(smallest_side: int, seed: int = 0) -> Iterator[tuple[str, Tens
     yield "black and white", F.interpolate(noise(1, 9, 9), sides(), mode="nearest").sign()
 
 
-def compare(drawn: Callable[[Tensor], Tensor], drawing: ExportWrapper) -> list[Compared]:
+def compare(drawn: Callable[..., Tensor], drawing: ExportWrapper) -> list[Compared]:
     """Compare an exported function with its model on :func:`sample_images`.
 
     Raises:
         AnimegenError: if the function fails on one of them.
     """
     rows = []
-    model = cast(Stylizer, drawing.model)
     for content, images in sample_images(drawing.smallest_side):
         images = (images[:1] if drawing.one_by_one else images).to(drawing.device)
+        inputs = drawing.arguments(images)
         with torch.no_grad():
-            truth = model.stylize(images, None)[0]
+            truth = drawing.expected(*inputs)
             try:
-                result = drawn(images)
+                result = drawn(*inputs)
             except Exception as error:
                 raise AnimegenError(
                     f"The exported file fails on images {tuple(images.shape)} ({graphs.first_line(error)}):"
@@ -116,7 +117,7 @@ def describe(model: AnimeModule, drawing: ExportWrapper, weights: str) -> dict[s
         "model": str(model.run_info.get("choices", {}).get("model") or type(model).__name__),
         "train_step": str(model.train_step),
         "weights": weights,
-        "task": "stylise: photo to drawing",
+        "task": drawing.task,
         "layout": f"{batch},3,height,width; RGB; float32",
         "input_range": "-1,1",
         "output_range": "-1,1",
@@ -126,8 +127,15 @@ def describe(model: AnimeModule, drawing: ExportWrapper, weights: str) -> dict[s
     }
 
 
+def wrapped(model: AnimeModule) -> ExportWrapper:
+    """Return the function of a model that is exported."""
+    return ExportWrapper(model) if isinstance(model, Stylizer) else PairWrapper(model)
+
+
 def remembers(drawing: ExportWrapper) -> bool:
     """Return whether the output for a frame depends on earlier frames."""
+    if not isinstance(drawing.model, Stylizer):
+        return False
     frame = torch.zeros(1, 3, drawing.smallest_side, drawing.smallest_side, device=drawing.device)
     with torch.no_grad():
         return cast(Stylizer, drawing.model).stylize(frame, None)[1] is not None
@@ -145,7 +153,7 @@ def export_model(
     """Write a model to a file after verifying that it gives the same images as the model.
 
     Args:
-        model: a Stylizer in eval mode. It loses the weights that drawing does not need.
+        model: in eval mode. It loses the weights that drawing does not need.
         path: path of the file.
         format_: format of the file.
         metadata: additional metadata to store.
@@ -159,22 +167,25 @@ def export_model(
     Raises:
         AnimegenError: if the model cannot be exported, or the file disagrees with it.
     """
-    drawing = ExportWrapper(model).eval()
+    drawing = wrapped(model).eval()
     program = graphs.export_program(drawing)
     if remembers(drawing):
         print(
             "note: this model remembers earlier frames; the file draws every image as if it were the first of a video."
         )
+    if isinstance(drawing, PairWrapper) and drawing.had_prior:
+        print("note: this network is exported without its flow prior, so it finds the motion itself, less well.")
     facts = {**describe(model, drawing, "given"), **(metadata or {})}
     with completed(path, overwrite=overwrite) as partial:
         if format_ is FileFormat.pt2:
             graphs.write_pt2(program, partial, facts)
         else:
-            graphs.write_onnx(program, partial, facts, opset)
+            graphs.write_onnx(program, partial, facts, opset, drawing.inputs, drawing.output)
         rows = compare(graphs.load_exported(partial, format_), drawing)
         show(rows)
         check(rows, tolerance)
-    print(f"photos and drawings {facts['layout']} in [-1,1], height and width from {facts['smallest_side']}")
+    named = ", ".join((*drawing.inputs, drawing.output))
+    print(f"{named}: {facts['layout']} in [-1,1], height and width from {facts['smallest_side']}")
     return rows
 
 
@@ -194,9 +205,10 @@ def export(options: ExportOptions) -> None:
     # An ONNX file has no device, and is compared on the CPU.
     device = pick_device(options.device.value if options.format is FileFormat.pt2 else "cpu")
     model = load_model(checkpoint, device, options.weights.value, trust=options.trust)
-    if not isinstance(model, Stylizer):
+    if not isinstance(model, Stylizer) and not PairWrapper.takes(model):
         raise AnimegenError(
-            f"The model of '{checkpoint}', {type(model).__name__}, does not stylize images: use another checkpoint."
+            f"The model of '{checkpoint}', {type(model).__name__}, does not stylize images, and has no network that"
+            " interpolates: use another checkpoint."
         )
     metadata = {"weights": options.weights.value}
     export_model(model, path, options.format, metadata, options.opset, options.tolerance, options.overwrite)

@@ -43,6 +43,14 @@ class ExportWrapper(nn.Module):
         model: any :class:`~animegen.tasks.protocols.Stylizer`.
     """
 
+    #: Names of the arguments, and of the result.
+    inputs: tuple[str, ...] = ("photo",)
+    output = "drawing"
+    #: For the metadata.
+    task = "stylise: photo to drawing"
+    #: The command that applies the model.
+    command = "stylize"
+
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
@@ -62,14 +70,27 @@ class ExportWrapper(nn.Module):
 
     def forward(self, photo: Tensor) -> Tensor:
         """Map (B,3,H,W) in [-1,1] to the same shape and range; H and W are at least :attr:`smallest_side`."""
-        height, width = photo.shape[-2:]
-        device = photo.device
-        photo = photo.index_select(-2, self._reflected(height, device)).index_select(-1, self._reflected(width, device))
-        output = cast(Stylizer, self.model).stylize(photo, None)[0]
-        rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
+        return self.cropped(cast(Stylizer, self.model).stylize(self.enlarged(photo), None)[0], photo)
+
+    def expected(self, *inputs: Tensor) -> Tensor:
+        """Return what the model makes of the inputs without being exported."""
+        return cast(Stylizer, self.model).stylize(inputs[0], None)[0]
+
+    def arguments(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the inputs for test images (B,3,H,W)."""
+        return (images,)
+
+    def enlarged(self, images: Tensor) -> Tensor:
+        """Pad images (B,3,H,W) at the right and bottom edge to the next multiples of ``size_divisor``."""
+        rows, columns = (self._sources(side, images.device) for side in images.shape[-2:])
+        return images.index_select(-2, rows).index_select(-1, columns)
+
+    def cropped(self, output: Tensor, like: Tensor) -> Tensor:
+        """Crop an output to the size of the images ``like``."""
+        rows, columns = (torch.arange(side, device=output.device) for side in like.shape[-2:])
         return output.index_select(-2, rows).index_select(-1, columns)
 
-    def _reflected(self, side: int, device: torch.device) -> Tensor:
+    def _sources(self, side: int, device: torch.device) -> Tensor:
         """Return the source index for each index of the padded side."""
         index = torch.arange((side + self.size_divisor - 1) // self.size_divisor * self.size_divisor, device=device)
         return torch.where(index < side, index, 2 * (side - 1) - index)
@@ -102,21 +123,23 @@ def export_program(wrapper: ExportWrapper) -> ExportedProgram:
     """
     divisor, least = wrapper.size_divisor, wrapper.smallest_side
     # Sizes that are neither 1 nor equal nor multiples, so that the graph does not specialise on such a property.
-    example = torch.zeros(2, 3, 4 * divisor + 1, 6 * divisor + 2, device=wrapper.device)
+    example = torch.zeros(1 if wrapper.one_by_one else 2, 3, 4 * divisor + 1, 6 * divisor + 2, device=wrapper.device)
     sides = {axis: Dim(name, min=least, max=LARGEST_SIDE) for axis, name in ((2, "height"), (3, "width"))}
     wrapper.drop_training_weights()
-    try:
-        program = _traced(wrapper, example, {0: Dim("batch", min=1), **sides})
-    except AnimegenError:
-        raise
-    except Exception:
+    program = None
+    if not wrapper.one_by_one:
+        with contextlib.suppress(Exception):
+            program = _traced(wrapper, example, {0: Dim("batch", min=1), **sides})
+    if program is None:
         wrapper.one_by_one = True
         try:
             program = _traced(wrapper, example[:1], sides)
+        except AnimegenError:
+            raise
         except Exception as error:
             raise AnimegenError(
                 f"{type(wrapper.model).__name__} cannot be exported with free image sizes ({first_line(error)}):"
-                " apply it with animegen stylize."
+                f" apply it with animegen {wrapper.command}."
             ) from error
     # Stack traces contain source lines and local paths.
     for node in program.graph.nodes:
@@ -125,10 +148,12 @@ def export_program(wrapper: ExportWrapper) -> ExportedProgram:
 
 
 def _traced(wrapper: ExportWrapper, example: Tensor, dynamic: dict[int, Dim]) -> ExportedProgram:
+    arguments = wrapper.arguments(example)
+    shapes = tuple({axis: size for axis, size in dynamic.items() if axis < value.ndim} for value in arguments)
     # Size constraints that torch cannot prove become checks at run time instead of errors.
     with torch.no_grad(), _quiet():
         return torch.export.export(
-            wrapper, (example,), dynamic_shapes=(dynamic,), prefer_deferred_runtime_asserts_over_guards=True
+            wrapper, arguments, dynamic_shapes=shapes, prefer_deferred_runtime_asserts_over_guards=True
         )
 
 
@@ -143,8 +168,15 @@ def write_pt2(program: ExportedProgram, path: Path, metadata: dict[str, str]) ->
     path.write_bytes(content.getbuffer())
 
 
-def write_onnx(program: ExportedProgram, path: Path, metadata: dict[str, str], opset: int = 18) -> None:
-    """Write an ONNX file with input ``photo`` and output ``drawing``.
+def write_onnx(
+    program: ExportedProgram,
+    path: Path,
+    metadata: dict[str, str],
+    opset: int = 18,
+    inputs: tuple[str, ...] = ExportWrapper.inputs,
+    output: str = ExportWrapper.output,
+) -> None:
+    """Write an ONNX file with the names of inputs and output.
 
     Raises:
         AnimegenError: if the extra ``export`` is not installed, torch does not support the opset, or an operation of
@@ -159,8 +191,8 @@ def write_onnx(program: ExportedProgram, path: Path, metadata: dict[str, str], o
                 dynamo=True,
                 verbose=False,
                 opset_version=opset,
-                input_names=["photo"],
-                output_names=["drawing"],
+                input_names=list(inputs),
+                output_names=[output],
             )
         assert converted is not None
         make_shape = importlib.import_module("onnx_ir").Shape
@@ -197,8 +229,8 @@ def require_onnx(opset: int) -> None:
             ) from error
 
 
-def load_exported(path: Path, format_: FileFormat) -> Callable[[Tensor], Tensor]:
-    """Load an exported file as a function from photos to images.
+def load_exported(path: Path, format_: FileFormat) -> Callable[..., Tensor]:
+    """Load an exported file as a function of its inputs.
 
     Raises:
         AnimegenError: if the runtime cannot load the file.
@@ -216,7 +248,13 @@ def load_exported(path: Path, format_: FileFormat) -> Callable[[Tensor], Tensor]
         raise AnimegenError(
             f"The exported file cannot be read again ({first_line(error)}): try another opset=, or the other format=."
         ) from error
-    return lambda photo: torch.from_numpy(session.run(None, {"photo": photo.cpu().numpy()})[0]).to(photo.device)
+    names = [value.name for value in session.get_inputs()]
+
+    def run(*inputs: Tensor) -> Tensor:
+        arrays = {name: value.cpu().numpy() for name, value in zip(names, inputs, strict=True)}
+        return torch.from_numpy(session.run(None, arrays)[0]).to(inputs[0].device)
+
+    return run
 
 
 @contextlib.contextmanager
@@ -227,7 +265,8 @@ def _quiet() -> Iterator[None]:
     try:
         for logger in loggers:
             logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        rest = io.StringIO()  # torch prints the whole graph when it fails
+        with warnings.catch_warnings(), contextlib.redirect_stdout(rest), contextlib.redirect_stderr(rest):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -126,8 +126,8 @@ def forward_splat(image: Tensor, flow: Tensor, importance: Tensor | None = None)
 
 def resize_flow(flow: Tensor, height: int, width: int) -> Tensor:
     """Resize a flow (B, 2, h, w) and scale its vectors accordingly."""
-    factor = flow.new_tensor([width / flow.shape[-1], height / flow.shape[-2]]).view(1, 2, 1, 1)
-    return F.interpolate(flow, (height, width), mode="bilinear", align_corners=False) * factor
+    x, y = F.interpolate(flow, (height, width), mode="bilinear", align_corners=False).split(1, 1)
+    return torch.cat([x * (width / flow.shape[-1]), y * (height / flow.shape[-2])], 1)
 
 
 def _targets(flow: Tensor) -> tuple[Tensor, Tensor]:

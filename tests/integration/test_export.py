@@ -23,7 +23,7 @@ from animegen.engine.checkpoint import TRAINING_ONLY, load_model
 from animegen.errors import AnimegenError
 from animegen.inference import export as body
 from animegen.inference import export_graph as graphs
-from animegen.inference.options import ExportOptions
+from animegen.inference.options import ExportOptions, FileFormat
 from animegen.models.animegan import networks
 from animegen.models.animegan.nst import PixelOptimiser
 from animegen.tasks.protocols import Stylizer
@@ -71,6 +71,42 @@ def checkpoint(tmp_path: Path) -> Path:
 
 def pictures() -> list[Tensor]:
     return [torch.rand(batch, 3, height, width) * 2 - 1 for batch, height, width in SIZES]
+
+
+PAIRS = {
+    "ifnet": {
+        "_target_": "animegen.nn.inbetween.IFNet",
+        "scales": [4, 2, 1],
+        "widths": [48, 32, 16],
+        "depth": 1,
+        "refine": [8, 8],
+    },
+    "warp_fusion": {"_target_": "animegen.models.interpolation.networks.WarpFusion", "width": 0.25, "prior": "dis"},
+}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_an_interpolation_network_is_exported_without_its_prior(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node = {"_target_": "animegen.models.interpolation.FrameInterpolation", "generator": PAIRS[name]}
+    model = build(node, "model")
+    for parameter in model.generator.parameters():  # corrections that are not 0
+        nn.init.normal_(parameter, std=0.05)
+    state = {"config": {"model": node}, "choices": {"model": f"interpolation/{name}"}, "train_step": 7}
+    torch.save({"state_dict": model.state_dict(), "animegen": state}, tmp_path / "a.ckpt")
+    output = tmp_path / "a.pt2"
+    assert verb.main([f"checkpoint={tmp_path / 'a.ckpt'}", "format=pt2", f"output={output}"]) == 0
+    assert ("without its flow prior" in capsys.readouterr().out) == (name == "warp_fusion")
+    drawn = graphs.load_exported(output, FileFormat.pt2)
+    first = torch.rand(1, 3, 70, 101) * 2 - 1
+    last, time = first.roll(3, -1), torch.tensor([0.7])
+    model.eval()
+    model.generator.prior = "none"
+    with torch.no_grad():
+        expected = model.synthesize(model.encode_pair(first, last), time)
+    assert torch.allclose(drawn(first, last, time), expected, atol=1e-4)
+    assert (expected - torch.lerp(first, last, 0.7)).abs().max() > 0.01
 
 
 def test_a_pt2_file_draws_what_the_model_draws(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -175,7 +175,7 @@ class FlowPyramid(nn.Module):
         # At t = 0 and t = 1 only the given frame counts, whatever the mask has learned.
         mask = torch.where(time <= _EDGE, 1.0, torch.where(time >= 1 - _EDGE, 0.0, mask))
         merged = mask * early + (1 - mask) * late
-        if prior is not None:
+        if prior is not None and prior.estimates:
             merged = merged + lead_of_average(first[:, :3], last[:, :3], prior, t, "bilinear").to(merged.dtype)
         return WarpedPair(merged, early, late, flow, mask)
 

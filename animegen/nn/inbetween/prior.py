@@ -111,12 +111,12 @@ class FlowPrior(NamedTuple):
     Attributes:
         flow: (B,4,H,W) in pixels, from first to last, then from last to first.
         confidence: (B,2,H,W) in [0,1], of each direction.
-        second: another estimate of the flow, or ``None``.
+        estimates: (B,4,H,W) each, this flow and other estimates of it; none without a prior.
     """
 
     flow: Tensor
     confidence: Tensor
-    second: Tensor | None
+    estimates: tuple[Tensor, ...] = ()
 
 
 class PriorNetwork(InbetweenNetwork):
@@ -165,11 +165,12 @@ class PriorNetwork(InbetweenNetwork):
         state = super().encode_pair(first, last)
         if flow is None:
             zeros = first.new_zeros(len(first), 4, *first.shape[-2:], dtype=torch.float32)
-            return {**state, "prior": FlowPrior(zeros, zeros[:, :2], None)}
+            return {**state, "prior": FlowPrior(zeros, zeros[:, :2])}
         if confidence is None:
             confidence = flow_confidence(flow)
         if self.training and self.prior_dropout:
             kept = (torch.rand(len(first), 1, 1, 1, device=first.device) >= self.prior_dropout).to(flow.dtype)
             flow, confidence = kept * flow, kept * confidence
             second_flow = None if second_flow is None else kept * second_flow
-        return {**state, "prior": FlowPrior(flow, confidence, second_flow)}
+        estimates = (flow,) if second_flow is None else (flow, second_flow)
+        return {**state, "prior": FlowPrior(flow, confidence, estimates)}

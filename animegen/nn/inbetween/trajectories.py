@@ -97,16 +97,15 @@ def lead_of_average(first: Tensor, last: Tensor, prior: FlowPrior, t: Tensor, mo
     Args:
         first: (B,3,H,W) in [-1,1].
         last: the same.
-        prior: of the pair.
+        prior: of the pair, with estimates.
         t: (B,) in [0,1].
         mode: sampling of the half-warp, ``bilinear`` or ``bicubic``.
     """
     first, last = first.float(), last.float()
-    flows = [prior.flow] if prior.second is None else [prior.flow, prior.second]
     early, late = half_warps(first, last, flow_at(prior.flow, t), mode)
     weight = warp_weights(prior.confidence, t)
     plain = torch.lerp(late, early, weight[:, :1] / weight.sum(1, keepdim=True))
-    return average_warp(first, last, torch.stack(flows, 1), t) - plain
+    return average_warp(first, last, torch.stack(prior.estimates, 1), t) - plain
 
 
 def _agreement(early: Tensor, late: Tensor) -> Tensor:

@@ -129,7 +129,7 @@ class WarpFusion(PriorNetwork):
         changed = weight[:, :1] * change.clamp(-_LARGEST, _LARGEST).exp()
         mask = changed / (changed + weight[:, 1:])
         merged = torch.lerp(late, early, mask)
-        if self.prior != "none":
+        if prior.estimates:
             merged = merged + lead_of_average(first, last, prior, t, "bicubic")
         image = merged + bump(t, merged) * residual
         return InbetweenOutput(image, {"flow": flow, "mask": mask, "merged": merged})
