@@ -41,7 +41,7 @@ docs: $(VENV)/docs  ## build the documentation site into build/site; a warning i
 # Two processes on two cores: one thread each; where a test takes more, those that wait leave their core to the others.
 ALONE := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 
-test: lint type  ## lint, types and the quick tests (about 15 minutes on 2 cores)
+test: lint type  ## lint, types and the quick tests (about 11 minutes on 2 cores)
 	$(ALONE) $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 test-all: lint type  ## everything, the long tests too

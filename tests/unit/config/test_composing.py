@@ -21,7 +21,7 @@ STUDY = ("experiment=animegan/study", "size=tiny")
         (*STUDY, "train_steps=3", "model.clip=1.0", "+model.generator.more=[1,2]"),
         ("train_steps=3", "~model.objectives.generator.style", *STUDY, "model={clip: 2}", "model.clip=3"),
         ("model={clip: 2}", "model=toy", "++seed=4", "logger=none"),
-        ("+logger=csv", "model.optimizers.generator.lr='${mul:2,0.1}'"),
+        ("logger=csv", "model.optimizers.generator.lr='${mul:2,0.1}'"),
         ("model=toy", "hydra.job.name=x"),
     ],
 )
