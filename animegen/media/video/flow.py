@@ -90,18 +90,15 @@ def flow_both_ways(first: Tensor, last: Tensor, estimate: FlowEstimator | None =
     return torch.cat([estimate(first, last), estimate(last, first)], 1)
 
 
-def flow_estimates(
-    first: Tensor, last: Tensor, luma: FlowEstimator | None = None, gradient: FlowEstimator | None = None
-) -> Tensor:
+def flow_estimates(first: Tensor, last: Tensor, luma: FlowEstimator | None = None) -> Tensor:
     """Return two estimates (B,2,4,H,W) of the flow between both frames: DIS on their luma, and on its gradient.
 
     Args:
         first: (B,3,H,W) in [-1,1].
         last: the same.
         luma: estimates the first, if not a new :class:`DISFlow`.
-        gradient: estimates the second, likewise.
     """
-    estimators = luma or DISFlow(), gradient or DISFlow(gradient=True)
+    estimators = luma or DISFlow(), DISFlow(gradient=True)
     return torch.stack([flow_both_ways(first, last, estimate) for estimate in estimators], 1)
 
 
