@@ -59,9 +59,9 @@ def _processors() -> Iterator[Finding]:
     if flags:
         fast = [name for name in ("amx_bf16", "avx512_bf16") if name in flags]
         text = (
-            f"{', '.join(fast)}: precision=bf16 is faster here"
+            f"{', '.join(fast)}: precision=bf16 is faster here, and used by precision=auto"
             if fast
-            else "none: precision=bf16 works, but fp32 is as fast on this CPU"
+            else "none: precision=bf16 is emulated, 10 to 20 times as slow as fp32; precision=auto uses fp32"
         )
         yield Finding(bool(fast) or None, "bf16 on the CPU", text)
     if torch.cuda.is_available():

@@ -32,6 +32,7 @@ from animegen.engine.machine import machine, versions
 from animegen.engine.module import AnimeModule
 from animegen.errors import AnimegenError
 from animegen.files import check_outputs, completed, user_path
+from animegen.nn.precision import trainer_precision
 from animegen.speed.parts import Stopwatch, data_wait, step_parts
 from animegen.tasks.protocols import Interpolator
 
@@ -357,6 +358,7 @@ def run_bench(words: Sequence[str]) -> None:
         config.model, config.size, config.precision = experiment.model, experiment.size, experiment.precision
         if config.train_steps == BenchSchema.train_steps:
             config.train_steps = experiment.train_steps
+    config.precision.trainer = trainer_precision(config.precision.trainer, pick_device(config.device.value))
     output = None if config.output is None else user_path("output", config.output)
     if output is not None:
         check_outputs([output], config.overwrite)

@@ -128,7 +128,7 @@ def test_help_of_train_explains_keys_and_options(capsys: pytest.CaptureFixture[s
     assert "animegen train experiment=animegan/quickstart" in text
     assert re.search(r"^  experiment +animegan/", text, re.MULTILINE)
     assert "toy/quickstart" in text
-    assert re.search(r"^  precision +bf16, fp32$", text, re.MULTILINE)
+    assert re.search(r"^  precision +auto, bf16, fp32$", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize("verb", [evaluate, bench, listing, doctor])

@@ -24,7 +24,7 @@ from animegen.cli.main import COMMANDS
         (["stylize", "overwrite="], ["overwrite=true", "overwrite=false"]),
         (["stylize", "input=a"], [FILES]),
         (["train", "experiment=toy"], ["experiment=toy/quickstart"]),
-        (["train", "precision="], ["precision=bf16", "precision=fp32"]),
+        (["train", "precision="], ["precision=auto", "precision=bf16", "precision=fp32"]),
         (["train", "ablation=[animegan/no_tv,animegan/gan_h"], ["ablation=[animegan/no_tv,animegan/gan_hinge"]),
         (["eval", "benchmark=c"], ["benchmark=clips"]),
         (["prepare", "toonworld=p"], ["toonworld=photo", "toonworld=print"]),
