@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
+import omegaconf.base
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -30,12 +31,21 @@ from animegen.files import shown
 def register() -> None:
     """Make our schemas and resolvers known to Hydra."""
     register_schemas()
+    _remember_parsed()
     OmegaConf.register_new_resolver("run_dir", run_dir, replace=True)
     OmegaConf.register_new_resolver("recorded_ablations", recorded, replace=True)
     OmegaConf.register_new_resolver("mul", _product, replace=True)
     OmegaConf.register_new_resolver("torchrun", _torchrun, replace=True)
     OmegaConf.register_new_resolver("share", lambda part, whole: round(part * whole), replace=True)
     OmegaConf.register_new_resolver("minus", lambda a, b: a - b, replace=True)
+
+
+def _remember_parsed() -> None:
+    """Let OmegaConf parse each text with ``${...}`` once, and not each time that it is resolved.
+
+    A run resolves two dozen such texts 500 times, and to parse one takes half a millisecond.
+    """
+    vars(omegaconf.base)["parse"] = lru_cache(maxsize=4096)(omegaconf.base.parse)
 
 
 def _product(a: float, b: float) -> float:

@@ -22,6 +22,7 @@ from animegen.media.video.encoding import (
     usual_format,
 )
 from animegen.media.video.opening import images_keep
+from animegen.media.video.stages import count_cores, network_threads
 from animegen.nn.precision import computes_bf16
 
 
@@ -67,6 +68,17 @@ def load_applied(options: Applies, protocols: tuple[type, ...], ability: str) ->
             f"The model of '{checkpoint}', {type(model).__name__}, does not {ability}: use another checkpoint."
         )
     return Applied(model, checkpoint, device, _autocast_type(options.precision, checkpoint, device))
+
+
+def share_cores(threads: int | None, device: torch.device) -> None:
+    """Let a model on the CPU leave cores to decoding and encoding, unless the user has chosen the number of threads.
+
+    Args:
+        threads: the user's choice.
+        device: device of the model.
+    """
+    if threads is None and device.type == "cpu":
+        torch.set_num_threads(min(torch.get_num_threads(), network_threads(count_cores())))
 
 
 def _autocast_type(precision: Precision, checkpoint: Path, device: torch.device) -> torch.dtype | None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import cv2
-import numpy as np
 import torch
 from torch import Tensor
 
 from animegen.media.images import to_float
 from animegen.media.video.flow import DISFlow
+from animegen.media.video.small import shrunk
 from animegen.nn.warp import backward_warp
 
 #: Longer side in pixels at which frames are matched.
@@ -54,6 +53,5 @@ def _small(frame: Tensor) -> Tensor:
     scale = _SIDE / max(height, width)
     if scale >= 1:
         return frame
-    size = max(16, round(width * scale)), max(16, round(height * scale))
-    image = cv2.resize(np.ascontiguousarray(frame.permute(1, 2, 0).numpy()), size, interpolation=cv2.INTER_AREA)
+    image = shrunk(frame.numpy(), *(max(16, round(side * scale)) for side in (height, width)))
     return torch.from_numpy(image).permute(2, 0, 1)

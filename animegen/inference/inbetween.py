@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -18,14 +19,15 @@ from animegen.errors import AnimegenError
 from animegen.inference.beside import beside, doubled
 from animegen.inference.confidence import Confidence
 from animegen.inference.pair_tiles import TiledPair
-from animegen.inference.partial import Finished, Partial, begun
+from animegen.inference.partial import Partial, begun
+from animegen.inference.segments import Segments
 from animegen.inference.timegrid import Between, Grid, between_frames
-from animegen.inference.videos import assemble, identity
+from animegen.inference.videos import assemble, identity, pixels_ahead, read_ahead
 from animegen.media.images import to_uint8
 from animegen.media.photos import read_photo
 from animegen.media.video.cadence import rhythm, same_drawing
 from animegen.media.video.copies import Copies
-from animegen.media.video.encoding import Encoding, segment_suffix
+from animegen.media.video.encoding import Encoding
 from animegen.media.video.frames import (
     DEFAULT_RATE,
     RGB,
@@ -38,7 +40,6 @@ from animegen.media.video.frames import (
 )
 from animegen.media.video.opening import WRITTEN_SUFFIXES, create_video
 from animegen.media.video.sequences import SequenceReader
-from animegen.media.video.writer import VideoWriter
 from animegen.nn.precision import inference
 from animegen.tasks.protocols import Interpolator
 
@@ -256,11 +257,12 @@ def look_at(reader: FrameReader, plan: VideoPlan) -> tuple[list[tuple[int, int]]
 
     def seen() -> Iterator[Tensor]:
         known: Tensor | None = None
-        for pixels, _ in reader:
-            new = known is None or not (plan.holds == "auto" and same_drawing(known, pixels))
-            known = pixels if new else known
-            changes.append(new)
-            yield pixels
+        with closing(pixels_ahead(reader)) as frames:
+            for pixels in frames:
+                new = known is None or not (plan.holds == "auto" and same_drawing(known, pixels))
+                known = pixels if new else known
+                changes.append(new)
+                yield pixels
 
     if plan.cuts and len_at_least(reader, 3):
         from animegen.media.video.shots import detect_shots  # on demand: pairs of images need no detector
@@ -283,7 +285,11 @@ def len_at_least(reader: FrameReader, count: int) -> bool:
 
 
 def _write(
-    writer: FrameWriter, frame: Between[Original], draw: Inbetweener, time: Fraction, compare: bool = False
+    writer: FrameWriter | Segments,
+    frame: Between[Original],
+    draw: Inbetweener,
+    time: Fraction,
+    compare: bool = False,
 ) -> None:
     """Append a frame: drawn, or a copy of the source's; with ``compare`` beside the latter."""
     drawn = None if frame.last is None else draw(frame.first, frame.last, float(frame.t))
@@ -340,7 +346,10 @@ def _segments(
     hold_last: bool,
     note: Callable[[str], None],
 ) -> Iterator[Between[Original]]:
-    """Write the missing segments of the video, one per shot; yield after every frame."""
+    """Write the missing segments of the video, one per shot; yield after every frame.
+
+    Frames are decoded in a thread and encoded in another one, while the model draws.
+    """
     before = partial.finished[-1] if partial.finished else None
     if before is not None and before.upto is None:
         return
@@ -348,46 +357,30 @@ def _segments(
     shots = partial.shots or [(0, 1)]
     cuts = {first for first, _ in shots[1:]}
     ahead: deque[tuple[int, Fraction]] = deque()  # cuts that were read and are not reached yet
+    problems: list[str] = []
 
     def read() -> Iterator[tuple[Original, Fraction]]:
-        for number, (original, time) in enumerate(reader.originals(start=since), begin):
+        nonlocal problems
+        for number, (original, time, known) in enumerate(frames, begin):
+            problems = known
             if number in cuts and number > begin:
                 ahead.append((number, time))
             yield original, time
 
     origin = partial.finished[0].start if partial.finished else None
-    suffix = segment_suffix(plan.encoding)
-    writer: VideoWriter | None = None
-    start = last = Fraction(0)
-
-    def finish(end: Fraction, source: int | None, upto: Fraction | None) -> None:
-        assert writer is not None
-        writer.close(end - start)
-        found = Finished(writer.path.name, writer.count, start, last, end, source, upto)
-        partial.add(found, reader.problems)
-
-    try:
+    with closing(read_ahead(reader, since)) as frames, Segments(partial, info, plan.encoding, note) as segments:
         for frame in _between(reader, plan, shots, partial.smooth, partial.flashes, hold_last, read(), begin, origin):
             passed = None
             while ahead and frame.time >= ahead[0][1]:
                 passed = ahead.popleft()
-            if passed is not None and writer is not None:
-                finish(frame.time, *passed)
-                writer = None
-            if writer is None:
-                start = frame.time
-                writer = VideoWriter(partial.next_file(suffix), info, plan.encoding, piece=True)
-                for sentence in writer.notes if not partial.finished else ():
-                    note(sentence)
-            _write(writer, frame, draw, frame.time - start, plan.compare)
-            last = frame.time
+            if passed is not None and segments.present:
+                segments.end(frame.time, problems, *passed)
+            if not segments.present:
+                segments.begin(frame.time)
+            _write(segments, frame, draw, frame.time, plan.compare)
             yield frame
-        if writer is not None:
-            finish(reader.end, None, None)
-            writer = None
-    finally:
-        if writer is not None:
-            writer.abort()
+        if segments.present:
+            segments.end(reader.end, list(reader.problems))
 
 
 def _info(info: VideoInfo, plan: VideoPlan) -> VideoInfo:

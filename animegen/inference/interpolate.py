@@ -11,7 +11,7 @@ import torch
 
 from animegen.engine.checkpoint import pick_device
 from animegen.errors import AnimegenError
-from animegen.inference.application import Applied, choose_encoding, image_suffix, load_applied
+from animegen.inference.application import Applied, choose_encoding, image_suffix, load_applied, share_cores
 from animegen.inference.classical import ClassicalInterpolator
 from animegen.inference.display import Display
 from animegen.inference.inbetween import ImageReader, Inbetweener, VideoPlan, interpolate_video
@@ -66,6 +66,7 @@ def interpolate(options: InterpolateOptions) -> Interpolated:
     rate = grid.fps or reader.info.fps * (grid.factor or 1)
     copies = copies_for(reader, target, encoding, rate)
     applied = _applied(options)
+    share_cores(options.threads, applied.device)
     tile = None if options.tile == "auto" else options.tile
     draw = Inbetweener(applied.model, applied.device, applied.dtype, tile, options.confidence)
     plan = VideoPlan(

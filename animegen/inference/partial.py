@@ -138,9 +138,9 @@ class Partial:
         """The finished segments for :func:`~animegen.media.video.remux.join`."""
         return [Segment(self.folder / segment.file, segment.start, segment.end) for segment in self.finished]
 
-    def next_file(self, suffix: str) -> Path:
-        """Return where to write the next segment."""
-        return self.folder / f"{len(self.finished) + 1:05}{suffix}"
+    def file(self, number: int, suffix: str) -> Path:
+        """Return where to write a segment; numbers begin with 1."""
+        return self.folder / f"{number:05}{suffix}"
 
     def add(self, segment: Finished, problems: list[str]) -> None:
         """Note that a segment is finished, and what could not be read up to its end."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from animegen.config.looks import look_for
 from animegen.errors import AnimegenError
-from animegen.inference.application import Applied, choose_encoding, image_suffix, load_applied
+from animegen.inference.application import Applied, choose_encoding, image_suffix, load_applied, share_cores
 from animegen.inference.denoising import learnt_filter
 from animegen.inference.display import Display
 from animegen.inference.options import Deinterlace, OnError, StylizeOptions
@@ -78,6 +78,8 @@ def stylize(options: StylizeOptions, display: Display | None = None) -> Summary:
             *(made.photos, draws, summary, options.max_side, skip_broken, options.overwrite, display.progress),
             compare=options.compare is not None,
         )
+        if made.videos:
+            share_cores(options.threads, applied.device)
         stylize_videos(made.videos, follows.follow, settings, summary, display, skip_broken)
     summary.seconds = time.perf_counter() - began
     return summary

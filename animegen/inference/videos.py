@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -19,25 +20,28 @@ from animegen.errors import AnimegenError, FormatError
 from animegen.files import completed
 from animegen.inference.beside import beside, doubled
 from animegen.inference.display import Display
-from animegen.inference.partial import Finished, Partial, begun
+from animegen.inference.partial import Partial, begun
 from animegen.inference.photos import reason_for
+from animegen.inference.segments import Segments
 from animegen.inference.stylist import NoMemoryError
 from animegen.inference.summary import Summary
 from animegen.inference.targets import Job
 from animegen.media.photos import resize
 from animegen.media.video.copies import Copies, plan_copies
 from animegen.media.video.deep import is_deep
-from animegen.media.video.encoding import CONTAINERS, Encoding, container_of, segment_suffix
+from animegen.media.video.encoding import CONTAINERS, Encoding, container_of
 from animegen.media.video.excerpt import Excerpt
 from animegen.media.video.frames import FrameReader, Original, VideoInfo
 from animegen.media.video.opening import create_video, open_video
 from animegen.media.video.reader import VideoReader
 from animegen.media.video.remux import join
-from animegen.media.video.writer import VideoWriter
+from animegen.media.video.stages import ahead, waiting_frames
 
 #: Frames after which a segment ends within a shot, if the model remembers nothing that would be lost.
 LONGEST = 240
 
+#: A frame, its time in seconds, and the problems of the video up to it.
+Decoded = tuple[Original, Fraction, list[str]]
 Follow = Callable[[Tensor, Any], tuple[Tensor, Any]]
 Shots = Callable[[Iterable[Tensor]], list[tuple[int, int]]]
 
@@ -155,7 +159,8 @@ def _stylize_video(
     with begun(target, _facts(reader, settings, encoding), display.note) as partial:
         reader.problems.extend(partial.problems)
         if partial.shots is None and settings.shots is not None:
-            partial.shots = settings.shots(display.searched(pixels for pixels, _ in reader))
+            with closing(pixels_ahead(reader)) as frames:
+                partial.shots = settings.shots(display.searched(frames))
             partial.save()
         info = _info(reader, settings)
         for remark in remarks(reader, encoding):
@@ -185,65 +190,71 @@ def _segments(
     encoding: Encoding,
     note: Callable[[str], None],
 ) -> Iterator[None]:
-    """Write the missing segments of the video, one per shot; yield after every frame."""
-    suffix = segment_suffix(encoding)
+    """Write the missing segments of the video, one per shot; yield after every frame.
+
+    Frames are decoded in a thread and encoded in another one, while the model draws.
+    """
     cuts = {first for first, _ in partial.shots or []}
     number = partial.frames
-    writer: VideoWriter | None = None
     state: Any = None
-    start = last = Fraction(0)
-    try:
-        for original, time in _remaining(reader, partial, settings.prefilter, cuts):
+    with (
+        closing(_remaining(reader, partial, settings.prefilter, cuts)) as frames,
+        Segments(partial, info, encoding, note) as segments,
+    ):
+        for original, time, problems in frames:
             at_cut = number in cuts
-            if writer is not None and (at_cut or (state is None and writer.count >= LONGEST)):
-                _finish(writer, partial, start, last, time, reader.problems)
-                writer = None
+            if segments.present and (at_cut or (state is None and segments.count >= LONGEST)):
+                segments.end(time, problems)
             if at_cut:
                 state = None
-            if writer is None:
-                start = time
-                writer = VideoWriter(partial.next_file(suffix), info, encoding, piece=True)
-                if number == 0:
-                    for sentence in writer.notes:
-                        note(sentence)
-            channels = resize(original.at(writer.deep), info.height, info.width // (2 if settings.compare else 1))
+            if not segments.present:
+                segments.begin(time)
+            channels = resize(original.at(segments.deep), info.height, info.width // (2 if settings.compare else 1))
             pixels, state = follow(channels[:3], state)
             drawn = torch.cat([pixels, channels[3:]])
-            writer.write(beside(channels, drawn) if settings.compare else drawn, time - start)
-            last = time
+            segments.write(beside(channels, drawn) if settings.compare else drawn, time)
             number += 1
             yield
-        if writer is not None:
-            _finish(writer, partial, start, last, reader.end, reader.problems)
-            writer = None
-    finally:
-        if writer is not None:
-            writer.abort()
+        if segments.present:
+            segments.end(reader.end, list(reader.problems))
 
 
-def _finish(
-    writer: VideoWriter, partial: Partial, start: Fraction, last: Fraction, end: Fraction, problems: list[str]
-) -> None:
-    writer.close(end - start)
-    partial.add(Finished(writer.path.name, writer.count, start, last, end), problems)
+def pixels_ahead(reader: FrameReader) -> Generator[Tensor, None, None]:
+    """Yield all frames, uint8 ``(3,H,W)``, decoded in advance in a thread."""
+    return ahead((pixels for pixels, _ in reader), waiting_frames(reader.info.height, reader.info.width))
+
+
+def read_ahead(reader: FrameReader, start: Fraction | None) -> Generator[Decoded, None, None]:
+    """Yield the frames from a time on, decoded in advance in a thread, with the problems of the video up to each."""
+    waiting = waiting_frames(reader.info.height, reader.info.width)
+    found = ((frame, time, list(reader.problems)) for frame, time in reader.originals(start=start))
+    return ahead(found, waiting)
+
+
+def _later(frames: Generator[Decoded, None, None], last: Fraction | None) -> Iterator[Decoded]:
+    """Yield the frames after a time, and close their source."""
+    with closing(frames):
+        for decoded in frames:
+            if last is None or decoded[1] > last:
+                yield decoded
 
 
 def _remaining(
     reader: FrameReader, partial: Partial, prefilter: BilateralFilter | None, cuts: set[int]
-) -> Iterator[tuple[Original, Fraction]]:
-    """Yield the frames after the finished segments, filtered if there is a filter."""
+) -> Generator[Decoded, None, None]:
+    """Yield the frames after the finished segments as :func:`read_ahead`, filtered if there is a filter."""
     finished = partial.finished[-1] if partial.finished else None
+    last = None if finished is None else finished.last
     if prefilter is None:
-        frames = reader.originals(start=finished.last if finished else None)
-    else:
-        # A filter uses earlier frames. A segment ends at a cut, which resets it, or is longer than its window.
-        read = reader.originals(start=finished.start if finished else None)
-        first = partial.frames - finished.frames if finished else 0
-        filtered = prefilter.stream(((frame.pixels, (frame.alpha, time)) for frame, time in read), cuts, first)
-        frames = ((Original(pixels, alpha=alpha), time) for pixels, (alpha, time) in filtered)
-    for frame, time in frames:
-        if finished is None or time > finished.last:
-            yield frame, time
+        yield from _later(read_ahead(reader, last), last)
+        return
+    # A filter uses earlier frames. A segment ends at a cut, which resets it, or is longer than its window.
+    first = partial.frames - finished.frames if finished else 0
+    with closing(read_ahead(reader, finished.start if finished else None)) as read:
+        tagged = ((frame.pixels, (frame.alpha, time, known)) for frame, time, known in read)
+        filtered = prefilter.stream(tagged, cuts, first)
+        frames = ((Original(pixels, alpha=alpha), time, known) for pixels, (alpha, time, known) in filtered)
+        yield from _later(frames, last)
 
 
 def copies_for(reader: FrameReader, target: Path, encoding: Encoding, rate: Fraction) -> Copies | None:
@@ -284,8 +295,9 @@ def assemble(
             frames = VideoReader(segment.path, straight=info.alpha)
             if is_deep(frames.info.pix_fmt):  # MP4 stores a matrix only together with primaries and a curve
                 frames.info = replace(frames.info, colour=info.colour)
-            for original, time in frames.originals():
-                writer.copy(original, segment.start + time)
+            with closing(read_ahead(frames, None)) as decoded:
+                for original, time, _ in decoded:
+                    writer.copy(original, segment.start + time)
         writer.close(partial.segments[-1].end)
     return writer.notes
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from animegen.errors import AnimegenError
 from animegen.locks import locked
+from animegen.media.video.stages import count_cores
 
 _POLL_SECONDS = 0.2
 
@@ -57,11 +58,6 @@ def share_machine(count: int, cores: int | None = None, gpus: Sequence[str] | No
         mine = gpus[number::count] or ([gpus[number % len(gpus)]] if gpus else [])
         slots.append(Slot(max(1, cores // count), ",".join(mine) if mine else None))
     return slots
-
-
-def count_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def list_gpus() -> list[str]:

@@ -15,7 +15,9 @@ from pathlib import Path
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _PRELOADED = ("cli.training", "curation.prepare", "inference.generate", "inference.interpolate", "inference.stylize")
-_CONTEXT.set_forkserver_preload([*(f"animegen.{name}" for name in _PRELOADED), "tests.robustness.support"])
+_CONTEXT.set_forkserver_preload(
+    [*(f"animegen.{name}" for name in _PRELOADED), "tests.robustness.support", "tests.robustness.warm"]
+)
 TIMEOUT = 300.0
 
 

@@ -22,7 +22,7 @@ from tests.support import assert_same_state, tiny, train
 from tests.video_support import EXACT, write_film
 
 #: In `make test`, and in `make test-all`.
-KILLS = [pytest.param(2), pytest.param(50, marks=pytest.mark.slow)]
+KILLS = [pytest.param(1), pytest.param(50, marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize("kills", KILLS)

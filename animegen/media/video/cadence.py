@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from animegen.media.video.small import shrunk
+
 #: Two frames show the same drawing if ``a mean + b max + c > 0`` of their CIE Lab distances at a longer side of at most
 #: 640 pixels: EISAI's fit to labelled frames (Chen and Zwicker 2022, released code). The maximum sees a blinking eye.
 _MEAN, _MAX, _OFFSET, _SIDE = -2.1593, -0.2038, 4.0879, 640
@@ -32,12 +34,12 @@ def sameness(first: Tensor, second: Tensor) -> float:
 
 def _lab(frame: Tensor) -> np.ndarray:
     """Return a downscaled frame in CIE Lab (L from 0 to 100), float32 (h, w, 3)."""
-    image = np.ascontiguousarray(frame.permute(1, 2, 0).numpy())
-    height, width = image.shape[:2]
+    height, width = frame.shape[1:]
     scale = _SIDE / max(height, width)
     if scale < 1:
-        size = max(1, round(width * scale)), max(1, round(height * scale))
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        image = shrunk(frame.numpy(), *(max(1, round(side * scale)) for side in (height, width)))
+    else:
+        image = np.ascontiguousarray(frame.permute(1, 2, 0).numpy())
     return cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
 
 

@@ -6,6 +6,8 @@ takes 65280 for white (measured with libswscale 9.5: four codes of 1023), so the
 
 from __future__ import annotations
 
+from threading import Lock
+
 import numpy as np
 import torch
 from av.video.format import VideoFormat
@@ -27,13 +29,14 @@ def is_deep(pix_fmt: str) -> bool:
 
 
 class FromDeep:
-    """Convert decoded frames of a deep format to tensors; one object per video and thread.
+    """Convert decoded frames of a deep format to tensors, in any thread.
 
     Arguments are those of :class:`~animegen.media.video.pixels.FromFrames`.
     """
 
     def __init__(self, colour: Colour, straight: bool = False) -> None:
         self._converter, self._straight = VideoReformatter(), straight
+        self._alone = Lock()  # a frame is refined where it is first needed: for a network, or to be encoded
         self._full = colour.full_range
         self._matrix = torch.linalg.inv(luma_and_chroma_matrix(*coefficients_of(colour)))
 
@@ -42,7 +45,8 @@ class FromDeep:
 
         With ``straight`` a frame with alpha is ``(4,H,W)``; opaque is 1, and what is invisible is white.
         """
-        wide = _moved(self._converter, frame, _WIDE, self._full)
+        with self._alone:
+            wide = _moved(self._converter, frame, _WIDE, self._full)
         planes = [rows(plane, wide.height, np.uint16)[:, : wide.width].astype(np.float32) for plane in wide.planes]
         bits = frame.format.components[0].bits
         scale, offset = _codes(bits, self._full)

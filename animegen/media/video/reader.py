@@ -29,6 +29,7 @@ from animegen.media.video.deep import FromDeep, is_deep
 from animegen.media.video.deinterlacing import deinterlaced
 from animegen.media.video.frames import DEFAULT_RATE, TRANSPARENT, FrameReader, Original, VideoInfo
 from animegen.media.video.pixels import FromFrames, colour_of, has_alpha, is_transparent
+from animegen.media.video.stages import decode_in_threads
 
 #: Number of consecutive errors after which the rest of a file is skipped.
 PATIENCE = 20
@@ -53,7 +54,8 @@ class VideoReader(FrameReader):
     milliseconds is restored.
 
     The object holds no open file: every reading opens its own, so that it can be copied to other processes, and be read
-    several times at once. Decoding runs in threads, ahead of what is asked for by as many frames as there are cores.
+    several times at once. Decoding runs in
+    :func:`~animegen.media.video.stages.decoding_threads`, ahead of what is asked for by as many frames.
 
     Args:
         path: the file.
@@ -93,7 +95,7 @@ class VideoReader(FrameReader):
             stream = next((s for s in container.streams.video if not s.disposition & s.disposition.attached_pic), None)
             if stream is None:
                 raise AnimegenError(f"'{self.path}' has no frames, only {_kinds(container)}: name a video.")
-            stream.thread_type = "AUTO"
+            decode_in_threads(stream.codec_context)
             yield container, stream
 
     def _stamps(self) -> list[Fraction]:
@@ -278,7 +280,7 @@ def _decoder(stream: VideoStream) -> VideoCodecContext:
         return stream.codec_context
     decoder = CodecContext.create(name, "r")
     assert isinstance(decoder, VideoCodecContext)
-    decoder.thread_type = "AUTO"
+    decode_in_threads(decoder)
     return decoder
 
 

@@ -26,6 +26,8 @@ from torch import Tensor
 
 from animegen.errors import AnimegenError
 from animegen.files import regular_file
+from animegen.media.video.small import shrunk
+from animegen.media.video.stages import decode_in_threads
 
 WIDTH = 256
 """Width in pixels at which frames are analysed."""
@@ -142,14 +144,14 @@ def _difference(a: np.ndarray, b: np.ndarray) -> float:
 
 def _small(frame: Frame) -> np.ndarray:
     """Return a frame (H, W, 3) RGB or tensor (3, H, W) as small (h, w, 3) BGR."""
-    picture = frame.permute(1, 2, 0).cpu().numpy() if isinstance(frame, Tensor) else np.asarray(frame)
+    picture = frame.cpu().numpy().transpose(1, 2, 0) if isinstance(frame, Tensor) else np.asarray(frame)
     if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
         raise TypeError(
             f"frames must be uint8 RGB, (H, W, 3) arrays or (3, H, W) tensors: got {picture.dtype} {picture.shape}"
         )
     height, width = picture.shape[:2]
     if width > WIDTH:
-        picture = cv2.resize(picture, (WIDTH, max(1, round(height * WIDTH / width))), interpolation=cv2.INTER_AREA)
+        return shrunk(picture.transpose(2, 0, 1)[::-1], max(1, round(height * WIDTH / width)), WIDTH)
     return np.ascontiguousarray(picture[..., ::-1])
 
 
@@ -161,7 +163,7 @@ def _decode(path: Path) -> Iterator[np.ndarray]:
             if not container.streams.video:
                 raise AnimegenError(f"'{path}' has no frames: name a video.")
             stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
+            decode_in_threads(stream.codec_context)
             for frame in container.decode(stream):
                 width = min(WIDTH, frame.width)
                 height = max(1, round(frame.height * width / frame.width))

@@ -97,6 +97,11 @@ class VideoWriter(FrameWriter):
         self._stream.codec_context.sample_aspect_ratio = info.pixel_aspect
         tag(self._stream.codec_context, self._colour, self._convert.rgb)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it was neither completed nor given up."""
+        return self._open
+
     def write(self, pixels: Tensor, time: Fraction) -> None:
         """Append a frame; see :meth:`FrameWriter.write`."""
         known = pixels.dtype == torch.uint8 or (self.deep and pixels.is_floating_point())

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import omegaconf.base
 import pytest
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
+from omegaconf.errors import GrammarParseError
 
 from animegen.config import composing
+from animegen.config.compose import register
 from animegen.config.composing import compose_words
 from animegen.config.schema import register_schemas
 
@@ -45,6 +48,17 @@ def test_the_same_groups_are_composed_once(monkeypatch: pytest.MonkeyPatch) -> N
         config, _ = compose_words("train", (*STUDY, f"model.optimizers.generator.lr={rate}"))
         assert config.model.optimizers.generator.lr == rate
     assert calls == [STUDY]
+
+
+def test_a_text_is_parsed_once_and_resolved_each_time() -> None:
+    register()
+    parse = vars(omegaconf.base)["parse"]
+    parse.cache_clear()
+    for number in (1, 2, 3):
+        assert OmegaConf.create({"a": number, "b": "${a} of ${mul:2,${a}}"}).b == f"{number} of {2 * number}"
+    assert (parse.cache_info().misses, parse.cache_info().hits) == (1, 2)
+    with pytest.raises(GrammarParseError):
+        OmegaConf.create({"b": "${a"})
 
 
 @pytest.mark.parametrize(
