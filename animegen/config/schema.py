@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, ClassVar
 
 from animegen.config.common import LARGEST_SEED, CheckpointOptions, ComputeOptions, OverwriteOptions, RunsOptions
@@ -149,13 +150,22 @@ class EvalSchema(CheckpointOptions, ComputeOptions, OverwriteOptions, SeedOption
     features: Any = None
 
 
+class Scaling(Enum):
+    """What is measured at growing sizes."""
+
+    steps = "steps"
+    photos = "photos"
+    videos = "videos"
+
+
 @dataclass
 class BenchSchema(ComputeOptions, OverwriteOptions, SeedOptions):
     """Measure speed and memory on this machine.
 
     data=toonworld measures ToonWorld, data=video decoding and encoding, data=film a video that is stylized and
-    interpolated beside the parts of that work, "animegen bench startup" the start of the commands. budget and
-    price_per_hour add the number of steps that the budget pays for on this machine, for each stage of a curriculum.
+    interpolated beside the parts of that work, "animegen bench startup" the start of the commands. scaling measures how
+    the cost of a training step, or of stylize, grows; with output=x.json it draws x.png. budget and price_per_hour add
+    the number of steps that the budget pays for on this machine, for each stage of a curriculum.
     """
 
     command: ClassVar[str] = "bench"
@@ -166,12 +176,16 @@ class BenchSchema(ComputeOptions, OverwriteOptions, SeedOptions):
         "model=animegan/v2 size=base",
         "experiment=animegan/quickstart",
         "model=ganime/gpt6 precision=bf16",
+        "scaling=steps model=animegan/v2_lite output=scaling.json",
         "model=interpolation/hybrid_vae budget=200 price_per_hour=0.8",
     )
 
     seconds: float = option(10.0, "how long to measure", above=0, maximum=100_000)
     input: str | None = option(None, "with data=video and data=film: a video of your own", path=True)
     output: str | None = option(None, "a file for the result as JSON", path=True)
+    scaling: Scaling | None = option(
+        None, "growth of cost: steps by batch, crop and width; photos by pixels; videos by frames"
+    )
     budget: float | None = option(None, "money to spend", above=0)
     price_per_hour: float | None = option(None, "price of this machine", above=0)
     samples: int | None = option(None, "samples of the data, to count epochs", minimum=1, maximum=LARGEST_COUNT)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -24,7 +25,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from animegen.config.compose import compose_config, literal_paths
 from animegen.config.instantiate import build
-from animegen.config.schema import BenchSchema
+from animegen.config.schema import BenchSchema, Scaling
 from animegen.engine.callbacks import LogEvery, StopAfter
 from animegen.engine.checkpoint import pick_device
 from animegen.engine.lightning import LightningAdapter
@@ -134,6 +135,24 @@ def bench_model(config: DictConfig, experiment: DictConfig | None = None) -> dic
         "steps": steps * turns,
         "parameters": {name: sum(p.numel() for p in n.parameters()) for name, n in model.networks().items()},
     }
+
+
+def bench_scaling(config: DictConfig, words: Sequence[str], plot: Path | None) -> dict[str, Any]:
+    """Measure how a cost grows, see :mod:`animegen.speed.scaling`; ``words`` are those of the configuration."""
+    from animegen.speed import scaling
+
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    if config.scaling is Scaling.steps:
+        curves = scaling.scale_steps(lambda more: compose_config("bench", [*words, *more]), batch_for, BareLoop)
+        what = config.model._target_
+    else:
+        scale = scaling.scale_photos if config.scaling is Scaling.photos else scaling.scale_videos
+        curves, what = scale([f"threads={config.threads}"] if config.threads else []), config.scaling.value
+    if plot is not None:
+        with completed(plot, overwrite=config.overwrite) as hidden:
+            scaling.plot(curves, hidden)
+    return {"what": what, "rows": scaling.rows_of(curves), "machine": machine(), "versions": versions()}
 
 
 def bench_budget(config: DictConfig, experiment: DictConfig | None) -> dict[str, Any]:
@@ -351,7 +370,8 @@ def run_bench(words: Sequence[str]) -> None:
     # The parts of an experiment: its model has keys that are not in the bench's.
     parts = ("experiment=", "ablation=", "data.", "features", "model.", "+model.", "~model.") if chosen else ()
     mine = [word for word in words if not word.startswith(("data=", *parts))]
-    config = compose_config("bench", literal_paths("bench", mine))
+    mine = literal_paths("bench", mine)
+    config = compose_config("bench", mine)
     passed = [word for word in words if word.startswith(("size=", "size.", "precision=", *parts))]
     experiment = compose_config("train", passed, complete=False) if chosen else None
     if experiment is not None:
@@ -360,9 +380,14 @@ def run_bench(words: Sequence[str]) -> None:
             config.train_steps = experiment.train_steps
     config.precision.trainer = trainer_precision(config.precision.trainer, pick_device(config.device.value))
     output = None if config.output is None else user_path("output", config.output)
-    if output is not None:
-        check_outputs([output], config.overwrite)
-    result = bench(config, data[-1] if data else None, experiment)
+    plot = None if output is None or config.scaling is None else output.with_suffix(".png")
+    check_outputs([path for path in (output, plot) if path is not None], config.overwrite)
+    if config.scaling is not None:
+        if data or chosen:
+            raise AnimegenError("scaling= measures model=, or the looks: leave data= and experiment= out.")
+        result = bench_scaling(config, mine, plot)
+    else:
+        result = bench(config, data[-1] if data else None, experiment)
     show(result)
     if output is not None:
         with completed(output, overwrite=config.overwrite) as hidden:

@@ -19,19 +19,20 @@ STYLIZE = "stylize checkpoint=toy.ckpt input=photo.png output=anime.png overwrit
 
 
 class Cost(NamedTuple):
-    """Cost of one process: seconds of processor time, and the largest resident memory in MiB."""
+    """Cost of one process: seconds of processor time, the largest resident memory in MiB, and its exit code."""
 
     seconds: float
     memory: float
+    code: int
 
 
 def measure(words: Sequence[str], folder: str | None = None) -> Cost:
     """Run ``python <words>`` in a folder and return its cost."""
     null = subprocess.DEVNULL
     process = subprocess.Popen([sys.executable, *words], stdout=null, stderr=null, cwd=folder)
-    _, _, usage = os.wait4(process.pid, 0)
+    _, status, usage = os.wait4(process.pid, 0)
     unit = 2**20 if sys.platform == "darwin" else 2**10  # only macOS counts bytes
-    return Cost(usage.ru_utime + usage.ru_stime, usage.ru_maxrss / unit)
+    return Cost(usage.ru_utime + usage.ru_stime, usage.ru_maxrss / unit, os.waitstatus_to_exitcode(status))
 
 
 def write_example(folder: str) -> None:

@@ -99,9 +99,9 @@ def _decode(reader: Iterable[object], seconds: float) -> Turn:
     return Turn(frames / (time.perf_counter() - began), (cpu_seconds() - before) / frames)
 
 
-def generated() -> Iterator[Tensor]:
-    """Yield frames of a generated video without end, uint8 ``(3,H,W)``."""
-    scene = Scene(seed=0, split="test", index=0, size=SIZE, frames=DRAWN)
+def generated(size: tuple[int, int] | None = None) -> Iterator[Tensor]:
+    """Yield frames of a generated video without end, uint8 ``(3,H,W)``; ``None``: of :data:`SIZE`."""
+    scene = Scene(seed=0, split="test", index=0, size=size or SIZE, frames=DRAWN)
     drawn = [torch.from_numpy(scene.photo(number)).permute(2, 0, 1).contiguous() for number in range(DRAWN)]
     return cycle([*drawn, *drawn[-2:0:-1]])
 

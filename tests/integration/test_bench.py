@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from animegen.cli import bench
 from animegen.config.compose import compose_config
 from animegen.config.instantiate import build
+from animegen.errors import AnimegenError
+from animegen.media.video.reader import VideoReader
 from animegen.speed import bench as body
 from animegen.speed.parts import Stopwatch, timed_networks
 from tests.support import refused, run_verb
@@ -123,6 +126,62 @@ def test_a_film_beside_the_parts_of_its_work(
     }
     film = write_film(tmp_path / "film.mp4", [level(n) for n in range(2)])
     assert "use a video of 6 frames or more" in refused(capsys, run_verb(bench.main, "data=film", f"input={film}"))
+
+
+def test_how_the_cost_of_a_step_grows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from animegen.speed import scaling
+
+    monkeypatch.setattr(scaling, "STEP", {"size.batch_size": (1, 2), "size.width": (0.125, 0.25)})
+    output = tmp_path / "x.json"
+    assert run_verb(bench.main, "model=toy", *TINY, "scaling=steps", f"output={output}") == 0
+    rows = json.loads(output.read_text())["rows"]
+    assert list(rows) == [
+        *(f"size.{key}, ms per step" for key in ("batch_size=1", "batch_size=2", "width=0.125", "width=0.25"))
+    ]
+    assert all(value > 0 for value in rows.values())
+    with Image.open(tmp_path / "x.png") as plot:
+        assert plot.size == (640, 260)
+    words = ("model=toy", *TINY, "scaling=steps", f"output={tmp_path / 'x.JSON'}")
+    assert "'x.png' exists" in refused(capsys, run_verb(bench.main, *words)).replace(f"{tmp_path}/", "")
+    assert "leave data= and experiment= out" in refused(capsys, run_verb(bench.main, "scaling=steps", "data=video"))
+
+
+def test_how_photos_and_videos_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from animegen.speed import scaling
+    from animegen.speed.startup import Cost
+
+    sizes: list[tuple[int, ...]] = []
+
+    def stylized(command: list[str], folder: str) -> Cost:
+        assert command[:3] == ["-m", "animegen", "stylize"]
+        source = Path(folder) / command[3].removeprefix("input=")
+        if source.suffix == ".jpg":
+            with Image.open(source) as photo:
+                sizes.append(photo.size)
+        else:
+            sizes.append((len(list(VideoReader(source))),))
+        return Cost(float(len(sizes)), 100.0 + len(sizes), 0)
+
+    monkeypatch.setattr(scaling, "measure_process", stylized)
+    monkeypatch.setattr(scaling, "MEGAPIXELS", (0.0192, 0.0768))
+    monkeypatch.setattr(scaling, "FRAMES", (2, 3))
+    curves = [*scaling.scale_photos(["threads=1"]), *scaling.scale_videos()]
+    assert sizes == [(160, 120), (320, 240), (2,), (3,)]
+    assert scaling.rows_of(curves) == {
+        "megapixels=0.0192, CPU s": 1.0,
+        "megapixels=0.0192, peak memory, MiB": 101.0,
+        "megapixels=0.0768, CPU s": 2.0,
+        "megapixels=0.0768, peak memory, MiB": 102.0,
+        "frames=2, CPU s": 3.0,
+        "frames=2, peak memory, MiB": 103.0,
+        "frames=3, CPU s": 4.0,
+        "frames=3, peak memory, MiB": 104.0,
+    }
+    monkeypatch.setattr(scaling, "measure_process", lambda *_: Cost(0.0, 0.0, 2))
+    with pytest.raises(AnimegenError, match="ended with code 2"):
+        scaling.scale_photos()
 
 
 def test_videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,7 +36,7 @@ class Model(nn.Sequential):
 
 tiles.MEMORY = 2**24
 model = Model(nn.Conv2d(3, 8, 3, padding=1), InstanceNorm(8), nn.Conv2d(8, 3, 3, padding=1)).eval()
-stylist = Stylist(model.requires_grad_(False), tile=128)
+stylist = Stylist(model.requires_grad_(False), tile=256)
 
 def draw(width, height):
     image = Image.linear_gradient("L").resize((width, height)).convert("RGB")
@@ -60,7 +60,7 @@ class Model:
     def synthesize(self, encoded, t):
         return encoded[:, :3] * t + encoded[:, 3:6] * (1 - t)
 
-interpolate = Inbetweener(Model(), tile=128)
+interpolate = Inbetweener(Model(), tile=256)
 
 def draw(width, height):
     first, last = (Original(torch.randint(256, (3, height, width), dtype=torch.uint8)) for _ in range(2))
