@@ -89,7 +89,7 @@ def scale_videos(words: Sequence[str] = ()) -> list[Curve]:
     info = VideoInfo(SMALL[1], SMALL[0], FPS, 1 / FPS)
     with tempfile.TemporaryDirectory() as folder:
         for count in FRAMES:
-            write_film(Path(folder) / "video.mp4", info, islice(generated(SMALL), count))
+            write_film(Path(folder) / "video.mp4", info, islice(generated(SMALL), count), "ultrafast")
             rows.append((count, *_cost(folder, "video.mp4", "drawn.mp4", words)))
     return [("frames", ("CPU s", "peak memory, MiB"), rows)]
 
