@@ -121,7 +121,7 @@ def plot(curves: Sequence[Curve], path: Path) -> None:
     figure = Figure(figsize=(3.2 * len(panels), 2.6), dpi=100, layout="constrained")
     for axes, (axis, name, rows, place) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         axes.plot([row[0] for row in rows], [row[place] for row in rows], "o-", color="#225588")
-        axes.set(xlabel=axis, ylabel=name, xscale="log", ylim=(0, None))
+        axes.set(xlabel=axis, ylabel=name, xscale="log", ylim=(0, 1.1 * max(row[place] for row in rows)))
         axes.set_xticks([row[0] for row in rows], [f"{row[0]:g}" for row in rows])
         axes.minorticks_off()
         axes.grid(alpha=0.3)
