@@ -122,6 +122,8 @@ def check_node(
                 raise AnimegenError(f"{source} is refused: {where}.{key} names a program, {shown(value)}. {remedy}")
             elif role in PATHLESS and isinstance(value, str) and re.search(r"[/\\]", value):
                 raise AnimegenError(f"{source} is refused: {where}.{key} names a path, {shown(value)}. {remedy}")
+    if role == "trainer" and isinstance(node, dict) and node.get("precision") == "auto":
+        node = {**node, "precision": None}  # animegen's own word, which Lightning does not know
     if role != "benchmark" and (fault := check_settings(node, locate, role)):  # its settings are for several functions
         raise AnimegenError(f"{source} is refused: {fault}.")
 

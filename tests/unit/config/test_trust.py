@@ -240,3 +240,10 @@ def test_a_recorded_sweep_starts_nothing_else(word: str) -> None:
     check_sweep(good, "It", ("basic", "joblib"))
     with pytest.raises(AnimegenError, match=r"It is refused|cannot be read"):
         check_sweep([*good, word], "It", ("basic", "joblib"))
+
+
+def test_the_precision_of_a_record_may_be_left_to_the_machine() -> None:
+    trainer = {"_target_": "pytorch_lightning.Trainer", "max_steps": 2}
+    check(trainer | {"precision": "auto"}, "trainer")
+    with pytest.raises(AnimegenError, match=r"trainer\.precision is 'best'"):
+        check(trainer | {"precision": "best"}, "trainer")
