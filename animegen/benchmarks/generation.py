@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 
 from animegen.benchmarks.benchmark import Benchmark, Measured, Method, spread
+from animegen.benchmarks.inbetween import averaged_warp, half_warp
 from animegen.data.clips import ClipView
 from animegen.errors import AnimegenError
 from animegen.media.images import to_float
+from animegen.media.video.flow import DISFlow, LatestFlow
+from animegen.media.video.mci import available, motion_compensated
 from animegen.metrics import image
 from animegen.metrics.clip_features import ClipFeatures
 from animegen.metrics.distribution import SetDistance, fid
@@ -48,10 +51,36 @@ def cross_fade(first: Tensor, last: Tensor, frames: int) -> Tensor:
 BASELINES = {"copy_first": copy_first, "copy_nearest": copy_nearest, "cross_fade": cross_fade}
 
 
+def _interpolated(method: Callable[[dict[str, Any]], Tensor]) -> Method:
+    """Return a baseline of frame interpolation, which draws frames by their times, as one of clips."""
+
+    def drawn(first: Tensor, last: Tensor, frames: int) -> Tensor:
+        times = torch.arange(1, frames - 1, device=first.device) / (frames - 1)
+        between = [method({"first": first, "last": last, "t": t.expand(len(first))}) for t in times]
+        return torch.stack([first, *between, last], 1)
+
+    return drawn
+
+
+def motion_baselines() -> dict[str, Method]:
+    """Return methods that move the pixels of both frames: FFmpeg, and two along DIS flow.
+
+    ``warp_dis`` warps both frames half-way, ``warp_dis_averaged`` is ``animegen interpolate method=dis``.
+    """
+    flow = LatestFlow(DISFlow())
+    found = {"ffmpeg_mci": lambda batch: motion_compensated(batch["first"], batch["last"], batch["t"])}
+    if not available():
+        found = {}
+    found |= {"warp_dis": lambda batch: half_warp(batch, flow)}
+    found |= {"warp_dis_averaged": lambda batch: averaged_warp(batch, flow)}
+    return {name: _interpolated(method) for name, method in found.items()}
+
+
 class GenerationBenchmark(Benchmark):
     """Scores methods ``(first, last, frames) -> (B,frames,3,H,W)`` against true clips.
 
-    The given frames are excluded from the metrics on single frames. The baselines are those of `BASELINES`. For a model
+    The given frames are excluded from the metrics on single frames. The baselines are those of `BASELINES` and
+    `motion_baselines`, which move pixels along a motion that does not depend on training. For a model
     with a tokenizer they are also computed from reconstructed frames, and ``reconstruction``, the true clip through the
     tokenizer, is the upper bound. For a model with a renderer three of these are also rendered: the nearest frame and
     the cross-fade show the renderer's results from both ends alone, the truth is the upper bound. The name of the task
@@ -109,7 +138,7 @@ class GenerationBenchmark(Benchmark):
 
     def fit_baselines(self) -> dict[str, Method]:
         """Return the baselines, which need no fitting."""
-        found: dict[str, Method] = dict(BASELINES)
+        found: dict[str, Method] = BASELINES | motion_baselines()
         if self.reconstruct is not None:
             found |= {f"{name}_reconstructed": self._coded(method) for name, method in BASELINES.items()}
             found["reconstruction"] = _OnTruth(self._reconstructed)

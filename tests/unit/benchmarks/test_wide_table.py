@@ -52,7 +52,8 @@ RESULTS = {
         "psnr gain_over_blend ssim ssim_atd_legacy ie edge_f chamfer",
     ),
     "generation": (
-        "copy_first copy_nearest cross_fade copy_first_reconstructed copy_nearest_reconstructed"
+        "copy_first copy_nearest cross_fade ffmpeg_mci warp_dis warp_dis_averaged copy_first_reconstructed"
+        " copy_nearest_reconstructed"
         " cross_fade_reconstructed reconstruction copy_nearest_rendered cross_fade_rendered reconstruction_rendered"
         " model",
         f"psnr ssim edge_f perceptual_{NET} arrival arrival_error motion_ratio psnr_at_1 ssim_at_1 psnr_at_10"
