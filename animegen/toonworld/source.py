@@ -209,6 +209,10 @@ class ToonWorldImages:
         image = scene.photo(t) if self.look == "photo" else scene.anime(t, self.look)
         return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
+    def scene(self, index: int) -> Scene:
+        """Return the scene of image ``index``, newly made."""
+        return Scene(**self._arguments[self._place(index)[0]])
+
     def _scene(self, position: int) -> Scene:
         if position not in self._scenes:
             _one_thread_in_a_loader()

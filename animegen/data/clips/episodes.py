@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from animegen.data.clips.sources import ClipSource, TripletFolders
+from animegen.data.clips.truth import MovingSource
 from animegen.data.clips.view import ClipView
 from animegen.data.sampler import counter_hash, draw_integer, stream_index
 from animegen.data.sources import prepare_source
@@ -117,6 +118,43 @@ class ClipsView(ClipView):
         """Return frame ``number`` of clip ``index`` as in evaluation: uint8 (3,H,W), or ``None`` if it is broken."""
         image = self.clips.load(index, number)
         return None if image is None else crop(cover(image, self.shape), self.shape)
+
+    def motion(self, batch: Mapping[str, Tensor], places: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return the true motion from frames between to both ends of a batch of training pieces.
+
+        Args:
+            batch: with ``clip``, ``frames`` and ``mirror`` of B pieces, see the class.
+            places: positions of F frames in the pieces.
+
+        Returns:
+            Flow (B F,4,H,W) in pixels, to the first and to the last frame of the piece, and whether the place is in
+            sight there, (B F,2,H,W) bool.
+
+        Raises:
+            AnimegenError: for clips without known motion, or in another size than their frames.
+        """
+        if not isinstance(self.clips, MovingSource):
+            raise AnimegenError(
+                "The true motion is known of data=clips/toonworld only: delete the loss terms that read true_flow, or"
+                " set their weight to 0."
+            )
+        flows: list[Tensor] = []
+        sights: list[Tensor] = []
+        pieces = zip(batch["clip"].tolist(), batch["frames"].tolist(), batch["mirror"].tolist(), strict=True)
+        for clip, frames, mirror in pieces:
+            for place in places:
+                found = [self.clips.motion(clip, frames[place], frames[end]) for end in (0, -1)]
+                flow, seen = torch.cat([pair[0] for pair in found]), torch.stack([pair[1] for pair in found])
+                if mirror:
+                    flow, seen = flow.flip(-1) * flow.new_tensor([-1, 1, -1, 1]).view(4, 1, 1), seen.flip(-1)
+                flows.append(flow)
+                sights.append(seen)
+        if flows[0].shape[1:] != self.shape:
+            raise AnimegenError(
+                f"The true motion is known in frames of {flows[0].shape[1]}x{flows[0].shape[2]}, and the view shows"
+                f" {self.shape[0]}x{self.shape[1]}: set data.image_size to that size."
+            )
+        return torch.stack(flows), torch.stack(sights)
 
     def _frame(self, number: int) -> dict[str, Tensor]:
         count = len(self.clips)

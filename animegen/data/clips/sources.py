@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from animegen.data.clips.truth import SceneMotion
 from animegen.data.sampler import counter_hash
 from animegen.data.sources import prepare_source
 from animegen.errors import AnimegenError, did_you_mean
@@ -92,6 +93,7 @@ class ToonWorldFrames:
             frames=frames,
             speed=speed,
         )
+        self._motions: dict[int, SceneMotion] = {}
 
     def __len__(self) -> int:
         return len(self.images) // self.frames
@@ -110,6 +112,12 @@ class ToonWorldFrames:
         if not 0 <= number < self.frames:
             raise IndexError(f"frame {number} of {self.frames}")
         return self.images.image(index * self.frames + number)
+
+    def motion(self, index: int, number: int, other: int) -> tuple[Tensor, Tensor]:
+        """Return the exact motion between two frames of a clip, see `MovingSource`; parts of scenes stay in memory."""
+        if index not in self._motions:
+            self._motions[index] = SceneMotion(self.images.scene(index * self.frames), self.frames)
+        return self._motions[index].between(number, other)
 
     def prepare(self) -> None:
         """Draw or open the frames."""
