@@ -17,6 +17,7 @@ from animegen.errors import AnimegenError
 from animegen.models.ganime.adaptive import AdaptiveEvaluation
 from animegen.models.ganime.application import GanimeGenerator
 from animegen.models.ganime.codes import CodeTable, code_table
+from animegen.models.ganime.motion import motion_entries
 from animegen.models.ganime.networks.tokenizer import Tokenized, Tokenizer
 from animegen.models.ganime.networks.transformer import CodeTransformer
 from animegen.models.ganime.rendering import accuracies, make_guide, predicted_renderings, soft_frames
@@ -41,8 +42,9 @@ class Ganime(GanimeGenerator):
     ``rendered`` (N,3,H,W), the frames rendered between two other frames of their clip. Of ``discriminator``:
     ``fake_logits``, ``real_logits``. Of ``transformer``: ``logits`` (M,K) and ``targets`` (M,); ``soft`` and
     ``soft_truth`` (n,3,H,W), some frames decoded from the predicted probabilities, with gradients, and from the true
-    codes, both without the renderer. ``joint`` has those of ``transformer``, and ``rendered`` and ``real`` (n,3,H,W),
-    frames rendered from the predictions, and the true ones.
+    codes, both without the renderer; of a transformer that predicts motion also those of
+    :func:`~animegen.models.ganime.motion.motion_entries`. ``joint`` has those of ``transformer``, and ``rendered`` and
+    ``real`` (n,3,H,W), frames rendered from the predictions, and the true ones.
 
     Args:
         tokenizer: see :class:`~animegen.models.ganime.application.GanimeGenerator`.
@@ -60,8 +62,6 @@ class Ganime(GanimeGenerator):
             :class:`~animegen.models.ganime.adaptive.AdaptiveEvaluation`; ``None`` for a fixed weight.
         sampling: see :class:`~animegen.models.ganime.application.GanimeGenerator`.
         soft_frames: number of frames in ``soft``, and in ``rendered`` of ``joint``.
-        guide_dropout: fraction of the frames that the renderer draws from the cross-fade of the decoded given frames
-            instead of the decoded frame, with confidence 0, while the tokenizer is trained.
         joint_start: train step from which transformer and renderer are trained together; ``None`` for never.
         joint_shares: fractions of the frames of this stage that are rendered from cross-fades, and from true codes.
         expected_guide: see :class:`~animegen.models.ganime.application.GanimeGenerator`.
@@ -88,7 +88,6 @@ class Ganime(GanimeGenerator):
         adaptive_cap: float | None = 10.0,
         sampling: Mapping[str, Any] | None = None,
         soft_frames: int = 2,
-        guide_dropout: float = 0.0,
         joint_start: int | None = None,
         joint_shares: Sequence[float] = (0.2, 0.1),
         expected_guide: bool = False,
@@ -104,7 +103,7 @@ class Ganime(GanimeGenerator):
                 " ~model.objectives.discriminator and ~model.optimizers.discriminator."
             )
         self.tokenizer_steps, self.tokenizer_checkpoint = tokenizer_steps, tokenizer_checkpoint
-        self.codes_folder, self.guide_dropout = codes_folder, guide_dropout
+        self.codes_folder = codes_folder
         self.joint_start, self.joint_shares = joint_start, (float(joint_shares[0]), float(joint_shares[1]))
         if joint_start is not None and (transformer is None or tokenizer.renderer is None):
             raise AnimegenError(
@@ -184,7 +183,7 @@ class Ganime(GanimeGenerator):
             steps = self.transformer_start if self.tokenizer_frozen else self.tokenizer_steps
             view.frames_until = steps * data.batch_size * processes
         view.with_ends = self.has_renderer
-        if self.joint_start is not None:
+        if self.joint_start is not None or (self.transformer is not None and self.transformer.motion is not None):
             view.piece_images = "all"
         elif self.transformer is not None and self.transformer.pixels is not None:
             view.piece_images = "ends"
@@ -297,6 +296,8 @@ class Ganime(GanimeGenerator):
             for name, value in accuracies(predictions).items():
                 self.record(f"transformer/{name}", value)
         entries = {"logits": predictions["logits"], "targets": predictions["targets"], "soft": soft, "soft_truth": soft}
+        if self.transformer.motion is not None:
+            entries |= motion_entries(predictions, batch, getattr(self.environment.data, "train", None))
         if not self.joint:
             yield "transformer", self.objectives["transformer"](**entries)
             return
@@ -317,9 +318,7 @@ class Ganime(GanimeGenerator):
             ends = network.decode(network.encode(torch.cat([batch["first"], batch["last"]])))
             network.train(training)
         first, last = ends.chunk(2)
-        faded = torch.lerp(first, last, batch["t"].to(first.dtype).view(-1, 1, 1, 1))
-        dropped = (torch.rand(len(fake), 1, 1, 1, device=fake.device) < self.guide_dropout).to(fake.dtype)
-        guide = make_guide(network.renderer, torch.lerp(fake, faded, dropped), (first, last), 1 - dropped)
+        guide = make_guide(network.renderer, fake, (first, last), 1.0)
         return network.renderer(batch["first"], batch["last"], batch["t"], guide).image
 
     def _logits(self, images: Tensor, real: Tensor) -> Tensor:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from animegen.media.images import scaled
-from animegen.models.ganime.networks.token_network import MOTION
+from animegen.models.ganime.motion import make_start
 from animegen.models.ganime.networks.tokenizer import Tokenizer
 from animegen.models.ganime.networks.transformer import CodeTransformer
 from animegen.nn.inbetween import IFNet, InbetweenOutput
@@ -133,10 +133,10 @@ def make_guide(network: IFNet, decoded: Tensor, ends: Sequence[Tensor], confiden
 
 def expected_clip(
     tokenizer: Tokenizer, transformer: CodeTransformer, codes: Mapping[int, Tensor], images: Mapping[int, Tensor]
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return the clip decoded from the expected code vectors, the confidence in them, and their motion.
+) -> tuple[Tensor, Tensor, dict[int, Tensor]]:
+    """Return the clip decoded from the expected code vectors, the confidence in them, and the motion of its frames.
 
-    These are (B,T,3,H,W), (B,T,h,w) and (B,T,h,w,5); the last is ``None`` for a transformer without motion.
+    These are (B,T,3,H,W), (B,T,h,w), and (B,5,h',w') by frame number, for frames between of a transformer with motion.
 
     Args:
         tokenizer: decodes.
@@ -145,8 +145,7 @@ def expected_clip(
         images: the given frames (B,3,H,W) in the size for the tokenizer.
     """
     known = sorted(codes)
-    still = torch.zeros((*codes[0].shape, MOTION), device=codes[0].device).unsqueeze(1)
-    moved = [still]
+    moved: dict[int, Tensor] = {}
     parts, sure = [tokenizer.decode(codes[0]).unsqueeze(1)], [torch.ones_like(codes[0], dtype=torch.float).unsqueeze(1)]
     for begin, end in pairwise(known):
         if end - begin > 1:
@@ -156,21 +155,10 @@ def expected_clip(
             parts.append(torch.cat(chunks).clamp(-1, 1).unflatten(0, probabilities.shape[:2]))
             sure.append(confidence_of(probabilities))
             if motion is not None:
-                moved.append(motion)
+                moved |= {begin + 1 + n: part for n, part in enumerate(motion.unbind(1))}
         parts.append(tokenizer.decode(codes[end]).unsqueeze(1))
         sure.append(sure[0])
-        moved.append(still)
-    return torch.cat(parts, 1), torch.cat(sure, 1), None if transformer.motion is None else torch.cat(moved, 1)
-
-
-def make_start(motion: Tensor, size: Sequence[int]) -> Tensor:
-    """Return where flow and mask of the renderer start (B,5,H,W), given the motion of codes (B,h,w,5).
-
-    Flow in units of codes becomes flow in pixels.
-    """
-    divisor = size[0] / motion.shape[1]
-    maps = F.interpolate(motion.permute(0, 3, 1, 2), tuple(size), mode="bilinear", align_corners=False)
-    return maps * maps.new_tensor([divisor] * 4 + [1.0]).view(-1, 1, 1)
+    return torch.cat(parts, 1), torch.cat(sure, 1), moved
 
 
 def render_codes(tokenizer: Tokenizer, codes: Tensor, given: Mapping[int, Tensor]) -> Tensor:
@@ -183,7 +171,7 @@ def render(
     decoded: Tensor,
     given: Mapping[int, Tensor],
     confidence: Tensor | float = 1.0,
-    motion: Tensor | None = None,
+    motion: Mapping[int, Tensor] | None = None,
 ) -> Tensor:
     """Redraw decoded clips, each segment between two given frames with the pixels of both.
 
@@ -193,7 +181,7 @@ def render(
         given: frame number -> (B,3,H,W), including the first and the last frame. They may be larger than the decoded
             frames: then flow and mask are computed at the decoded size and applied to the given frames.
         confidence: (B,T,h,w) or one number, see :func:`make_guide`.
-        motion: (B,T,h,w,5), see :func:`make_start`.
+        motion: frame number -> (B,5,h',w'), from which the renderer starts, for some frames or none.
 
     Returns:
         clips (B,T,3,H,W) in [-1,1] with the size of the given frames, which are copied.
@@ -211,7 +199,9 @@ def render(
             sure = confidence[:, number : number + 1] if isinstance(confidence, Tensor) else confidence
             guide = make_guide(network, decoded[:, number], (decoded[:, begin], decoded[:, end]), sure)
             guide = padded(guide, network.size_divisor)
-            start = None if motion is None else padded(make_start(motion[:, number], size), network.size_divisor)
+            start = None
+            if motion is not None and number in motion:
+                start = padded(make_start(motion[number], size), network.size_divisor)
             frame = _at_full_size(network.synthesize(pair, t, guide, start), first, last, size)
             clip[:, number] = frame.clamp(-1, 1).to(clip.dtype)
     return clip
@@ -243,7 +233,7 @@ class PredictedFrames(NamedTuple):
         truth: (n,h,w) the true codes.
         probabilities: (n,h,w,K) with gradients to the logits. Codes without a prediction (visible codes of masked
             strategies) are the true ones.
-        motion: (n,h,w,5), 0 for codes without a prediction; ``None`` for a transformer that does not predict it.
+        motion: (n,5,h',w'); ``None`` for a transformer that does not predict it.
     """
 
     clip: Tensor
@@ -253,12 +243,13 @@ class PredictedFrames(NamedTuple):
     motion: Tensor | None
 
     @classmethod
-    def draw(cls, clips: Tensor, predictions: Mapping[str, Tensor], count: int) -> PredictedFrames:
+    def draw(cls, clips: Tensor, predictions: Mapping[str, Any], count: int) -> PredictedFrames:
         """Draw at most ``count`` of the frames with predictions.
 
         Args:
             clips: (B,T,h,w) the true codes.
-            predictions: output of the transformer: ``logits`` (M,K), ``clip``, ``frame``, ``cell`` (M,).
+            predictions: output of the transformer: ``logits`` (M,K), ``clip``, ``frame``, ``cell`` (M,), and ``motion``
+                with ``motion_frames`` if it predicts motion.
             count: number of frames.
         """
         frames = clips.shape[1]
@@ -272,15 +263,12 @@ class PredictedFrames(NamedTuple):
         probabilities = probabilities.index_put((frame, predictions["cell"][prediction]), predicted)
         motion = None
         if "motion" in predictions:
-            found = predictions["motion"][prediction].float()
-            motion = found.new_zeros((*probabilities.shape[:2], found.shape[-1]))
-            motion = motion.index_put((frame, predictions["cell"][prediction]), found).unflatten(1, truth.shape[1:])
+            place = (numbers % frames).unsqueeze(1) == predictions["motion_frames"]
+            motion = predictions["motion"][-1][numbers // frames, place.long().argmax(1)]
         return cls(numbers // frames, numbers % frames, truth, probabilities.unflatten(1, truth.shape[1:]), motion)
 
 
-def soft_frames(
-    tokenizer: Tokenizer, clips: Tensor, predictions: Mapping[str, Tensor], count: int
-) -> dict[str, Tensor]:
+def soft_frames(tokenizer: Tokenizer, clips: Tensor, predictions: Mapping[str, Any], count: int) -> dict[str, Tensor]:
     """Decode random frames from the predicted probabilities, so that losses on images can train the transformer.
 
     Args:
@@ -304,15 +292,16 @@ def confidence_of(probabilities: Tensor) -> Tensor:
 def predicted_renderings(
     tokenizer: Tokenizer,
     clips: Tensor,
-    predictions: Mapping[str, Tensor],
+    predictions: Mapping[str, Any],
     images: tuple[Tensor, Tensor, Tensor],
     count: int,
     shares: tuple[float, float],
 ) -> dict[str, Tensor]:
     """Render random frames from the predicted probabilities, so that renderer and transformer learn together.
 
-    The guide is the expected code vector, decoded, with its confidence. Some frames are rendered from the cross-fade of
-    the given frames, and some from the true codes, so that the renderer stays able to do both.
+    The guide is the expected code vector, decoded, with its confidence, and the renderer starts from the motion. Some
+    frames are rendered from the cross-fade of the given frames, and some from the true codes, both without motion, so
+    that the renderer stays able to do so.
 
     Args:
         tokenizer: frozen but for its renderer.
@@ -340,11 +329,13 @@ def predicted_renderings(
     decoded = torch.where(faded, blend(early, late, t), tokenizer.decode_soft(probabilities))
     sure = torch.where(faded, 0.0, confidence_of(probabilities).unsqueeze(1))
     guide = make_guide(network, decoded, (early, late), sure)
-    start = None
-    if motion is not None:
-        known = (faded | given).expand_as(motion)
-        start = make_start(motion.masked_fill(known, 0.0), first.shape[-2:])
-    rendered = network(first[clip], last[clip], t, guide, start).image
+    rendered = torch.empty_like(between[clip, 0])
+    moved = torch.zeros_like(frame, dtype=torch.bool) if motion is None else ~(faded | given).flatten()
+    for chosen, starts in ((moved, motion), (~moved, None)):
+        if chosen.any():
+            own, start = clip[chosen], None if starts is None else make_start(starts[chosen], first.shape[-2:])
+            image = network(first[own], last[own], t[chosen], guide[chosen], start).image
+            rendered = rendered.index_put((chosen.nonzero()[:, 0],), image.to(rendered.dtype))
     return {"rendered": rendered, "real": between[clip, frame - 1]}
 
 

@@ -146,8 +146,8 @@ class FlowPyramid(nn.Module):
             t: (B,) in [0,1].
             guide: (B,guide,H,W).
             prior: of the pair, if the pyramid reads one.
-            start: (B,5,H,W), where flow and mask start instead of at 0: as the output of a stage, flow in pixels for
-                the whole time between the frames, and a logit.
+            start: (B,5,H,W), takes the place of the first stage: as its output, flow in pixels for the whole time
+                between the frames, and a logit.
         """
         first, last = encoded
         time = time_map(t, first)
@@ -164,6 +164,8 @@ class FlowPyramid(nn.Module):
         known = [first, last, time] if guide is None else [first, last, time, guide]
         inputs = known
         for number, stage in enumerate(self.stages):
+            if number == 0 and start is not None:
+                continue
             if number or self.prior:
                 warped = [backward_warp(frame, f) for frame, f in zip((first, last), flow.split(2, 1), strict=True)]
                 inputs = [*known, *warped, torch.sigmoid(logit + usual)]

@@ -13,13 +13,12 @@ from animegen.errors import AnimegenError
 from animegen.models.ganime.networks.cache import KeyValueCache
 from animegen.models.ganime.networks.decoding import DecodingStrategy
 from animegen.models.ganime.networks.gpt import GPTBackbone, Rotation
+from animegen.models.ganime.networks.motion import MotionHead
 from animegen.models.ganime.networks.pixels import PairFeatures, PixelContext
 from animegen.models.ganime.networks.tokens import SEGMENTS, SPECIALS, TokenSequence
 
 #: Base of the angles of rotary positions. RoPE has 10000 for thousands of positions; clips have dozens per axis.
 ROTARY_BASE = 100.0
-#: Channels of the motion of a code.
-MOTION = 5
 
 Images = tuple[Tensor, Tensor]
 """The first and the last frame of clips, (B,3,H,W) each, in [-1,1]."""
@@ -60,7 +59,7 @@ class TokenNetwork(nn.Module):
         dropout: float,
         tied: bool,
         pixels: Mapping[str, Any] | None,
-        motion: bool,
+        motion: Mapping[str, Any] | None,
         divisor: int,
     ) -> None:
         super().__init__()
@@ -92,13 +91,12 @@ class TokenNetwork(nn.Module):
         self.pixels = None
         if pixels is not None:
             self.pixels = PairFeatures(dim, divisor, **pixels)
-        #: Predicts where the renderer starts for each code: flow to both given frames in units of codes, and the logit
-        #: of the mask; 0 before training.
+        #: Predicts the motion from which the renderer starts.
         self.motion = None
-        if motion:
-            self.motion = nn.Linear(dim, MOTION)
-            nn.init.zeros_(self.motion.weight)
-            nn.init.zeros_(self.motion.bias)
+        if motion is not None:
+            if self.pixels is None:
+                raise AnimegenError("motion= needs the pixels of the given frames: set pixels=, too.")
+            self.motion = MotionHead(dim, divisor, self.pixels.channels, self.pixels.hidden, **motion)
 
     def read(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from animegen.errors import AnimegenError
 from animegen.models.ganime.networks.cpu_kernels import prepacked
 from animegen.models.ganime.networks.decoding import ClipMask, make_strategy
 from animegen.models.ganime.networks.gpt2 import load_gpt2
+from animegen.models.ganime.networks.pixels import PixelContext
 from animegen.models.ganime.networks.sampling import CodeSampler, sample_codes
 from animegen.models.ganime.networks.token_network import Images, PixelReader, TokenNetwork
 from animegen.models.ganime.networks.tokens import NOTHING, TrainingBatch
@@ -48,7 +49,8 @@ class CodeTransformer(TokenNetwork):
         scheduled_steps: length of the ramp in training steps.
         pixels: settings of :class:`~animegen.models.ganime.networks.pixels.PairFeatures` for a transformer that also
             reads the pixels of the given frames; ``None`` for codes only.
-        motion: also predict for each code the motion of its place, see :attr:`motion`.
+        motion: settings of :class:`~animegen.models.ganime.networks.motion.MotionHead` for a transformer that also
+            predicts the motion of frames; it needs ``pixels``; ``None`` for codes only.
         divisor: side of the square of pixels that one code represents; needed for ``pixels`` only.
         body_weights: file with a GPT-2 whose blocks :meth:`load_pretrained` loads before training.
         **strategy_options: arguments of the decoding strategy, such as ``n_frames_before`` or ``steps``; ``None`` for
@@ -77,7 +79,7 @@ class CodeTransformer(TokenNetwork):
         scheduled: float = 0.0,
         scheduled_steps: int = 1,
         pixels: Mapping[str, Any] | None = None,
-        motion: bool = False,
+        motion: Mapping[str, Any] | None = None,
         divisor: int = 8,
         body_weights: str | None = None,
         **strategy_options: Any,
@@ -117,7 +119,9 @@ class CodeTransformer(TokenNetwork):
         Returns:
             ``logits`` (M,K), and for each of the M predictions ``targets`` (M,), the true code; ``copies`` (M,), bool,
             whether the previous frame has the same code there; ``clip``, ``frame`` and ``cell`` (M,), its index in the
-            batch, its frame, and its index in the frame in raster order; ``motion`` (M,5) if it predicts motion.
+            batch, its frame, and its index in the frame in raster order. If it predicts motion, also ``motion``, the
+            estimates (B,F,5,h',w') of :class:`~animegen.models.ganime.networks.motion.MotionHead` in order, for the F
+            frames ``motion_frames`` (F,) with predictions.
 
         Raises:
             AnimegenError: for clips that are too short, too long or too large.
@@ -129,6 +133,7 @@ class CodeTransformer(TokenNetwork):
         batch = self.training_batch(self._corrupted(clips, step, keys) if self.training else clips, keys)
         context = self.context(images, clips[:, 0], clips[:, -1])
         hidden = self.read(batch.tokens, batch.mask, context=context)[:, -len(batch.cell) :]
+        motion = self._motion(hidden, batch, context, clips.shape)
         shape = hidden.shape[:2]
         indices = [batch.clip.unsqueeze(1).expand(shape), batch.frame.expand(shape), batch.cell.expand(shape)]
         if batch.predicted is None:
@@ -137,7 +142,6 @@ class CodeTransformer(TokenNetwork):
             hidden, (clip, frame, cell) = hidden[batch.predicted], [part[batch.predicted] for part in indices]
         flat = clips.flatten(2)
         targets = flat[clip, frame, cell]
-        motion = {} if self.motion is None else {"motion": self.motion(hidden)}
         return motion | {
             "logits": self.predict(hidden),
             "targets": targets,
@@ -146,6 +150,18 @@ class CodeTransformer(TokenNetwork):
             "frame": frame,
             "cell": cell,
         }
+
+    def _motion(
+        self, hidden: Tensor, batch: TrainingBatch, context: PixelContext | None, shape: Sequence[int]
+    ) -> dict[str, Any]:
+        """Return the motion of frames, from the hidden vectors (B,F h w,dim) of all their codes."""
+        if self.motion is None:
+            return {}
+        assert context is not None
+        frames = batch.frame.view(-1, shape[2] * shape[3])[:, 0]
+        grids = hidden.unflatten(1, (len(frames), *shape[2:]))
+        estimates = self.motion(grids, context.pair, frames / (shape[1] - 1))
+        return {"motion": [part.unflatten(0, grids.shape[:2]) for part in estimates], "motion_frames": frames}
 
     def training_batch(self, ids: Tensor, keys: list[int] | None = None) -> TrainingBatch:
         """Return the token sequences for clips (B,T,h,w) of codes, with special tokens in place of hidden codes."""
@@ -254,7 +270,8 @@ class CodeTransformer(TokenNetwork):
     ) -> tuple[Tensor, Tensor | None]:
         """Return the probabilities (B,frames-2,h,w,K) of all codes between two frames, in one pass, and their motion.
 
-        The motion is (B,frames-2,h,w,5), or ``None`` for a transformer that does not predict it.
+        The motion is (B,frames-2,5,h',w') at half the size of the frames, or ``None`` for a transformer that does not
+        predict it.
 
         Args:
             first: (B,h,w) int64, the codes of frame 0.
@@ -271,8 +288,13 @@ class CodeTransformer(TokenNetwork):
         was_training = self.training
         self.eval()
         try:
-            hidden = self.strategy.first_pass(PixelReader(self, self.context(images, first, last)), clip)
-            motion = None if self.motion is None else self.motion(hidden).float()
+            context = self.context(images, first, last)
+            hidden = self.strategy.first_pass(PixelReader(self, context), clip)
+            motion = None
+            if self.motion is not None:
+                assert context is not None
+                t = torch.arange(1, frames - 1, device=first.device) / (frames - 1)
+                motion = self.motion(hidden, context.pair, t)[-1].unflatten(0, hidden.shape[:2])
             return self.predict(hidden).float().softmax(-1), motion
         finally:
             self.train(was_training)
