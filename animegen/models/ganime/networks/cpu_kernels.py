@@ -38,7 +38,9 @@ _CHUNK = 256
 _ONEDNN: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 #: Reorders weights to the memory layout of oneDNN.
 _PACK: Any = getattr(torch.ops.mkldnn, "_reorder_linear_weight", None) if _ONEDNN is not None else None
-_DTYPES = (torch.float32, torch.bfloat16)
+#: oneDNN refuses bfloat16 on processors without the instructions for it.
+_BF16 = _ONEDNN is not None and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+_DTYPES = (torch.float32, torch.bfloat16) if _BF16 else (torch.float32,)
 
 
 def linear(layer: nn.Linear, x: Tensor, gelu: bool = False) -> Tensor:
