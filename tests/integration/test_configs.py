@@ -26,7 +26,7 @@ from tests.support import assert_same_state, options_of, run_verb, tiny, tiny_co
 
 EXPERIMENTS = options_of("experiment")
 ABLATIONS = options_of("ablation")
-CONF = Path(__file__).parents[2] / "conf" / "experiment"
+CONF = Path(__file__).parents[2] / "conf"
 
 
 @lru_cache
@@ -35,13 +35,18 @@ def kind(experiment: str) -> tuple[str, str]:
 
     To compose all experiments only to find that takes each process of the tests a quarter of a minute.
     """
-    found = ("", "")
-    for entry in yaml.safe_load((CONF / f"{experiment}.yaml").read_text())["defaults"]:
+    usual = {group: name for entry in _defaults("train") if isinstance(entry, dict) for group, name in entry.items()}
+    found = usual["model"], usual["data"]
+    for entry in _defaults(f"experiment/{experiment}"):
         if isinstance(entry, dict):
             found = entry.get("override /model", found[0]), entry.get("override /data", found[1])
         elif entry != "_self_" and not entry.startswith("/"):
             found = kind(entry)
     return found
+
+
+def _defaults(name: str) -> list[Any]:
+    return yaml.safe_load((CONF / f"{name}.yaml").read_text())["defaults"]
 
 
 def each_kind_once() -> Iterator[Any]:
