@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from animegen.benchmarks.benchmark import Benchmark, Measured, Method, spread
+from animegen.benchmarks.benchmark import Benchmark, Measured, Method, Scores, spread
 from animegen.data.clips import ClipView
 from animegen.media.images import to_float
 from animegen.media.video import mci
@@ -61,14 +61,60 @@ def averaged_warp(batch: dict[str, Any], estimator: FlowEstimator) -> Tensor:
     return average_warp(first, last, flow_estimates(first, last, estimator), batch["t"]).clamp(-1, 1)
 
 
+class AlongExactFlow:
+    """A method that is given the true flow between both frames, ``exact_flow`` (B,4,H,W) of the batch.
+
+    It uses more than a method for real films can know, and bounds what a better flow would give.
+
+    Args:
+        method: reads the batch.
+    """
+
+    def __init__(self, method: Method) -> None:
+        self.method = method
+
+    def __call__(self, batch: dict[str, Any]) -> Tensor:
+        """Apply the method to a batch."""
+        return self.method(batch)
+
+
+def _exact_average(batch: dict[str, Any]) -> Tensor:
+    first, last = batch["first"], batch["last"]
+    return average_warp(first, last, batch["exact_flow"].unsqueeze(1), batch["t"]).clamp(-1, 1)
+
+
+def _exact_estimator(batch: dict[str, Any]) -> FlowEstimator:
+    """Return an estimator that knows the flow of a batch."""
+    return _KnownFlow(batch["first"], *batch["exact_flow"].split(2, 1))
+
+
+class _KnownFlow:
+    name = "exact"
+
+    def __init__(self, first: Tensor, there: Tensor, back: Tensor) -> None:
+        self.first, self.there, self.back = first, there, back
+
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        return self.there if a is self.first else self.back
+
+
+#: Baselines along the true flow.
+_EXACT = {
+    "warp_exact": AlongExactFlow(lambda batch: half_warp(batch, _exact_estimator(batch))),
+    "warp_exact_weighted": AlongExactFlow(lambda batch: weighted_warp(batch, _exact_estimator(batch))),
+    "warp_exact_averaged": AlongExactFlow(_exact_average),
+}
+
+
 class InbetweenBenchmark(Benchmark):
     """Scores methods that map a batch (``first``, ``last`` (B,3,H,W), ``t`` (B,)) to frames at time t (B,3,H,W).
 
     The baselines are the nearest frame, the cross-fade, FFmpeg's motion compensation
     (:mod:`animegen.media.video.mci`), and both frames warped half-way along DIS flow: in equal shares, weighted by its
-    consistency, or averaged along two estimates. They use the same information as a model. The name of the task
-    contains the gap in frames, since scores of different gaps are not comparable. Scores are also computed per class of
-    motion (:mod:`animegen.metrics.motion`).
+    consistency, or averaged along two estimates. They use the same information as a model. If the pairs come with their
+    exact flow, the same warps along it are added (averaged along this one), privileged: they say what the best flow
+    would give. The name of the task contains the gap in frames, since scores of different gaps are not comparable.
+    Scores are also computed per class of motion (:mod:`animegen.metrics.motion`).
 
     Args:
         test: pairs with the true frames in between; not shuffled.
@@ -78,7 +124,7 @@ class InbetweenBenchmark(Benchmark):
     """
 
     main = "ssim"
-    privileged = frozenset()
+    privileged: frozenset[str] = frozenset()
     classes = tuple(LIMITS)
 
     def __init__(
@@ -96,7 +142,10 @@ class InbetweenBenchmark(Benchmark):
         self.estimator = DISFlow()
 
     def method_of(self, model: Interpolator) -> Method:
-        """Return a model as a method on pairs and times."""
+        """Return a model as a method on pairs and times; one with ``prior=exact`` is privileged."""
+        if getattr(model, "exact_prior", False):
+            known: Any = model
+            return AlongExactFlow(lambda batch: known.synthesize(known.encode_exact(batch), batch["t"]))
 
         def run(batch: dict[str, Any]) -> Tensor:
             return model.synthesize(model.encode_pair(batch["first"], batch["last"]), batch["t"])
@@ -113,7 +162,14 @@ class InbetweenBenchmark(Benchmark):
             f"warp_{flow.name}": lambda batch: half_warp(batch, flow),
             f"warp_{flow.name}_weighted": lambda batch: weighted_warp(batch, flow),
             f"warp_{flow.name}_averaged": lambda batch: averaged_warp(batch, flow),
+            **(_EXACT if self.test.exact_flow else {}),
         }
+
+    def evaluate(self, methods: Mapping[str, Method], device: torch.device | str = "cpu") -> Scores:
+        """Score methods and the baselines; those along the exact flow are marked as privileged."""
+        every = {**self.baselines, **methods}
+        self.privileged = frozenset(name for name, method in every.items() if isinstance(method, AlongExactFlow))
+        return super().evaluate(methods, device)
 
     def batches(self, device: torch.device, limit: int | None = None) -> Iterator[dict[str, Any]]:
         """Yield pairs with the truth, one row per frame in between."""
@@ -123,10 +179,13 @@ class InbetweenBenchmark(Benchmark):
         chosen = spread(spread(range(len(self.test)), self.limit), limit)
         for start in range(0, len(chosen), self.batch_size):
             samples = [self.test[n] for n in chosen[start : start + self.batch_size]]
-            batch = {key: torch.stack([s[key] for s in samples]).to(device) for key in ("first", "last", "truth", "t")}
+            keys = [key for key in ("first", "last", "truth", "t", "exact_flow") if key in samples[0]]
+            batch = {key: torch.stack([s[key] for s in samples]).to(device) for key in keys}
             count = batch["t"].shape[1]
             rows: dict[str, Any] = {key: to_float(batch[key]).repeat_interleave(count, 0) for key in ("first", "last")}
             rows |= {"truth": to_float(batch["truth"]).flatten(0, 1), "t": batch["t"].flatten()}
+            if "exact_flow" in batch:
+                rows["exact_flow"] = batch["exact_flow"].repeat_interleave(count, 0)
             if self.perceptual is not None:
                 rows["features"] = self.perceptual.features(rows["truth"])
             yield rows
@@ -136,8 +195,9 @@ class InbetweenBenchmark(Benchmark):
         return [motion_class(float(size)) for size in motion_size(batch["first"], batch["last"])]
 
     def apply(self, method: Method, batch: dict[str, Any]) -> Tensor:
-        """Apply the method to the pair and the times."""
-        return method({key: batch[key] for key in ("first", "last", "t")})
+        """Apply the method to the pair and the times, and to the exact flow if it is privileged."""
+        keys = ("first", "last", "t", "exact_flow") if isinstance(method, AlongExactFlow) else ("first", "last", "t")
+        return method({key: batch[key] for key in keys if key in batch})
 
     def shown(self, batch: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Show both frames, and the truth."""

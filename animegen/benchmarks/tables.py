@@ -22,7 +22,7 @@ from animegen.media.images import to_uint8, write_image
 
 _ARROWS = {"higher": "↑", "lower": "↓", "none": ""}
 _OF_FRAME = re.compile(r"(\w+)_at_\d+")
-_NOTE = "uses true drawings of the photos; excluded from the ranking"
+_NOTE = "uses the truth (drawings of the photos, or motion); excluded from the ranking"
 
 
 def best_methods(scores: Scores, metric: str, privileged: Collection[str] = PRIVILEGED) -> set[str]:

@@ -194,8 +194,12 @@ class StillView(View):
 def scale_short_side(image: Tensor, size: int) -> Tensor:
     """Scale uint8 ``(3, H, W)`` so that its shorter side has ``size`` pixels (bilinear, anti-aliased)."""
     height, width = image.shape[-2:]
-    short = min(height, width)
-    if short == size:
+    if min(height, width) == size:
         return image
-    shape = [max(size, round(side * size / short)) for side in (height, width)]
-    return F.interpolate(image[None], shape, mode="bilinear", antialias=True)[0]
+    return F.interpolate(image[None], short_side_shape(height, width, size), mode="bilinear", antialias=True)[0]
+
+
+def short_side_shape(height: int, width: int, size: int) -> tuple[int, int]:
+    """Return height and width of an image whose shorter side is scaled to ``size`` pixels."""
+    short = min(height, width)
+    return max(size, round(height * size / short)), max(size, round(width * size / short))

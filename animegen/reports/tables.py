@@ -58,7 +58,7 @@ def notes(summary: Summary) -> list[str]:
             f"Signed numbers: difference to {summary.baseline}" + ("; ≈: within the spread." if runs > 1 else ".")
         )
     if any(row.privileged for row in summary.rows):
-        said.append("*: made with true drawings of photos, for reference only.")
+        said.append("*: made with the truth (drawings of the photos, or motion), for reference only.")
     return said
 
 

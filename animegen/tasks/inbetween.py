@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from animegen.engine.module import AnimeModule
+from animegen.errors import AnimegenError
 from animegen.media.video.flow import flow_estimates
 from animegen.metrics.image import edge_f_score, psnr, ssim
 from animegen.nn.inbetween.base import Symmetric
@@ -37,7 +38,8 @@ class InbetweenModule(AnimeModule):
     :class:`~animegen.tasks.protocols.Interpolator` for frames of any size, previews and validation. A model that
     generates whole clips overrides :meth:`between`.
 
-    Batches have ``first`` and ``last`` (B,3,H,W), ``truth`` (B,T,3,H,W), in [-1,1], and ``t`` (B,T) in (0,1).
+    Batches have ``first`` and ``last`` (B,3,H,W), ``truth`` (B,T,3,H,W), in [-1,1], and ``t`` (B,T) in (0,1). For a
+    network with ``prior=exact`` they also have ``exact_flow`` (B,4,H,W), see :class:`~animegen.data.clips.ClipView`.
     """
 
     generator: nn.Module
@@ -46,10 +48,11 @@ class InbetweenModule(AnimeModule):
         """Return a training batch of random pixels, one frame between each pair, for benchmarks of speed."""
         frames = torch.rand(3, size, 3, height, width, device=device) * 2 - 1
         times = torch.full((size, 1), 0.5, device=device)
-        return {
+        batch = {
             **{"first": frames[0], "last": frames[1], "truth": frames[2].unsqueeze(1), "t": times},
             "sample": torch.arange(size, device=device),
         }
+        return batch | ({"exact_flow": frames.new_zeros(size, 4, height, width)} if self.exact_prior else {})
 
     @property
     def size_divisor(self) -> int:
@@ -58,15 +61,37 @@ class InbetweenModule(AnimeModule):
 
     def encode_pair(self, first: Tensor, last: Tensor) -> Encoded:
         """Do the work that all frames between two frames (B,3,H,W) in [-1,1] of any size have in common."""
-        height, width = first.shape[-2:]
+        return self._encoded(first, last, self.prior(first, last))
+
+    def encode_exact(self, batch: dict[str, Tensor]) -> Encoded:
+        """Do the same for ``first`` and ``last`` of a batch along its ``exact_flow``, with ``prior=exact``."""
+        first, last = batch["first"], batch["last"]
+        return self._encoded(first, last, self.prior(first, last, exact_flow=batch.get("exact_flow")))
+
+    @property
+    def exact_prior(self) -> bool:
+        """Whether the network needs the exact flow of the data, so that it cannot be applied to other frames."""
+        return self._prior == "exact"
+
+    @property
+    def _prior(self) -> str:
+        network: Any = self.generator.network if isinstance(self.generator, Symmetric) else self.generator
+        return getattr(network, "prior", "none")
+
+    def _encoded(self, first: Tensor, last: Tensor, prior: dict[str, Tensor]) -> Encoded:
         whole = [padded(frame, self.size_divisor) for frame in (first, last)]
         # The prior is of the frames alone: in padding nothing would leave the frame.
-        prior = {name: padded(value, self.size_divisor) for name, value in self.prior(first, last).items()}
+        prior = {name: padded(value, self.size_divisor) for name, value in prior.items()}
         network: Any = self.generator
-        return Encoded(network.encode_pair(*whole, **prior), height, width)
+        return Encoded(network.encode_pair(*whole, **prior), *first.shape[-2:])
 
     def prior(
-        self, first: Tensor, last: Tensor, flow: Tensor | None = None, second_flow: Tensor | None = None
+        self,
+        first: Tensor,
+        last: Tensor,
+        flow: Tensor | None = None,
+        second_flow: Tensor | None = None,
+        exact_flow: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Return two flows (B,4,H,W) and the confidence (B,2,H,W) of the first, for a network with a flow prior.
 
@@ -75,14 +100,24 @@ class InbetweenModule(AnimeModule):
             last: the same.
             flow: that the data come with; by default both flows are estimated by DIS, on the CPU.
             second_flow: another one that the data come with.
+            exact_flow: the true one, which takes the place of both with ``prior=exact`` and is not read otherwise.
 
         Returns:
             Further arguments of the network's ``encode_pair``; empty without a prior.
+
+        Raises:
+            AnimegenError: if the network needs the exact flow, and the data do not know it.
         """
-        network: Any = self.generator.network if isinstance(self.generator, Symmetric) else self.generator
-        if getattr(network, "prior", "none") == "none":
+        if self._prior == "none":
             return {}
-        if flow is None:
+        if self.exact_prior:
+            if exact_flow is None:
+                raise AnimegenError(
+                    "A network with prior=exact needs the exact motion, which is known of generated clips only: set"
+                    " data.exact_flow=true with data=triplets/toonworld, or model.generator.prior=dis for other frames."
+                )
+            flow, second_flow = exact_flow, None
+        elif flow is None:
             flow, second_flow = flow_estimates(first, last).unbind(1)
         prior = {"flow": flow, "confidence": flow_confidence(flow)}
         return prior if second_flow is None else prior | {"second_flow": second_flow}
@@ -95,11 +130,15 @@ class InbetweenModule(AnimeModule):
 
     def between(self, first: Tensor, last: Tensor, times: Tensor) -> Tensor:
         """Return the frames at the times (B,T) between first and last (B,3,H,W) as (B,T,3,H,W) in [-1,1]."""
-        encoded = self.encode_pair(first, last)
+        return self._at_times(self.encode_pair(first, last), times)
+
+    def _at_times(self, encoded: Encoded, times: Tensor) -> Tensor:
         return torch.stack([self.synthesize(encoded, t) for t in times.unbind(1)], 1)
 
     def predict(self, batch: dict[str, Tensor]) -> Tensor:
         """Return the predicted frames between those of a batch, (B,T,3,H,W) in [-1,1]."""
+        if self.exact_prior:
+            return self._at_times(self.encode_exact(batch), batch["t"])
         return self.between(batch["first"], batch["last"], batch["t"])
 
     def preview(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:

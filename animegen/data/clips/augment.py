@@ -14,7 +14,7 @@ from animegen.errors import AnimegenError
 #: Batch keys with frames.
 FRAMES = ("first", "last", "truth")
 #: Optional flows between the pair, from first to last, then back.
-FLOWS = ("flow", "second_flow")
+FLOWS = ("flow", "second_flow", "exact_flow")
 
 
 class ClipAugment(Augment):
@@ -52,8 +52,8 @@ class ClipAugment(Augment):
 
         Args:
             batch: ``first``, ``last`` uint8 ``(B,3,H,W)``, ``truth`` uint8 ``(B,T,3,H,W)``, ``t`` ``(B,T)``, ``sample``
-                int64 ``(B,)``, and optionally ``flow`` and ``second_flow`` float32 ``(B,4,H,W)``, from first to last
-                and back.
+                int64 ``(B,)``, and optionally ``flow``, ``second_flow`` and ``exact_flow`` float32 ``(B,4,H,W)``, from
+                first to last and back.
             aligned: unused; the frames of a sample are always augmented alike.
 
         Returns:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from animegen.data.clips.augment import ClipAugment
+from animegen.data.clips.truth import Box
 from animegen.data.clips.view import ClipView
 from animegen.data.datamodule import AnimeDataModule
 from animegen.data.sampler import ResumableBatchSampler, counter_hash, counter_hash_tensor, draw_integer, random_bits
@@ -127,6 +128,17 @@ class CurriculumView(ClipView):
         self.world_size = 1
 
     def _cut(self, frames: Tensor, number: int | None) -> Tensor:
+        stage, sides, (top, left) = self._layout(frames, number)
+        scaled = F.interpolate(frames, sides, mode="bilinear", antialias=True)
+        return scaled[..., top : top + stage.size[0], left : left + stage.size[1]].contiguous()
+
+    def _box(self, frames: Tensor, number: int | None) -> Box:
+        stage, sides, (top, left) = self._layout(frames, number)
+        down, across = (side / scaled for side, scaled in zip(frames.shape[-2:], sides, strict=True))
+        return Box(top * down, left * across, stage.size[0] * down, stage.size[1] * across)
+
+    def _layout(self, frames: Tensor, number: int | None) -> tuple[CurriculumStage, list[int], tuple[int, int]]:
+        """Return the stage of a sample, the sides to which its frames are scaled, and the corner of the crop."""
         stages = self.curriculum.stages
         stage = stages[-1] if number is None else stages[self.curriculum.of_sample(number, self.world_size)]
         draws = (
@@ -135,11 +147,10 @@ class CurriculumView(ClipView):
         scale = max(wanted / side for wanted, side in zip(stage.size, frames.shape[-2:], strict=True))
         scale *= 1 + (self.zoom - 1) * draws[0] / 2**16
         sides = [max(wanted, round(side * scale)) for wanted, side in zip(stage.size, frames.shape[-2:], strict=True)]
-        scaled = F.interpolate(frames, sides, mode="bilinear", antialias=True)
         top, left = (
             (side - wanted + 1) * draw >> 16 for side, wanted, draw in zip(sides, stage.size, draws[1:], strict=True)
         )
-        return scaled[..., top : top + stage.size[0], left : left + stage.size[1]].contiguous()
+        return stage, sides, (top, left)
 
 
 class CurriculumAugment(ClipAugment):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from animegen.data.clips.sources import ClipSource, TripletFolders
-from animegen.data.clips.truth import MovingSource
+from animegen.data.clips.truth import MovingSource, knows_motion
 from animegen.data.clips.view import ClipView
 from animegen.data.sampler import counter_hash, draw_integer, stream_index
 from animegen.data.sources import prepare_source
@@ -133,7 +133,7 @@ class ClipsView(ClipView):
         Raises:
             AnimegenError: for clips without known motion, or in another size than their frames.
         """
-        if not isinstance(self.clips, MovingSource):
+        if not isinstance(self.clips, MovingSource) or not knows_motion(self.clips):
             raise AnimegenError(
                 "The true motion is known of data=clips/toonworld only: delete the loss terms that read true_flow, or"
                 " set their weight to 0."

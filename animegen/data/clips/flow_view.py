@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from animegen.data.clips.truth import Box
 from animegen.data.clips.view import ClipView
 from animegen.data.sampler import draw_integer
 from animegen.errors import AnimegenError
@@ -33,7 +34,7 @@ class FlowView(ClipView):
         windows: number of places that are compared, of which the one with the largest change is taken.
         reuse: number of times that a sample is used before the next ones are read, each time with another crop by the
             augmentation: reading and flow cost as much as a small network.
-        settings: see :class:`ClipView`.
+        settings: see :class:`ClipView`. With ``exact_flow`` no flow is estimated.
 
     Raises:
         AnimegenError: for invalid values.
@@ -67,30 +68,40 @@ class FlowView(ClipView):
 
     def _sample(self, index: int, number: int | None) -> dict[str, Tensor] | None:
         sample = super()._sample(index, number)
-        if sample is None:
-            return None
+        if sample is None or self.exact_flow:
+            return sample
         first, last = (to_float(sample[name][None]) for name in ("first", "last"))
         flow, second = flow_estimates(first, last)[0]
         return sample | {"flow": flow, "second_flow": second}
 
     def _cut(self, frames: Tensor, number: int | None) -> Tensor:
-        short = min(frames.shape[-2:])
-        share = 1.0 if number is None else draw_integer(2**16, self.seed, "scale", number) / 2**16
-        side = min(short, round(self.size / (self.shrink + (1 - self.shrink) * share)))
-        places = [(number, place) for place in range(self.windows)] if number is not None else [(None, 0)]
-        crops = [self._window(frames, side, *place) for place in places]
-        crop = max(crops, key=lambda crop: float((crop[0, 1].float() - crop[1, 1].float()).abs().mean()))
+        top, left, side = self._best(frames, number)
+        crop = frames[..., top : top + side, left : left + side]
         if side == self.size:
             return crop.contiguous()
         return F.interpolate(crop, (self.size, self.size), mode="bilinear", antialias=True)
 
-    def _window(self, frames: Tensor, side: int, number: int | None, place: int) -> Tensor:
+    def _box(self, frames: Tensor, number: int | None) -> Box:
+        top, left, side = self._best(frames, number)
+        return Box(top, left, side, side)
+
+    def _best(self, frames: Tensor, number: int | None) -> tuple[int, int, int]:
+        """Return the upper left corner and the side of the window with the largest change."""
+        short = min(frames.shape[-2:])
+        share = 1.0 if number is None else draw_integer(2**16, self.seed, "scale", number) / 2**16
+        side = min(short, round(self.size / (self.shrink + (1 - self.shrink) * share)))
+        places = [(number, place) for place in range(self.windows)] if number is not None else [(None, 0)]
+        corners = [self._window(frames, side, *place) for place in places]
+        change = (frames[0, 1].float() - frames[1, 1].float()).abs()
+        top, left = max(corners, key=lambda at: float(change[at[0] : at[0] + side, at[1] : at[1] + side].mean()))
+        return top, left, side
+
+    def _window(self, frames: Tensor, side: int, number: int | None, place: int) -> tuple[int, int]:
         free = [length - side for length in frames.shape[-2:]]
         if number is None:
-            top, left = (length // 2 for length in free)
-        else:
-            top, left = (
-                draw_integer(length + 1, self.seed, axis, place, number)
-                for length, axis in zip(free, ("top", "left"), strict=True)
-            )
-        return frames[..., top : top + side, left : left + side]
+            return free[0] // 2, free[1] // 2
+        top, left = (
+            draw_integer(length + 1, self.seed, axis, place, number)
+            for length, axis in zip(free, ("top", "left"), strict=True)
+        )
+        return top, left

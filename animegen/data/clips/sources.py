@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from animegen.data.clips.truth import SceneMotion
+from animegen.data.clips.truth import MovingSource, SceneMotion
 from animegen.data.sampler import counter_hash
 from animegen.data.sources import prepare_source
 from animegen.errors import AnimegenError, did_you_mean
@@ -177,6 +177,18 @@ class MixedClips:
         """Return a frame as uint8 ``(3, H, W)``, or ``None`` if it is broken."""
         name, _, place = self._place(index)
         return self.sources[name].load(place, number)
+
+    def motion(self, index: int, number: int, other: int) -> tuple[Tensor, Tensor]:
+        """Return the exact motion between two frames of a clip, see `MovingSource`.
+
+        Raises:
+            AnimegenError: if the source of the clip does not know it.
+        """
+        name, _, place = self._place(index)
+        source = self.sources[name]
+        if not isinstance(source, MovingSource):
+            raise AnimegenError(f"The motion of the clips '{name}' is not known: leave them out of the mixture.")
+        return source.motion(place, number, other)
 
     def _place(self, index: int) -> tuple[str, int, int]:
         """Return the name of the source, the repetition (from 0), and the number of the clip in the source."""

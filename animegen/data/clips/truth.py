@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -23,6 +24,53 @@ class MovingSource(Protocol):
         sight in ``other``.
         """
         ...
+
+
+def knows_motion(source: Any) -> bool:
+    """Return whether the motion of all clips of a source, or of all sources that it mixes, is known."""
+    parts = getattr(source, "sources", None)
+    if isinstance(parts, Mapping):
+        return all(knows_motion(part) for part in parts.values())
+    return isinstance(source, MovingSource)
+
+
+class Box(NamedTuple):
+    """The part of a frame that a view cuts out, in pixels of the frame, which may be fractions.
+
+    Attributes:
+        top: its upper edge.
+        left: its left edge.
+        height: its height.
+        width: its width.
+    """
+
+    top: float
+    left: float
+    height: float
+    width: float
+
+
+def cut_flow(flow: Tensor, box: Box, height: int, width: int) -> Tensor:
+    """Return the flow (C,height,width) in the part of a frame that was cut out and scaled to this size.
+
+    Each pixel takes the nearest vector. A mean of vectors on both sides of an outline would be the motion of neither.
+
+    Args:
+        flow: (C,H,W) in pixels of the whole frame, x and y in turn.
+        box: the part.
+        height: of the part after scaling.
+        width: the same.
+    """
+    rows = _nearest(box.top, box.height, height, flow.shape[-2])
+    columns = _nearest(box.left, box.width, width, flow.shape[-1])
+    gain = flow.new_tensor([width / box.width, height / box.height]).repeat(len(flow) // 2).view(-1, 1, 1)
+    return flow[:, rows][:, :, columns] * gain
+
+
+def _nearest(start: float, length: float, count: int, limit: int) -> Tensor:
+    """Return the pixels of a line of ``limit`` at the centres of ``count`` equal parts of a section."""
+    centres = start + (torch.arange(count, dtype=torch.float64) + 0.5) * (length / count)
+    return centres.floor().long().clamp(0, limit - 1)
 
 
 class SceneMotion:

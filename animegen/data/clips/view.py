@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from animegen.data.clips.sources import ClipSource
+from animegen.data.clips.truth import Box, cut_flow, knows_motion
 from animegen.data.sampler import counter_hash, draw_integer, stream_index
 from animegen.data.sources import prepare_source
-from animegen.data.views import View, scale_short_side
+from animegen.data.views import View, scale_short_side, short_side_shape
 from animegen.errors import AnimegenError, did_you_mean
 
 MIDDLES = ("centre", "random", "all")
@@ -21,7 +22,8 @@ class ClipView(View):
     """Pairs of frames with the true frames between them: keys ``first``, ``last``, ``truth``, ``t``, ``sample``.
 
     ``truth`` is uint8 ``(T, 3, size, size)`` and ``t`` float32 ``(T,)`` the times of its frames, from 0 at ``first`` to
-    1 at ``last``.
+    1 at ``last``. With ``exact_flow`` there is also the key of this name: the true optical flow, float32
+    ``(4, size, size)`` in pixels, from ``first`` to ``last``, then from ``last`` to ``first``.
 
     Args:
         clips: source of the clips.
@@ -32,6 +34,8 @@ class ClipView(View):
         seed: seed of order, pairs and crops.
         shuffle: see :class:`~animegen.data.views.View`.
         crop: ``False`` keeps whole frames in evaluation, which must then have equal shapes.
+        exact_flow: give the true flow of clips that know it, such as ToonWorld: for baselines of evaluation, and for
+            networks with ``prior=exact``. No method for real films has it.
 
     Raises:
         AnimegenError: for invalid values.
@@ -47,6 +51,7 @@ class ClipView(View):
         seed: int = 0,
         shuffle: bool = True,
         crop: bool = True,
+        exact_flow: bool = False,
     ) -> None:
         super().__init__([], size, seed, shuffle)
         self.gaps = [gap] if isinstance(gap, int) else list(gap)
@@ -67,7 +72,12 @@ class ClipView(View):
             raise AnimegenError("middle=random is for training: evaluation needs centre or all.")
         if pairs < 1 or (shuffle and not crop):
             raise AnimegenError(f"pairs must be at least 1, not {pairs}, and training needs crop=true.")
-        self.clips, self.middle, self.pairs, self.crop = clips, middle, pairs, crop
+        if exact_flow and not knows_motion(clips):
+            raise AnimegenError(
+                "exact_flow=true needs clips whose motion is known, ToonWorld or moving layers: leave out other clips"
+                " (data=triplets/toonworld), or set exact_flow=false."
+            )
+        self.clips, self.middle, self.pairs, self.crop, self.exact_flow = clips, middle, pairs, crop, exact_flow
 
     @property
     def sources(self) -> dict[str, Any]:
@@ -165,19 +175,41 @@ class ClipView(View):
             return None
         if len({image.shape for image in good}) > 1:
             raise AnimegenError(f"The frames of the clip '{self.clips.name(index)}' differ in size: remove it.")
-        cut = self._cut(torch.stack(good), number)
+        frames = torch.stack(good)
+        cut = self._cut(frames, number)
         times = torch.tensor([(n - first) / (last - first) for n in between], dtype=torch.float32)
-        return {"first": cut[0], "last": cut[1], "truth": cut[2:], "t": times}
+        sample = {"first": cut[0], "last": cut[1], "truth": cut[2:], "t": times}
+        if self.exact_flow:
+            source: Any = self.clips
+            flow = torch.cat([source.motion(index, *ends)[0] for ends in ((first, last), (last, first))])
+            sample["exact_flow"] = cut_flow(flow, self._box(frames, number), *cut.shape[-2:])
+        return sample
 
     def _cut(self, frames: Tensor, number: int | None) -> Tensor:
         """Scale and crop frames (N, 3, H, W) alike: randomly for a training sample, else in the centre."""
         scaled = torch.stack([scale_short_side(frame, self.size) for frame in frames])
         if not self.crop:
             return scaled
-        rows, columns = (side - self.size + 1 for side in scaled.shape[-2:])
-        if self.shuffle and number is not None:
-            top = draw_integer(rows, self.seed, "top", "clips", number)
-            left = draw_integer(columns, self.seed, "left", "clips", number)
-        else:
-            top, left = (rows - 1) // 2, (columns - 1) // 2
+        height, width = scaled.shape[-2:]
+        top, left = self._corner(height, width, number)
         return scaled[..., top : top + self.size, left : left + self.size].contiguous()
+
+    def _box(self, frames: Tensor, number: int | None) -> Box:
+        """Return the part of the frames that :meth:`_cut` shows, in their own pixels."""
+        height, width = frames.shape[-2:]
+        if not self.crop:
+            return Box(0, 0, height, width)
+        rows, columns = short_side_shape(height, width, self.size)
+        top, left = self._corner(rows, columns, number)
+        down, across = height / rows, width / columns
+        return Box(top * down, left * across, self.size * down, self.size * across)
+
+    def _corner(self, height: int, width: int, number: int | None) -> tuple[int, int]:
+        """Return the upper left corner of the crop of frames that are scaled to this size."""
+        rows, columns = height - self.size + 1, width - self.size + 1
+        if not self.shuffle or number is None:
+            return (rows - 1) // 2, (columns - 1) // 2
+        return (
+            draw_integer(rows, self.seed, "top", "clips", number),
+            draw_integer(columns, self.seed, "left", "clips", number),
+        )

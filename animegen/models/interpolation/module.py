@@ -88,9 +88,8 @@ class FrameInterpolation(InbetweenModule):
         """Yield the updates of truth encoder, discriminator and generator."""
         times = batch["t"]
         first, last = batch["first"], batch["last"]
-        state = self.generator.encode_pair(
-            first, last, **self.prior(first, last, batch.get("flow"), batch.get("second_flow"))
-        )
+        flows = {name: batch.get(name) for name in ("flow", "second_flow", "exact_flow")}
+        state = self.generator.encode_pair(first, last, **self.prior(first, last, **flows))
         output = _concatenated([self.generator.synthesize(state, t) for t in times.unbind(1)])
         truth = batch["truth"].transpose(0, 1).flatten(0, 1)  # ordered by time first, like the output
         count = times.shape[1]

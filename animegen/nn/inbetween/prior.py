@@ -12,8 +12,8 @@ from animegen.errors import AnimegenError, did_you_mean
 from animegen.nn.inbetween.base import InbetweenNetwork
 from animegen.nn.warp import backward_warp, inside
 
-#: Where the flow of pairs that come without one is from; ``none``: they have no prior.
-PRIORS = ("dis", "none")
+#: Where the flow of a pair is from; ``none``: there is no prior.
+PRIORS = ("dis", "none", "exact")
 
 #: Tolerance of the forward-backward error: a share of the squared lengths (Sundaram et al. 2010), and squared pixels.
 _RELATIVE, _ABSOLUTE = 0.01, 2.0
@@ -127,7 +127,8 @@ class PriorNetwork(InbetweenNetwork):
 
     Args:
         prior: ``dis``: pairs that come without a flow get one by DIS (see
-            :class:`~animegen.tasks.inbetween.InbetweenModule`); ``none``: they have no prior.
+            :class:`~animegen.tasks.inbetween.InbetweenModule`); ``none``: they have no prior; ``exact``: the true flow
+            of generated clips, an upper bound for studies, which cannot be applied to other frames.
         prior_dropout: share of the training samples whose prior is removed, so that ``none`` works, too.
 
     Raises:

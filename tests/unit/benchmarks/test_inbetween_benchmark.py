@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from io import StringIO
+
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor
 
 from animegen.benchmarks.inbetween import InbetweenBenchmark, half_warp, linear_blend, nearest_frame
 from animegen.benchmarks.registry import metric_info
-from animegen.benchmarks.tables import markdown_classes, to_json
+from animegen.benchmarks.tables import markdown_classes, rich_table, to_json
 from animegen.data.clips import ClipView
 from animegen.media.images import to_float
 from animegen.metrics.image import psnr
@@ -148,3 +151,52 @@ def test_all_frames_between_are_scored_by_themselves() -> None:
     assert batch["t"].tolist() == [0.25, 0.5, 0.75] * 2
     assert batch["first"].shape == batch["truth"].shape == (6, 3, 64, 64)
     assert torch.equal(batch["first"][0], batch["first"][2])
+
+
+class Known(Sliding):
+    def motion(self, index: int, number: int, other: int) -> tuple[Tensor, Tensor]:
+        flow = torch.tensor([2.0 * (other - number), 0.0]).view(2, 1, 1).expand(2, 64, 64)
+        return flow, torch.ones(64, 64, dtype=torch.bool)
+
+
+EXACT = ("warp_exact", "warp_exact_weighted", "warp_exact_averaged")
+
+
+def test_the_exact_flow_gives_privileged_baselines() -> None:
+    view = ClipView(Known(), size=64, gap=4, middle="all", shuffle=False, exact_flow=True)
+    bench = InbetweenBenchmark(view, batch_size=1)
+    seen: list[set] = []
+
+    def plain(batch: dict) -> Tensor:
+        seen.append(set(batch))
+        return linear_blend(batch)
+
+    class Upper:
+        """A model that needs the exact flow, as networks with ``prior=exact`` do."""
+
+        exact_prior = True
+
+        def encode_exact(self, batch: dict) -> dict:
+            return batch
+
+        def synthesize(self, encoded: dict, t: Tensor) -> Tensor:
+            there, back = encoded["exact_flow"].split(2, 1)
+            return half_warp(encoded, lambda a, b: there if a is encoded["first"] else back)  # type: ignore[arg-type]
+
+    scores = bench.evaluate({"plain": plain, "upper": bench.method_of(Upper())})  # type: ignore[arg-type]
+    assert list(scores) == [*BASELINES, *EXACT, "plain", "upper"]
+    assert seen == [{"first", "last", "t"}] * 2  # only privileged methods see the flow
+    assert bench.privileged == {*EXACT, "upper"}
+    assert scores["upper"] == scores["warp_exact"]
+    for batch in bench.batches(torch.device("cpu")):
+        for name in EXACT:
+            found = bench.apply(bench.baselines[name], batch)
+            assert (found - batch["truth"])[..., 8:-8].abs().max() < 0.02, name
+    assert "warp_exact* " in rich_text(rich_table(scores, privileged=bench.privileged))
+    assert "warp_exact" not in benchmark().baselines
+
+
+def rich_text(table) -> str:
+    console = Console(width=300, record=True, file=StringIO())
+    console.print(table)
+    return console.export_text()

@@ -49,7 +49,7 @@ def test_markdown() -> None:
         "| model | **17.46** | nan | 0.1234 |",
         "| model[b] | **17.46 ±1.00** | 0.700 ±0.010 | **0.1000 ±0.0100** |",
         "",
-        "\\* uses true drawings of the photos; excluded from the ranking.",
+        "\\* uses the truth (drawings of the photos, or motion); excluded from the ranking.",
     ]
     assert "\\*" not in markdown_table({"identity": SCORES["identity"]})
 
@@ -59,7 +59,7 @@ def test_terminal_table_has_a_row_per_metric() -> None:
     console = Console(file=out, width=100, force_terminal=True, color_system="standard", no_color=True)
     console.print(rich_table(SCORES, "stylise"))
     text = out.getvalue()
-    for word in ("stylise", "psnr (dB) ↑", "kid_vgg19 ↓", "lookup_table*", "model[b]", "uses true drawings"):
+    for word in ("stylise", "psnr (dB) ↑", "kid_vgg19 ↓", "lookup_table*", "model[b]", "uses the truth"):
         assert word in text
     bold = "\x1b[1m"
     row = next(line for line in text.splitlines() if "psnr" in line)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from animegen.data.clips import FlowView, ToonWorldFrames
+from animegen.data.clips import ClipView, FlowView, ToonWorldFrames
 from animegen.errors import AnimegenError
 from animegen.media.images import to_float
 from animegen.media.video.flow import flow_both_ways, flow_estimates
@@ -119,6 +119,35 @@ def test_a_given_flow_takes_the_place_of_the_estimate(monkeypatch: pytest.Monkey
     image = network.synthesize(state, torch.tensor([0.5])).image
     assert torch.allclose(image[..., 8:24], first.roll(2, -1)[..., 8:24], atol=1e-5)
     assert FrameInterpolation(WarpFusion("none", width=0.25)).prior(first, last, flow) == {}
+
+
+def test_the_exact_flow_is_an_upper_bound_that_only_its_data_allow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inbetween, "flow_estimates", lambda *_: pytest.fail("DIS is not needed"))
+    view = ClipView(
+        ToonWorldFrames("meadow", "val", scenes=2, frames=9, size=72, speed=0.6),
+        72,
+        gap=4,
+        exact_flow=True,
+        shuffle=False,
+    )
+    batch = {key: torch.stack([view[n][key] for n in range(2)]) for key in view[0]}
+    batch |= {key: to_float(batch[key]) for key in ("first", "last", "truth")}
+    first, last, flow = (batch[key] for key in ("first", "last", "exact_flow"))
+    expected = average_warp(first, last, flow[:, None], batch["t"][:, 0]).clamp(-1, 1)
+    for symmetric in (False, True):
+        model = FrameInterpolation(WarpFusion("exact", width=0.25), symmetric=symmetric).eval()
+        found = model.predict(batch)[:, 0]
+        # Frames are padded to multiples of 16; splatting and sampling read the padding near the border.
+        assert torch.allclose(found[..., :56, :56], expected[..., :56, :56], atol=1e-3)
+        assert torch.equal(model.prior(first, last, flow * 2, flow * 3, flow)["flow"], flow)
+        assert model.validate(batch)["gain_over_blend"].mean() > 2
+        with pytest.raises(AnimegenError, match=r"set data\.exact_flow=true"):
+            model.encode_pair(first, last)
+        with pytest.raises(AnimegenError, match=r"model\.generator\.prior=dis"):
+            model.predict({key: batch[key] for key in ("first", "last", "t")})
+        assert model.example_batch(2, 16, 32, torch.device("cpu"))["exact_flow"].shape == (2, 4, 16, 32)
+    estimated = FrameInterpolation(WarpFusion("dis", width=0.25))
+    assert torch.equal(estimated.prior(first, last, flow * 2, None, flow)["flow"], flow * 2), "not read otherwise"
 
 
 def test_confidence_is_low_where_the_flows_disagree_or_leave_the_image() -> None:
