@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from animegen import __version__
+from animegen.cli.memory import keep_freed_memory
 from animegen.cli.streams import steady_streams
 from animegen.errors import AnimegenError, did_you_mean
 from animegen.files import io_error_message
@@ -41,6 +42,9 @@ COMMANDS = {
     "completion": Command("animegen.cli.completion", "let bash or zsh complete commands, keys and options"),
 }
 
+#: Those that run networks.
+COMPUTING = ("train", "eval", "stylize", "interpolate", "generate", "bench")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command of a command line; return the exit code."""
@@ -60,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         near = did_you_mean(name, COMMANDS, count=1) or f" The commands are: {', '.join(COMMANDS)}."
         print(f"animegen: there is no command '{name}'.{near}", file=sys.stderr)
         return 2
+    if arguments is None and name in COMPUTING:  # the process is this command's own
+        keep_freed_memory()
     # Imported now: commands need different libraries, some of which take seconds to import.
     return importlib.import_module(COMMANDS[name].module).main(rest)
 

@@ -1,0 +1,29 @@
+"""Memory that the process has freed stays with it, for the next tensor of that size."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+#: Parameters of glibc's ``mallopt``, and their values. Free memory at the end of the heap goes back to the system
+#: beyond the first (``M_TRIM_THRESHOLD``), blocks from the second on (``M_MMAP_THRESHOLD``) as soon as they are freed.
+_KEPT = {-1: 2**31 - 1, -3: 2**30}
+#: Variables by which a user sets the same.
+_OWN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
+
+
+def keep_freed_memory() -> bool:
+    """Let the C library keep blocks up to a gigabyte that were freed; return whether it does.
+
+    By default glibc gives blocks of more than 32 MiB back to the system at once. The maps of a network are as large,
+    and the next layer asks for the same again: the system then clears every page of them, in each layer and step. The
+    process holds the memory until its end, and its peak may grow, since free blocks of other sizes lie between those
+    in use. Other C libraries, and settings of the user, stay as they are.
+    """
+    if any(name in os.environ for name in _OWN):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # not of glibc: macOS, musl, Windows
+        return False
+    return all(mallopt(parameter, value) == 1 for parameter, value in _KEPT.items())
