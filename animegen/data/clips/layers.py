@@ -18,6 +18,8 @@ from animegen.data.sources import ImageFolder, next_good, prepare_source
 
 #: Corners of the outline of a layer.
 _CORNERS = 12
+#: Opacity of a pixel, of 255, from which on it counts as covered.
+_HALF = 127
 #: Shorter side of the stills, relative to that of the frames.
 _LARGEST = 1.4
 
@@ -47,8 +49,8 @@ class _Layer(NamedTuple):
 class MovingLayers:
     """A still as the background, and pieces of other stills in front, each in a steady motion of its own.
 
-    The motion is linear in time. As in FlyingChairs (Dosovitskiy et al. 2015), what the layers show is arbitrary; they
-    serve to learn matching and occlusion on real textures. Clips are drawn when they are read.
+    The motion is linear in time, and known. As in FlyingChairs (Dosovitskiy et al. 2015), what the layers show is
+    arbitrary; they serve to learn matching and occlusion on real textures. Clips are drawn when they are read.
 
     Args:
         folders: folders of images.
@@ -99,27 +101,63 @@ class MovingLayers:
 
     def load(self, index: int, number: int) -> Tensor:
         """Return a frame as uint8 ``(3, size, size)``."""
-        if self._latest is None or self._latest[0] != index:
-            self._latest = index, self._drawn(index)
-        time = number - (self.frames - 1) / 2
         canvas = np.zeros((self.size, self.size, 3), np.float32)
-        for layer in self._latest[1]:
-            scale, angle = layer.scale * layer.zoom**time, layer.angle + layer.turn * time
-            height, width = layer.image.shape[:2]
-            turned = scale * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-            shift = layer.place + layer.speed * time - turned @ np.array([(width - 1) / 2, (height - 1) / 2])
-            matrix = np.concatenate([turned, shift[:, None]], 1)
+        for layer in self._of(index):
             opaque = layer.image.shape[2] == 3
             border = cv2.BORDER_REFLECT_101 if opaque else cv2.BORDER_CONSTANT
-            drawn = cv2.warpAffine(
-                layer.image, matrix, (self.size, self.size), flags=cv2.INTER_CUBIC, borderMode=border
-            ).astype(np.float32)
+            drawn = self._warped(layer.image, self._matrix(layer, number), border).astype(np.float32)
             if opaque:
                 canvas = drawn
             else:
                 opacity = drawn[..., 3:] / 255
                 canvas += opacity * (drawn[..., :3] - canvas)
         return torch.from_numpy(canvas.round().clip(0, 255).astype(np.uint8)).permute(2, 0, 1).contiguous()
+
+    def motion(self, index: int, number: int, other: int) -> tuple[Tensor, Tensor]:
+        """Return the exact motion between two frames of a clip, see :class:`~animegen.data.clips.truth.MovingSource`.
+
+        A pixel moves as the topmost layer that covers it by more than half; the background is mirrored at its border.
+        It is in sight if the pixel to which it moves shows the same layer.
+        """
+        layers = self._of(index)
+        here, there = self._topmost(layers, number), self._topmost(layers, other)
+        rows, columns = np.mgrid[: self.size, : self.size].astype(np.float64)
+        flow = np.zeros((2, self.size, self.size))
+        for place, layer in enumerate(layers):
+            before, after = (np.vstack([self._matrix(layer, time), (0, 0, 1)]) for time in (number, other))
+            change = after @ np.linalg.inv(before) - np.eye(3)
+            moved = [row[0] * columns + row[1] * rows + row[2] for row in change[:2]]
+            flow = np.where(here == place, moved, flow)
+        x, y = (np.rint(base + way).astype(int) for base, way in zip((columns, rows), flow, strict=True))
+        inside = (x >= 0) & (x < self.size) & (y >= 0) & (y < self.size)
+        end = there[y.clip(0, self.size - 1), x.clip(0, self.size - 1)]
+        return torch.from_numpy(flow.astype(np.float32)), torch.from_numpy(inside & (end == here))
+
+    def _topmost(self, layers: Sequence[_Layer], number: int) -> np.ndarray:
+        """Return the number of the layer that each pixel of a frame shows, int64 (size,size)."""
+        shown = np.zeros((self.size, self.size), np.int64)
+        for place, layer in enumerate(layers[1:], start=1):
+            opacity = np.ascontiguousarray(layer.image[..., 3])
+            cover = self._warped(opacity, self._matrix(layer, number), cv2.BORDER_CONSTANT)
+            shown[cover > _HALF] = place
+        return shown
+
+    def _of(self, index: int) -> list[_Layer]:
+        if self._latest is None or self._latest[0] != index:
+            self._latest = index, self._drawn(index)
+        return self._latest[1]
+
+    def _warped(self, image: np.ndarray, matrix: np.ndarray, border: int) -> np.ndarray:
+        return cv2.warpAffine(image, matrix, (self.size, self.size), flags=cv2.INTER_CUBIC, borderMode=border)
+
+    def _matrix(self, layer: _Layer, number: int) -> np.ndarray:
+        """Return the matrix (2,3) from pixels of a layer's image to those of frame ``number``."""
+        time = number - (self.frames - 1) / 2
+        scale, angle = layer.scale * layer.zoom**time, layer.angle + layer.turn * time
+        height, width = layer.image.shape[:2]
+        turned = scale * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+        shift = layer.place + layer.speed * time - turned @ np.array([(width - 1) / 2, (height - 1) / 2])
+        return np.concatenate([turned, shift[:, None]], 1)
 
     def _drawn(self, index: int) -> list[_Layer]:
         rng = np.random.default_rng(counter_hash(self.seed, "layers", index) % 2**63)
