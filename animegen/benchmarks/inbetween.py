@@ -20,7 +20,7 @@ from animegen.metrics.perceptual import PerceptualDistance
 from animegen.nn.features import FeatureExtractor
 from animegen.nn.inbetween.prior import weighted_half_warp
 from animegen.nn.inbetween.trajectories import average_warp
-from animegen.nn.lines import chamfer
+from animegen.nn.lines import line_difference
 from animegen.nn.warp import backward_warp
 from animegen.tasks.protocols import Interpolator
 
@@ -113,7 +113,8 @@ class InbetweenBenchmark(Benchmark):
     (:mod:`animegen.media.video.mci`), and both frames warped half-way along DIS flow: in equal shares, weighted by its
     consistency, or averaged along two estimates. They use the same information as a model. If the pairs come with their
     exact flow, the same warps along it are added (averaged along this one), privileged: they say what the best flow
-    would give. The name of the task contains the gap in frames, since scores of different gaps are not comparable.
+    would give. The name of the task contains the gap in frames, and ``hold`` of ToonWorld films with held drawings,
+    since scores of different ones are not comparable.
     Scores are also computed per class of motion (:mod:`animegen.metrics.motion`).
 
     Args:
@@ -136,7 +137,8 @@ class InbetweenBenchmark(Benchmark):
     ) -> None:
         super().__init__()
         self.test, self.limit, self.batch_size = test, limit, batch_size
-        self.task = f"inbetween_gap{test.gaps[0]}"
+        hold = getattr(test.clips, "hold", 1)
+        self.task = f"inbetween_gap{test.gaps[0]}" + ("" if hold == 1 else f"_hold{hold or 's'}")
         known = extractor is not None and not extractor.name.endswith(("_random", "_random_raw"))
         self.perceptual = PerceptualDistance(extractor) if extractor is not None and known else None
         self.estimator = DISFlow()
@@ -206,7 +208,7 @@ class InbetweenBenchmark(Benchmark):
     def measure(self, batch: dict[str, Any], output: Tensor) -> Measured:
         """Compare with the truth."""
         truth = batch["truth"]
-        psnr = image.psnr(output, truth)
+        psnr, lines = image.psnr(output, truth), line_difference(output, truth)
         values = {
             "psnr": psnr,
             "gain_over_blend": psnr - image.psnr(linear_blend(batch), truth),
@@ -214,7 +216,8 @@ class InbetweenBenchmark(Benchmark):
             "ssim_atd_legacy": ssim_atd_legacy(output, truth),
             "ie": interpolation_error(output, truth),
             "edge_f": image.edge_f_score(output, truth),
-            "chamfer": 1e5 * chamfer(output, truth),
+            "chamfer": 1e5 * lines.chamfer,
+            "nedt": 1e3 * lines.nedt,
         }
         if self.perceptual is not None:
             values[self.perceptual.name] = self.perceptual.between(self.perceptual.features(output), batch["features"])

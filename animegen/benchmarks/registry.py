@@ -40,6 +40,7 @@ METRICS: dict[str, MetricInfo] = {
     "chamfer": MetricInfo(
         "1e-5", "lower", "Chamfer distance between the lines of output and truth, over the diagonal", 1
     ),
+    "nedt": MetricInfo("1e-3", "lower", "mean difference of the normalised distances to the lines (NEDT)", 1),
     "flatness": MetricInfo("", "none", "share of neighbouring pixels of equal colour"),
     "flatness_gap": MetricInfo("", "lower", "distance of the flatness from the drawings'"),
     "colour_distance": MetricInfo("Delta E", "lower", "mean CIE Lab distance from the truth", 1),

@@ -8,6 +8,7 @@ differentiable).
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -74,7 +75,11 @@ def distance(lines: Tensor) -> Tensor:
 
 def normalised_distance(lines: Tensor) -> Tensor:
     """Return EISAI's normalised distance to lines, bool (B,1,H,W): ``1 - exp(-36 distance / longer side)``."""
-    return 1 - torch.exp(-REACH / max(lines.shape[-2:]) * distance(lines))
+    return _normalised(distance(lines))
+
+
+def _normalised(distances: Tensor) -> Tensor:
+    return 1 - torch.exp(-REACH / max(distances.shape[-2:]) * distances)
 
 
 def soft_normalised_distance(lines: Tensor) -> Tensor:
@@ -95,16 +100,29 @@ def soft_normalised_distance(lines: Tensor) -> Tensor:
     return 1 - near
 
 
-def chamfer(output: Tensor, truth: Tensor) -> Tensor:
-    """Return EISAI's Chamfer line distance (B,) of images (B,3,H,W) in [-1,1]; lower is better, 0 = the same lines.
+class LineDifference(NamedTuple):
+    """Differences between the lines of images; lower is better, 0 = the same lines.
 
-    The mean over both directions and all pixels of one image's line mask times the distance to the other's lines,
-    divided by the diagonal; about 1e-5 to 1e-3.
+    Attributes:
+        chamfer: (B,), EISAI's Chamfer line distance: the mean over both directions and all pixels of one image's line
+            mask times the distance to the other's lines, divided by the diagonal; about 1e-5 to 1e-3.
+        nedt: (B,) in [0,1], mean absolute difference of EISAI's normalised distances to the lines, see
+            :func:`normalised_distance`. The Chamfer distance counts pixels on lines only, and a line that is far from
+            all others as far as it is; this counts all pixels, and no distance for more than 1.
     """
+
+    chamfer: Tensor
+    nedt: Tensor
+
+
+def line_difference(output: Tensor, truth: Tensor) -> LineDifference:
+    """Compare the lines of images (B,3,H,W) in [-1,1]."""
     mine, theirs = line_mask(output), line_mask(truth)
-    there = (theirs * distance(mine)).flatten(1).mean(1)
-    back = (mine * distance(theirs)).flatten(1).mean(1)
-    return (there + back) / (2 * math.hypot(*output.shape[-2:]))
+    to_mine, to_theirs = distance(mine), distance(theirs)
+    there = (theirs * to_mine).flatten(1).mean(1)
+    back = (mine * to_theirs).flatten(1).mean(1)
+    nedt = (_normalised(to_mine) - _normalised(to_theirs)).abs().flatten(1).mean(1)
+    return LineDifference((there + back) / (2 * math.hypot(*output.shape[-2:])), nedt)
 
 
 def _blurred(grey: Tensor, sigma: float) -> Tensor:

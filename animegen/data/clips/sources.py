@@ -58,7 +58,7 @@ class ToonWorldFrames:
         size: side of the frames, or (height, width).
         first_scene: index of the first scene.
         seed: see `Scene`.
-        hold: frames per drawing, see `Scene`; 1 for a new drawing in every frame.
+        hold: frames per drawing, see `Scene`; 1 for a new drawing in every frame, ``None``: drawn per scene.
         speed: speed of motion, see `Scene`.
         cache: ``memory``, ``none``, or a folder.
         workers: number of processes that draw the cache.
@@ -78,7 +78,7 @@ class ToonWorldFrames:
         cache: str = "memory",
         workers: int = 0,
     ) -> None:
-        self.style, self.split, self.frames = style, split, frames
+        self.style, self.split, self.frames, self.hold = style, split, frames, hold
         self.images = ToonWorldImages(
             style,
             split,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from io import StringIO
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -12,7 +13,7 @@ from torch import Tensor
 from animegen.benchmarks.inbetween import InbetweenBenchmark, half_warp, linear_blend, nearest_frame
 from animegen.benchmarks.registry import metric_info
 from animegen.benchmarks.tables import markdown_classes, rich_table, to_json
-from animegen.data.clips import ClipView
+from animegen.data.clips import ClipView, ToonWorldFrames
 from animegen.media.images import to_float
 from animegen.metrics.image import psnr
 from animegen.metrics.motion import motion_class, motion_size
@@ -80,7 +81,8 @@ def test_scores_stand_beside_the_baselines_and_the_truth_wins() -> None:
     assert calls == [{"first", "last", "t"}]  # a method does not see the truth
     assert list(scores) == [*BASELINES, "model"]
     assert scores["model"]["psnr"]["mean"] == 100
-    assert scores["model"]["chamfer"]["mean"] == 0
+    assert scores["model"]["chamfer"]["mean"] == scores["model"]["nedt"]["mean"] == 0
+    assert scores["warp_dis"]["nedt"]["mean"] < scores["blend"]["nedt"]["mean"]
     assert scores["warp_dis"]["psnr"]["mean"] > scores["blend"]["psnr"]["mean"] + 2
     assert scores["blend"]["gain_over_blend"]["mean"] == 0
     expected = torch.stack([psnr(linear_blend(b), b["truth"]) for b in bench.batches(torch.device("cpu"))]).mean()
@@ -157,6 +159,20 @@ class Known(Sliding):
     def motion(self, index: int, number: int, other: int) -> tuple[Tensor, Tensor]:
         flow = torch.tensor([2.0 * (other - number), 0.0]).view(2, 1, 1).expand(2, 64, 64)
         return flow, torch.ones(64, 64, dtype=torch.bool)
+
+
+def test_films_with_held_drawings_are_a_task_of_their_own() -> None:
+    films = [ToonWorldFrames(scenes=1, frames=9, size=64, speed=0.6, hold=hold) for hold in (1, 3, None)]
+    views = [ClipView(film, size=64, gap=2, shuffle=False) for film in films]
+    tasks = [InbetweenBenchmark(view).task for view in views]
+    assert tasks == ["inbetween_gap2", "inbetween_gap2_hold3", "inbetween_gap2_holds"]
+    ones, threes = (film.images.scene(0) for film in films[:2])
+    eyes = [part.material.semantic == "eye" for part in ones.stage.parts]
+    for scene, held in ((ones, False), (threes, True)):
+        drawn = np.stack(scene.stage.poses)[eyes]
+        assert (drawn[:, 3] == drawn[:, 5]).all() == held  # persons are drawn again every third frame only
+        assert not (drawn[:, 2] == drawn[:, 3]).all()
+        assert not (scene.poses(3)[0] == scene.poses(4)[0]).all(), "the camera moves in every frame"
 
 
 EXACT = ("warp_exact", "warp_exact_weighted", "warp_exact_averaged")

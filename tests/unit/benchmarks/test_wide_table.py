@@ -49,7 +49,7 @@ RESULTS = {
     ),
     "inbetween": (
         "nearest blend ffmpeg_mci warp_dis model",
-        "psnr gain_over_blend ssim ssim_atd_legacy ie edge_f chamfer",
+        "psnr gain_over_blend ssim ssim_atd_legacy ie edge_f chamfer nedt",
     ),
     "generation": (
         "copy_first copy_nearest cross_fade ffmpeg_mci warp_dis warp_dis_averaged copy_first_reconstructed"

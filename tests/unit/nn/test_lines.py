@@ -10,8 +10,8 @@ from scipy.ndimage import distance_transform_edt
 
 from animegen.nn.lines import (
     REACH,
-    chamfer,
     distance,
+    line_difference,
     line_mask,
     normalised_distance,
     soft_lines,
@@ -65,6 +65,22 @@ def test_soft_lines_have_a_gradient_that_moves_them() -> None:
     soft_normalised_distance(soft_lines(image)).mean().backward()
     assert image.grad is not None
     assert image.grad.abs().sum() > 0
+
+
+def chamfer(output: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    return line_difference(output, truth).chamfer
+
+
+def test_nedt_by_hand() -> None:
+    assert line_difference(drawing(12), drawing(12)).nedt.item() == 0
+    # Lines of three columns, 11 to 13 and 16 to 18, in images of 32 pixels.
+    near = [[max(abs(x - line) - 1, 0) for x in range(32)] for line in (12, 17)]
+    expected = sum(abs(math.exp(-REACH / 32 * a) - math.exp(-REACH / 32 * b)) for a, b in zip(*near, strict=True)) / 32
+    assert line_difference(drawing(12), drawing(17)).nedt.item() == pytest.approx(expected, rel=1e-5)
+    # Far from all lines the normalised distance is 1.
+    nothing = line_difference(torch.ones(1, 3, 32, 32), drawing(12)).nedt.item()
+    assert nothing == pytest.approx(sum(math.exp(-REACH / 32 * a) for a in near[0]) / 32, rel=1e-4)
+    assert nothing > expected / 2
 
 
 def test_chamfer_by_hand() -> None:
