@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from animegen import __version__
-from animegen.cli.memory import keep_freed_memory
+from animegen.cli.process import keep_freed_memory, wait_briefly
 from animegen.cli.streams import steady_streams
 from animegen.errors import AnimegenError, did_you_mean
 from animegen.files import io_error_message
@@ -65,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"animegen: there is no command '{name}'.{near}", file=sys.stderr)
         return 2
     if arguments is None and name in COMPUTING:  # the process is this command's own
+        wait_briefly()
         keep_freed_memory()
     # Imported now: commands need different libraries, some of which take seconds to import.
     return importlib.import_module(COMMANDS[name].module).main(rest)
