@@ -127,6 +127,8 @@ class InbetweenBenchmark(Benchmark):
     main = "ssim"
     privileged: frozenset[str] = frozenset()
     classes = tuple(LIMITS)
+    #: Whether batches have the true flow; subclasses without :class:`~animegen.data.clips.ClipView` do not.
+    exact_flow = False
 
     def __init__(
         self,
@@ -137,6 +139,7 @@ class InbetweenBenchmark(Benchmark):
     ) -> None:
         super().__init__()
         self.test, self.limit, self.batch_size = test, limit, batch_size
+        self.exact_flow = test.exact_flow
         hold = getattr(test.clips, "hold", 1)
         self.task = f"inbetween_gap{test.gaps[0]}" + ("" if hold == 1 else f"_hold{hold or 's'}")
         known = extractor is not None and not extractor.name.endswith(("_random", "_random_raw"))
@@ -164,7 +167,7 @@ class InbetweenBenchmark(Benchmark):
             f"warp_{flow.name}": lambda batch: half_warp(batch, flow),
             f"warp_{flow.name}_weighted": lambda batch: weighted_warp(batch, flow),
             f"warp_{flow.name}_averaged": lambda batch: averaged_warp(batch, flow),
-            **(_EXACT if self.test.exact_flow else {}),
+            **(_EXACT if self.exact_flow else {}),
         }
 
     def evaluate(self, methods: Mapping[str, Method], device: torch.device | str = "cpu") -> Scores:

@@ -24,7 +24,8 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
 
 #: Keys that only one command has.
 OWNERS: dict[str, str] = {
-    **dict.fromkeys(("factor", "slowmo", "holds", "method", "selfcheck", "confidence", "input_fps"), "interpolate"),
+    **dict.fromkeys(("factor", "slowmo", "holds", "method", "selfcheck", "input_fps"), "interpolate"),
+    **dict.fromkeys(("neighbours", "confidence"), "interpolate"),
     **dict.fromkeys(("frames", "first", "last", "keys", "temperature", "top_k", "top_p", "guidance"), "generate"),
     **dict.fromkeys(("style", "style_weights", "strength", "line_width", "max_side", "prefilter"), "stylize"),
     **dict.fromkeys(("check", "suggest_keys", "filter", "toonworld"), "prepare"),

@@ -17,8 +17,7 @@ from torch import Tensor
 from animegen import __version__
 from animegen.errors import AnimegenError
 from animegen.inference.beside import beside, doubled
-from animegen.inference.confidence import Confidence
-from animegen.inference.pair_tiles import TiledPair
+from animegen.inference.inbetweener import Inbetweener, mask_of
 from animegen.inference.partial import Partial, begun
 from animegen.inference.segments import Segments
 from animegen.inference.timegrid import Between, Grid, between_frames
@@ -40,12 +39,6 @@ from animegen.media.video.frames import (
 )
 from animegen.media.video.opening import WRITTEN_SUFFIXES, create_video
 from animegen.media.video.sequences import SequenceReader
-from animegen.nn.precision import inference
-from animegen.tasks.protocols import Interpolator
-
-#: Largest side that is computed in one piece with ``tile=auto``.
-AUTO_TILE = 1536
-SMALLEST_TILE = 128
 
 
 class ImageReader(SequenceReader):
@@ -85,101 +78,6 @@ class ImageReader(SequenceReader):
         )
 
 
-class Inbetweener:
-    """A model that draws the frames between two frames, one pair after the other.
-
-    Alpha that changes goes through the model as a grey image, so that it moves as outlines do.
-
-    Args:
-        model: the model in eval mode, on ``device``.
-        device: device of the computation.
-        dtype: autocast type, ``None`` for full precision.
-        tile: largest side that is computed in one piece; 0: everything; ``None``: `AUTO_TILE`, and smaller ones when
-            the memory does not suffice.
-        confidence: pairs that match less than this share (:class:`~animegen.inference.confidence.Confidence`) are not
-            drawn between: the first frame is held. 0 draws between all.
-
-    Attributes:
-        drawn: frames drawn.
-        held: frames that were not drawn, since the two of their pair match too little.
-    """
-
-    def __init__(
-        self,
-        model: Interpolator,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype | None = None,
-        tile: int | None = None,
-        confidence: float = 0.0,
-    ) -> None:
-        self.model, self.device, self.dtype = model, torch.device(device), dtype
-        self.tile, self._may_shrink = AUTO_TILE if tile is None else tile, tile is None
-        self.least, self._match = confidence, Confidence() if confidence > 0 else None
-        self._pair: tuple[Original, Original] | None = None
-        self._encoded: TiledPair | None = None
-        self._mask: TiledPair | None = None  # of alpha that changes
-        self.drawn = self.held = 0
-
-    def __call__(self, first: Original, last: Original, t: float) -> Tensor | None:
-        """Draw the frame at time t between two frames; a pair is encoded once.
-
-        Returns:
-            ``(3,H,W)``, or ``(4,H,W)`` with alpha: float in [-1,1] if the frames have more than eight bits per colour,
-            else uint8. ``None`` if they match too little, so that the first is to be held.
-
-        Raises:
-            AnimegenError: if the memory does not suffice, or the model returns invalid images.
-        """
-        while True:
-            try:
-                image = self._draw(first, last, t)
-                break
-            except torch.OutOfMemoryError as error:
-                _, height, width = first.pixels.shape
-                smaller = min(self.tile or max(height, width), max(height, width)) // 2
-                if not self._may_shrink or smaller < SMALLEST_TILE:
-                    raise AnimegenError(
-                        f"The memory of the device is too small for frames of {width}x{height}: use"
-                        " a smaller tile=, precision=bf16, or device=cpu."
-                    ) from error
-                self._pair = self._encoded = self._mask = None
-                self.tile = smaller
-            torch.cuda.empty_cache()
-        if image is None:
-            self.held += 1
-        else:
-            self.drawn += 1
-        return image
-
-    def _draw(self, first: Original, last: Original, t: float) -> Tensor | None:
-        with inference(self.device, self.dtype):
-            if self._pair is None or self._pair[0] is not first or self._pair[1] is not last:
-                self._encoded = self._mask = None  # before the next pair takes its place in memory
-                if self._match is None or self._match(first.pixels, last.pixels) >= self.least:
-                    self._encoded = TiledPair(self.model, first, last, self.tile, self.device)
-                    if self._pair is None and not self._may_shrink:
-                        self._encoded.check_memory(self.dtype)
-                    masks = _mask(first), _mask(last)
-                    if not torch.equal(masks[0].pixels, masks[1].pixels):
-                        self._mask = TiledPair(self.model, *masks, self.tile, self.device)
-                self._pair = first, last
-            if self._encoded is None:
-                return None
-            pixels = self._encoded.at(t)
-            if first.alpha is None and last.alpha is None:
-                return pixels
-            deep = pixels.is_floating_point()
-            mask = _mask(first).at(deep)[:1] if self._mask is None else self._mask.at(t).float().mean(0, keepdim=True)
-            return torch.cat([pixels, mask if deep else mask.round().to(torch.uint8)])
-
-
-def _mask(frame: Original) -> Original:
-    """Return the alpha of a frame as a grey image."""
-    alpha = torch.full_like(frame.pixels[0], 255) if frame.alpha is None else frame.alpha
-    fine = None if frame.refine is None else lambda: frame.values[3:].expand(3, -1, -1)
-    return Original(alpha.expand(3, -1, -1), refine=fine)
-
-
 @dataclass(frozen=True)
 class VideoPlan:
     """Settings of the interpolation of a video.
@@ -195,6 +93,8 @@ class VideoPlan:
         overwrite: replace existing files, also those created during the run.
         copies: streams copied from the source of a video file.
         compare: put the frame of the source that is shown at the same time to the left of each frame.
+        neighbours: give the model the frames before and after each pair
+            (:class:`~animegen.tasks.protocols.NeighbourInterpolator`).
     """
 
     grid: Grid
@@ -206,6 +106,7 @@ class VideoPlan:
     overwrite: bool = False
     copies: Copies | None = None
     compare: bool = False
+    neighbours: bool = False
 
 
 def interpolate_video(
@@ -292,7 +193,7 @@ def _write(
     compare: bool = False,
 ) -> None:
     """Append a frame: drawn, or a copy of the source's; with ``compare`` beside the latter."""
-    drawn = None if frame.last is None else draw(frame.first, frame.last, float(frame.t))
+    drawn = None if frame.last is None else draw(frame.first, frame.last, float(frame.t), frame.before, frame.after)
     if compare:
         shown = frame.first.at(writer.deep)
         right = shown if drawn is None else drawn if drawn.dtype == shown.dtype else to_uint8(drawn)
@@ -307,7 +208,7 @@ def _write(
 
 
 def _same(first: Original, second: Original) -> bool:
-    masks = _mask(first).pixels, _mask(second).pixels
+    masks = mask_of(first).pixels, mask_of(second).pixels
     return same_drawing(first.pixels, second.pixels) and (torch.equal(*masks) or same_drawing(*masks))
 
 
@@ -334,6 +235,7 @@ def _between(
         hold_last=hold_last,
         first=first,
         origin=origin,
+        neighbours=plan.neighbours,
     )
 
 
@@ -404,6 +306,7 @@ def _facts(reader: FrameReader, plan: VideoPlan) -> dict[str, Any]:
         "encoding": asdict(plan.encoding),
         "suffix": plan.suffix,
         "compare": plan.compare,
+        "neighbours": plan.neighbours,
         "versions": [__version__, av.__version__],
         **plan.identity,
     }

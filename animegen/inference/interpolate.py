@@ -14,7 +14,8 @@ from animegen.errors import AnimegenError
 from animegen.inference.application import Applied, choose_encoding, image_suffix, load_applied, share_cores
 from animegen.inference.classical import ClassicalInterpolator
 from animegen.inference.display import Display
-from animegen.inference.inbetween import ImageReader, Inbetweener, VideoPlan, interpolate_video
+from animegen.inference.inbetween import ImageReader, VideoPlan, interpolate_video
+from animegen.inference.inbetweener import Inbetweener
 from animegen.inference.options import Deinterlace, InterpolateOptions, Method
 from animegen.inference.planning import check_video_output
 from animegen.inference.timegrid import Grid
@@ -58,7 +59,8 @@ def interpolate(options: InterpolateOptions) -> Interpolated:
         from animegen.inference.selfcheck import selfcheck  # imports benchmarks
 
         applied = _applied(options)
-        text = selfcheck(reader, applied.model, applied.device, options.samples, options.cuts)
+        neighbours = options.neighbours and options.method is Method.dis
+        text = selfcheck(reader, applied.model, applied.device, options.samples, options.cuts, neighbours)
         return Interpolated(text, [])
     check_video_output([reader.path, *getattr(reader, "files", [])], target, options.overwrite)
     encoding = choose_encoding(options, target, is_deep(reader.info.pix_fmt), reader.info.alpha, suffix)
@@ -79,6 +81,7 @@ def interpolate(options: InterpolateOptions) -> Interpolated:
         overwrite=options.overwrite,
         copies=copies,
         compare=options.compare is not None,
+        neighbours=options.neighbours and options.method is Method.dis,
     )
     began = time.perf_counter()
     notes = remarks(reader, encoding)

@@ -192,6 +192,9 @@ class InterpolateOptions(LookOptions, ComputeOptions, PrecisionOptions, PartOpti
         " hold; auto: smooth in shots that are animated on twos, threes or fours throughout",
     )
     cuts: bool = option(True, "find cuts and flashes, and draw nothing across them")
+    neighbours: bool = option(
+        True, "dis: motion is accelerated as the frames before and after a pair tell; false: it is uniform"
+    )
     confidence: float = option(
         0.0, "pairs of which a smaller share matches are not interpolated, such as 0.5", minimum=0, maximum=1
     )

@@ -11,13 +11,16 @@ from torch import Tensor
 from animegen.errors import AnimegenError
 from animegen.media.images import to_float, to_uint8
 from animegen.media.video.frames import Original
-from animegen.tasks.protocols import Interpolator
+from animegen.tasks.protocols import Interpolator, NeighbourInterpolator
 from animegen.tiling.memory import shortage
 
 #: Share of a tile that overlaps each neighbour. A motion within a tile can be about that long.
 OVERLAP = 0.25
 #: Encoded tiles kept for further frames of the same pair. The others are encoded again for each frame.
 KEPT = 8
+
+#: Top, bottom, left and right of a tile.
+Place = tuple[int, int, int, int]
 
 
 class TiledPair:
@@ -39,6 +42,7 @@ class TiledPair:
         self.height, self.width = first.pixels.shape[1:]
         self.rows, self.columns = (_tiles(side, tile, device) for side in (self.height, self.width))
         self._kept: dict[tuple[int, int], Any] = {}
+        self._among: dict[tuple[int, int], Any] = {}  # the same, with what the neighbours tell
 
     def check_memory(self, dtype: torch.dtype | None = None) -> None:
         """Check that the main memory suffices for a tile.
@@ -58,8 +62,14 @@ class TiledPair:
                 f" {short[1] / 1e9:.1f} GB are available: set a smaller tile=."
             )
 
-    def at(self, t: float) -> Tensor:
+    def at(self, t: float, before: Beside | None = None, after: Beside | None = None) -> Tensor:
         """Return the frame at time t on the CPU, ``(3,H,W)``: uint8, or float in [-1,1] for more than eight bits.
+
+        Args:
+            t: in (0, 1).
+            before: the pair before, for models that learn from it
+                (:class:`~animegen.tasks.protocols.NeighbourInterpolator`), with its length in units of this one's.
+            after: the pair after. Both are the same for all times, until :meth:`forget` is called.
 
         Raises:
             AnimegenError: if the model returns values that are not finite.
@@ -69,7 +79,7 @@ class TiledPair:
         band = torch.zeros(3, tile_height, self.width, device=self.device)
         for number, (top, bottom, falloff) in enumerate(self.rows):
             for left, right, weights in self.columns:
-                tile = self._tile(top, bottom, left, right, t)
+                tile = self._tile((top, bottom, left, right), t, before, after)
                 band[..., left:right] += tile * (falloff[:, None] * weights)
             # The rows above the next tiles are complete.
             done = (self.rows[number + 1][0] if number + 1 < len(self.rows) else self.height) - top
@@ -78,21 +88,47 @@ class TiledPair:
             band[:, tile_height - done :] = 0
         return frame
 
-    def _tile(self, top: int, bottom: int, left: int, right: int, t: float) -> Tensor:
-        encoded = self._kept.get((top, left))
-        if encoded is None:
-            encoded = self.model.encode_pair(*(self._crop(frame, top, bottom, left, right) for frame in self.pair))
-            if len(self._kept) < KEPT:
-                self._kept[top, left] = encoded
+    def forget(self) -> None:
+        """Drop what is known from the pairs before and after; the pair itself stays encoded."""
+        self._among.clear()
+
+    def _tile(self, place: Place, t: float, before: Beside | None, after: Beside | None) -> Tensor:
+        encoded = self._encoded_among(place, before, after)
         tile = self.model.synthesize(encoded, torch.tensor([t], device=self.device))[0].float()
         if not tile.isfinite().all():
             raise AnimegenError("The model returns NaN or infinity: use another checkpoint, or precision=fp32.")
         return tile
 
+    def _encoded_among(self, place: Place, before: Beside | None, after: Beside | None) -> Any:
+        if before is None and after is None:
+            return self._encoded(place)
+        assert isinstance(self.model, NeighbourInterpolator)
+        corner = place[0], place[2]
+        encoded = self._among.get(corner)
+        if encoded is None:
+            beside = [None if pair is None else (pair[0]._encoded(place), pair[1]) for pair in (before, after)]
+            encoded = self.model.encode_among(self._encoded(place), *beside)
+            if len(self._among) < KEPT:
+                self._among[corner] = encoded
+        return encoded
+
+    def _encoded(self, place: Place) -> Any:
+        corner = place[0], place[2]
+        encoded = self._kept.get(corner)
+        if encoded is None:
+            encoded = self.model.encode_pair(*(self._crop(frame, *place) for frame in self.pair))
+            if len(self._kept) < KEPT:
+                self._kept[corner] = encoded
+        return encoded
+
     def _crop(self, frame: Original, top: int, bottom: int, left: int, right: int) -> Tensor:
         """Return a part of a frame for the model; eight bits per colour travel to the device as such."""
         values = (frame.values[:3] if self.deep else frame.pixels)[None, :, top:bottom, left:right].to(self.device)
         return (values if self.deep else to_float(values)).contiguous()
+
+
+#: A neighbouring pair with the time between its frames, in units of that of the pair in question.
+Beside = tuple[TiledPair, float]
 
 
 def _tiles(length: int, tile: int, device: torch.device) -> list[tuple[int, int, Tensor]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Generic, TypeVar
 
@@ -18,6 +18,21 @@ Frame = TypeVar("Frame")
 
 #: Source frames over which ``holds=smooth`` spreads the motion at most: a drawing that is held longer is a pause.
 LONGEST_HOLD = 6
+#: Largest ratio of the times of two motions that follow each other, for one to tell how the other goes on.
+LARGEST_RATIO = 2
+
+
+@dataclass(frozen=True)
+class Neighbour(Generic[Frame]):
+    """The drawing before or after a pair, with a motion between it and the pair that no cut and no hold interrupts.
+
+    Attributes:
+        frame: the drawing.
+        length: time of that motion, in units of the time from the first to the last drawing of the pair.
+    """
+
+    frame: Frame
+    length: float
 
 
 @dataclass(frozen=True)
@@ -29,12 +44,16 @@ class Between(Generic[Frame]):
         first: the drawing before it.
         last: the drawing after it; ``None`` where ``first`` is shown as it is.
         t: relative time between the two, in (0, 1); 0 where ``first`` is shown as it is.
+        before: the drawing before ``first``, if it tells how the motion began.
+        after: the drawing after ``last``, if it tells how the motion goes on.
     """
 
     time: Fraction
     first: Frame
     last: Frame | None = None
     t: Fraction = Fraction(0)
+    before: Neighbour[Frame] | None = None
+    after: Neighbour[Frame] | None = None
 
 
 class Grid:
@@ -99,6 +118,35 @@ class _Drawing(Generic[Frame]):
     waiting: list[tuple[int, Frame, Fraction]] = field(default_factory=list)
 
 
+@dataclass
+class _Moving(Generic[Frame]):
+    """The frames of a motion between two drawings, that wait for the drawing after it.
+
+    Attributes:
+        frames: of the new video.
+        first: the drawing before them.
+        length: time from it to the drawing after them.
+    """
+
+    frames: list[Between[Frame]]
+    first: Frame
+    length: Fraction
+
+    def before(self, length: Fraction) -> Neighbour[Frame] | None:
+        """Return the first drawing as the neighbour of the next motion, which takes the time ``length``."""
+        return neighbour(self.first, self.length / length)
+
+    def followed(self, frame: Frame, length: Fraction) -> Iterator[Between[Frame]]:
+        """Yield the frames, if the next motion leads to ``frame`` within the time ``length``."""
+        after = neighbour(frame, length / self.length)
+        return (replace(between, after=after) if between.last is not None else between for between in self.frames)
+
+
+def neighbour(frame: Frame, ratio: Fraction) -> Neighbour[Frame] | None:
+    """Return a drawing as a neighbour; ``None`` if its motion takes more than twice, or less than half, the time."""
+    return Neighbour(frame, float(ratio)) if 1 <= ratio * LARGEST_RATIO <= LARGEST_RATIO**2 else None
+
+
 def between_frames(
     frames: Iterable[tuple[Frame, Fraction]],
     end: Callable[[], Fraction],
@@ -109,6 +157,7 @@ def between_frames(
     hold_last: bool = True,
     first: int = 0,
     origin: Fraction | None = None,
+    neighbours: bool = False,
 ) -> Iterator[Between[Frame]]:
     """Yield the frames of the new video in the order of their times.
 
@@ -129,26 +178,42 @@ def between_frames(
             is shown once, as in a folder of images.
         first: number of the first frame, if a video is resumed.
         origin: when the first frame of the video appears; by default the first that comes.
+        neighbours: tell the drawings before and after each pair. The frames between two drawings then wait for the
+            drawing that follows, for the next frame if the last one is held, or for a cut.
     """
     begins = set(cuts)
     present: _Drawing[Frame] | None = None
+    moving: _Moving[Frame] | None = None  # the motion to the present drawing, as long as the next one can follow it
     for number, (frame, time) in enumerate(frames, first):
         limit = LONGEST_HOLD if (smooth(number) if callable(smooth) else smooth) else 1
         if present is None or origin is None:
             origin = time if origin is None else origin
             present = _Drawing(frame, [(number, frame, time)])
         elif number in begins:
+            yield from moving.frames if moving else ()
             yield from _held(present, time, grid, origin)
-            present = _Drawing(frame, [(number, frame, time)])
+            present, moving = _Drawing(frame, [(number, frame, time)]), None
         elif same(present.known_by, frame):
             present.waiting.append((number, frame, time))
             if len(present.waiting) > limit:
+                yield from moving.frames if moving else ()
+                moving = None
                 # What is held for sure need not wait, so that a long hold costs no memory.
                 yield from _held(_Drawing(present.known_by, present.waiting[:1]), present.waiting[1][2], grid, origin)
                 del present.waiting[0]
         else:
-            yield from _moving(present, frame, time, grid, origin)
+            between = _moving(present, frame, time, grid, origin)
+            if neighbours:
+                _, drawing, begin = present.waiting[0]
+                length = time - begin
+                before = moving.before(length) if moving else None
+                yield from moving.followed(frame, length) if moving else ()
+                found = [replace(one, before=before) if one.last is not None else one for one in between]
+                moving = _Moving(found, drawing, length)
+            else:
+                yield from between
             present = _Drawing(frame, [(number, frame, time)])
+    yield from moving.frames if moving else ()
     if present is not None and origin is not None:
         if hold_last:
             yield from _held(present, end(), grid, origin)

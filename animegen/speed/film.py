@@ -6,7 +6,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from itertools import islice, pairwise
+from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,12 +18,13 @@ from animegen.config.looks import look_for
 from animegen.errors import AnimegenError
 from animegen.inference.application import load_applied
 from animegen.inference.classical import ClassicalInterpolator
+from animegen.inference.inbetweener import Inbetweener
 from animegen.inference.interpolate import interpolate
 from animegen.inference.options import InterpolateOptions, Method, StylizeOptions
 from animegen.inference.stylist import Stylist
 from animegen.inference.stylize import stylize
-from animegen.media.images import to_float, to_uint8
-from animegen.media.video.frames import VideoInfo
+from animegen.inference.timegrid import Grid, between_frames
+from animegen.media.video.frames import Original, VideoInfo
 from animegen.media.video.reader import VideoReader
 from animegen.media.video.writer import VideoWriter
 from animegen.speed import video as codec
@@ -159,10 +161,10 @@ def _stylized(options: StylizeOptions) -> Callable[[Iterable[Tensor]], list[Tens
 @torch.no_grad()
 def _between(frames: Iterable[Tensor]) -> list[Tensor]:
     """Return frames with one between each two, drawn as ``animegen interpolate`` does without a model."""
-    model, half = ClassicalInterpolator(flow=True), torch.tensor([0.5])
+    draw, grid = Inbetweener(ClassicalInterpolator(flow=True)), Grid(factor=2)
+    moments = ((Original(pixels), Fraction(number)) for number, pixels in enumerate(frames))
     drawn: list[Tensor] = []
-    last = None
-    for first, last in pairwise(frames):
-        encoded = model.encode_pair(to_float(first)[None], to_float(last)[None])
-        drawn += [first, to_uint8(model.synthesize(encoded, half)[0])]
-    return drawn if last is None else [*drawn, last]
+    for frame in between_frames(moments, Fraction, grid, lambda first, second: False, hold_last=False, neighbours=True):
+        pixels = None if frame.last is None else draw(frame.first, frame.last, 0.5, frame.before, frame.after)
+        drawn.append(frame.first.pixels if pixels is None else pixels)
+    return drawn

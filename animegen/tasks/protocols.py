@@ -99,6 +99,22 @@ class Interpolator(Protocol):
         ...
 
 
+@runtime_checkable
+class NeighbourInterpolator(Interpolator, Protocol):
+    """An interpolator that learns from the pairs before and after how the motion of a pair accelerates."""
+
+    def encode_among(self, encoded: Any, before: tuple[Any, float] | None, after: tuple[Any, float] | None) -> Any:
+        """Return the encoded pair with what its neighbours tell, for :meth:`~Interpolator.synthesize`.
+
+        Args:
+            encoded: return value of :meth:`~Interpolator.encode_pair`.
+            before: that of the pair whose last frame is the first of this one, with the time between its frames in
+                units of that of this pair; ``None`` at the begin of a film, after a cut, or after a pause.
+            after: the same for the pair whose first frame is the last of this one.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Sampling:
     """Sampling settings of generative models; deterministic models ignore them.

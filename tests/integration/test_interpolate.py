@@ -15,6 +15,7 @@ from animegen.cli import interpolate as verb
 from animegen.inference import inbetween
 from animegen.inference.confidence import Confidence
 from animegen.inference.inbetween import same_drawing
+from animegen.inference.inbetweener import Inbetweener
 from animegen.inference.pair_tiles import KEPT, TiledPair
 from animegen.inference.selfcheck import SelfCheckBenchmark, left_out
 from animegen.inference.timegrid import Grid
@@ -164,18 +165,18 @@ def test_a_killed_run_goes_on_after_its_last_shot(
     whole_drawn = int(re.search(r"(\d+) of them drawn", capsys.readouterr().out).group(1))  # type: ignore[union-attr]
     first_shot = whole_drawn // 3
     drawn: list[int] = []
-    draw = inbetween.Inbetweener.__call__
+    draw = Inbetweener.__call__
 
     class KilledError(BaseException):
         pass
 
-    def dies(self: inbetween.Inbetweener, *pair: object) -> torch.Tensor:
+    def dies(self: Inbetweener, *pair: object) -> torch.Tensor:
         drawn.append(1)
         if len(drawn) == 10:
             raise KilledError
         return draw(self, *pair)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(inbetween.Inbetweener, "__call__", dies)
+    monkeypatch.setattr(Inbetweener, "__call__", dies)
     with pytest.raises(KilledError):
         go(between, str(film), tmp_path / "out.mp4", *words)
     assert not (tmp_path / "out.mp4").exists()
@@ -249,7 +250,7 @@ class Local:
 @pytest.mark.parametrize("size", [(300, 500), (129, 128), (128, 600)])
 def test_tiles_give_the_same_frame_as_one_piece(size: tuple[int, int]) -> None:
     first, last = noise(1, *size), noise(2, *size)
-    whole, tiled = (inbetween.Inbetweener(Local(), tile=t)(Original(first), Original(last), 0.25) for t in (0, 128))
+    whole, tiled = (Inbetweener(Local(), tile=t)(Original(first), Original(last), 0.25) for t in (0, 128))
     assert whole is not None
     assert tiled is not None
     # Only what a tile does not see beyond its edge differs, and there it hardly counts.
@@ -367,7 +368,7 @@ def test_a_long_film_holds_few_frames_at_a_time(tmp_path: Path) -> None:
                     most = max(most, sum(ref() is not None for ref in alive[-200:]))
                 yield frame, Fraction(number, 24)
 
-    reader, draw = Stream(), inbetween.Inbetweener(Local())
+    reader, draw = Stream(), Inbetweener(Local())
     plan = inbetween.VideoPlan(Grid(factor=2), "smooth", cuts=False)
     count = 0
     for frame in inbetween._between(reader, plan, [(0, 2000)], [0], [], True):

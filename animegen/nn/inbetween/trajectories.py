@@ -38,7 +38,7 @@ class Trajectories(NamedTuple):
     share: Tensor
 
 
-def trajectories(flow: Tensor, t: Tensor) -> Trajectories:
+def trajectories(flow: Tensor, t: Tensor, accelerated: Tensor | None = None) -> Trajectories:
     """Return the three trajectories along a flow.
 
     - The flow at the ends, see :func:`~animegen.nn.inbetween.prior.flow_at`.
@@ -48,23 +48,33 @@ def trajectories(flow: Tensor, t: Tensor) -> Trajectories:
     Args:
         flow: (B,4,H,W) in pixels, from first to last, then from last to first.
         t: (B,) in [0,1].
+        accelerated: (B,4,H,W), :func:`~animegen.nn.inbetween.acceleration.acceleration` of the pixels of both frames;
+            ``None``: motion is uniform.
     """
     confidence = flow_confidence(flow)
     weight = warp_weights(confidence, t)
     time = t.to(flow.dtype).view(-1, 1, 1, 1)
     there, back = flow.split(2, 1)
     known, returned = confidence.split(1, 1)
-    there, back = _moved(there, time, known), _moved(back, 1 - time, returned)
-    ways = [
-        flow_at(flow, t),
-        torch.cat([-time * there, (1 - time) * there], 1),
-        torch.cat([time * back, (time - 1) * back], 1),
-    ]
+    # How far pixels are behind where uniform motion would have them; the ways back to both frames are as much longer.
+    late = None if accelerated is None else (time * (1 - time) / 2 * accelerated).split(2, 1)
+    there, first_late = _moved(there, time, known, None if late is None else late[0])
+    back, last_late = _moved(back, 1 - time, returned, None if late is None else late[1])
+    ways = torch.stack(
+        [
+            flow_at(flow, t),
+            torch.cat([-time * there, (1 - time) * there], 1),
+            torch.cat([time * back, (time - 1) * back], 1),
+        ],
+        1,
+    )
+    if late is not None and first_late is not None and last_late is not None:
+        ways += torch.stack([torch.cat(two, 1) for two in (late[::-1], [first_late] * 2, [last_late] * 2)], 1)
     even = (1 - time).expand_as(known)
-    return Trajectories(torch.stack(ways, 1), torch.stack([weight[:, :1] / weight.sum(1, keepdim=True), even, even], 1))
+    return Trajectories(ways, torch.stack([weight[:, :1] / weight.sum(1, keepdim=True), even, even], 1))
 
 
-def average_warp(first: Tensor, last: Tensor, flows: Tensor, t: Tensor) -> Tensor:
+def average_warp(first: Tensor, last: Tensor, flows: Tensor, t: Tensor, accelerated: Tensor | None = None) -> Tensor:
     """Warp both frames to time ``t`` along all trajectories of several flows, and average them by their agreement.
 
     Args:
@@ -72,13 +82,14 @@ def average_warp(first: Tensor, last: Tensor, flows: Tensor, t: Tensor) -> Tenso
         last: the same.
         flows: (B,M,4,H,W) in pixels, M estimates of the flow from first to last and from last to first.
         t: (B,) in [0,1].
+        accelerated: (B,M,4,H,W), see :func:`trajectories`.
 
     Returns:
         (B,3,H,W), not clamped; equal to the given frame at t = 0 and t = 1.
     """
     image, total = torch.zeros_like(first), torch.zeros_like(first[:, :1])
-    for flow in flows.unbind(1):
-        ways = trajectories(flow, t)
+    for number, flow in enumerate(flows.unbind(1)):
+        ways = trajectories(flow, t, None if accelerated is None else accelerated[:, number])
         for way, share in zip(ways.flow.unbind(1), ways.share.unbind(1), strict=True):
             early, late = half_warps(first, last, way)
             weight = _agreement(early, late)
@@ -115,10 +126,21 @@ def _agreement(early: Tensor, late: Tensor) -> Tensor:
     return F.interpolate(weight, early.shape[-2:], mode="bilinear", align_corners=False)
 
 
-def _moved(flow: Tensor, time: Tensor, confidence: Tensor) -> Tensor:
-    """Move a flow (B,2,H,W) along itself by the share ``time``; holes keep the flow at their place."""
+def _moved(flow: Tensor, time: Tensor, confidence: Tensor, late: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Move a flow (B,2,H,W) along itself by the share ``time``, less ``late``; holes keep the flow at their place.
+
+    Returns:
+        The flow, and ``late``, where they are then.
+    """
     height, width = flow.shape[-2:]
     half = (max(height // 2, 1), max(width // 2, 1))
     small = resize_flow(flow, *half)
-    moved, density = forward_splat(small, time * small, _IN_FRONT * F.adaptive_avg_pool2d(confidence, half))
-    return resize_flow(torch.where(density > _HOLE, moved, small), height, width)
+    importance = _IN_FRONT * F.adaptive_avg_pool2d(confidence, half)
+    if late is None:
+        moved, density = forward_splat(small, time * small, importance)
+        return resize_flow(torch.where(density > _HOLE, moved, small), height, width), None
+    small_late = resize_flow(late, *half)
+    both = torch.cat([small, small_late], 1)
+    moved, density = forward_splat(both, time * small - small_late, importance)
+    flow, late = (resize_flow(part, height, width) for part in torch.where(density > _HOLE, moved, both).split(2, 1))
+    return flow, late

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from animegen.errors import AnimegenError
-from animegen.inference.inbetween import Inbetweener
+from animegen.inference.inbetweener import Inbetweener
 from animegen.inference.stylist import NoMemoryError, Stylist
 from animegen.media.video.frames import Original
 from animegen.tiling import memory, tiles
@@ -51,7 +51,7 @@ def draw(width, height):
         assert summary.done == 1
 """
 _PAIRS = """
-from animegen.inference.inbetween import Inbetweener
+from animegen.inference.inbetweener import Inbetweener
 from animegen.media.video.frames import Original
 
 class Model:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
 
 import pytest
@@ -158,3 +159,58 @@ def test_invalid_values_are_reported(settings: dict) -> None:
 def test_the_number_of_frames_is_known_in_advance(grid: Grid, hold_last: bool) -> None:
     for text in ("a", "ab", "abc", "abcdefg"):
         assert grid.count(len(text), sec(1), hold_last) == len(made(text, grid, hold_last=hold_last))
+
+
+def beside(text: str, **settings: object) -> list[str]:
+    """Return the pairs in parentheses, with their neighbours and the lengths of these."""
+    found = made(text, Grid(factor=2), neighbours=True, **settings)
+    shown = []
+    for f in found:
+        if f.last is not None:
+            before = "" if f.before is None else f"{f.before.frame}*{f.before.length:g}"
+            after = "" if f.after is None else f"{f.after.frame}*{f.after.length:g}"
+            shown.append(f"{before}({f.first}{f.last}){after}")
+        else:
+            assert f.before is f.after is None
+    return shown
+
+
+def test_pairs_know_the_drawings_before_and_after() -> None:
+    assert beside("abcd") == ["(a0b1)c2*1", "a0*1(b1c2)d3*1", "b1*1(c2d3)"]
+    assert beside("ab") == ["(a0b1)"]
+
+
+def test_neighbours_end_at_cuts_and_pauses() -> None:
+    assert beside("abcdef", cuts=[3]) == ["(a0b1)c2*1", "a0*1(b1c2)", "(d3e4)f5*1", "d3*1(e4f5)"]
+    # b stays for two frames: the motion to it stops, and that from it begins at rest.
+    assert beside("abbcd") == ["(a0b1)", "(b2c3)d4*1", "b2*1(c3d4)"]
+
+
+def test_motion_that_is_spread_over_holds_has_neighbours_of_that_length() -> None:
+    assert beside("aabbc", smooth=True) == ["(a0b2)c4*1"] * 3 + ["a0*1(b2c4)"] * 3
+    assert beside("aabcc", smooth=True) == ["(a0b2)c3*0.5"] * 3 + ["a0*2(b2c3)"]
+    # a takes more than twice as long as b: another rhythm. c pauses: nothing follows.
+    assert beside("aaabc", smooth=True)[-1] == "(b3c4)"
+    assert beside("ab" + 8 * "c" + "d", smooth=True)[:2] == ["(a0b1)c2*1", "a0*1(b1c2)"]
+    assert beside("ab" + 8 * "c" + "d", smooth=True)[2] == "(c4d10)"
+
+
+def test_neighbours_change_nothing_else() -> None:
+    for settings in ({}, {"smooth": True}, {"cuts": [4]}, {"hold_last": False}):
+        plain, told = (made("aabcddddefg", Grid(fps=sec(5)), neighbours=n, **settings) for n in (False, True))
+        assert shown(plain) == shown(told)
+        assert [f.time for f in plain] == [f.time for f in told]
+
+
+def test_frames_wait_for_one_drawing_only() -> None:
+    read: list[str] = []
+
+    def frames() -> Iterator[tuple[str, Fraction]]:
+        for frame in film("abcdefgh"):
+            read.append(frame[0])
+            yield frame
+
+    found = between_frames(frames(), lambda: sec(8), Grid(factor=2), lambda a, b: a[0] == b[0], neighbours=True)
+    for frame in found:
+        number = int((frame.last or frame.first)[1:])
+        assert len(read) <= number + 3
