@@ -276,11 +276,21 @@ def generation_benchmark(
     Raises:
         AnimegenError: for data without clips.
     """
-    test = data.test or data.val
-    if not isinstance(test, ClipView):
-        raise AnimegenError("benchmark=generation scores clips between two frames: use data=clips/toonworld.")
     name = str(settings.get("network") or "none")
     network = None if name == "none" else ClipFeatures(name, settings.get("size"), settings.get("frames"))
-    reconstruct = getattr(model, "reconstruct", None)
+    return GenerationBenchmark(
+        **parts_of(data, model), network=network, extractor=features, limit=samples, batch_size=batch_size
+    )
+
+
+def parts_of(data: Any, model: Interpolator | ClipGenerator) -> dict[str, Any]:
+    """Return test clips, tokenizer and renderer as arguments of a :class:`GenerationBenchmark`.
+
+    Raises:
+        AnimegenError: for data without clips.
+    """
+    test = data.test or data.val
+    if not isinstance(test, ClipView):
+        raise AnimegenError("This benchmark scores clips between two frames: use data=clips/toonworld.")
     render = getattr(model, "render", None) if getattr(model, "has_renderer", False) else None
-    return GenerationBenchmark(test, reconstruct, network, features, samples, batch_size, render)
+    return {"test": test, "reconstruct": getattr(model, "reconstruct", None), "render": render}

@@ -23,6 +23,7 @@ from animegen.benchmarks.tables import (
     rich_table,
     to_json,
 )
+from animegen.benchmarks.variants import variants_benchmark
 from animegen.data import AnimeDataModule
 from animegen.engine.module import AnimeModule
 from animegen.errors import AnimegenError
@@ -198,7 +199,8 @@ def chosen_benchmark(
     Raises:
         AnimegenError: if it does not apply to the model.
     """
-    generation = settings["_target_"].endswith(".generation_benchmark")
+    built = {"generation_benchmark": generation_benchmark, "variants_benchmark": variants_benchmark}
+    generation = built.get(settings["_target_"].rpartition(".")[2])
     if not isinstance(model, Interpolator if generation else Stylizer):
         what = "generate frames between frames" if generation else "stylize photos and videos"
         raise AnimegenError(
@@ -207,5 +209,5 @@ def chosen_benchmark(
     if generation and data is None:
         raise AnimegenError("The model comes without data to score on: choose some with data=clips/toonworld.")
     if generation:
-        return generation_benchmark(settings, data, model, features, samples, batch_size)
+        return generation(settings, data, model, features, samples, batch_size)
     return clip_benchmark(settings, model.run_info["config"].get("data") or {}, data)
