@@ -11,6 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+#: Pixels: half of an acceleration of this length counts, nearly all of one twice as long, nearly nothing of one half as
+#: long. Those that follow from the errors of DIS flow are smaller.
+_NOISE = 1.0
+
 
 class Adjacent(NamedTuple):
     """The motion from a frame of a pair to the frame on its other side.
@@ -29,8 +33,9 @@ class Adjacent(NamedTuple):
 def acceleration(flow: Tensor, confidence: Tensor, before: Adjacent | None, after: Adjacent | None) -> Tensor:
     """Return the acceleration (B,4,H,W) of the pixels of the first and of the last frame.
 
-    With x(0) = 0, x(1) = f and x(-r) = b it is 2 (r f + b) / (r (1 + r)), so f + b for r = 1. It is multiplied with the
-    confidence of both flows, and 0 where the frame on the other side is unknown.
+    With x(0) = 0, x(1) = f and x(-r) = b it is a = 2 (r f + b) / (r (1 + r)), so f + b for r = 1. It is multiplied with
+    the confidence of both flows, and with |a|^4 / (|a|^4 + 1), since small ones are errors of the flow; 0 where the
+    frame on the other side is unknown.
 
     Args:
         flow: (B,4,H,W) in pixels, from first to last, then from last to first.
@@ -48,5 +53,7 @@ def acceleration(flow: Tensor, confidence: Tensor, before: Adjacent | None, afte
             parts.append(torch.zeros_like(there))
             continue
         r = other.length
-        parts.append(known * other.confidence * (r * there + other.flow) * (2 / (r * (1 + r))))
+        found = (r * there + other.flow) * (2 / (r * (1 + r)))
+        size = found.square().sum(1, keepdim=True).square()
+        parts.append(known * other.confidence * size / (size + _NOISE**4) * found)
     return torch.cat(parts, 1)

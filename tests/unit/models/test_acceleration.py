@@ -44,9 +44,18 @@ def test_three_positions_tell_the_acceleration(r: float) -> None:
     before = Adjacent(everywhere(position(-r), 0), known, r)
     after = Adjacent(everywhere(position(1 + r) - position(1), 0), known, r)
     flow, sure = flow_between(0, 1), everywhere(1, 1)
-    assert torch.allclose(acceleration(flow, sure, before, after), everywhere(4, 0, 4, 0))  # half of 8: half as sure
-    assert torch.allclose(acceleration(flow, sure, None, after), everywhere(0, 0, 4, 0))
-    assert torch.allclose(acceleration(flow, sure, before, None), everywhere(4, 0, 0, 0))
+    half = 4 * 4096 / 4097  # half of 8, since the confidence is .5
+    assert torch.allclose(acceleration(flow, sure, before, after), everywhere(half, 0, half, 0))
+    assert torch.allclose(acceleration(flow, sure, None, after), everywhere(0, 0, half, 0))
+    assert torch.allclose(acceleration(flow, sure, before, None), everywhere(half, 0, 0, 0))
+
+
+def test_small_accelerations_are_errors_of_the_flow() -> None:
+    sure = everywhere(1, 1)
+    for length, kept in ((0.5, 1 / 17), (1.0, 1 / 2), (2.0, 16 / 17)):
+        before = Adjacent(everywhere(-4 + 0.6 * length, 0.8 * length), sure[:, :1], 1.0)
+        found = acceleration(everywhere(4, 0, -4, 0), sure, before, None)
+        assert torch.allclose(found, everywhere(0.6 * length * kept, 0.8 * length * kept, 0, 0), atol=1e-6)
 
 
 @pytest.mark.parametrize(("t", "way"), [(0.5, 3.0), (0.25, 1.25), (0.0, 0.0), (1.0, 8.0)])
