@@ -18,7 +18,7 @@ from animegen.metrics.legacy import interpolation_error, ssim_atd_legacy
 from animegen.metrics.motion import LIMITS, motion_class, motion_size
 from animegen.metrics.perceptual import PerceptualDistance
 from animegen.nn.features import FeatureExtractor
-from animegen.nn.inbetween.prior import weighted_half_warp
+from animegen.nn.inbetween.prior import half_warps, weighted_half_warp
 from animegen.nn.inbetween.trajectories import average_warp
 from animegen.nn.lines import line_difference
 from animegen.nn.warp import backward_warp
@@ -62,13 +62,17 @@ def averaged_warp(batch: dict[str, Any], estimator: FlowEstimator) -> Tensor:
 
 
 class AlongExactFlow:
-    """A method that is given the true flow between both frames, ``exact_flow`` (B,4,H,W) of the batch.
+    """A method that is given the true motion, the entries of ``exact_keys`` of the batch.
 
     It uses more than a method for real films can know, and bounds what a better flow would give.
 
     Args:
         method: reads the batch.
     """
+
+    #: The flow between both frames (B,4,H,W), and that from the frame between to both (B,4,H,W), and whether a place of
+    #: the frame between is in sight there (B,2,H,W).
+    exact_keys = ("exact_flow", "exact_between", "exact_sight")
 
     def __init__(self, method: Method) -> None:
         self.method = method
@@ -98,11 +102,25 @@ class _KnownFlow:
         return self.there if a is self.first else self.back
 
 
+def exact_warp(batch: dict[str, Any]) -> Tensor:
+    """Warp both frames along the true flow from the frame between to each, and average them where they show it.
+
+    It knows even the outlines of the frame between. What neither frame shows remains.
+    """
+    early, late = half_warps(batch["first"], batch["last"], batch["exact_between"])
+    t = batch["t"].view(-1, 1, 1, 1)
+    weights = [time * (_UNSEEN + seen) for time, seen in zip((1 - t, t), batch["exact_sight"].split(1, 1), strict=True)]
+    return torch.lerp(late, early, weights[0] / (weights[0] + weights[1])).clamp(-1, 1)
+
+
+#: Weight of a frame that does not show a place, where the other one shows it with a weight of 1.
+_UNSEEN = 0.01
 #: Baselines along the true flow.
 _EXACT = {
     "warp_exact": AlongExactFlow(lambda batch: half_warp(batch, _exact_estimator(batch))),
     "warp_exact_weighted": AlongExactFlow(lambda batch: weighted_warp(batch, _exact_estimator(batch))),
     "warp_exact_averaged": AlongExactFlow(_exact_average),
+    "warp_exact_between": AlongExactFlow(exact_warp),
 }
 
 
@@ -112,10 +130,10 @@ class InbetweenBenchmark(Benchmark):
     The baselines are the nearest frame, the cross-fade, FFmpeg's motion compensation
     (:mod:`animegen.media.video.mci`), and both frames warped half-way along DIS flow: in equal shares, weighted by its
     consistency, or averaged along two estimates. They use the same information as a model. If the pairs come with their
-    exact flow, the same warps along it are added (averaged along this one), privileged: they say what the best flow
-    would give. The name of the task contains the gap in frames, and ``hold`` of ToonWorld films with held drawings,
-    since scores of different ones are not comparable.
-    Scores are also computed per class of motion (:mod:`animegen.metrics.motion`).
+    exact flow, the same warps along it are added (averaged along this one), privileged, and :func:`exact_warp`, which
+    says what the best motion would give. The name of the task contains the gap in frames, and ``hold`` of ToonWorld
+    films with held drawings, since scores of different ones are not comparable. Scores are also computed per class of
+    motion (:mod:`animegen.metrics.motion`).
 
     Args:
         test: pairs with the true frames in between; not shuffled.
@@ -184,13 +202,15 @@ class InbetweenBenchmark(Benchmark):
         chosen = spread(spread(range(len(self.test)), self.limit), limit)
         for start in range(0, len(chosen), self.batch_size):
             samples = [self.test[n] for n in chosen[start : start + self.batch_size]]
-            keys = [key for key in ("first", "last", "truth", "t", "exact_flow") if key in samples[0]]
+            exact = [key for key in AlongExactFlow.exact_keys if key in samples[0]]
+            keys = ["first", "last", "truth", "t", *exact]
             batch = {key: torch.stack([s[key] for s in samples]).to(device) for key in keys}
             count = batch["t"].shape[1]
             rows: dict[str, Any] = {key: to_float(batch[key]).repeat_interleave(count, 0) for key in ("first", "last")}
             rows |= {"truth": to_float(batch["truth"]).flatten(0, 1), "t": batch["t"].flatten()}
-            if "exact_flow" in batch:
-                rows["exact_flow"] = batch["exact_flow"].repeat_interleave(count, 0)
+            for key in exact:
+                per_pair = key == "exact_flow"
+                rows[key] = batch[key].repeat_interleave(count, 0) if per_pair else batch[key].flatten(0, 1)
             if self.perceptual is not None:
                 rows["features"] = self.perceptual.features(rows["truth"])
             yield rows
@@ -200,9 +220,9 @@ class InbetweenBenchmark(Benchmark):
         return [motion_class(float(size)) for size in motion_size(batch["first"], batch["last"])]
 
     def apply(self, method: Method, batch: dict[str, Any]) -> Tensor:
-        """Apply the method to the pair and the times, and to the exact flow if it is privileged."""
-        keys = ("first", "last", "t", "exact_flow") if isinstance(method, AlongExactFlow) else ("first", "last", "t")
-        return method({key: batch[key] for key in keys if key in batch})
+        """Apply the method to the pair and the times, and to the exact motion if it is privileged."""
+        known = method.exact_keys if isinstance(method, AlongExactFlow) else ()
+        return method({key: batch[key] for key in ("first", "last", "t", *known) if key in batch})
 
     def shown(self, batch: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Show both frames, and the truth."""

@@ -61,10 +61,15 @@ def cut_flow(flow: Tensor, box: Box, height: int, width: int) -> Tensor:
         height: of the part after scaling.
         width: the same.
     """
-    rows = _nearest(box.top, box.height, height, flow.shape[-2])
-    columns = _nearest(box.left, box.width, width, flow.shape[-1])
     gain = flow.new_tensor([width / box.width, height / box.height]).repeat(len(flow) // 2).view(-1, 1, 1)
-    return flow[:, rows][:, :, columns] * gain
+    return cut_nearest(flow, box, height, width) * gain
+
+
+def cut_nearest(values: Tensor, box: Box, height: int, width: int) -> Tensor:
+    """Return the nearest of values (C,H,W) in a part of a frame that was cut out and scaled, (C,height,width)."""
+    rows = _nearest(box.top, box.height, height, values.shape[-2])
+    columns = _nearest(box.left, box.width, width, values.shape[-1])
+    return values[:, rows][:, :, columns]
 
 
 def _nearest(start: float, length: float, count: int, limit: int) -> Tensor:

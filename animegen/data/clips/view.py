@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from animegen.data.clips.sources import ClipSource
-from animegen.data.clips.truth import Box, cut_flow, knows_motion
+from animegen.data.clips.truth import Box, cut_flow, cut_nearest, knows_motion
 from animegen.data.sampler import counter_hash, draw_integer, stream_index
 from animegen.data.sources import prepare_source
 from animegen.data.views import View, scale_short_side, short_side_shape
@@ -23,7 +23,9 @@ class ClipView(View):
 
     ``truth`` is uint8 ``(T, 3, size, size)`` and ``t`` float32 ``(T,)`` the times of its frames, from 0 at ``first`` to
     1 at ``last``. With ``exact_flow`` there is also the key of this name: the true optical flow, float32
-    ``(4, size, size)`` in pixels, from ``first`` to ``last``, then from ``last`` to ``first``.
+    ``(4, size, size)`` in pixels, from ``first`` to ``last``, then from ``last`` to ``first``; and in evaluation
+    ``exact_between``, float32 ``(T, 4, size, size)``, from each frame of ``truth`` to ``first`` and to ``last``, and
+    ``exact_sight``, bool ``(T, 2, size, size)``, whether the place is in sight there.
 
     Args:
         clips: source of the clips.
@@ -179,10 +181,17 @@ class ClipView(View):
         cut = self._cut(frames, number)
         times = torch.tensor([(n - first) / (last - first) for n in between], dtype=torch.float32)
         sample = {"first": cut[0], "last": cut[1], "truth": cut[2:], "t": times}
-        if self.exact_flow:
-            source: Any = self.clips
-            flow = torch.cat([source.motion(index, *ends)[0] for ends in ((first, last), (last, first))])
-            sample["exact_flow"] = cut_flow(flow, self._box(frames, number), *cut.shape[-2:])
+        if not self.exact_flow:
+            return sample
+        box, size = self._box(frames, number), cut.shape[-2:]
+        source: Any = self.clips
+        there_and_back = [source.motion(index, *ends)[0] for ends in ((first, last), (last, first))]
+        sample["exact_flow"] = cut_flow(torch.cat(there_and_back), box, *size)
+        if not self.shuffle:
+            motions = [[source.motion(index, n, end) for end in (first, last)] for n in between]
+            flows = [cut_flow(torch.cat([flow for flow, _ in pair]), box, *size) for pair in motions]
+            sights = [cut_nearest(torch.stack([seen for _, seen in pair]), box, *size) for pair in motions]
+            sample |= {"exact_between": torch.stack(flows), "exact_sight": torch.stack(sights)}
         return sample
 
     def _cut(self, frames: Tensor, number: int | None) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from animegen.benchmarks.inbetween import InbetweenBenchmark, half_warp, linear_blend, nearest_frame
+from animegen.benchmarks.inbetween import InbetweenBenchmark, exact_warp, half_warp, linear_blend, nearest_frame
 from animegen.benchmarks.registry import metric_info
 from animegen.benchmarks.tables import markdown_classes, rich_table, to_json
 from animegen.data.clips import ClipView, ToonWorldFrames
@@ -175,7 +175,7 @@ def test_films_with_held_drawings_are_a_task_of_their_own() -> None:
         assert not (scene.poses(3)[0] == scene.poses(4)[0]).all(), "the camera moves in every frame"
 
 
-EXACT = ("warp_exact", "warp_exact_weighted", "warp_exact_averaged")
+EXACT = ("warp_exact", "warp_exact_weighted", "warp_exact_averaged", "warp_exact_between")
 
 
 def test_the_exact_flow_gives_privileged_baselines() -> None:
@@ -210,6 +210,28 @@ def test_the_exact_flow_gives_privileged_baselines() -> None:
             assert (found - batch["truth"])[..., 8:-8].abs().max() < 0.02, name
     assert "warp_exact* " in rich_text(rich_table(scores, privileged=bench.privileged))
     assert "warp_exact" not in benchmark().baselines
+
+
+def test_the_exact_motion_of_the_frame_between() -> None:
+    """What only one frame shows is taken from this one, also at outlines, where the flow between both frames fails."""
+    source = ToonWorldFrames("meadow", "val", scenes=2, frames=9, size=96, speed=0.6)
+    bench = InbetweenBenchmark(ClipView(source, size=96, gap=8, middle="all", shuffle=False, exact_flow=True))
+    batch = next(bench.batches(torch.device("cpu")))
+    assert batch["exact_between"].shape == (14, 4, 96, 96)
+    flow, seen = source.motion(1, 3, 8)  # the third frame between of the second clip, to the last one
+    assert torch.equal(batch["exact_between"][9, 2:], flow)
+    assert torch.equal(batch["exact_sight"][9, 1], seen)
+    scores = {name: psnr(bench.apply(bench.baselines[name], batch), batch["truth"]).mean() for name in EXACT}
+    assert scores["warp_exact_between"] > max(scores[name] for name in EXACT[:3]) + 3
+    still = torch.zeros(1, 4, 2, 2)
+    first, last = torch.full((1, 3, 2, 2), -0.5), torch.full((1, 3, 2, 2), 0.5)
+    sight = torch.tensor([[[[True, True], [False, False]], [[True, False], [True, False]]]])
+    row = {"first": first, "last": last, "t": torch.tensor([0.25]), "exact_between": still, "exact_sight": sight}
+    found = exact_warp(row)[0, 0]
+    assert found[0, 0].item() == found[1, 1].item() == pytest.approx(-0.25)
+    # Weights .75 * 1.01 and .25 * .01, and the other way round.
+    assert found[0, 1].item() == pytest.approx(-0.5 + 0.0025 / 0.76)
+    assert found[1, 0].item() == pytest.approx(-0.5 + 0.2525 / 0.26)
 
 
 def rich_text(table) -> str:
