@@ -30,6 +30,7 @@ TINY = ("size=tiny", "device=cpu", "evaluate=false", "logger=none", "val_every=1
 SMALLER = {
     "data.batch_size": 2,
     "data.size": 96,
+    "data.load_size": 144,
     "data.scenes": 2,
     "data.val_scenes": 2,
     "data.test_scenes": 2,
