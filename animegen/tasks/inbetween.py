@@ -75,8 +75,8 @@ class InbetweenModule(AnimeModule):
 
     @property
     def _prior(self) -> str:
-        network: Any = self.generator.network if isinstance(self.generator, Symmetric) else self.generator
-        return getattr(network, "prior", "none")
+        network: Any = getattr(self, "generator", None)  # a model that overrides between need not have one
+        return getattr(network.network if isinstance(network, Symmetric) else network, "prior", "none")
 
     def _encoded(self, first: Tensor, last: Tensor, prior: dict[str, Tensor]) -> Encoded:
         whole = [padded(frame, self.size_divisor) for frame in (first, last)]
