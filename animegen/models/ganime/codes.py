@@ -30,10 +30,11 @@ LIMIT = 2**16
 
 
 class CodeTable:
-    """The codes of all frames of all clips, and of their horizontally flipped versions.
+    """The codes of all frames of all clips, and of their horizontally flipped versions if the data flip clips.
 
     Args:
-        codes: (2,N,h,w) int16 with the bits of uint16: all frames of all clips in order; flipped ones at index 1.
+        codes: (V,N,h,w) int16 with the bits of uint16: all frames of all clips in order; with V = 2, flipped ones at
+            index 1.
         lengths: (clips,) int64, frames per clip.
     """
 
@@ -107,8 +108,8 @@ def weights_key(tokenizer: Tokenizer) -> str:
 def code_table(folder: Path, tokenizer: Tokenizer, view: ClipsView, build: bool = True) -> CodeTable:
     """Return the table of codes of a view: read from ``folder``, or computed and written there.
 
-    The files are ``codes.npy``, uint16 (2, frames, h, w), and ``table.json`` in ``folder/<key>/``. The key is a hash of
-    tokenizer and data. ``table.json`` is written last; a folder without it is incomplete and ignored.
+    The files are ``codes.npy``, uint16 (versions, frames, h, w), and ``table.json`` in ``folder/<key>/``. The key is a
+    hash of tokenizer and data. ``table.json`` is written last; a folder without it is incomplete and ignored.
 
     Args:
         folder: cache folder.
@@ -125,6 +126,8 @@ def code_table(folder: Path, tokenizer: Tokenizer, view: ClipsView, build: bool 
             f"A table of codes supports at most {LIMIT} codes, but the codebook has {tokenizer.codes}: set fewer."
         )
     facts = {"tokenizer": weights_key(tokenizer), "data": describe(view)}
+    if not view.mirror:
+        facts["versions"] = 1
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     path = folder / key
     if not (path / "table.json").exists():
@@ -141,7 +144,7 @@ def _read(path: Path, facts: dict[str, Any], view: ClipsView, limit: int) -> Cod
     if not isinstance(found, dict) or {name: found.get(name) for name in facts} != facts:
         raise AnimegenError(f"The codes in '{path}' were made by another tokenizer or of other clips: {advice}.")
     lengths = [view.clips.length(index) for index in range(len(view.clips))]
-    if codes.dtype != np.uint16 or codes.ndim != 4 or codes.shape[:2] != (2, sum(lengths)):
+    if codes.dtype != np.uint16 or codes.ndim != 4 or codes.shape[:2] != (_versions(view), sum(lengths)):
         raise AnimegenError(f"The table of codes in '{path}' is damaged ({codes.dtype} {codes.shape}): {advice}.")
     codes = np.array(codes)
     if codes.max(initial=0) >= limit:
@@ -153,15 +156,16 @@ def _write(path: Path, tokenizer: Tokenizer, view: ClipsView, facts: dict[str, A
     clips = view.clips
     total = sum(clips.length(index) for index in range(len(clips)))
     height, width = (side // tokenizer.size_divisor for side in view.shape)
-    log.info("encoding %d frames of %d clips, and their flipped versions", total, len(clips))
+    flipped = ", and their flipped versions" if view.mirror else ""
+    log.info("encoding %d frames of %d clips%s", total, len(clips), flipped)
     with completed(path / "codes.npy") as partial:
-        table = np.lib.format.open_memmap(partial, "w+", np.uint16, (2, total, height, width))
+        table = np.lib.format.open_memmap(partial, "w+", np.uint16, (_versions(view), total, height, width))
         position = 0
         for index in range(len(clips)):
             frames = _frames(view, index)
             for start in range(0, len(frames), _CHUNK):
                 chunk = frames[start : start + _CHUNK]
-                for mirror, images in enumerate((chunk, chunk.flip(-1))):
+                for mirror, images in enumerate((chunk, chunk.flip(-1))[: _versions(view)]):
                     found = encode(tokenizer, images).to(torch.int32).cpu().numpy()
                     table[mirror, position : position + len(chunk)] = found.astype(np.uint16)
                 position += len(chunk)
@@ -169,6 +173,11 @@ def _write(path: Path, tokenizer: Tokenizer, view: ClipsView, facts: dict[str, A
         del table
     with completed(path / "table.json") as partial:
         partial.write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def _versions(view: ClipsView) -> int:
+    """Return how often each frame is in the table: as it is, and flipped if the view flips clips."""
+    return 2 if view.mirror else 1
 
 
 @torch.no_grad()

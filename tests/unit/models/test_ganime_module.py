@@ -103,6 +103,17 @@ def test_the_table_holds_what_the_tokenizer_makes_of_every_frame_and_its_mirror_
         table.take({"frame": torch.zeros(1)})
 
 
+def test_clips_that_are_not_flipped_are_encoded_once(tmp_path: Path) -> None:
+    network, data = tokenizer().eval(), view()
+    both = code_table(tmp_path, network, data).codes
+    data.mirror = False
+    once = code_table(tmp_path, network, data).codes
+    assert torch.equal(once, both[:1])
+    assert len(list(tmp_path.iterdir())) == 2
+    data.mirror = True
+    assert code_table(tmp_path, network, data, build=False).codes.shape == both.shape
+
+
 def test_numbers_above_32767_survive_two_bytes() -> None:
     codes = np.array([[[[50256]]], [[[65535]]]], np.uint16)
     table = CodeTable(torch.from_numpy(codes.view(np.int16)), torch.tensor([1]))
