@@ -5,9 +5,11 @@ from __future__ import annotations
 import ctypes
 import os
 
-#: Parameters of glibc's ``mallopt``, and their values. Free memory at the end of the heap goes back to the system
-#: beyond the first (``M_TRIM_THRESHOLD``), blocks from the second on (``M_MMAP_THRESHOLD``) as soon as they are freed.
-_KEPT = {-1: 2**31 - 1, -3: 2**30}
+#: Parameters of glibc's ``mallopt``, and their values. Blocks from the first on (``M_MMAP_THRESHOLD``) go back to the
+#: system as soon as they are freed, free memory at the end of the heap beyond the second (``M_TRIM_THRESHOLD``).
+#: Older versions of glibc refuse more than 32 MiB for the first. The second must not be set then: glibc would no longer
+#: raise the first from its start of 128 KiB, and give back far more than it does by default.
+_KEPT = {-3: 2**30, -1: 2**31 - 1}
 #: Variables by which a user sets the same.
 _OWN_MEMORY = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 #: Turns of a loop in which a thread of OpenMP waits before it sleeps: 70 microseconds on Xeons of 2 GHz, whose
@@ -33,7 +35,7 @@ def keep_freed_memory() -> bool:
     By default glibc gives blocks of more than 32 MiB back to the system at once. The maps of a network are as large,
     and the next layer asks for the same again: the system then clears every page of them, in each layer and step. The
     process holds the memory until its end, and its peak may grow, since free blocks of other sizes lie between those
-    in use. Other C libraries, and settings of the user, stay as they are.
+    in use. Other C libraries, older versions of glibc (such as 2.31), and settings of the user, stay as they are.
     """
     if any(name in os.environ for name in _OWN_MEMORY):
         return False

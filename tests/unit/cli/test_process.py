@@ -52,6 +52,28 @@ def test_other_c_libraries_are_left_alone(monkeypatch):
     assert process.keep_freed_memory() is False
 
 
+class _LibraryWithLimit:
+    """A C library that refuses to keep blocks of more than 32 MiB, as older versions of glibc do."""
+
+    def __init__(self):
+        self.settings = {}
+
+    def mallopt(self, parameter, value):
+        if parameter == -3 and value > 2**25:
+            return 0
+        self.settings[parameter] = value
+        return 1
+
+
+def test_nothing_is_set_if_the_library_refuses_large_blocks(monkeypatch):
+    for name in process._OWN_MEMORY:
+        monkeypatch.delenv(name, raising=False)
+    library = _LibraryWithLimit()
+    monkeypatch.setattr(process.ctypes, "CDLL", lambda name: library)
+    assert process.keep_freed_memory() is False
+    assert library.settings == {}  # the trim threshold alone would keep the other one at 128 KiB
+
+
 #: Ends with the OpenMP of torch, which writes its settings to the error stream when it is loaded.
 COMMAND = """
 import ctypes, sys
