@@ -169,9 +169,20 @@ def variants_benchmark(
         batch_size: pairs per batch.
 
     Raises:
-        AnimegenError: for data without clips, and a model that does not sample.
+        AnimegenError: for data without clips, and values of the wrong type.
     """
+    _check_types(settings)
     chosen = {name: settings[name] for name in ("variants", "temperature", "top_k", "equal_ends")}
     return VariantsBenchmark(
         **chosen, **parts_of(data, model), extractor=features, limit=samples, batch_size=batch_size
     )
+
+
+def _check_types(settings: Mapping[str, Any]) -> None:
+    """Check what the ranges of numbers leave open: null, and true or false."""
+    for name in ("variants", "temperature"):
+        if settings[name] is None:
+            raise AnimegenError(f"benchmark.{name}=null is not valid: it must be a number.")
+    ends = settings["equal_ends"]
+    if not isinstance(ends, bool):
+        raise AnimegenError(f"benchmark.equal_ends={ends} is not valid: use true or false.")

@@ -136,6 +136,7 @@ class EvalSchema(CheckpointOptions, ComputeOptions, OverwriteOptions, SeedOption
         "checkpoint=last benchmark=clips",
         "checkpoint=last benchmark=clips benchmark.video=video.mp4",
         "checkpoint=last benchmark=generation",
+        "checkpoint=last benchmark=variants benchmark.variants=8",
         "checkpoint=runs/quickstart data=unpaired/folders data.photos=photos data.anime=stills features=vgg19",
     )
 

@@ -107,8 +107,8 @@ class LineDifference(NamedTuple):
         chamfer: (B,), EISAI's Chamfer line distance: the mean over both directions and all pixels of one image's line
             mask times the distance to the other's lines, divided by the diagonal; about 1e-5 to 1e-3.
         nedt: (B,) in [0,1], mean absolute difference of EISAI's normalised distances to the lines, see
-            :func:`normalised_distance`. The Chamfer distance counts pixels on lines only, and a line that is far from
-            all others as far as it is; this counts all pixels, and no distance for more than 1.
+            :func:`normalised_distance`. The Chamfer distance counts pixels on lines only, and has no bound for a line
+            that the other image lacks; this one counts all pixels, and each for at most 1.
     """
 
     chamfer: Tensor

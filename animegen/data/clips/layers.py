@@ -116,7 +116,8 @@ class MovingLayers:
     def motion(self, index: int, number: int, other: int) -> tuple[Tensor, Tensor]:
         """Return the exact motion between two frames of a clip, see :class:`~animegen.data.clips.truth.MovingSource`.
 
-        A pixel moves as the topmost layer that covers it by more than half; the background is mirrored at its border.
+        A pixel moves as the topmost layer that covers it by more than half. The background covers all of the frame,
+        since it is mirrored at its border.
         It is in sight if the pixel to which it moves shows the same layer.
         """
         layers = self._of(index)

@@ -91,3 +91,17 @@ def test_what_cannot_be_scored_is_reported(view: ClipView) -> None:
     benchmark = variants_benchmark(settings, Data(), Interpolator())  # type: ignore[arg-type]
     with pytest.raises(AnimegenError, match="scores models that sample clips, and Interpolator"):
         benchmark.method_of(Interpolator())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("equal_ends", "maybe", r"benchmark\.equal_ends=maybe is not valid: use true or false"),
+        ("variants", None, r"benchmark\.variants=null is not valid: it must be a number"),
+        ("temperature", None, r"benchmark\.temperature=null is not valid: it must be a number"),
+    ],
+)
+def test_values_of_the_wrong_type_are_reported(name: str, value: Any, message: str) -> None:
+    settings = {"variants": 2, "temperature": 1.0, "top_k": None, "equal_ends": False, name: value}
+    with pytest.raises(AnimegenError, match=message):
+        variants_benchmark(settings, None, None)  # type: ignore[arg-type]
