@@ -125,7 +125,7 @@ def code_table(folder: Path, tokenizer: Tokenizer, view: ClipsView, build: bool 
         raise AnimegenError(
             f"A table of codes supports at most {LIMIT} codes, but the codebook has {tokenizer.codes}: set fewer."
         )
-    facts = {"tokenizer": weights_key(tokenizer), "data": describe(view)}
+    facts: dict[str, Any] = {"tokenizer": weights_key(tokenizer), "data": describe(view)}
     if not view.mirror:
         facts["versions"] = 1
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
