@@ -56,7 +56,7 @@ def load_applied(options: Applies, protocols: tuple[type, ...], ability: str) ->
         ability: the same in words, such as ``stylize images``.
 
     Raises:
-        AnimegenError: if there is no such checkpoint, device or ability.
+        AnimegenError: if there is no such checkpoint, device or ability, or the model needs more than frames.
     """
     checkpoint = resolve_checkpoint(str(options.checkpoint), options.runs)
     device = pick_device(options.device.value)
@@ -66,6 +66,11 @@ def load_applied(options: Applies, protocols: tuple[type, ...], ability: str) ->
     if not isinstance(model, protocols):
         raise AnimegenError(
             f"The model of '{checkpoint}', {type(model).__name__}, does not {ability}: use another checkpoint."
+        )
+    if getattr(model, "exact_prior", False):
+        raise AnimegenError(
+            f"The model of '{checkpoint}' needs the exact motion of generated clips (prior=exact), which other frames"
+            " do not come with: use another checkpoint."
         )
     return Applied(model, checkpoint, device, _autocast_type(options.precision, checkpoint, device))
 

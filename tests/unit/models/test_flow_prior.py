@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
+from animegen.config.common import Device
 from animegen.data.clips import ClipView, FlowView, ToonWorldFrames
 from animegen.errors import AnimegenError
+from animegen.inference import application
+from animegen.inference.options import InterpolateOptions
 from animegen.media.images import to_float
 from animegen.media.video.flow import flow_both_ways, flow_estimates
 from animegen.metrics.image import psnr
@@ -17,6 +22,7 @@ from animegen.nn.inbetween.base import blend
 from animegen.nn.inbetween.prior import flow_at, flow_confidence, warp_weights
 from animegen.nn.inbetween.trajectories import average_warp
 from animegen.tasks import inbetween
+from animegen.tasks.protocols import Interpolator
 from animegen.toonworld import ToonWorldImages
 
 
@@ -212,3 +218,18 @@ def test_it_learns_to_be_better_than_its_prior() -> None:
     prior = average_warp(first, last, batch["flow"].unsqueeze(1), t).clamp(-1, 1)
     assert scores[0] == pytest.approx(float(psnr(prior, truth).mean()), abs=1e-3)
     assert scores[-1] > scores[0] + 0.3
+
+
+def test_a_model_that_needs_the_exact_flow_is_refused_before_frames_are_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(application, "resolve_checkpoint", lambda checkpoint, runs: Path(checkpoint))
+    options = InterpolateOptions(input=["a.mp4"], output="b.mp4", checkpoint="run", device=Device.cpu)
+    for prior in ("dis", "exact"):
+        model = FrameInterpolation(WarpFusion(prior, width=0.25))
+        monkeypatch.setattr(application, "load_model", lambda *_, model=model, **__: model)
+        if prior == "dis":
+            assert application.load_applied(options, (Interpolator,), "draw").model is model
+            continue
+        with pytest.raises(AnimegenError, match=r"needs the exact motion of generated clips \(prior=exact\)"):
+            application.load_applied(options, (Interpolator,), "draw")
