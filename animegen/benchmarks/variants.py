@@ -66,11 +66,7 @@ class VariantsBenchmark(GenerationBenchmark):
         Raises:
             AnimegenError: for a model that does not sample.
         """
-        if not isinstance(model, ClipGenerator):
-            raise AnimegenError(
-                f"benchmark=variants scores models that sample clips, and {type(model).__name__} draws only one between"
-                " two frames: use benchmark=generation."
-            )
+        _check_samples(model)
         super().method_of(model)  # checks the length
 
         def drawn(first: Tensor, last: Tensor, frames: int) -> Tensor:
@@ -163,19 +159,28 @@ def variants_benchmark(
     Args:
         settings: ``variants``, ``temperature``, ``top_k`` and ``equal_ends``, see :class:`VariantsBenchmark`.
         data: see :func:`~animegen.benchmarks.generation.generation_benchmark`, as the others.
-        model: with ``renderer``, the baselines are also rendered.
+        model: the one to score; with ``renderer``, the baselines are also rendered.
         features: network for feature distances.
         samples: number of pairs of frames; ``None`` for all.
         batch_size: pairs per batch.
 
     Raises:
-        AnimegenError: for data without clips, and values of the wrong type.
+        AnimegenError: for data without clips, a model that does not sample, and values of the wrong type.
     """
     _check_types(settings)
+    _check_samples(model)
     chosen = {name: settings[name] for name in ("variants", "temperature", "top_k", "equal_ends")}
     return VariantsBenchmark(
         **chosen, **parts_of(data, model), extractor=features, limit=samples, batch_size=batch_size
     )
+
+
+def _check_samples(model: Any) -> None:
+    if not isinstance(model, ClipGenerator):
+        raise AnimegenError(
+            f"benchmark=variants scores models that sample clips, and {type(model).__name__} draws only one between"
+            " two frames: use benchmark=generation."
+        )
 
 
 def _check_types(settings: Mapping[str, Any]) -> None:

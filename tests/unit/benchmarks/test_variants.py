@@ -88,9 +88,12 @@ def test_what_cannot_be_scored_is_reported(view: ClipView) -> None:
         size_divisor = 1
 
     settings = {"variants": 2, "temperature": 1.0, "top_k": None, "equal_ends": False}
-    benchmark = variants_benchmark(settings, Data(), Interpolator())  # type: ignore[arg-type]
+    benchmark = variants_benchmark(settings, Data(), Greys())  # type: ignore[arg-type]
     with pytest.raises(AnimegenError, match="scores models that sample clips, and Interpolator"):
         benchmark.method_of(Interpolator())
+    Data.test = ClipView(view.clips, 32, gap=4, pairs=1, shuffle=False)  # middle=centre, which whole clips refuse
+    with pytest.raises(AnimegenError, match="scores models that sample clips, and Interpolator"):
+        variants_benchmark(settings, Data(), Interpolator())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
