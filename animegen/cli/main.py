@@ -65,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"animegen: there is no command '{name}'.{near}", file=sys.stderr)
         return 2
     if arguments is None and name in COMPUTING:  # the process is this command's own
-        wait_briefly()
+        if name == "stylize":  # gains beside the encoder; training and in-betweens would lose on an idle machine
+            wait_briefly()
         keep_freed_memory()
     # Imported now: commands need different libraries, some of which take seconds to import.
     return importlib.import_module(COMMANDS[name].module).main(rest)
