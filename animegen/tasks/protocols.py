@@ -109,7 +109,7 @@ class NeighbourInterpolator(Interpolator, Protocol):
         Args:
             encoded: return value of :meth:`~Interpolator.encode_pair`.
             before: that of the pair whose last frame is the first of this one, with the time between its frames in
-                units of that of this pair; ``None`` at the begin of a film, after a cut, or after a pause.
+                units of that of this pair; ``None`` at the beginning of a film, after a cut, or after a pause.
             after: the same for the pair whose first frame is the last of this one.
         """
         ...
