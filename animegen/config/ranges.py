@@ -59,7 +59,7 @@ _DECLARED: tuple[tuple[type, Range, str], ...] = (
     (float, Range(above=0, maximum=64), "memory width"),
     # --- shares and probabilities
     (float, _SHARE, "cold default_share dropout end_dropout flat frame_dropout hard_mining kept_ink key_frames"),
-    (float, _SHARE, "full joint_shares prior_dropout"),
+    (float, _SHARE, "exposure full joint_shares prior_dropout"),
     (float, _SHARE, "label_smoothing p_keep recolour salt scheduled share silent_splice splice still upside_down"),
     (float, _BELOW_1, "betas decay holdout momentum"),
     (float, Range(above=0, maximum=1), "unlabelled_share DeepSupervision.decay"),

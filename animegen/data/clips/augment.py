@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from animegen.data.augment import Augment, take
-from animegen.data.sampler import counter_hash, counter_hash_tensor, uniform
+from animegen.data.sampler import counter_hash, counter_hash_tensor, random_bits, uniform
 from animegen.errors import AnimegenError
 
 #: Batch keys with frames.
@@ -18,7 +18,7 @@ FLOWS = ("flow", "second_flow", "exact_flow")
 
 
 class ClipAugment(Augment):
-    """Random crop, flips, time reversal and colour changes of pairs of frames and the frames between them.
+    """Random crop, flips, time reversal, colour changes and noise of pairs of frames and the frames between them.
 
     Random numbers are hashes of seed and sample number, see :class:`~animegen.data.augment.Augment`.
 
@@ -29,6 +29,11 @@ class ClipAugment(Augment):
         reverse: reverse half of the samples in time: swap ``first`` and ``last`` and replace t by 1 - t.
         jitter: 0 (none) to 1: brightness and saturation are each multiplied by a factor from [1 - jitter, 1 + jitter].
         permute: shuffle the colour channels of each sample (RIFE swaps red and blue).
+        exposure: 0 (none) to 1: values in [0,1] are multiplied by a gain from [1 - exposure, 1 + exposure], and an
+            offset from [-exposure / 2, exposure / 2] is added, the same for all frames of a sample. In addition the
+            gain changes evenly from first to last frame, by at most a fifth of ``exposure``, as in fades.
+        noise: 0 (none) to 1: largest standard deviation of Gaussian noise on ``first`` and ``last``, in units of the
+            range [0,1]; each sample draws its own from [0, noise]. ``truth`` has none.
         seed: seed of the random numbers.
     """
 
@@ -40,12 +45,16 @@ class ClipAugment(Augment):
         reverse: bool = True,
         jitter: float = 0.0,
         permute: bool = False,
+        exposure: float = 0.0,
+        noise: float = 0.0,
         seed: int = 0,
     ) -> None:
         super().__init__(image_size, flip, jitter, FRAMES, seed)
-        if not 0 <= upside_down <= 1:
-            raise AnimegenError(f"upside_down={upside_down} must be from 0 to 1.")
+        for name, share in (("upside_down", upside_down), ("exposure", exposure), ("noise", noise)):
+            if not 0 <= share <= 1:
+                raise AnimegenError(f"{name}={share} must be from 0 to 1: correct data.augment.{name}.")
         self.upside_down, self.reverse, self.permute = upside_down, reverse, permute
+        self.exposure, self.noise = exposure, noise
 
     def __call__(self, batch: dict[str, Tensor], aligned: Sequence[Sequence[str]] = ()) -> dict[str, Tensor]:
         """Augment a training batch.
@@ -71,6 +80,11 @@ class ClipAugment(Augment):
             for key in FRAMES:
                 index = orders.view(len(orders), *(1,) * (out[key].ndim - 4), 3, 1, 1).expand_as(out[key])
                 out[key] = out[key].gather(-3, index)
+        if self.exposure:
+            self._expose(out, batch["sample"])
+        if self.noise:
+            for key in ("first", "last"):
+                out[key] = self._noisy(out[key], batch["sample"], key)
         if self.reverse:
             back = self._draw("reverse", batch["sample"]) < 0.5
             first, last = out["first"], out["last"]
@@ -91,6 +105,24 @@ class ClipAugment(Augment):
 
     def _jittered(self, images: Tensor, sample: Tensor, key: str) -> Tensor:
         return super()._jittered(images, sample, "clip")  # the same for all frames of a sample
+
+    def _expose(self, out: dict[str, Tensor], sample: Tensor) -> None:
+        """Change gain and offset of all frames of ``out``."""
+        gain, offset, drift = (self.exposure * (2 * self._draw("exposure", sample, 3) - 1)).unbind(1)
+        times = {"first": torch.zeros_like(gain), "last": torch.ones_like(gain), "truth": out["t"]}
+        for key, time in times.items():
+            shape = (len(gain), *(1,) * (time.ndim - 1))
+            factor = 1 + gain.view(shape) + drift.view(shape) / 5 * (time - 0.5)
+            light = out[key].add(1).mul_(0.5).mul_(factor[..., None, None, None])
+            light.add_(offset.view(*shape, 1, 1, 1) / 2)
+            out[key] = light.clamp_(0, 1).mul_(2).sub_(1)
+
+    def _noisy(self, images: Tensor, sample: Tensor, key: str) -> Tensor:
+        pixel = torch.arange(images[0].numel(), device=images.device)
+        bits = random_bits(counter_hash_tensor(counter_hash(self.seed, "noise", key), sample[:, None], pixel)) >> 1
+        normal = torch.special.ndtri((bits.float() + 0.5) * 2.0**-23)  # never 0 or 1, whose quantiles are infinite
+        deviation = self.noise * self._draw("noise", sample).view(-1, 1, 1, 1)
+        return (images + 2 * deviation * normal.view_as(images)).clamp_(-1, 1)
 
     def _draw(self, purpose: str, sample: Tensor, count: int = 1) -> Tensor:
         draws = torch.arange(count, device=sample.device)
