@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import pytest
@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from animegen.cli import interpolate as verb
+from animegen.inference import classical
 from animegen.inference.classical import ClassicalInterpolator, EncodedFrames
 from animegen.inference.inbetweener import Inbetweener
 from animegen.inference.selfcheck import SelfCheckBenchmark, left_out, with_neighbours
 from animegen.inference.timegrid import Neighbour
 from animegen.media.images import read_image, to_float, to_uint8, write_image
+from animegen.media.video.flow import flow_estimates
 from animegen.media.video.frames import Original
 from animegen.media.video.reader import VideoReader
 from animegen.toonworld import ToonWorldImages
@@ -144,6 +146,29 @@ def test_each_pair_is_estimated_once(frames: list[Tensor]) -> None:
     drawn = draw_all(Inbetweener(model), [Original(frame) for frame in frames[:5]])
     assert model.pairs == 4
     assert all(torch.equal(a, b) for a, b in zip(drawn[::2], between(frames[:5], 0.25), strict=True))
+
+
+def test_a_film_at_eight_times_its_rate_costs_one_estimate_per_pair(
+    film: tuple[Path, list[list[Tensor]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, runs = film
+    estimated: list[tuple[Tensor, Tensor]] = []
+
+    def counted(first: Tensor, last: Tensor) -> Tensor:
+        estimated.append((first, last))
+        return flow_estimates(first, last)
+
+    monkeypatch.setattr(classical, "flow_estimates", counted)
+    drawn = []
+    for factor in (2, 8):
+        estimated.clear()
+        output = tmp_path / f"{factor}.mkv"
+        assert run_verb(verb.main, f"input={path}", f"output={output}", f"factor={factor}", *WORDS) == 0
+        assert len(estimated) == sum(len(run) - 1 for run in runs) == 14
+        assert not any(torch.equal(torch.cat(one), torch.cat(other)) for one, other in combinations(estimated, 2))
+        drawn.append(read(output))
+    assert (len(drawn[0]), len(drawn[1])) == (2 * 17, 8 * 17)
+    assert all(torch.equal(a, b) for a, b in zip(drawn[0], drawn[1][::4], strict=True))
 
 
 def test_alpha_follows_the_same_rules(frames: list[Tensor]) -> None:
