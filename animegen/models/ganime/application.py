@@ -19,8 +19,8 @@ from animegen.models.ganime.rendering import (
     expected_clip,
     fit_to_tokenizer,
     intervals_for,
+    predicted_motion,
     render,
-    render_codes,
 )
 from animegen.tasks.inbetween import InbetweenModule, padded
 from animegen.tasks.protocols import Sampling
@@ -167,7 +167,7 @@ class GanimeGenerator(InbetweenModule):
         """Return clips (B,T,3,H,W) between given frames: their codes, in the size for the tokenizer, and as they are.
 
         The most likely clip is rendered from the expected code vectors with their confidence, if the renderer was
-        trained for it. A sampled one is rendered from its codes, as a true clip would be.
+        trained for it. A sampled one is rendered from its codes, as a true clip would be, and from the same motion.
         """
         frames = max(codes) + 1
         if self.expected_guide and sampling.greedy and sampling.guidance == 1:
@@ -175,7 +175,8 @@ class GanimeGenerator(InbetweenModule):
             return render(self.tokenizer, decoded, images, confidence, motion)
         middle = {t: value for t, value in codes.items() if 0 < t < frames - 1}
         found = transformer.generate(codes[0], codes[frames - 1], frames, sampling, middle, small)
-        return render_codes(self.tokenizer, found, images)
+        motion = predicted_motion(transformer, codes, small) if self.has_renderer else None
+        return render(self.tokenizer, decode(self.tokenizer, found), images, motion=motion)
 
     def render(self, decoded: Tensor, given: Mapping[int, Tensor], confidence: float = 1.0) -> Tensor:
         """Redraw decoded clips (B,T,3,H,W) with the pixels of given frames, see :func:`.rendering.render`."""

@@ -144,10 +144,9 @@ def expected_clip(
         codes: codes (B,h,w) of the given frames by number, including the first and the last frame.
         images: the given frames (B,3,H,W) in the size for the tokenizer.
     """
-    known = sorted(codes)
     moved: dict[int, Tensor] = {}
     parts, sure = [tokenizer.decode(codes[0]).unsqueeze(1)], [torch.ones_like(codes[0], dtype=torch.float).unsqueeze(1)]
-    for begin, end in pairwise(known):
+    for begin, end in pairwise(sorted(codes)):
         if end - begin > 1:
             ends = images[begin], images[end]
             probabilities, motion = transformer.expect(codes[begin], codes[end], end - begin + 1, ends)
@@ -155,15 +154,24 @@ def expected_clip(
             parts.append(torch.cat(chunks).clamp(-1, 1).unflatten(0, probabilities.shape[:2]))
             sure.append(confidence_of(probabilities))
             if motion is not None:
-                moved |= {begin + 1 + n: part for n, part in enumerate(motion.unbind(1))}
+                moved |= dict(enumerate(motion.unbind(1), begin + 1))
         parts.append(tokenizer.decode(codes[end]).unsqueeze(1))
         sure.append(sure[0])
     return torch.cat(parts, 1), torch.cat(sure, 1), moved
 
 
-def render_codes(tokenizer: Tokenizer, codes: Tensor, given: Mapping[int, Tensor]) -> Tensor:
-    """Decode codes (B,T,h,w), and render them with the pixels of given frames; see :func:`render`."""
-    return render(tokenizer, decode(tokenizer, codes), given)
+def predicted_motion(
+    transformer: CodeTransformer, codes: Mapping[int, Tensor], images: Mapping[int, Tensor]
+) -> dict[int, Tensor]:
+    """Return the motion of the frames between as :func:`expected_clip` does; none for a transformer without motion."""
+    moved: dict[int, Tensor] = {}
+    for begin, end in pairwise(sorted(codes)) if transformer.motion is not None else ():
+        if end - begin > 1:
+            ends = images[begin], images[end]
+            _, motion = transformer.expect(codes[begin], codes[end], end - begin + 1, ends)
+            assert motion is not None
+            moved |= dict(enumerate(motion.unbind(1), begin + 1))
+    return moved
 
 
 def render(

@@ -27,6 +27,7 @@ from animegen.models.ganime.networks.pixels import PairFeatures, PairMaps, Pixel
 from animegen.models.ganime.networks.tokens import BETWEEN, FIRST, LAST, MASK, MASKED
 from animegen.models.ganime.rendering import (
     confidence_of,
+    decode,
     expected_clip,
     make_guide,
     predicted_renderings,
@@ -338,7 +339,7 @@ def test_training_together_needs_transformer_and_renderer() -> None:
         Ganime(tokenizer(), None, joint_start=2)
 
 
-def test_a_greedy_clip_is_rendered_from_expectations_and_a_sampled_one_from_codes() -> None:
+def test_a_greedy_clip_is_rendered_from_expectations_a_sampled_one_from_codes_both_from_the_motion() -> None:
     found = model().eval()
     found.transformer_start = 1
     first, last = frames(2)[:1], frames(2)[1:]
@@ -351,7 +352,12 @@ def test_a_greedy_clip_is_rendered_from_expectations_and_a_sampled_one_from_code
     torch.testing.assert_close(clip, expected)
     torch.testing.assert_close(found.between(first, last, torch.tensor([[0.25, 0.5]])), clip[:, 1:3])
     sampled = found.generate(first, last, 5, Sampling(seed=3))
-    assert not torch.allclose(sampled, clip, atol=1e-3)
+    drawn = found.transformer.generate(codes[0], codes[4], 5, Sampling(seed=3), images={0: first, 4: last})
+    decoded = decode(found.tokenizer, drawn)
+    moved = render(found.tokenizer, decoded, {0: first, 4: last}, motion=motion)
+    torch.testing.assert_close(sampled, moved, atol=1e-6, rtol=0)
+    assert (clip - moved).abs().max() > 1e-4
+    assert (render(found.tokenizer, decoded, {0: first, 4: last}) - moved).abs().max() > 1e-3
     # With a key frame each stretch is a clip of its own.
     keyed = found.generate(first, last, 5, keys={2: frames(1)})
     torch.testing.assert_close(keyed[:, :3], found.generate(first, frames(1), 3))
