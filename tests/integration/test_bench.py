@@ -16,6 +16,7 @@ from animegen.config.instantiate import build
 from animegen.errors import AnimegenError
 from animegen.media.video.reader import VideoReader
 from animegen.speed import bench as body
+from animegen.speed import toonworld
 from animegen.speed.parts import Stopwatch, timed_networks
 from tests.support import refused, run_verb
 from tests.video_support import level, write_film
@@ -84,9 +85,10 @@ def test_both_loops_train_alike() -> None:
             torch.testing.assert_close(bare.model.state_dict()[name], value, msg=name)
 
 
-def test_toonworld(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_toonworld(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(toonworld, "CLIP", 3)
     output = tmp_path / "bench.json"
-    assert run_verb(bench.main, "data=toonworld", "seconds=0.1", f"output={output}") == 0
+    assert run_verb(bench.main, "data=toonworld", "seconds=0.01", f"output={output}") == 0
     rows = json.loads(output.read_text())["rows"]
     assert {name.split(":")[0] for name in rows} == {"128 px", "256 px"}
     assert all(value > 0 for value in rows.values())

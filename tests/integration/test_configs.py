@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import yaml
 
 from animegen import load_model
 from animegen.cli import train as train_verb
-from animegen.config.compose import compose_config
+from animegen.config.compose import compose_choices, compose_config
 from animegen.config.fitting import fits
 from animegen.config.instantiate import build
 from animegen.engine.checkpoint import read_checkpoint
@@ -58,20 +59,30 @@ def each_kind_once() -> Iterator[Any]:
         yield pytest.param(experiment, marks=marks)
 
 
-@pytest.mark.parametrize("model", options_of("model"))
-def test_every_model_composes(model: str) -> None:
+def of_no_experiment(group: str) -> list[str]:
+    """Return the options of ``model`` or ``data`` that no experiment has: those of experiments are composed there."""
+    known = {kind(experiment)[("model", "data").index(group)] for experiment in EXPERIMENTS}
+    return [option for option in options_of(group) if option not in known]
+
+
+@pytest.mark.parametrize("model", of_no_experiment("model"))
+def test_every_other_model_composes(model: str) -> None:
     config = compose_config("train", [f"model={model}"])
     assert config.model._target_.startswith("animegen.models.")
 
 
-@pytest.mark.parametrize("group", ["data", "trainer", "precision", "features", "logger", "callbacks", "debug", "size"])
-def test_every_option_composes(group: str) -> None:
-    for option in options_of(group):
-        compose_config("train", [f"{group}={option}"], complete=False)
+def test_every_option_composes() -> None:
+    groups = ("trainer", "precision", "features", "logger", "callbacks", "debug", "size")
+    options = {group: options_of(group) for group in groups} | {"data": of_no_experiment("data")}
+    assert all(options.values())
+    for chosen in zip_longest(*options.values()):  # one of each group at once, since a composition takes its time
+        words = [f"{group}={option}" for group, option in zip(options, chosen, strict=True) if option]
+        _, choices = compose_choices("train", words, complete=False)
+        assert {f"{group}={choices[group]}" for group in options} >= set(words)
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_experiment_builds(experiment: str) -> None:
+@pytest.mark.parametrize("experiment", [case.values[0] for case in each_kind_once() if case.marks])
+def test_every_experiment_that_only_long_tests_train_builds(experiment: str) -> None:
     assert isinstance(build(tiny_config(f"experiment={experiment}").model, "model"), AnimeModule)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import omegaconf.base
 import pytest
+from hydra._internal.config_repository import ConfigRepository
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import GrammarParseError
@@ -28,9 +31,11 @@ STUDY = ("experiment=animegan/study", "size=tiny")
         ("model=toy", "hydra.job.name=x"),
     ],
 )
-def test_it_is_what_hydra_composes(words: tuple[str, ...]) -> None:
+def test_it_is_what_hydra_composes(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     register_schemas()
-    expected, chosen = composing._compose("train", words)
+    with monkeypatch.context() as patch:
+        patch.setattr(composing, "_FilesReadOnce", ConfigRepository)
+        expected, chosen = composing._compose("train", words)
     for _ in range(2):  # composed, and recalled
         config, choices = compose_words("train", words)
         assert OmegaConf.to_yaml(config) == OmegaConf.to_yaml(expected)
@@ -48,6 +53,27 @@ def test_the_same_groups_are_composed_once(monkeypatch: pytest.MonkeyPatch) -> N
         config, _ = compose_words("train", (*STUDY, f"model.optimizers.generator.lr={rate}"))
         assert config.model.optimizers.generator.lr == rate
     assert calls == [STUDY]
+
+
+def test_files_of_the_package_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    composing._compose("train", STUDY)
+    read: list[object] = []
+    load = OmegaConf.load
+    monkeypatch.setattr(OmegaConf, "load", lambda file: (read.append(file), load(file))[1])
+    composing._compose("train", STUDY)[0].seed = 77
+    assert read == []
+    assert composing._compose("train", STUDY)[0].seed == 0  # what is kept is not what was returned
+    monkeypatch.setattr(composing, "_FILES", {})
+    composing._compose("train", STUDY)
+    assert len(read) > 10
+
+
+def test_files_of_a_folder_are_read_again(tmp_path: Path) -> None:
+    words = (f"hydra.searchpath=[file://{tmp_path}]", "size=own")
+    (tmp_path / "size").mkdir()
+    for width in (0.5, 0.75):
+        (tmp_path / "size" / "own.yaml").write_text(f"width: {width}\n")
+        assert compose_words("train", words)[0].size.width == width
 
 
 def test_a_text_is_parsed_once_and_resolved_each_time() -> None:
