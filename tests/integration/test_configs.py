@@ -50,13 +50,13 @@ def _defaults(name: str) -> list[Any]:
     return yaml.safe_load((CONF / f"{name}.yaml").read_text())["defaults"]
 
 
-def each_kind_once() -> Iterator[Any]:
-    """Yield the experiments; those whose model and data an earlier one has, too, are among the long tests."""
-    known = set()
+def each_model_and_data_once() -> Iterator[Any]:
+    """Yield the experiments; those whose model an earlier one has, and whose data one has, are among the long tests."""
+    known: set[str] = set()
     for experiment in EXPERIMENTS:
-        marks = pytest.mark.slow if kind(experiment) in known else ()
-        known.add(kind(experiment))
-        yield pytest.param(experiment, marks=marks)
+        new = {f"{group}={name}" for group, name in zip(("model", "data"), kind(experiment), strict=True)} - known
+        known |= new
+        yield pytest.param(experiment, marks=() if new else pytest.mark.slow)
 
 
 def of_no_experiment(group: str) -> list[str]:
@@ -81,12 +81,12 @@ def test_every_option_composes() -> None:
         assert {f"{group}={choices[group]}" for group in options} >= set(words)
 
 
-@pytest.mark.parametrize("experiment", [case.values[0] for case in each_kind_once() if case.marks])
+@pytest.mark.parametrize("experiment", [case.values[0] for case in each_model_and_data_once() if case.marks])
 def test_every_experiment_that_only_long_tests_train_builds(experiment: str) -> None:
     assert isinstance(build(tiny_config(f"experiment={experiment}").model, "model"), AnimeModule)
 
 
-@pytest.mark.parametrize("experiment", each_kind_once())
+@pytest.mark.parametrize("experiment", each_model_and_data_once())
 def test_every_experiment_trains_resumes_to_the_bit_and_stands_alone(experiment: str, tmp_path: Path) -> None:
     options = ("precision=fp32", "train_steps=3", "callbacks.checkpoints.every=2", "callbacks.checkpoints.keep=-1")
     whole = train(f"experiment={experiment}", *options, output=tmp_path / "whole")

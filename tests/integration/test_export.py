@@ -85,7 +85,7 @@ PAIRS = {
 }
 
 
-@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("name", [pytest.param("ifnet", marks=pytest.mark.slow), "warp_fusion"])
 def test_an_interpolation_network_is_exported_without_its_prior(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
