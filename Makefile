@@ -39,7 +39,8 @@ docs: $(VENV)/docs  ## build the documentation site into build/site; a warning i
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Two processes on two cores: one thread each; where a test takes more, those that wait leave their core to the others.
-ALONE := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
+# The tests are compiled once, also where the environment says that no bytecode is to be written, as containers do.
+ALONE := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive PYTHONDONTWRITEBYTECODE=
 
 test: lint type  ## lint, types and the quick tests (about 11 minutes on 2 cores)
 	$(ALONE) $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -26,13 +27,22 @@ class Cost(NamedTuple):
     code: int
 
 
+#: Runs a command in a small process: what is measured begins with the peak memory of the process that starts it.
+_MEASURE = """
+import json, os, subprocess, sys
+null = subprocess.DEVNULL
+process = subprocess.Popen([sys.executable, *sys.argv[1:]], stdout=null, stderr=null)
+_, status, usage = os.wait4(process.pid, 0)
+print(json.dumps([usage.ru_utime + usage.ru_stime, usage.ru_maxrss, os.waitstatus_to_exitcode(status)]))
+"""
+
+
 def measure(words: Sequence[str], folder: str | None = None) -> Cost:
-    """Run ``python <words>`` in a folder and return its cost."""
-    null = subprocess.DEVNULL
-    process = subprocess.Popen([sys.executable, *words], stdout=null, stderr=null, cwd=folder)
-    _, status, usage = os.wait4(process.pid, 0)
-    unit = 2**20 if sys.platform == "darwin" else 2**10  # only macOS counts bytes
-    return Cost(usage.ru_utime + usage.ru_stime, usage.ru_maxrss / unit, os.waitstatus_to_exitcode(status))
+    """Run ``python <words>`` in a folder and return its cost, whatever the memory of this process."""
+    line = [sys.executable, "-S", "-c", _MEASURE, *words]
+    told = subprocess.run(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=folder, check=True).stdout
+    seconds, peak, code = json.loads(told)
+    return Cost(seconds, peak / (2**20 if sys.platform == "darwin" else 2**10), code)  # only macOS counts bytes
 
 
 def write_example(folder: str) -> None:

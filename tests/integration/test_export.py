@@ -69,6 +69,22 @@ def checkpoint(tmp_path: Path) -> Path:
     return tmp_path / "a.ckpt"
 
 
+GRAPHS: list[Any] = []
+
+
+@pytest.fixture
+def traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the same graph for both files of ``checkpoint``; to trace it takes longer than all else."""
+    trace = graphs.export_program
+
+    def recall(drawing: graphs.ExportWrapper) -> Any:
+        if not GRAPHS:
+            GRAPHS.append(trace(drawing))
+        return GRAPHS[0]
+
+    monkeypatch.setattr(graphs, "export_program", recall)
+
+
 def pictures() -> list[Tensor]:
     return [torch.rand(batch, 3, height, width) * 2 - 1 for batch, height, width in SIZES]
 
@@ -80,12 +96,14 @@ PAIRS = {
         "widths": [32, 16],
         "depth": 1,
         "refine": [8],
+        "prior": "dis",
     },
+    "ifnet without prior": {"_target_": "animegen.nn.inbetween.IFNet", "scales": [1], "widths": [16], "depth": 1},
     "warp_fusion": {"_target_": "animegen.models.interpolation.networks.WarpFusion", "width": 0.25, "prior": "dis"},
 }
 
 
-@pytest.mark.parametrize("name", [pytest.param("ifnet", marks=pytest.mark.slow), "warp_fusion"])
+@pytest.mark.parametrize("name", ["ifnet", *(pytest.param(n, marks=pytest.mark.slow) for n in list(PAIRS)[1:])])
 def test_an_interpolation_network_is_exported_without_its_prior(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -100,7 +118,7 @@ def test_an_interpolation_network_is_exported_without_its_prior(
     torch.save({"state_dict": model.state_dict(), "animegen": state}, tmp_path / "a.ckpt")
     output = tmp_path / "a.pt2"
     assert verb.main([f"checkpoint={tmp_path / 'a.ckpt'}", "format=pt2", f"output={output}"]) == 0
-    assert ("without its flow prior" in capsys.readouterr().out) == (name == "warp_fusion")
+    assert ("without its flow prior" in capsys.readouterr().out) == ("prior" in PAIRS[name])
     (drawn,) = loaded
     assert output.is_file()
     first = torch.rand(1, 3, 70, 101) * 2 - 1
@@ -113,6 +131,7 @@ def test_an_interpolation_network_is_exported_without_its_prior(
     assert (expected - torch.lerp(first, last, 0.7)).abs().max() > 0.01
 
 
+@pytest.mark.usefixtures("traced_once")
 def test_a_pt2_file_draws_what_the_model_draws(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = checkpoint.parent / "out" / "it's a.pt2"
     assert verb.main([f"checkpoint={checkpoint}", "format=pt2", f"output={output}"]) == 0
@@ -133,6 +152,7 @@ def test_a_pt2_file_draws_what_the_model_draws(checkpoint: Path, capsys: pytest.
         assert (program.module()(photo) - drawing).abs().max() < 1e-5
 
 
+@pytest.mark.usefixtures("traced_once")
 def test_an_onnx_file_draws_what_the_model_draws(checkpoint: Path) -> None:
     pytest.importorskip("onnx")
     runtime = pytest.importorskip("onnxruntime")
@@ -156,8 +176,8 @@ def test_an_onnx_file_draws_what_the_model_draws(checkpoint: Path) -> None:
     "network",
     [
         lambda: networks.AnimeGANv3DoubleTail(width=0.125),
-        lambda: networks.CartoonGAN(width=0.125, blocks=1),
-        lambda: networks.AnimeGANv2LitePlain(width=0.125, blocks=1),
+        pytest.param(lambda: networks.CartoonGAN(width=0.125, blocks=1), marks=pytest.mark.slow),
+        pytest.param(lambda: networks.AnimeGANv2LitePlain(width=0.125, blocks=1), marks=pytest.mark.slow),
     ],
     ids=["lade and attention", "transposed convolutions", "layer norm"],
 )

@@ -12,7 +12,7 @@ from PIL import Image
 
 from animegen.cli import stylize
 from animegen.cli.main import COMMANDS
-from animegen.speed.startup import STYLIZE, write_example
+from animegen.speed.startup import STYLIZE, measure, write_example
 from tests.support import run_verb, untrained
 
 HEAVY = {"torch", "torchvision", "torchmetrics", "pytorch_lightning", "matplotlib", "cv2", "scipy", "av", "tensorboard"}
@@ -102,3 +102,12 @@ def test_the_report_on_the_machine_imports_no_training() -> None:
     assert code == 0
     assert "torch" in modules
     assert not modules & {"pytorch_lightning", "torchmetrics", "torchvision", "torch._dynamo"}
+
+
+def test_a_process_is_measured_without_the_memory_of_the_one_that_starts_it() -> None:
+    held = bytearray(300 * 2**20)
+    held[:: 2**12] = b"x" * (len(held) // 2**12)  # every page
+    cost = measure(["-c", "import sys; sys.exit(3)"])
+    assert len(held) / 2**20 > 3 * cost.memory > 0
+    assert cost.seconds > 0
+    assert cost.code == 3

@@ -221,7 +221,8 @@ def _times(segment: Segment) -> list[Fraction]:
     with open_container(segment.path) as container:
         base = base_of(container.streams.video[0])
         times = [packet.pts * base for packet in container.demux(video=0) if packet.pts is not None]
-    return [segment.start + time - min(times) for time in times]
+    first = min(times, default=Fraction(0))
+    return [segment.start + time - first for time in times]
 
 
 def _survey(segments: Sequence[Segment]) -> tuple[int, Fraction]:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from animegen.errors import AnimegenError
+from animegen.media.video import remux
 from animegen.media.video.encoding import Encoding, check_encoding
 from animegen.media.video.frames import VideoInfo
 from animegen.media.video.reader import VideoReader
@@ -89,6 +90,20 @@ def test_pieces_are_joined_with_exact_times(tmp_path: Path) -> None:
         assert decoding[0] < 0 or suffix == ".mkv"  # some are decoded late
         assert not reader.problems
     assert VideoReader(tmp_path / "film.mp4").info.duration == times[-1] + Fraction(1001, 24000)
+
+
+def test_the_first_time_of_a_piece_is_found_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for each frame: 10,000 in one piece took two minutes to be joined."""
+    piece = Segment(write_film(tmp_path / "1.mp4", [noise(n) for n in range(30)]), Fraction(2), Fraction(2) + 30)
+    compared: list[int] = []
+
+    def counted(times: list[Fraction], **default: Fraction) -> Fraction:
+        compared.append(len(times))
+        return min(times, **default)
+
+    monkeypatch.setattr(remux, "min", counted, raising=False)
+    times = remux._times(piece)
+    assert (min(times), len(times), compared) == (2, 30, [30])
 
 
 def test_pieces_that_do_not_fit_together(tmp_path: Path) -> None:
