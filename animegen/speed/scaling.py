@@ -114,14 +114,22 @@ def rows_of(curves: Sequence[Curve]) -> dict[str, float]:
 
 
 def plot(curves: Sequence[Curve], path: Path) -> None:
-    """Write a plot of each quantity, with logarithmic axes from the smallest to the largest, as PNG."""
+    """Write a plot of each quantity against a logarithmic axis as PNG.
+
+    A quantity that grows more than tenfold has a logarithmic axis, too, where a cost in proportion is a straight line.
+    """
     from matplotlib.figure import Figure
 
     panels = [(axis, name, rows, n) for axis, names, rows in curves for n, name in enumerate(names, 1)]
     figure = Figure(figsize=(3.2 * len(panels), 2.6), dpi=100, layout="constrained")
     for axes, (axis, name, rows, place) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        axes.plot([row[0] for row in rows], [row[place] for row in rows], "o-", color="#225588")
-        axes.set(xlabel=axis, ylabel=name, xscale="log", ylim=(0, 1.1 * max(row[place] for row in rows)))
+        values = [row[place] for row in rows]
+        axes.plot([row[0] for row in rows], values, "o-", color="#225588")
+        axes.set(xlabel=axis, ylabel=name, xscale="log")
+        if max(values) > 10 * min(values) > 0:
+            axes.set_yscale("log")
+        else:
+            axes.set_ylim(0, 1.1 * max(values))
         axes.set_xticks([row[0] for row in rows], [f"{row[0]:g}" for row in rows])
         axes.minorticks_off()
         axes.grid(alpha=0.3)
