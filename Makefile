@@ -39,7 +39,7 @@ docs: $(VENV)/docs  ## build the documentation site into build/site; a warning i
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Two processes on two cores: one thread each; where a test takes more, those that wait leave their core to the others.
-# The tests are compiled once, also where the environment says that no bytecode is to be written, as containers do.
+# The tests are compiled once, even where the environment forbids bytecode, as many containers do.
 ALONE := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive PYTHONDONTWRITEBYTECODE=
 
 test: lint type  ## lint, types and the quick tests (about 11 minutes on 2 cores)

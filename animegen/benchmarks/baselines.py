@@ -123,7 +123,7 @@ class BestLookupTable:
         whisker = 1e-6 * self.smoothing / self.size**3 * sparse.eye_array(self.size**3)
         system = weights.T @ weights / len(source) + roughness + whisker
         right = weights.T @ (target - source).double().numpy() / len(source)
-        # Symmetric and positive definite: without pivots, in an order for such matrices, in two thirds of the time.
+        # Symmetric and positive definite: without pivots, in an order for such matrices, which is faster.
         factors = splu(
             system.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
         )

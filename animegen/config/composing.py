@@ -85,7 +85,7 @@ def _compose(name: str, overrides: Sequence[str]) -> Composed:
 class _FilesReadOnce(ConfigRepository):
     """Hydra's repository, which reads each file of a package once per process.
 
-    A composition reads two dozen files, most of them those of every other composition. To parse one as YAML takes
+    A composition reads two dozen files, most of them those of every other composition. To read one takes almost
     thirty times as long as to unpickle what it holds. Files of a folder (``hydra.searchpath=[file://...]``) are read
     again, since the user may write them.
     """

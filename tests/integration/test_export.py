@@ -78,9 +78,12 @@ def traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
     trace = graphs.export_program
 
     def recall(drawing: graphs.ExportWrapper) -> Any:
+        weights = {name: value.clone() for name, value in drawing.state_dict().items()}
         if not GRAPHS:
-            GRAPHS.append(trace(drawing))
-        return GRAPHS[0]
+            GRAPHS.append((trace(drawing), weights))
+        graph, traced = GRAPHS[0]
+        torch.testing.assert_close(weights, traced, rtol=0, atol=0)  # the graph of the same network
+        return graph
 
     monkeypatch.setattr(graphs, "export_program", recall)
 

@@ -33,7 +33,8 @@ class ClipAugment(Augment):
             offset from [-exposure / 2, exposure / 2] is added, the same for all frames of a sample. In addition the
             gain changes evenly from first to last frame, by at most a fifth of ``exposure``, as in fades.
         noise: 0 (none) to 1: largest standard deviation of Gaussian noise on ``first`` and ``last``, in units of the
-            range [0,1]; each sample draws its own from [0, noise]. ``truth`` has none.
+            range [0,1]; each sample draws its own from [0, noise]. ``truth`` has none. Flow that comes with the batch
+            was estimated before, from frames without noise and change of exposure.
         seed: seed of the random numbers.
     """
 
@@ -52,7 +53,8 @@ class ClipAugment(Augment):
         super().__init__(image_size, flip, jitter, FRAMES, seed)
         for name, share in (("upside_down", upside_down), ("exposure", exposure), ("noise", noise)):
             if not 0 <= share <= 1:
-                raise AnimegenError(f"{name}={share} must be from 0 to 1: correct data.augment.{name}.")
+                key = f"data.augment.{name}" if name == "upside_down" else f"data.{name}"
+                raise AnimegenError(f"{key}={share} is not valid: it must be from 0 to 1.")
         self.upside_down, self.reverse, self.permute = upside_down, reverse, permute
         self.exposure, self.noise = exposure, noise
 

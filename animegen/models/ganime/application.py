@@ -167,7 +167,8 @@ class GanimeGenerator(InbetweenModule):
         """Return clips (B,T,3,H,W) between given frames: their codes, in the size for the tokenizer, and as they are.
 
         The most likely clip is rendered from the expected code vectors with their confidence, if the renderer was
-        trained for it. A sampled one is rendered from its codes, as a true clip would be, and from the same motion.
+        trained for it. All others are rendered from their codes, as a true clip would be, and from the same motion, if
+        the transformer predicts it.
         """
         frames = max(codes) + 1
         if self.expected_guide and sampling.greedy and sampling.guidance == 1:
