@@ -148,13 +148,11 @@ def expected_clip(
     parts, sure = [tokenizer.decode(codes[0]).unsqueeze(1)], [torch.ones_like(codes[0], dtype=torch.float).unsqueeze(1)]
     for begin, end in pairwise(sorted(codes)):
         if end - begin > 1:
-            ends = images[begin], images[end]
-            probabilities, motion = transformer.expect(codes[begin], codes[end], end - begin + 1, ends)
+            probabilities, motion = _expected(transformer, codes, images, begin, end)
             chunks = [tokenizer.decode_soft(chunk) for chunk in probabilities.flatten(0, 1).split(_CHUNK)]
             parts.append(torch.cat(chunks).clamp(-1, 1).unflatten(0, probabilities.shape[:2]))
             sure.append(confidence_of(probabilities))
-            if motion is not None:
-                moved |= dict(enumerate(motion.unbind(1), begin + 1))
+            moved |= motion
         parts.append(tokenizer.decode(codes[end]).unsqueeze(1))
         sure.append(sure[0])
     return torch.cat(parts, 1), torch.cat(sure, 1), moved
@@ -165,13 +163,20 @@ def predicted_motion(
 ) -> dict[int, Tensor]:
     """Return the motion of the frames between as :func:`expected_clip` does; none for a transformer without motion."""
     moved: dict[int, Tensor] = {}
-    for begin, end in pairwise(sorted(codes)) if transformer.motion is not None else ():
-        if end - begin > 1:
-            ends = images[begin], images[end]
-            _, motion = transformer.expect(codes[begin], codes[end], end - begin + 1, ends)
-            assert motion is not None
-            moved |= dict(enumerate(motion.unbind(1), begin + 1))
+    if transformer.motion is not None:
+        for begin, end in pairwise(sorted(codes)):
+            if end - begin > 1:
+                moved |= _expected(transformer, codes, images, begin, end)[1]
     return moved
+
+
+def _expected(
+    transformer: CodeTransformer, codes: Mapping[int, Tensor], images: Mapping[int, Tensor], begin: int, end: int
+) -> tuple[Tensor, dict[int, Tensor]]:
+    """Return the probabilities of all codes between two given frames, and the motion by frame number, if predicted."""
+    ends = images[begin], images[end]
+    probabilities, motion = transformer.expect(codes[begin], codes[end], end - begin + 1, ends)
+    return probabilities, {} if motion is None else dict(enumerate(motion.unbind(1), begin + 1))
 
 
 def render(
