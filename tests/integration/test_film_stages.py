@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import av
 import pytest
 import torch
 
@@ -54,16 +55,24 @@ def words(source: Path, target: Path) -> list[str]:
     return ["checkpoint=some.ckpt", "device=cpu", f"input={source}", f"output={target}"]
 
 
+def decoded(path: Path) -> list[tuple[str, int | None, bytes]]:
+    """Return kind, time and content of all frames of a file, sound included."""
+    with av.open(str(path)) as container:
+        return [(type(f).__name__, f.pts, f.to_ndarray().tobytes()) for f in container.decode()]
+
+
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("suffix", [".mp4", ".gif"])
-def test_files_are_equal_to_the_byte(verb: str, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_equal(verb: str, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = film_with_sound(tmp_path / "in.mp4")
     together, alone = tmp_path / f"together{suffix}", tmp_path / f"alone{suffix}"
     assert run_verb(VERBS[verb].main, *words(source, together)) == 0
     monkeypatch.setattr(segments, "Behind", AtOnce)
     monkeypatch.setattr(videos, "ahead", when_asked)
     assert run_verb(VERBS[verb].main, *words(source, alone)) == 0
-    assert together.read_bytes() == alone.read_bytes()
+    # x264 rarely encodes the same frames otherwise, so videos are compared as decoded.
+    assert suffix == ".mp4" or together.read_bytes() == alone.read_bytes()
+    assert decoded(together) == decoded(alone)
 
 
 @pytest.mark.parametrize("verb", VERBS)
