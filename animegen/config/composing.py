@@ -26,7 +26,7 @@ Composed = tuple[DictConfig, dict[str, Any]]
 _FILES: dict[tuple[str, ...], bytes] = {}
 
 
-def compose_words(name: str, overrides: Sequence[str]) -> Composed:
+def compose_words(name: str, overrides: Sequence[str], explained: bool = True) -> Composed:
     """Return the composed configuration without Hydra's own part, and the chosen option of each group.
 
     Hydra spends most of its time on the groups. A process composes the same ones again and again: for the jobs of a
@@ -35,6 +35,7 @@ def compose_words(name: str, overrides: Sequence[str]) -> Composed:
     Args:
         name: name of the configuration.
         overrides: words of the command line.
+        explained: words that do not fit are composed once more by Hydra, whose error tells all that it knows.
 
     Raises:
         HydraException: for words that do not fit, as Hydra raises it.
@@ -48,7 +49,8 @@ def compose_words(name: str, overrides: Sequence[str]) -> Composed:
             ConfigLoaderImpl._apply_overrides_to_config([word for word in parsed if not _is_group(word)], config)
             return config, choices
     except (HydraException, OmegaConfBaseException):
-        pass  # Hydra itself finds it again, and tells all that it knows
+        if not explained:
+            raise
     return _compose(name, overrides)
 
 

@@ -11,8 +11,9 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from animegen.config import compose as configuration
-from animegen.config.ablations import chosen_ablations
+from animegen.config.ablations import chosen_ablations, expand
+from animegen.config.compose import register
+from animegen.config.composing import compose_words
 from animegen.config.groups import list_groups, list_options
 from animegen.config.instantiate import locate
 from animegen.errors import AnimegenError
@@ -70,7 +71,8 @@ def _fits(ablation: str, others: Sequence[str], overrides: Sequence[str]) -> boo
 def _composed(words: tuple[str, ...]) -> dict[str, Any] | None:
     """Return the resolved configuration without null, empty and default values, and without the names of ablations."""
     try:
-        config = configuration.compose_config("train", words, complete=False)
+        register()
+        config, _ = compose_words("train", expand(words), explained=False)
         OmegaConf.set_struct(config, False)
         for key in config.data or ():
             if OmegaConf.is_missing(config.data, key):  # a placeholder for a required value
