@@ -34,18 +34,19 @@ class ClassicalInterpolator:
     """Interpolation by a formula, with the protocol :class:`~animegen.tasks.protocols.NeighbourInterpolator`.
 
     Args:
-        flow: warp both frames along two estimates of their flow, see
+        flow: warp both frames along estimates of their flow, see
             :func:`~animegen.nn.inbetween.trajectories.average_warp`; otherwise blend them.
+        estimates: how many, see :func:`~animegen.media.video.flow.flow_estimates`.
     """
 
     size_divisor = 1
 
-    def __init__(self, flow: bool) -> None:
-        self.flow = flow
+    def __init__(self, flow: bool, estimates: int = 2) -> None:
+        self.flow, self.estimates = flow, estimates
 
     def encode_pair(self, first: Tensor, last: Tensor) -> EncodedFrames:
         """Return both frames (B,3,H,W) in [-1,1] with the flows between them."""
-        return EncodedFrames(first, last, flow_estimates(first, last) if self.flow else None)
+        return EncodedFrames(first, last, flow_estimates(first, last, count=self.estimates) if self.flow else None)
 
     def encode_among(
         self,

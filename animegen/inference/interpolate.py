@@ -103,7 +103,7 @@ def _applied(options: InterpolateOptions) -> Applied:
         return load_applied(options, (Interpolator,), "draw frames between frames")
     if options.threads:
         torch.set_num_threads(options.threads)
-    model = ClassicalInterpolator(flow=options.method is Method.dis)
+    model = ClassicalInterpolator(flow=options.method is Method.dis, estimates=options.estimates)
     return Applied(model, Path(), pick_device(options.device.value), None)
 
 
@@ -145,6 +145,7 @@ def _identity(options: InterpolateOptions, applied: Applied) -> dict[str, object
         "tile": str(options.tile),
         "part": [str(options.start), str(options.end), options.deinterlace.value],
         "checkpoint": identity(applied.checkpoint) if options.needs_model else options.method.value,
+        "estimates": options.estimates if options.method is Method.dis else None,
         "precision": str(applied.dtype),
         "device": applied.device.type,
     }

@@ -195,6 +195,12 @@ class InterpolateOptions(LookOptions, ComputeOptions, PrecisionOptions, PartOpti
     neighbours: bool = option(
         True, "dis: motion is accelerated as the frames before and after a pair tell; false: it is uniform"
     )
+    estimates: int = option(
+        2,
+        "dis: estimates of the flow that are averaged; each further one takes as long, and gains less",
+        minimum=1,
+        maximum=4,
+    )
     confidence: float = option(
         0.0, "pairs of which a smaller share matches are not interpolated, such as 0.5", minimum=0, maximum=1
     )

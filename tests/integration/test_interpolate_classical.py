@@ -23,12 +23,14 @@ def test_methods_without_a_model(tmp_path: Path) -> None:
     for method in ("dis", "blend"):
         assert run_verb(verb.main, f"method={method}", f"output={tmp_path / method}", *words) == 0
     assert run_verb(verb.main, f"output={tmp_path / 'default'}", *words) == 0
+    assert run_verb(verb.main, "method=dis", "estimates=4", f"output={tmp_path / 'four'}", *words) == 0
     for image in sorted((tmp_path / "dis").iterdir()):
         assert (tmp_path / "default" / image.name).read_bytes() == image.read_bytes()
     first, last = (source.image(n)[None].float() / 127.5 - 1 for n in (0, 2))
     t = torch.tensor([0.25])
     expected = {
         "dis": average_warp(first, last, flow_estimates(first, last), t).clamp(-1, 1),
+        "four": average_warp(first, last, flow_estimates(first, last, count=4), t).clamp(-1, 1),
         "blend": torch.lerp(first, last, 0.25),
     }
     for method, image in expected.items():

@@ -154,9 +154,9 @@ def test_a_film_at_eight_times_its_rate_costs_one_estimate_per_pair(
     path, runs = film
     estimated: list[tuple[Tensor, Tensor]] = []
 
-    def counted(first: Tensor, last: Tensor) -> Tensor:
+    def counted(first: Tensor, last: Tensor, count: int) -> Tensor:
         estimated.append((first, last))
-        return flow_estimates(first, last)
+        return flow_estimates(first, last, count=count)
 
     monkeypatch.setattr(classical, "flow_estimates", counted)
     drawn = []

@@ -52,16 +52,27 @@ class DISFlow:
         descent: steps of gradient descent per patch; ``None`` for those of the preset (25 for ``medium``). More find
             larger motion, at little cost.
         gradient: read the length of the gradient (Sobel) of the luma. It follows outlines, and errs in other places.
+        mirrored: mirror both images, and the flow back. DIS passes what it finds from the left to the right and from
+            top to bottom first, so that mirrored and transposed images err in other places, too.
+        transposed: exchange rows and columns of both images, and of the flow again.
     """
 
-    def __init__(self, preset: str = "medium", descent: int | None = None, gradient: bool = False) -> None:
+    def __init__(
+        self,
+        preset: str = "medium",
+        descent: int | None = None,
+        gradient: bool = False,
+        mirrored: bool = False,
+        transposed: bool = False,
+    ) -> None:
         if preset not in PRESETS:
             raise AnimegenError(
                 f"DIS flow has no preset '{preset}': use {', '.join(PRESETS)}.{did_you_mean(preset, PRESETS)}"
             )
         self.preset = preset
-        self.descent, self.gradient = descent, gradient
-        parts = ["dis", preset if preset != "medium" else "", str(descent or ""), "gradient" if gradient else ""]
+        self.descent, self.gradient, self.mirrored, self.transposed = descent, gradient, mirrored, transposed
+        words = {"gradient": gradient, "mirrored": mirrored, "transposed": transposed}
+        parts = ["dis", preset if preset != "medium" else "", str(descent or ""), *(w for w, on in words.items() if on)]
         self.name = "_".join(filter(None, parts))
 
     @torch.no_grad()
@@ -79,9 +90,29 @@ class DISFlow:
             if self.descent is not None:
                 search.setGradientDescentIterations(self.descent)
             # Without an array for the result: DIS would start from its content, which finds less, even if it is 0.
-            found = search.calc(first, second, None)  # type: ignore[call-overload]
-            flows.append(np.asarray(found))
+            found = search.calc(self._turned(first), self._turned(second), None)  # type: ignore[call-overload]
+            flows.append(self._turned_back(np.asarray(found)))
         return torch.from_numpy(np.stack(flows)).permute(0, 3, 1, 2).contiguous().to(a.device)
+
+    def _turned(self, image: np.ndarray) -> np.ndarray:
+        """Return an image (H,W) as it is read, mirrored and transposed."""
+        image = image[:, ::-1] if self.mirrored else image
+        return np.ascontiguousarray(image.T if self.transposed else image)
+
+    def _turned_back(self, flow: np.ndarray) -> np.ndarray:
+        """Return the flow (H,W,2) of the images as they were."""
+        if self.transposed:
+            flow = flow.transpose(1, 0, 2)[..., ::-1]
+        return flow[:, ::-1] * np.array([-1, 1], np.float32) if self.mirrored else flow
+
+
+#: Estimates of a flow in the order of their use: each errs in other places than those before.
+ESTIMATORS: tuple[FlowEstimator, ...] = (
+    DISFlow(),
+    DISFlow(gradient=True),
+    DISFlow(gradient=True, transposed=True),
+    DISFlow(mirrored=True),
+)
 
 
 def flow_both_ways(first: Tensor, last: Tensor, estimate: FlowEstimator | None = None) -> Tensor:
@@ -90,15 +121,18 @@ def flow_both_ways(first: Tensor, last: Tensor, estimate: FlowEstimator | None =
     return torch.cat([estimate(first, last), estimate(last, first)], 1)
 
 
-def flow_estimates(first: Tensor, last: Tensor, luma: FlowEstimator | None = None) -> Tensor:
-    """Return two estimates (B,2,4,H,W) of the flow between both frames: DIS on their luma, and on its gradient.
+def flow_estimates(first: Tensor, last: Tensor, luma: FlowEstimator | None = None, count: int = 2) -> Tensor:
+    """Return estimates (B,M,4,H,W) of the flow between both frames: the first M = ``count`` of :data:`ESTIMATORS`.
+
+    With two, these are DIS on the luma, and on its gradient.
 
     Args:
         first: (B,3,H,W) in [-1,1].
         last: the same.
-        luma: estimates the first, if not a new :class:`DISFlow`.
+        luma: takes the place of the first estimator.
+        count: from 1 to ``len(ESTIMATORS)``.
     """
-    estimators = luma or DISFlow(), DISFlow(gradient=True)
+    estimators = (luma or ESTIMATORS[0], *ESTIMATORS[1:count])
     return torch.stack([flow_both_ways(first, last, estimate) for estimate in estimators], 1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from itertools import combinations
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,7 @@ from torchvision.models.optical_flow import raft_small
 
 from animegen.errors import AnimegenError
 from animegen.media.images import to_float
-from animegen.media.video.flow import DISFlow, EstimatedMotion, ExactMotion, RAFTFlow
+from animegen.media.video.flow import ESTIMATORS, DISFlow, EstimatedMotion, ExactMotion, FlowEstimator, RAFTFlow
 from animegen.nn.warp import backward_warp
 from animegen.toonworld import VISIBLE, Scene
 
@@ -29,18 +30,26 @@ def frame(scene: Scene, t: int) -> Tensor:
     return to_float(torch.from_numpy(scene.photo(t).transpose(2, 0, 1).copy()))[None]
 
 
-def test_dis_follows_a_known_shift() -> None:
+@pytest.mark.parametrize("estimate", ESTIMATORS, ids=lambda estimate: estimate.name)
+def test_estimators_follow_a_known_shift(estimate: FlowEstimator) -> None:
     noise = torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(1)) * 2 - 1
     large = torch.nn.functional.interpolate(noise, (96, 96), mode="bicubic").clamp(-1, 1)
     # b shows everything 3 px further right and 2 px further up than a.
     a, b = large[..., 8:88, 8:88], large[..., 10:90, 5:85]
-    flow = DISFlow()(a, b)
+    flow = estimate(a, b)
     inner = flow[..., 10:-10, 10:-10]
     assert flow.shape == (1, 2, 80, 80)
     assert inner[:, 0].median() == pytest.approx(3, abs=0.1)
     assert inner[:, 1].median() == pytest.approx(-2, abs=0.1)
     warped = backward_warp(b, flow)
     assert (warped - a)[..., 10:-10, 10:-10].abs().mean() < 0.03 < (b - a).abs().mean()
+
+
+def test_estimators_differ() -> None:
+    a, b = torch.rand(2, 1, 3, 40, 56, generator=torch.Generator().manual_seed(2)) * 2 - 1
+    flows = [estimate(a, b) for estimate in ESTIMATORS]
+    assert not any(torch.equal(one, other) for one, other in combinations(flows, 2))
+    assert [e.name for e in ESTIMATORS][2:] == ["dis_gradient_transposed", "dis_mirrored"]
 
 
 def test_dis_uses_no_more_threads_than_torch_and_finds_the_same() -> None:
