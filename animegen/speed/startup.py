@@ -38,10 +38,16 @@ print(json.dumps([usage.ru_utime + usage.ru_stime, usage.ru_maxrss, os.waitstatu
 
 
 def measure(words: Sequence[str], folder: str | None = None) -> Cost:
-    """Run ``python <words>`` in a folder and return its cost, whatever the memory of this process."""
+    """Run ``python <words>`` in a folder and return its cost, whatever the memory of this process.
+
+    Raises:
+        AnimegenError: if the process that measures fails; with what it printed.
+    """
     line = [sys.executable, "-S", "-c", _MEASURE, *words]
-    told = subprocess.run(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=folder, check=True).stdout
-    seconds, peak, code = json.loads(told)
+    ended = subprocess.run(line, capture_output=True, cwd=folder, text=True)
+    if ended.returncode:
+        raise AnimegenError(f"Python processes cannot be measured here: {ended.stderr.strip()}")
+    seconds, peak, code = json.loads(ended.stdout)
     return Cost(seconds, peak / (2**20 if sys.platform == "darwin" else 2**10), code)  # only macOS counts bytes
 
 

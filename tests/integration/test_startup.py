@@ -12,6 +12,8 @@ from PIL import Image
 
 from animegen.cli import stylize
 from animegen.cli.main import COMMANDS
+from animegen.errors import AnimegenError
+from animegen.speed import startup
 from animegen.speed.startup import STYLIZE, measure, write_example
 from tests.support import run_verb, untrained
 
@@ -111,3 +113,9 @@ def test_a_process_is_measured_without_the_memory_of_the_one_that_starts_it() ->
     assert len(held) / 2**20 > 3 * cost.memory > 0
     assert cost.seconds > 0
     assert cost.code == 3
+
+
+def test_a_process_that_cannot_measure_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(startup, "_MEASURE", "raise OSError('no more processes')")
+    with pytest.raises(AnimegenError, match=r"cannot be measured here: (.|\n)*OSError: no more processes"):
+        measure(["-c", "pass"])
