@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 from hydra import compose, initialize_config_module
+from hydra._internal import defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra.core.global_hydra import GlobalHydra
@@ -65,13 +66,14 @@ def _is_group(word: Override) -> bool:
     return (key in list_groups() or "/" in key or word.package is not None) and not isinstance(word.value(), dict)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def _composed_groups(name: str, words: tuple[str, ...]) -> bytes:
     """Return, pickled, what words that choose options compose; to be copied is what pickles do fastest."""
     return pickle.dumps(_compose(name, words))
 
 
 def _compose(name: str, overrides: Sequence[str]) -> Composed:
+    _choices_on_demand()
     GlobalHydra.instance().clear()
     with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
@@ -82,6 +84,22 @@ def _compose(name: str, overrides: Sequence[str]) -> Composed:
     with open_dict(config):
         del config["hydra"]
     return config, choices
+
+
+@cache
+def _choices_on_demand() -> None:
+    """Let Hydra convert the choices so far only for files whose defaults refer to them, ``${...}``.
+
+    It does so for each of two dozen files, which takes a fifth of the time of a composition.
+    """
+    convert = defaults_list._create_interpolation_map
+
+    def needed(overrides: Any, defaults: Sequence[Any], self_added: bool) -> DictConfig:
+        if any(default.is_interpolation() for default in defaults):
+            return convert(overrides, list(defaults), self_added)
+        return DictConfig({})
+
+    vars(defaults_list)["_create_interpolation_map"] = needed
 
 
 class _FilesReadOnce(ConfigRepository):

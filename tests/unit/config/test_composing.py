@@ -76,6 +76,16 @@ def test_files_of_a_folder_are_read_again(tmp_path: Path) -> None:
         assert compose_words("train", words)[0].size.width == width
 
 
+def test_defaults_may_refer_to_choices(tmp_path: Path) -> None:
+    register_schemas()
+    (tmp_path / "size" / "part").mkdir(parents=True)
+    (tmp_path / "size" / "own.yaml").write_text("defaults: [{part: '${size}'}]\n")
+    (tmp_path / "size" / "part" / "own.yaml").write_text("colour: red\n")
+    config, choices = compose_words("train", (f"hydra.searchpath=[file://{tmp_path}]", "size=own"))
+    assert config.size.part.colour == "red"
+    assert choices["size/part"] == "own"
+
+
 def test_a_text_is_parsed_once_and_resolved_each_time() -> None:
     register()
     parse = vars(omegaconf.base)["parse"]
