@@ -65,6 +65,19 @@ def remembered(draw: Callable[[Any], dict[str, Any]], key: Callable[[Any], str])
     return recall
 
 
+def shared(draw: Callable[[Any], dict[str, Any]], key: Callable[[Any], str]) -> Callable[[Any], dict[str, Any]]:
+    """Return a function that draws what a key stands for once, and returns the same tensors again."""
+    known: dict[str, dict[str, Any]] = {}
+
+    @wraps(draw)
+    def recall(what: Any) -> dict[str, Any]:
+        found = known.get(key(what)) or known.setdefault(key(what), draw(what))
+        assert all(value._version == 0 for value in found.values()), "a test has written into weights of features"
+        return dict(found)
+
+    return recall
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _drawn_once() -> Iterator[None]:
     """Remember small scenes of the generated world and random feature weights, which their arguments determine."""
@@ -74,7 +87,7 @@ def _drawn_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(source, "_scene_looks", remembered(source._scene_looks, repr))
-        patch.setattr(features, "_random_state", remembered(features._random_state, shapes))
+        patch.setattr(features, "_random_state", shared(features._random_state, shapes))
         yield
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -129,11 +131,7 @@ class _Backbone(nn.Module):
 
     def __init__(self, backbone: str, weights: str, standardise: bool = True) -> None:
         super().__init__()
-        from torchvision.models import get_model  # slow to import, and not needed to apply most models
-
-        # Neither memory nor random numbers for weights that are replaced, nor for the classifier, which is dropped.
-        with torch.device("meta"):
-            self.features: nn.Sequential = get_model(backbone, weights=None).features
+        self.features: nn.Sequential = copy.deepcopy(_architecture(backbone))
         self.names = {name: index for index, name in enumerate(_layer_names(backbone, self.features)) if name}
         shapes = {key: value.shape for key, value in self.features.state_dict().items()}
         if weights == "random":
@@ -162,6 +160,17 @@ class _Backbone(nn.Module):
             if index in wanted:
                 found[wanted[index]] = x
         return found
+
+
+@cache
+def _architecture(backbone: str) -> nn.Sequential:
+    """Return the convolutional part of a torchvision network without data."""
+    from torchvision.models import get_model  # slow to import, and not needed to apply most models
+
+    # Neither memory nor random numbers for weights that are replaced, nor for the classifier, which is dropped.
+    with torch.device("meta"):
+        features: nn.Sequential = get_model(backbone, weights=None).features
+    return features
 
 
 def _layer_names(backbone: str, features: nn.Sequential) -> Iterator[str | None]:

@@ -25,71 +25,91 @@ NOT_APPLIED = {
     *("pytorch_lightning", "lightning_fabric", "torchmetrics", "torchvision", "scipy", "lpips", "tensorboard"),
     *("matplotlib", "vector_quantize_pytorch", "sympy", "torch._dynamo", "torch._inductor", "animegen.benchmarks"),
 }
+#: Family of a model, and the command that applies it.
+APPLIED = (
+    ("animegan", "stylize"),
+    ("temporal", "stylize"),
+    ("fewshot", "stylize"),
+    ("interpolation", "interpolate"),
+    ("interpolation", "generate"),
+)
 SCRIPT = """
 import contextlib, io, json, sys
 from animegen.cli.main import main
-with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-    code = main(json.loads(sys.argv[1]))
-print(json.dumps([code, sorted(sys.modules)]))
+for words in json.loads(sys.argv[1]):
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        code = main(words)
+    print(json.dumps([code, sorted(sys.modules)]))
 """
 
 
-def imported(*words: str) -> tuple[int, set[str]]:
-    """Run a command in a process of its own; return its exit code and the modules that it has imported."""
+def imported(*commands: list[str]) -> list[tuple[int, set[str]]]:
+    """Run commands one after the other in a process of their own.
+
+    Returns:
+        The exit code of each command, and the modules that the process has imported until its end.
+    """
     root = Path(__file__).parents[2]
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, json.dumps(words)], capture_output=True, text=True, cwd=root, timeout=120
+        [sys.executable, "-c", SCRIPT, json.dumps(commands)], capture_output=True, text=True, cwd=root, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    code, modules = json.loads(done.stdout.splitlines()[-1])
-    return code, set(modules)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("[")]
+    return [(code, set(modules)) for code, modules in map(json.loads, lines)]
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "more"),
+    ("commands", "more"),
     [
-        *[(words, 0, LIGHT) for words in ([], ["--help"], ["--version"], ["stylize", "--help"])],
-        (["trian"], 2, LIGHT),
-        (["stylize"], 2, LIGHT),
-        *[([name, "--help"], 0, set()) for name in COMMANDS if name != "stylize"],
-        (["stylize", "checkpoint=a", "input=b", "output=c", "strength=2"], 2, set()),
-        (["generate", "frames=1"], 2, set()),
-        (["prepare", "lenght=3"], 2, set()),
-        (["compare", "metrics="], 2, set()),
-        (["list", "models"], 0, set()),
-        (["list"], 0, set()),
+        (
+            {
+                **{"": 0, "--help": 0, "--version": 0, "stylize --help": 0},
+                **{"trian": 2, "stylize": 2},
+            },
+            LIGHT,
+        ),
+        (
+            {
+                **{f"{name} --help": 0 for name in COMMANDS if name != "stylize"},
+                "stylize checkpoint=a input=b output=c strength=2": 2,
+                **{"generate frames=1": 2, "prepare lenght=3": 2, "compare metrics=": 2},
+                **{"list models": 0, "list": 0},
+            },
+            set(),
+        ),
     ],
+    ids=["help and first mistakes", "all help, lists and mistakes"],
 )
-def test_without_heavy_libraries(words: list[str], code: int, more: set[str]) -> None:
-    ended, modules = imported(*words)
-    assert ended == code
-    assert not modules & (HEAVY | more)
+def test_without_heavy_libraries(commands: dict[str, int], more: set[str]) -> None:
+    ended = imported(*(line.split() for line in commands))
+    assert dict(zip(commands, [code for code, _ in ended], strict=True)) == commands
+    loaded = {
+        line: found for line, (_, modules) in zip(commands, ended, strict=True) if (found := modules & (HEAVY | more))
+    }
+    assert loaded == {}
 
 
-@pytest.mark.parametrize(
-    ("experiment", "verb"),
-    [
-        ("animegan/quickstart", "stylize"),
-        ("temporal/quickstart", "stylize"),
-        ("fewshot/quickstart", "stylize"),
-        ("interpolation/quickstart", "interpolate"),
-        ("interpolation/quickstart", "generate"),
-    ],
-)
-def test_applying_a_model_imports_what_it_needs(experiment: str, verb: str, tmp_path: Path) -> None:
+def test_applying_a_model_imports_what_it_needs(tmp_path: Path) -> None:
     a, b, target = (str(tmp_path / name) for name in ("a.png", "b.png", "out.gif"))
     for path, level in ((a, 80), (b, 90)):
         Image.new("RGB", (32, 32), (level, 120, 200)).save(path)
-    untrained(experiment, tmp_path / "tiny.ckpt")
     words = {
         "stylize": [f"input={a}", f"output={tmp_path / 'out.png'}"],
         "interpolate": [f"input=[{a},{b}]", f"output={target}"],
         "generate": [f"first={a}", f"last={b}", "frames=4", f"output={target}"],
     }
-    code, modules = imported(verb, f"checkpoint={tmp_path / 'tiny.ckpt'}", "device=cpu", "threads=1", *words[verb])
-    assert code == 0
-    assert "torch" in modules
-    assert not modules & NOT_APPLIED
+    commands = []
+    for number, (family, verb) in enumerate(APPLIED):
+        checkpoint = tmp_path / f"{number}.ckpt"
+        untrained(f"{family}/quickstart", checkpoint)
+        commands.append([verb, f"checkpoint={checkpoint}", "device=cpu", "threads=1", "overwrite=true", *words[verb]])
+    ended = imported(*commands)
+    assert [code for code, _ in ended] == [0] * len(APPLIED)
+    assert "torch" in ended[0][1]
+    loaded = {
+        what: found for what, (_, modules) in zip(APPLIED, ended, strict=True) if (found := modules & NOT_APPLIED)
+    }
+    assert loaded == {}
 
 
 def test_the_measured_command_stylizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +120,7 @@ def test_the_measured_command_stylizes(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_the_report_on_the_machine_imports_no_training() -> None:
-    code, modules = imported("doctor")
+    ((code, modules),) = imported(["doctor"])
     assert code == 0
     assert "torch" in modules
     assert not modules & {"pytorch_lightning", "torchmetrics", "torchvision", "torch._dynamo"}
