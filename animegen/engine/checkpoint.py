@@ -191,14 +191,16 @@ def no_checkpoint(path: Path) -> AnimegenError:
     )
 
 
-def check_resumable(path: Path) -> None:
-    """Check types, sizes and checksums of a checkpoint before it is resumed.
+def read_resumable(path: Path) -> dict[str, Any]:
+    """Return the content of a checkpoint, see :func:`read_checkpoint`, after checking types, sizes and checksums.
 
     Raises:
         AnimegenError: if it is damaged.
     """
-    check_content(read_checkpoint(path), f"The checkpoint '{path}'")
+    content = read_checkpoint(path)
+    check_content(content, f"The checkpoint '{path}'")
     check_sums(checkpoint_file(path), OTHER)
+    return content
 
 
 def checkpoint_file(path: str | os.PathLike) -> Path:

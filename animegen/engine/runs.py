@@ -14,7 +14,7 @@ from animegen.config.looks import WEIGHTS
 from animegen.config.mismatch import mismatch
 from animegen.config.plain import read_json
 from animegen.config.recorded import check_recorded, recorded_words
-from animegen.engine.checkpoint import check_resumable, checkpoint_file, no_checkpoint, read_checkpoint
+from animegen.engine.checkpoint import checkpoint_file, no_checkpoint, read_resumable
 from animegen.errors import AnimegenError
 from animegen.files import shown, user_path
 from animegen.outputs import REPLACED, OutputFolder
@@ -221,14 +221,13 @@ def merged_overrides(recorded: Sequence[str], given: Sequence[str]) -> list[str]
     return [*(o for o in recorded if o.split("=", 1)[0] not in gone and not o.startswith("hydra.")), *given]
 
 
-def resumed_step(checkpoint: Path, config: dict[str, Any]) -> int:
-    """Return the train step of a checkpoint.
+def resumed_state(checkpoint: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """Return what a checkpoint that is resumed tells of its run: all metadata but the weight averages.
 
     Raises:
         AnimegenError: if the checkpoint is damaged, has trained all steps already, or has other optimizers.
     """
-    check_resumable(checkpoint)
-    state = read_checkpoint(checkpoint)["animegen"]
+    state: dict[str, Any] = read_resumable(checkpoint)["animegen"]
     if state["train_step"] >= config["train_steps"]:
         raise AnimegenError(
             f"'{checkpoint}' has already trained {state['train_step']} steps: give a larger train_steps= to train on,"
@@ -239,7 +238,7 @@ def resumed_step(checkpoint: Path, config: dict[str, Any]) -> int:
             f"resume={checkpoint} continues with the optimizers of the checkpoint, so model.optimizers cannot change:"
             " leave it as it was, or start a new run."
         )
-    return state["train_step"]
+    return {key: value for key, value in state.items() if key != "ema"}
 
 
 def unquoted(value: str) -> str:

@@ -21,7 +21,7 @@ from animegen.config.compose import plain, run_folder
 from animegen.config.instantiate import build
 from animegen.data.training_files import check_same_files, pack, same_data, training_files, unpack
 from animegen.engine import callbacks
-from animegen.engine.checkpoint import load_model, load_pretrained, read_checkpoint
+from animegen.engine.checkpoint import load_model, load_pretrained
 from animegen.engine.module import AnimeModule
 from animegen.engine.runs import (
     read_record,
@@ -76,8 +76,7 @@ def build_parts(plan: Plan) -> Parts:
     seed_everything(config.seed)
     data = build(config.data, "data", pl.LightningDataModule)
     files = training_files(getattr(data, "train", None))
-    if plan.checkpoint is not None and not plan.only_score:
-        check_files(plan, plan.checkpoint, files)
+    check_files(plan, files)
     model: Any = build(config.model, "model", AnimeModule)
     model.objectives.check_features()
     model.run_info = {"version": __version__, **plan.facts, "files": pack(files)}
@@ -90,12 +89,11 @@ def build_parts(plan: Plan) -> Parts:
     return Parts(trainer, model, data, record, benchmark, files)
 
 
-def check_files(plan: Plan, checkpoint: Path, files: Mapping[str, int]) -> None:
+def check_files(plan: Plan, files: Mapping[str, int]) -> None:
     """Refuse to resume with other training files than those of the checkpoint, unless other data are configured."""
-    state = read_checkpoint(checkpoint)["animegen"]
-    then = state.get("files")
-    if then is not None and same_data(state["config"]["data"], plan.facts["config"]["data"]):
-        check_same_files(unpack(then), files, str(checkpoint))
+    then = plan.resumed.get("files")
+    if then is not None and same_data(plan.resumed["config"]["data"], plan.facts["config"]["data"]):
+        check_same_files(unpack(then), files, str(plan.checkpoint))
 
 
 def seed_everything(seed: int) -> None:

@@ -17,7 +17,7 @@ from animegen.config.compose import check_complete, plain, run_folder
 from animegen.config.looks import looks
 from animegen.engine import callbacks
 from animegen.engine.checkpoint import pick_device, read_checkpoint
-from animegen.engine.runs import RUN_FILES, quoted, read_record, resolve_checkpoint, resumed_step
+from animegen.engine.runs import RUN_FILES, quoted, read_record, resolve_checkpoint, resumed_state
 from animegen.errors import AnimegenError
 from animegen.launch.evaluation import SCORE_FILES
 from animegen.launch.trainer import check_length
@@ -55,7 +55,7 @@ class Plan:
         checkpoint: the checkpoint to resume, if any.
         in_place: the checkpoint lies in the folder of the run.
         only_score: the run is trained, but not evaluated.
-        step: the train step of the checkpoint, else 0.
+        resumed: what the checkpoint tells of its run, see :func:`~animegen.engine.runs.resumed_state`.
     """
 
     config: DictConfig
@@ -64,12 +64,17 @@ class Plan:
     checkpoint: Path | None
     in_place: bool
     only_score: bool
-    step: int
+    resumed: Mapping[str, Any]
 
     @property
     def folder(self) -> Path:
         """The folder of the run."""
         return self.output.path
+
+    @property
+    def step(self) -> int:
+        """The train step of the checkpoint, else 0."""
+        return self.resumed.get("train_step", 0)
 
     def writes(self) -> list[str]:
         """Return the patterns of the files that a run writes, without those of its parts."""
@@ -142,8 +147,8 @@ def validate(request: Request) -> Plan:
     checkpoint = Path(config.resume) if config.resume else None
     in_place = checkpoint is not None and run_folder(checkpoint).resolve() == folder.resolve()
     only_score = checkpoint is not None and in_place and only_unscored(checkpoint, facts["config"])
-    step = resumed_step(checkpoint, facts["config"]) if checkpoint and not only_score else 0
-    return Plan(config, OutputFolder(folder), facts, checkpoint, in_place, only_score, step)
+    resumed = resumed_state(checkpoint, facts["config"]) if checkpoint and not only_score else {}
+    return Plan(config, OutputFolder(folder), facts, checkpoint, in_place, only_score, resumed)
 
 
 def start_trained(config: DictConfig, overrides: list[str]) -> list[str]:
