@@ -42,6 +42,7 @@ SMALLER = {
     "model.pretrain_steps": 1,
     "model.generator.iterations": 2,
     "model.tokenizer.quantizer.codes": 32,
+    "model.transformer.layers": 1,
     "callbacks.previews.samples": 1,
 }
 

@@ -193,14 +193,14 @@ def _layer_names(backbone: str, features: nn.Sequential) -> Iterator[str | None]
 def _random_state(features: nn.Sequential) -> dict[str, Tensor]:
     """Draw weights that preserve the second moment of the activations (He et al. 2015), biases 0."""
     generator = torch.Generator().manual_seed(_RANDOM_SEED)
-    state = {}
+    state = {}  # on the CPU, also where a model is built without data
     for index, (key, value) in enumerate(features.state_dict().items()):
         if value.dim() == 1:
-            state[key] = torch.zeros(value.shape)
+            state[key] = torch.zeros(value.shape, device="cpu")
         else:
             fan_in = value[0].numel()
             gain = 1.0 if index == 0 else 2.0  # the input image is not the output of a ReLU
-            state[key] = torch.randn(value.shape, generator=generator) * (gain / fan_in) ** 0.5
+            state[key] = torch.randn(value.shape, generator=generator, device="cpu") * (gain / fan_in) ** 0.5
     return state
 
 
