@@ -14,8 +14,6 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics.image.fid import FrechetInceptionDistance
-from torchmetrics.image.kid import KernelInceptionDistance
 
 FID_CHANNELS = 64
 """Dimension to which features are projected for FID, as Inception's first block has it."""
@@ -62,6 +60,8 @@ def fid(real: Tensor, fake: Tensor, channels: int = FID_CHANNELS) -> SetDistance
     Returns:
         The distance, or None if a set has no more images than dimensions, since its covariance is then singular.
     """
+    from torchmetrics.image.fid import FrechetInceptionDistance  # imports Lightning's dependencies
+
     real, fake = project(real, channels), project(fake, channels)
     if min(len(real), len(fake)) <= real.shape[1]:
         return None
@@ -85,6 +85,8 @@ def kid(real: Tensor, fake: Tensor) -> SetDistance | None:
     Returns:
         Mean and standard deviation over the subsets, or None if a set has fewer than two images.
     """
+    from torchmetrics.image.kid import KernelInceptionDistance  # imports Lightning's dependencies
+
     size = min(len(real), len(fake), KID_SUBSET_SIZE)
     if size < 2:
         return None

@@ -19,6 +19,7 @@ from animegen import load_model
 from animegen.cli import train as train_verb
 from animegen.config.compose import compose_choices, compose_config
 from animegen.config.fitting import fits
+from animegen.config.groups import LOADER
 from animegen.config.instantiate import build
 from animegen.engine.checkpoint import read_checkpoint
 from animegen.engine.module import AnimeModule
@@ -47,7 +48,7 @@ def kind(experiment: str) -> tuple[str, str]:
 
 
 def _defaults(name: str) -> list[Any]:
-    return yaml.safe_load((CONF / f"{name}.yaml").read_text())["defaults"]
+    return yaml.load((CONF / f"{name}.yaml").read_text(), Loader=LOADER)["defaults"]
 
 
 def each_model_and_data_once() -> Iterator[Any]:
