@@ -15,6 +15,8 @@ from animegen.errors import AnimegenError
 FRAMES = ("first", "last", "truth")
 #: Optional flows between the pair, from first to last, then back.
 FLOWS = ("flow", "second_flow", "exact_flow")
+#: Optional entries of the frames between: the true flow to first and last, and where their places are in sight there.
+MOTION = ("exact_between", "exact_sight")
 
 
 class ClipAugment(Augment):
@@ -64,7 +66,8 @@ class ClipAugment(Augment):
         Args:
             batch: ``first``, ``last`` uint8 ``(B,3,H,W)``, ``truth`` uint8 ``(B,T,3,H,W)``, ``t`` ``(B,T)``, ``sample``
                 int64 ``(B,)``, and optionally ``flow``, ``second_flow`` and ``exact_flow`` float32 ``(B,4,H,W)``, from
-                first to last and back.
+                first to last and back, ``exact_between`` float32 ``(B,T,4,H,W)`` and ``exact_sight`` bool
+                ``(B,T,2,H,W)``, from the frames between to both.
             aligned: unused; the frames of a sample are always augmented alike.
 
         Returns:
@@ -73,8 +76,9 @@ class ClipAugment(Augment):
         out = super().__call__(batch, [list(FRAMES)])
         turned = self._draw("upside_down", batch["sample"]) < self.upside_down
         flows = [name for name in FLOWS if name in batch]
-        for name in flows:
-            out[name] = self._flow(batch, name, turned)
+        motion = [name for name in MOTION if name in batch]
+        for name in (*flows, *motion):
+            out[name] = self._moved(batch, name, turned)
         for key in FRAMES:
             out[key] = _where(turned, out[key].flip(-2), out[key]) if self.upside_down else out[key]
         if self.permute:
@@ -95,15 +99,20 @@ class ClipAugment(Augment):
             out["t"] = _where(back, 1 - out["t"].flip(1), out["t"])
             for name in flows:
                 out[name] = _where(back, out[name].roll(2, 1), out[name])
+            for name in motion:  # of the frames in reverse order, with the channels of first and last exchanged
+                swapped = out[name].flip(1).roll(out[name].shape[-3] // 2, -3)
+                out[name] = _where(back, swapped, out[name])
         return out
 
-    def _flow(self, batch: dict[str, Tensor], name: str, turned: Tensor) -> Tensor:
-        """Return the flow in the same window as the frames, with the signs of mirrored directions changed."""
+    def _moved(self, batch: dict[str, Tensor], name: str, turned: Tensor) -> Tensor:
+        """Return a flow or mask in the same window as the frames, with the signs of mirrored directions changed."""
         rows, columns = self._window(batch["first"], batch["sample"], FRAMES[0])
-        flow = take(batch[name], rows, columns)
+        found = take(batch[name], rows, columns)
+        if found.dtype == torch.bool:
+            return _where(turned, found.flip(-2), found)
         mirrored = columns[:, 0] > columns[:, -1]
-        flow = _where(mirrored, flow * flow.new_tensor([-1, 1, -1, 1]).view(4, 1, 1), flow)
-        return _where(turned, flow.flip(-2) * flow.new_tensor([1, -1, 1, -1]).view(4, 1, 1), flow)
+        found = _where(mirrored, found * found.new_tensor([-1, 1, -1, 1]).view(4, 1, 1), found)
+        return _where(turned, found.flip(-2) * found.new_tensor([1, -1, 1, -1]).view(4, 1, 1), found)
 
     def _jittered(self, images: Tensor, sample: Tensor, key: str) -> Tensor:
         return super()._jittered(images, sample, "clip")  # the same for all frames of a sample

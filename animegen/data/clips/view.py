@@ -23,7 +23,7 @@ class ClipView(View):
 
     ``truth`` is uint8 ``(T, 3, size, size)`` and ``t`` float32 ``(T,)`` the times of its frames, from 0 at ``first`` to
     1 at ``last``. With ``exact_flow`` there is also the key of this name: the true optical flow, float32
-    ``(4, size, size)`` in pixels, from ``first`` to ``last``, then from ``last`` to ``first``; and in evaluation
+    ``(4, size, size)`` in pixels, from ``first`` to ``last``, then from ``last`` to ``first``; and
     ``exact_between``, float32 ``(T, 4, size, size)``, from each frame of ``truth`` to ``first`` and to ``last``, and
     ``exact_sight``, bool ``(T, 2, size, size)``, whether the place is in sight there.
 
@@ -187,12 +187,10 @@ class ClipView(View):
         source: Any = self.clips
         there_and_back = [source.motion(index, *ends)[0] for ends in ((first, last), (last, first))]
         sample["exact_flow"] = cut_flow(torch.cat(there_and_back), box, *size)
-        if not self.shuffle:
-            motions = [[source.motion(index, n, end) for end in (first, last)] for n in between]
-            flows = [cut_flow(torch.cat([flow for flow, _ in pair]), box, *size) for pair in motions]
-            sights = [cut_nearest(torch.stack([seen for _, seen in pair]), box, *size) for pair in motions]
-            sample |= {"exact_between": torch.stack(flows), "exact_sight": torch.stack(sights)}
-        return sample
+        motions = [[source.motion(index, n, end) for end in (first, last)] for n in between]
+        flows = [cut_flow(torch.cat([flow for flow, _ in pair]), box, *size) for pair in motions]
+        sights = [cut_nearest(torch.stack([seen for _, seen in pair]), box, *size) for pair in motions]
+        return sample | {"exact_between": torch.stack(flows), "exact_sight": torch.stack(sights)}
 
     def _cut(self, frames: Tensor, number: int | None) -> Tensor:
         """Scale and crop frames (N, 3, H, W) alike: randomly for a training sample, else in the centre."""

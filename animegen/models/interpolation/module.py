@@ -18,6 +18,8 @@ from animegen.nn.inbetween.base import InbetweenNetwork, InbetweenOutput, Symmet
 from animegen.nn.lines import line_mask
 from animegen.tasks.inbetween import InbetweenModule
 
+#: Weight of the exact flow to a place that the given frame hides; 1 for places in sight.
+_HIDDEN = 0.2
 #: A latent channel is active if its posterior mean varies by more than this over a batch (Burda et al. 2016).
 _ACTIVE = 0.01
 
@@ -39,6 +41,9 @@ class FrameInterpolation(InbetweenModule):
     ``fake_logits``            discriminator(fake)
     ``real_logits``            discriminator(truth)
     ``step``                   the train step, for losses with a schedule
+    ``true_flow``              the exact flow to both given frames (N,4,H,W), with ``data.exact_flow=true``; times a
+                               fifth where the given frame hides the place
+    ``seen_flow``              the predicted one with the same factor, of networks that have a ``flow``
     ``truth_stages``           feature maps of the truth encoder, for ``FeatureSync``
     extra values               ``merged``, ``mean``, ``latent`` and others, see the network's class
     =========================  =========================================================================
@@ -112,6 +117,8 @@ class FrameInterpolation(InbetweenModule):
             "truth_lines": lambda: line_mask(truth).float(),
             "fake_logits": lambda: self._logits(output.image, first, last, t),
             "truth_stages": lambda: self._truth_stages(truth),
+            "true_flow": lambda: _true_flow(batch)[0],
+            "seen_flow": lambda: _true_flow(batch)[1] * _found_flow(output),
             "blend": lambda: blend(first, last, t),
         }
         values = {"fake": output.image, "truth": truth, "first": first, "last": last, "t": t, "step": self.train_step}
@@ -146,6 +153,36 @@ class FrameInterpolation(InbetweenModule):
             usage = quantizer.usage(extra["codes"])  # type: ignore[operator]
             self.record("codebook/perplexity", usage.perplexity)
             self.record("codebook/used", usage.used)
+
+
+def _true_flow(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the exact flow to both given frames (N,4,H,W), times the weight (N,4,H,W) of its places, and the weight.
+
+    Raises:
+        AnimegenError: if the data do not give it.
+    """
+    if "exact_between" not in batch:
+        raise AnimegenError(
+            "A loss term reads true_flow, but the batch has no exact flow: set data.exact_flow=true with"
+            " data=triplets/toonworld, or delete the term."
+        )
+    flow, sight = (batch[name].transpose(0, 1).flatten(0, 1) for name in ("exact_between", "exact_sight"))
+    weight = torch.where(sight, 1.0, _HIDDEN).repeat_interleave(2, 1)
+    return weight * flow, weight
+
+
+def _found_flow(output: InbetweenOutput) -> Tensor:
+    """Return the flow to both given frames (N,4,H,W) that a network has predicted.
+
+    Raises:
+        AnimegenError: if it predicts none.
+    """
+    if "flow" not in output.extra:
+        raise AnimegenError(
+            "A loss term reads seen_flow, but the network predicts no flow: use ifnet, warp_fusion or a"
+            " hybrid, or delete the term."
+        )
+    return output.extra["flow"]
 
 
 def _concatenated(outputs: list[InbetweenOutput]) -> InbetweenOutput:

@@ -131,6 +131,22 @@ def test_augmentation_treats_it_as_an_estimated_flow() -> None:
         assert (a - b)[..., 20:44, 20:44].abs().mean((1, 2, 3)).min() > 0.1
 
 
+def test_motion_of_the_frames_between_is_augmented_with_them() -> None:
+    view = ClipView(Sliding(), size=100, gap=4, middle="all", exact_flow=True)
+    batch = torch.utils.data.default_collate([view[n] for n in range(12)])
+    batch["exact_sight"][:, :, 0] = False  # hidden in the first frame
+    out = ClipAugment(64, flip=True, upside_down=0.5, reverse=True)(batch)
+    time = out["t"].view(12, 3, 1, 1, 1)
+    there = out["exact_flow"][:, None, :2]
+    # Uniform motion: t of it back to the first frame, 1 - t on to the last.
+    assert torch.allclose(out["exact_between"], torch.cat([-time * there, (1 - time) * there], 2), atol=1e-5)
+    reversed_in_time = out["exact_sight"][:, 0, 0, 0, 0]
+    assert torch.equal(out["exact_sight"][:, :, 1], ~out["exact_sight"][:, :, 0])
+    assert reversed_in_time.unique().tolist() == [False, True]
+    warped = backward_warp(out["last"], out["exact_between"][:, 1, 2:])
+    assert (warped - out["truth"][:, 1])[..., 20:44, 20:44].abs().max() < 0.1
+
+
 class Unknown(Sliding):
     motion = None  # type: ignore[assignment]
 
