@@ -95,6 +95,14 @@ def pictures() -> list[Tensor]:
 PAIRS = {
     "ifnet": {
         "_target_": "animegen.nn.inbetween.IFNet",
+        "scales": [2],
+        "widths": [16],
+        "depth": 1,
+        "refine": [8],
+        "prior": "dis",
+    },
+    "ifnet, two scales": {
+        "_target_": "animegen.nn.inbetween.IFNet",
         "scales": [2, 1],
         "widths": [32, 16],
         "depth": 1,
