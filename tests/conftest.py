@@ -1,4 +1,7 @@
-"""Shared fixtures; and the guard that proves that no test uses the network."""
+"""Shared fixtures; and the guard that proves that no test uses the network.
+
+PyTorch is imported by the fixtures, since the process that only hands out tests (pytest-xdist) reads this file, too.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,12 @@ from collections.abc import Callable, Iterator
 from copy import deepcopy
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
-import torch
 
-from animegen.nn import features
-from animegen.toonworld import source
-from tests.support import train
+if TYPE_CHECKING:
+    import torch
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +45,8 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _quiet_and_seeded() -> None:
+    import torch
+
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
     torch.manual_seed(0)
@@ -52,6 +54,8 @@ def _quiet_and_seeded() -> None:
 
 def remembered(draw: Callable[[Any], dict[str, Any]], key: Callable[[Any], str]) -> Callable[[Any], dict[str, Any]]:
     """Return a function that draws what a key stands for once, and copies it; arrays are kept if they are small."""
+    import numpy as np
+
     known: dict[str, dict[str, Any]] = {}
 
     @wraps(draw)
@@ -82,6 +86,8 @@ def shared(draw: Callable[[Any], dict[str, Any]], key: Callable[[Any], str]) -> 
 @pytest.fixture(scope="session", autouse=True)
 def _drawn_once() -> Iterator[None]:
     """Remember small scenes of the generated world and random feature weights, which their arguments determine."""
+    from animegen.nn import features
+    from animegen.toonworld import source
 
     def shapes(network: torch.nn.Module) -> str:
         return str([(name, value.shape) for name, value in network.state_dict().items()])
@@ -94,6 +100,8 @@ def _drawn_once() -> Iterator[None]:
 
 def _run_to_read(folder: Path, experiment: str) -> Iterator[Path]:
     """Train one step, and check at the end that nothing has changed the run."""
+    from tests.support import train
+
     run = train(f"experiment={experiment}", "train_steps=1", output=folder / "run")
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     yield run
@@ -120,6 +128,8 @@ def pytest_collection_finish() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip CUDA tests where there is no CUDA."""
+    import torch
+
     if torch.cuda.is_available():
         return
     for item in items:
