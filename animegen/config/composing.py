@@ -36,7 +36,7 @@ def compose_words(name: str, overrides: Sequence[str], explained: bool = True) -
     Args:
         name: name of the configuration.
         overrides: words of the command line.
-        explained: words that do not fit are composed once more by Hydra, whose error tells all that it knows.
+        explained: if words do not fit, compose them once more by Hydra, for its complete error message.
 
     Raises:
         HydraException: for words that do not fit, as Hydra raises it.
@@ -90,7 +90,7 @@ def _compose(name: str, overrides: Sequence[str]) -> Composed:
 def _choices_on_demand() -> None:
     """Let Hydra convert the choices so far only for files whose defaults refer to them, ``${...}``.
 
-    It does so for each of two dozen files, which takes a fifth of the time of a composition.
+    It does so for each of two dozen files, which takes a quarter of the time of a composition.
     """
     convert = defaults_list._create_interpolation_map
 

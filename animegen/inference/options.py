@@ -197,7 +197,7 @@ class InterpolateOptions(LookOptions, ComputeOptions, PrecisionOptions, PartOpti
     )
     estimates: int = option(
         2,
-        "dis: estimates of the flow that are averaged; each further one takes as long, and gains less",
+        "dis: estimates of the flow that are averaged; further ones take as long, and gain little",
         minimum=1,
         maximum=4,
     )

@@ -41,12 +41,15 @@ def measure(words: Sequence[str], folder: str | None = None) -> Cost:
     """Run ``python <words>`` in a folder and return its cost, whatever the memory of this process.
 
     Raises:
-        AnimegenError: if the process that measures fails; with what it printed.
+        AnimegenError: if the process that measures fails; with the last line that it printed.
     """
     line = [sys.executable, "-S", "-c", _MEASURE, *words]
     ended = subprocess.run(line, capture_output=True, cwd=folder, text=True)
     if ended.returncode:
-        raise AnimegenError(f"Python processes cannot be measured here: {ended.stderr.strip()}")
+        reason = (ended.stderr.strip().splitlines() or ["no reason was given"])[-1]
+        raise AnimegenError(
+            f"Python processes cannot be measured here ({reason}): close other programs, or use another machine."
+        )
     seconds, peak, code = json.loads(ended.stdout)
     return Cost(seconds, peak / (2**20 if sys.platform == "darwin" else 2**10), code)  # only macOS counts bytes
 

@@ -39,7 +39,8 @@ class InbetweenModule(AnimeModule):
     generates whole clips overrides :meth:`between`.
 
     Batches have ``first`` and ``last`` (B,3,H,W), ``truth`` (B,T,3,H,W), in [-1,1], and ``t`` (B,T) in (0,1). For a
-    network with ``prior=exact`` they also have ``exact_flow`` (B,4,H,W), see :class:`~animegen.data.clips.ClipView`.
+    network with ``prior=exact`` they also have ``exact_flow`` (B,4,H,W), and for losses of the flow ``exact_between``
+    (B,T,4,H,W) and ``exact_sight`` (B,T,2,H,W), see :class:`~animegen.data.clips.ClipView`.
     """
 
     generator: nn.Module
@@ -50,7 +51,11 @@ class InbetweenModule(AnimeModule):
         times = torch.full((size, 1), 0.5, device=device)
         batch = {
             **{"first": frames[0], "last": frames[1], "truth": frames[2].unsqueeze(1), "t": times},
-            "sample": torch.arange(size, device=device),
+            **{
+                "sample": torch.arange(size, device=device),
+                "exact_between": frames.new_zeros(size, 1, 4, height, width),
+            },
+            "exact_sight": torch.ones(size, 1, 2, height, width, dtype=torch.bool, device=device),
         }
         return batch | ({"exact_flow": frames.new_zeros(size, 4, height, width)} if self.exact_prior else {})
 

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from animegen.cli import interpolate as verb
+from animegen.inference.interpolate import _applied, _identity
+from animegen.inference.options import InterpolateOptions, Method
 from animegen.media.images import read_image, to_uint8, write_image
 from animegen.media.video.flow import flow_estimates
 from animegen.nn.inbetween.trajectories import average_warp
@@ -47,3 +49,10 @@ def test_a_method_without_a_model_takes_no_checkpoint(tmp_path: Path, capsys: py
     words = ("input=[a.png,b.png]", f"output={tmp_path / 'out'}")
     code = run_verb(verb.main, "method=dis", "checkpoint=last", *words)
     assert "method=dis applies no model" in refused(capsys, code)
+
+
+def test_frames_depend_on_the_number_of_estimates() -> None:
+    """A video that was begun with another number is not continued."""
+    both = [InterpolateOptions(input=["a.mp4"], output="b.mp4", method=Method.dis, estimates=n) for n in (2, 4)]
+    dis = [_identity(options, _applied(options)) for options in both]
+    assert dis[0] != dis[1]

@@ -23,9 +23,10 @@ class ClipView(View):
 
     ``truth`` is uint8 ``(T, 3, size, size)`` and ``t`` float32 ``(T,)`` the times of its frames, from 0 at ``first`` to
     1 at ``last``. With ``exact_flow`` there is also the key of this name: the true optical flow, float32
-    ``(4, size, size)`` in pixels, from ``first`` to ``last``, then from ``last`` to ``first``; and
-    ``exact_between``, float32 ``(T, 4, size, size)``, from each frame of ``truth`` to ``first`` and to ``last``, and
-    ``exact_sight``, bool ``(T, 2, size, size)``, whether the place is in sight there.
+    ``(4, size, size)`` in pixels, from ``first`` to ``last``, then from ``last`` to ``first``. With ``exact_motion``,
+    and in evaluation with ``exact_flow``, there are ``exact_between``, float32 ``(T, 4, size, size)``, the flow from
+    each frame of ``truth`` to ``first`` and to ``last``, and ``exact_sight``, bool ``(T, 2, size, size)``, whether the
+    place is in sight there.
 
     Args:
         clips: source of the clips.
@@ -38,6 +39,7 @@ class ClipView(View):
         crop: ``False`` keeps whole frames in evaluation, which must then have equal shapes.
         exact_flow: give the true flow of clips that know it, such as ToonWorld: for baselines of evaluation, and for
             networks with ``prior=exact``. No method for real films has it.
+        exact_motion: give the true flow from the frames between to both others, for losses of the predicted flow.
 
     Raises:
         AnimegenError: for invalid values.
@@ -54,6 +56,7 @@ class ClipView(View):
         shuffle: bool = True,
         crop: bool = True,
         exact_flow: bool = False,
+        exact_motion: bool = False,
     ) -> None:
         super().__init__([], size, seed, shuffle)
         self.gaps = [gap] if isinstance(gap, int) else list(gap)
@@ -74,12 +77,14 @@ class ClipView(View):
             raise AnimegenError("middle=random is for training: evaluation needs centre or all.")
         if pairs < 1 or (shuffle and not crop):
             raise AnimegenError(f"pairs must be at least 1, not {pairs}, and training needs crop=true.")
-        if exact_flow and not knows_motion(clips):
-            raise AnimegenError(
-                "exact_flow=true needs clips whose motion is known, ToonWorld or moving layers: leave out other clips"
-                " (data=triplets/toonworld), or set exact_flow=false."
-            )
-        self.clips, self.middle, self.pairs, self.crop, self.exact_flow = clips, middle, pairs, crop, exact_flow
+        for name, wanted in (("exact_flow", exact_flow), ("exact_motion", exact_motion)):
+            if wanted and not knows_motion(clips):
+                raise AnimegenError(
+                    f"{name}=true needs clips whose motion is known, ToonWorld or moving layers: leave out other clips"
+                    f" (data=triplets/toonworld), or set {name}=false."
+                )
+        self.clips, self.middle, self.pairs, self.crop = clips, middle, pairs, crop
+        self.exact_flow, self.exact_motion = exact_flow, exact_motion or (exact_flow and not shuffle)
 
     @property
     def sources(self) -> dict[str, Any]:
@@ -181,16 +186,19 @@ class ClipView(View):
         cut = self._cut(frames, number)
         times = torch.tensor([(n - first) / (last - first) for n in between], dtype=torch.float32)
         sample = {"first": cut[0], "last": cut[1], "truth": cut[2:], "t": times}
-        if not self.exact_flow:
+        if not (self.exact_flow or self.exact_motion):
             return sample
         box, size = self._box(frames, number), cut.shape[-2:]
         source: Any = self.clips
-        there_and_back = [source.motion(index, *ends)[0] for ends in ((first, last), (last, first))]
-        sample["exact_flow"] = cut_flow(torch.cat(there_and_back), box, *size)
-        motions = [[source.motion(index, n, end) for end in (first, last)] for n in between]
-        flows = [cut_flow(torch.cat([flow for flow, _ in pair]), box, *size) for pair in motions]
-        sights = [cut_nearest(torch.stack([seen for _, seen in pair]), box, *size) for pair in motions]
-        return sample | {"exact_between": torch.stack(flows), "exact_sight": torch.stack(sights)}
+        if self.exact_flow:
+            there_and_back = [source.motion(index, *ends)[0] for ends in ((first, last), (last, first))]
+            sample["exact_flow"] = cut_flow(torch.cat(there_and_back), box, *size)
+        if self.exact_motion:
+            motions = [[source.motion(index, n, end) for end in (first, last)] for n in between]
+            flows = [cut_flow(torch.cat([flow for flow, _ in pair]), box, *size) for pair in motions]
+            sights = [cut_nearest(torch.stack([seen for _, seen in pair]), box, *size) for pair in motions]
+            sample |= {"exact_between": torch.stack(flows), "exact_sight": torch.stack(sights)}
+        return sample
 
     def _cut(self, frames: Tensor, number: int | None) -> Tensor:
         """Scale and crop frames (N, 3, H, W) alike: randomly for a training sample, else in the centre."""

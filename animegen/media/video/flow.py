@@ -52,9 +52,9 @@ class DISFlow:
         descent: steps of gradient descent per patch; ``None`` for those of the preset (25 for ``medium``). More find
             larger motion, at little cost.
         gradient: read the length of the gradient (Sobel) of the luma. It follows outlines, and errs in other places.
-        mirrored: mirror both images, and the flow back. DIS passes what it finds from the left to the right and from
-            top to bottom first, so that mirrored and transposed images err in other places, too.
-        transposed: exchange rows and columns of both images, and of the flow again.
+        mirrored: mirror both images horizontally, and mirror the flow back. DIS propagates matches from left to right
+            and from top to bottom first, so its errors in mirrored or transposed images are elsewhere.
+        transposed: swap rows and columns of both images, and swap them back in the flow.
     """
 
     def __init__(
@@ -131,7 +131,12 @@ def flow_estimates(first: Tensor, last: Tensor, luma: FlowEstimator | None = Non
         last: the same.
         luma: takes the place of the first estimator.
         count: from 1 to ``len(ESTIMATORS)``.
+
+    Raises:
+        ValueError: for another count.
     """
+    if not 1 <= count <= len(ESTIMATORS):
+        raise ValueError(f"There are 1 to {len(ESTIMATORS)} estimates of a flow, not {count}.")
     estimators = (luma or ESTIMATORS[0], *ESTIMATORS[1:count])
     return torch.stack([flow_both_ways(first, last, estimate) for estimate in estimators], 1)
 

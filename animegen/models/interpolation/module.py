@@ -41,9 +41,9 @@ class FrameInterpolation(InbetweenModule):
     ``fake_logits``            discriminator(fake)
     ``real_logits``            discriminator(truth)
     ``step``                   the train step, for losses with a schedule
-    ``true_flow``              the exact flow to both given frames (N,4,H,W), with ``data.exact_flow=true``; times a
+    ``weighted_true_flow``     the exact flow to both given frames (N,4,H,W), with ``data.exact_motion=true``; times a
                                fifth where the given frame hides the place
-    ``seen_flow``              the predicted one with the same factor, of networks that have a ``flow``
+    ``weighted_flow``          the predicted flow times the same weights; for networks that return ``flow``
     ``truth_stages``           feature maps of the truth encoder, for ``FeatureSync``
     extra values               ``merged``, ``mean``, ``latent`` and others, see the network's class
     =========================  =========================================================================
@@ -117,8 +117,8 @@ class FrameInterpolation(InbetweenModule):
             "truth_lines": lambda: line_mask(truth).float(),
             "fake_logits": lambda: self._logits(output.image, first, last, t),
             "truth_stages": lambda: self._truth_stages(truth),
-            "true_flow": lambda: _true_flow(batch)[0],
-            "seen_flow": lambda: _true_flow(batch)[1] * _found_flow(output),
+            "weighted_true_flow": lambda: _true_flow(batch)[0],
+            "weighted_flow": lambda: _true_flow(batch)[1] * _found_flow(output),
             "blend": lambda: blend(first, last, t),
         }
         values = {"fake": output.image, "truth": truth, "first": first, "last": last, "t": t, "step": self.train_step}
@@ -163,7 +163,7 @@ def _true_flow(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """
     if "exact_between" not in batch:
         raise AnimegenError(
-            "A loss term reads true_flow, but the batch has no exact flow: set data.exact_flow=true with"
+            "A loss term reads weighted_true_flow, but the batch has no exact flow: set data.exact_motion=true with"
             " data=triplets/toonworld, or delete the term."
         )
     flow, sight = (batch[name].transpose(0, 1).flatten(0, 1) for name in ("exact_between", "exact_sight"))
@@ -179,7 +179,7 @@ def _found_flow(output: InbetweenOutput) -> Tensor:
     """
     if "flow" not in output.extra:
         raise AnimegenError(
-            "A loss term reads seen_flow, but the network predicts no flow: use ifnet, warp_fusion or a"
+            "A loss term reads weighted_flow, but the network predicts no flow: use ifnet, warp_fusion or a"
             " hybrid, or delete the term."
         )
     return output.extra["flow"]

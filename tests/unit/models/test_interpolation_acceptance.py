@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -13,7 +15,7 @@ from animegen.losses import Charbonnier
 from animegen.metrics.image import psnr
 from animegen.models.interpolation import FrameInterpolation
 from animegen.nn.inbetween import IFNet
-from tests.support import tiny
+from tests.support import tiny, train
 from tests.unit.models.test_interpolation_module import moving, term
 
 
@@ -75,3 +77,13 @@ def test_every_parameter_is_trained_by_exactly_one_optimizer(experiment: str) ->
     judged: nn.Module = module.discriminator
     without = [key for key, p in judged.named_parameters() if p.requires_grad and p.grad is None]
     assert without == []
+
+
+def test_exact_motion_is_learned_from_toonworld(tmp_path: Path) -> None:
+    run = train("experiment=interpolation/quickstart", "ablation=interpolation/exact_motion", output=tmp_path / "run")
+    assert (run / "checkpoints" / "last.ckpt").is_file()
+    config = compose_config("train", tiny("experiment=interpolation/quickstart", "ablation=interpolation/exact_motion"))
+    module = build(config.model, "model")
+    example = module.example_batch(1, 64, 64, torch.device("cpu"))
+    ((_, bound),) = list(module.updates(example))  # as animegen bench does
+    assert bound.compute()[0].isfinite()

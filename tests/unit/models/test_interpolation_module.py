@@ -34,22 +34,25 @@ def batch(count: int = 1, size: int = 32) -> dict[str, Tensor]:
 
 
 def test_the_flow_can_learn_from_the_exact_one() -> None:
-    objective = Objective(flow=term(L1(), image="seen_flow", reference="true_flow"))
+    objective = Objective(flow=term(L1(), image="weighted_flow", reference="weighted_true_flow"))
     module = FrameInterpolation(IFNet((1,), (8,), depth=1, refine=()), objectives={"generator": objective})
     data = batch(2)
-    with pytest.raises(AnimegenError, match=r"no exact flow: set data.exact_flow=true"):
+    with pytest.raises(AnimegenError, match=r"no exact flow: set data.exact_motion=true"):
         next(iter(module.updates(data)))[1].compute()
-    data["exact_between"] = torch.arange(1.0, 9).view(1, 2, 4, 1, 1).expand(2, 2, 4, 32, 32)
+    data["exact_between"] = torch.arange(1.0, 17).view(2, 2, 4, 1, 1).expand(2, 2, 4, 32, 32)
     data["exact_sight"] = torch.ones(2, 2, 2, 32, 32, dtype=torch.bool)
-    data["exact_sight"][:, 1, 0] = False  # the last frame between is hidden in the first frame
+    data["exact_sight"][0, 1, 0] = False  # in one sample, the first frame hides what the last frame between shows
     ((name, bound),) = list(module.updates(data))
-    # An untrained network finds no motion. A hidden place counts a fifth: 5 and 6 as 1 and 1.2.
+    # Ordered by time first, like the output. A hidden place counts a fifth: 5 and 6 as 1 and 1.2.
+    rows = [[1, 2, 3, 4], [9, 10, 11, 12], [1, 1.2, 7, 8], [13, 14, 15, 16]]
+    assert torch.allclose(bound.entries["weighted_true_flow"]()[..., 0, 0], torch.tensor(rows))
+    # An untrained network finds no motion.
     assert name == "generator"
-    assert bound.compute()[0].item() == pytest.approx((1 + 2 + 3 + 4 + 1 + 1.2 + 7 + 8) / 8)
+    assert bound.compute()[0].item() == pytest.approx(sum(map(sum, rows)) / 16)
 
 
 def test_a_network_without_flow_cannot_learn_one() -> None:
-    objective = Objective(flow=term(L1(), image="seen_flow", reference="true_flow"))
+    objective = Objective(flow=term(L1(), image="weighted_flow", reference="weighted_true_flow"))
     module = FrameInterpolation(UNetInterpolator((8,)), objectives={"generator": objective})
     exact = {"exact_between": torch.zeros(2, 1, 4, 32, 32), "exact_sight": torch.ones(2, 1, 2, 32, 32).bool()}
     with pytest.raises(AnimegenError, match="the network predicts no flow: use ifnet"):

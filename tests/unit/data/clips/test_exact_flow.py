@@ -132,7 +132,7 @@ def test_augmentation_treats_it_as_an_estimated_flow() -> None:
 
 
 def test_motion_of_the_frames_between_is_augmented_with_them() -> None:
-    view = ClipView(Sliding(), size=100, gap=4, middle="all", exact_flow=True)
+    view = ClipView(Sliding(), size=100, gap=4, middle="all", exact_flow=True, exact_motion=True)
     batch = torch.utils.data.default_collate([view[n] for n in range(12)])
     batch["exact_sight"][:, :, 0] = False  # hidden in the first frame
     out = ClipAugment(64, flip=True, upside_down=0.5, reverse=True)(batch)
@@ -143,6 +143,11 @@ def test_motion_of_the_frames_between_is_augmented_with_them() -> None:
     reversed_in_time = out["exact_sight"][:, 0, 0, 0, 0]
     assert torch.equal(out["exact_sight"][:, :, 1], ~out["exact_sight"][:, :, 0])
     assert reversed_in_time.unique().tolist() == [False, True]
+    # A mask of what is bright is, after the augmentation, what is bright in the frames.
+    batch["exact_sight"] = torch.stack([batch["truth"][:, :, 0] > 128, batch["truth"][:, :, 1] > 128], 2)
+    seen = ClipAugment(64, flip=True, upside_down=0.5, reverse=False)(batch)
+    bright = torch.stack([seen["truth"][:, :, 0], seen["truth"][:, :, 1]], 2) > 128.5 / 127.5 - 1
+    assert torch.equal(seen["exact_sight"], bright)
     warped = backward_warp(out["last"], out["exact_between"][:, 1, 2:])
     assert (warped - out["truth"][:, 1])[..., 20:44, 20:44].abs().max() < 0.1
 

@@ -16,7 +16,15 @@ from torchvision.models.optical_flow import raft_small
 
 from animegen.errors import AnimegenError
 from animegen.media.images import to_float
-from animegen.media.video.flow import ESTIMATORS, DISFlow, EstimatedMotion, ExactMotion, FlowEstimator, RAFTFlow
+from animegen.media.video.flow import (
+    ESTIMATORS,
+    DISFlow,
+    EstimatedMotion,
+    ExactMotion,
+    FlowEstimator,
+    RAFTFlow,
+    flow_estimates,
+)
 from animegen.nn.warp import backward_warp
 from animegen.toonworld import VISIBLE, Scene
 
@@ -48,8 +56,23 @@ def test_estimators_follow_a_known_shift(estimate: FlowEstimator) -> None:
 def test_estimators_differ() -> None:
     a, b = torch.rand(2, 1, 3, 40, 56, generator=torch.Generator().manual_seed(2)) * 2 - 1
     flows = [estimate(a, b) for estimate in ESTIMATORS]
+    assert {flow.shape for flow in flows} == {(1, 2, 40, 56)}
     assert not any(torch.equal(one, other) for one, other in combinations(flows, 2))
     assert [e.name for e in ESTIMATORS][2:] == ["dis_gradient_transposed", "dis_mirrored"]
+    for count in (0, len(ESTIMATORS) + 1):
+        with pytest.raises(ValueError, match="There are 1 to 4 estimates"):
+            flow_estimates(a, b, count=count)
+
+
+def test_flow_of_turned_images_is_turned_back() -> None:
+    a, b = torch.rand(2, 1, 3, 40, 56, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    b[..., :28] = a[..., :28]  # moves on the right only
+    plain, signs = DISFlow(), torch.tensor([-1.0, 1.0]).view(1, 2, 1, 1)
+    mirrored = plain(a.flip(-1), b.flip(-1)).flip(-1) * signs
+    assert torch.equal(DISFlow(mirrored=True)(a, b), mirrored)
+    assert torch.equal(DISFlow(transposed=True)(a, b), plain(a.mT, b.mT).mT.flip(1))
+    both = plain(a.flip(-1).mT, b.flip(-1).mT).mT.flip(1).flip(-1) * signs
+    assert torch.equal(DISFlow(mirrored=True, transposed=True)(a, b), both)
 
 
 def test_dis_uses_no_more_threads_than_torch_and_finds_the_same() -> None:
