@@ -138,9 +138,9 @@ def train(*overrides: str, output: Path | None = None) -> Path:
     return output or Path(str(resumed))
 
 
-def untrained(experiment: str, path: Path) -> AnimeModule:
+def untrained(experiment: str, path: Path, *overrides: str) -> AnimeModule:
     """Write a checkpoint of a tiny model as it is before training; return the model."""
-    words = tiny(f"experiment={experiment}")
+    words = tiny(f"experiment={experiment}", *overrides)
     config = compose_config("train", words, complete=False)
     OmegaConf.set_struct(config, False)
     for key in config.data or ():

@@ -8,6 +8,7 @@ usage, and a warning when the codebook collapses.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -19,6 +20,9 @@ from animegen.errors import AnimegenError
 from animegen.nn.precision import at_least_float32
 
 log = logging.getLogger(__name__)
+
+#: Largest number of codes and of channels of finite scalar quantisation, whose buffers are made at once.
+_LARGEST = 2**16
 
 
 class Quantized(NamedTuple):
@@ -96,7 +100,12 @@ class Quantizer(nn.Module):
             raise AnimegenError("Finite scalar quantisation has no residual levels: set levels=null or residual=1.")
         self.dim, self.ema, self.residual, self.alarm, self.reset = dim, ema, residual, alarm, reset
         self.scalar = levels is not None
-        self.codes = int(torch.tensor(list(levels)).prod()) if levels is not None else codes
+        self.codes = math.prod(levels) if levels is not None else codes
+        if levels is not None and not (min(levels, default=0) > 1 and max(self.codes, dim) <= _LARGEST):
+            raise AnimegenError(
+                f"Finite scalar quantisation needs levels of 2 or more, at most {_LARGEST} codes as their product and"
+                f" as many channels, not levels={list(levels)} and dim={dim}: correct them."
+            )
         settings: dict[str, Any] = {
             "codebook_size": codes,
             "decay": decay,
@@ -111,7 +120,8 @@ class Quantizer(nn.Module):
         library = _library()
         self.inner: nn.Module
         if levels is not None:
-            self.inner = library.FSQ(levels=list(levels), dim=dim)
+            with torch.device("cpu"):  # it reads buffers, which have no values while a checkpoint is examined (meta)
+                self.inner = library.FSQ(levels=list(levels), dim=dim)
         elif residual > 1:
             self.inner = library.ResidualVQ(dim=dim, num_quantizers=residual, **settings)
         else:

@@ -12,6 +12,7 @@ from animegen import __version__, load_model
 from animegen.config.instantiate import build
 from animegen.engine import AnimegenError
 from animegen.engine.checkpoint import read_checkpoint
+from tests.support import untrained
 
 NETWORK = {"_target_": "animegen.models.toy.networks.ToyGenerator", "channels": 4}
 TOY = {"_target_": "animegen.models.toy.Toy", "generator": NETWORK}
@@ -102,3 +103,10 @@ def test_a_run_folder_means_its_last_checkpoint(tmp_path: Path) -> None:
     assert read_checkpoint(tmp_path)["animegen"]["train_step"] == 7
     with pytest.raises(AnimegenError, match="There is no checkpoint at"):
         read_checkpoint(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["finite_scalar", "learned_codebook", "cosine_codes"])
+def test_codebooks_of_every_kind_are_loaded(name: str, tmp_path: Path) -> None:
+    model = untrained("ganime/tokenizer", tmp_path / "a.ckpt", f"ablation=ganime/{name}")
+    loaded = load_model(tmp_path / "a.ckpt", "cpu")
+    assert all(torch.equal(*pair) for pair in zip(loaded.parameters(), model.parameters(), strict=True))

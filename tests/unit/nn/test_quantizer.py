@@ -145,3 +145,6 @@ def test_invalid_values_are_reported() -> None:
         Quantizer(4, codes=1)
     with pytest.raises(AnimegenError, match="no residual levels"):
         Quantizer(4, levels=[5, 5], residual=2)
+    for levels in ([], [1, 8], [1024, 1024]):
+        with pytest.raises(AnimegenError, match="levels of 2 or more, at most 65536 codes"):
+            Quantizer(4, levels=levels)
