@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from animegen.benchmarks.baselines import Identity, LinearColourTransfer
-from animegen.benchmarks.benchmark import Benchmark, Measured, Method, figures, spread
+from animegen.benchmarks.benchmark import Benchmark, Measured, Method, spread
+from animegen.benchmarks.stylise import figures
 from animegen.data.sources import ImageFolder, load
 from animegen.files import existing_folder
 from animegen.media.images import to_float, to_uint8

@@ -223,6 +223,8 @@ class InterpolateOptions(LookOptions, ComputeOptions, PrecisionOptions, PartOpti
             self.method = Method.model if self.checkpoint else Method.dis
         if not self.needs_model and (self.checkpoint or self.look):
             raise AnimegenError(f"method={self.method.value} applies no model: omit checkpoint= and look=.")
+        if self.estimates != 2 and self.method is not Method.dis:
+            raise AnimegenError(f"estimates={self.estimates} is for method=dis, which applies no model: omit it.")
         if self.factor is not None and self.fps is not None:
             raise AnimegenError("factor= and fps= contradict each other: leave one of them out.")
         if self.selfcheck and self.output:

@@ -9,11 +9,12 @@ from typing import Any
 from rich.console import Console
 from torch import Tensor
 
-from animegen.benchmarks.benchmark import Benchmark, StyliseBenchmark
+from animegen.benchmarks.benchmark import Benchmark
 from animegen.benchmarks.clips import clip_benchmark
 from animegen.benchmarks.generation import generation_benchmark
 from animegen.benchmarks.inbetween import inbetween_benchmark
 from animegen.benchmarks.keyframes import keyframe_benchmark
+from animegen.benchmarks.stylise import StyliseBenchmark
 from animegen.benchmarks.tables import (
     WideTable,
     class_titles,

@@ -141,3 +141,12 @@ def _targets(flow: Tensor) -> tuple[Tensor, Tensor]:
 def _check(image: Tensor, flow: Tensor) -> None:
     if flow.ndim != 4 or flow.shape[1] != 2 or image.shape[0] != flow.shape[0] or image.shape[2:] != flow.shape[2:]:
         raise ValueError(f"a flow of shape {tuple(flow.shape)} does not match an image of {tuple(image.shape)}")
+
+
+def sight_weights(seen: Tensor) -> Tensor:
+    """Return the weights (B,4,H,W) of a true flow to two frames in a loss: 1 for places in sight, .2 for hidden ones.
+
+    Args:
+        seen: (B,2,H,W) bool, whether the first and the last frame show the place.
+    """
+    return torch.where(seen, 1.0, 0.2).repeat_interleave(2, 1)

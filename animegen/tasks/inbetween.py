@@ -49,14 +49,10 @@ class InbetweenModule(AnimeModule):
         """Return a training batch of random pixels, one frame between each pair, for benchmarks of speed."""
         frames = torch.rand(3, size, 3, height, width, device=device) * 2 - 1
         times = torch.full((size, 1), 0.5, device=device)
-        batch = {
-            **{"first": frames[0], "last": frames[1], "truth": frames[2].unsqueeze(1), "t": times},
-            **{
-                "sample": torch.arange(size, device=device),
-                "exact_between": frames.new_zeros(size, 1, 4, height, width),
-            },
-            "exact_sight": torch.ones(size, 1, 2, height, width, dtype=torch.bool, device=device),
-        }
+        batch = {"first": frames[0], "last": frames[1], "truth": frames[2].unsqueeze(1), "t": times}
+        batch["sample"] = torch.arange(size, device=device)
+        batch["exact_between"] = frames.new_zeros(size, 1, 4, height, width)
+        batch["exact_sight"] = torch.ones(size, 1, 2, height, width, dtype=torch.bool, device=device)
         return batch | ({"exact_flow": frames.new_zeros(size, 4, height, width)} if self.exact_prior else {})
 
     @property

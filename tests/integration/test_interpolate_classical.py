@@ -49,6 +49,8 @@ def test_a_method_without_a_model_takes_no_checkpoint(tmp_path: Path, capsys: py
     words = ("input=[a.png,b.png]", f"output={tmp_path / 'out'}")
     code = run_verb(verb.main, "method=dis", "checkpoint=last", *words)
     assert "method=dis applies no model" in refused(capsys, code)
+    code = run_verb(verb.main, "method=blend", "estimates=4", *words)
+    assert "estimates=4 is for method=dis" in refused(capsys, code)
 
 
 def test_frames_depend_on_the_number_of_estimates() -> None:

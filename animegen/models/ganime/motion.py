@@ -11,10 +11,7 @@ from torch import Tensor
 
 from animegen.data.clips import ClipsView
 from animegen.nn.inbetween.base import time_map
-from animegen.nn.warp import backward_warp
-
-#: Weight of the flow to a place that is hidden in the other frame; 1 for places in sight.
-HIDDEN = 0.2
+from animegen.nn.warp import backward_warp, sight_weights
 
 
 def make_start(motion: Tensor, size: Sequence[int]) -> Tensor:
@@ -37,7 +34,7 @@ def motion_entries(
     """Return the context entries that train the motion, functions that run if a loss term reads them.
 
     ``flow`` and ``true_flow`` (E N,4,H,W) are all E estimates of the flow from N frames between to both given frames,
-    and the exact one; both are scaled by :data:`HIDDEN` where the given frame does not show the place. ``warped`` and
+    and the exact one; both are scaled by a fifth where the given frame does not show the place. ``warped`` and
     ``between`` (N,3,H,W) are the given frames warped by the last estimate and merged, and the true frames.
 
     Args:
@@ -53,7 +50,7 @@ def motion_entries(
     def flows() -> dict[str, Tensor]:
         assert view is not None
         true, seen = view.motion(batch, frames.tolist())
-        weight = torch.where(seen, 1.0, HIDDEN).to(first.device).repeat_interleave(2, 1)
+        weight = sight_weights(seen).to(first.device)
         time = time_map(t.float(), first)
         share = weight * torch.cat([time, time, 1 - time, 1 - time], 1)
         found = [make_start(part.flatten(0, 1), first.shape[-2:])[:, :4] * share for part in predictions["motion"]]

@@ -16,10 +16,9 @@ from animegen.models.interpolation.discriminator import InterpolationDiscriminat
 from animegen.models.interpolation.networks.isnet import TruthEncoder
 from animegen.nn.inbetween.base import InbetweenNetwork, InbetweenOutput, Symmetric, blend
 from animegen.nn.lines import line_mask
+from animegen.nn.warp import sight_weights
 from animegen.tasks.inbetween import InbetweenModule
 
-#: Weight of the exact flow to a place that the given frame hides; 1 for places in sight.
-_HIDDEN = 0.2
 #: A latent channel is active if its posterior mean varies by more than this over a batch (Burda et al. 2016).
 _ACTIVE = 0.01
 
@@ -167,7 +166,7 @@ def _true_flow(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
             " data=triplets/toonworld, or delete the term."
         )
     flow, sight = (batch[name].transpose(0, 1).flatten(0, 1) for name in ("exact_between", "exact_sight"))
-    weight = torch.where(sight, 1.0, _HIDDEN).repeat_interleave(2, 1)
+    weight = sight_weights(sight)
     return weight * flow, weight
 
 

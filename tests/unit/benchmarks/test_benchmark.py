@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from animegen.benchmarks.benchmark import Score, StyliseBenchmark
+from animegen.benchmarks.benchmark import Score
 from animegen.benchmarks.registry import METRICS, metric_info
+from animegen.benchmarks.stylise import StyliseBenchmark
 from animegen.data.views import PairedView, StillView
 from animegen.errors import AnimegenError
 from animegen.media.images import to_float

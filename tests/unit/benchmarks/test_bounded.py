@@ -12,8 +12,9 @@ from torch import Tensor
 
 from animegen.benchmarks import baselines
 from animegen.benchmarks import benchmark as module
-from animegen.benchmarks.benchmark import SAMPLES, StyliseBenchmark, spread
+from animegen.benchmarks.benchmark import SAMPLES, spread
 from animegen.benchmarks.keyframes import KeyframeBenchmark
+from animegen.benchmarks.stylise import StyliseBenchmark
 
 
 class Numbered:
