@@ -51,7 +51,7 @@ _DECLARED: tuple[tuple[type, Range, str], ...] = (
     (int, Range(-1, LARGEST_COUNT), "Checkpoints.keep num_sanity_val_steps"),
     (float, Range(above=0, maximum=LARGEST_COUNT), "val_check_interval"),
     # --- networks
-    (int, _CHANNELS, "channels codes depth dim downs features filters groups heads latent multipliers"),
+    (int, _CHANNELS, "channels codes depth dim downs features filters groups heads latent merge multipliers"),
     (int, _CHANNELS, "CodeTransformer.layers FewShotGenerator.inputs NLayerPatchGAN.layers outer_kernel pool radius"),
     (int, _CHANNELS, "hidden n_frames_before train_frames refine residual scales UNetInterpolator.blocks widths"),
     (int, Range(1, 2), "refine_scale"),

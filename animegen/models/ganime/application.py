@@ -84,7 +84,7 @@ class GanimeGenerator(InbetweenModule):
     @property
     def size_divisor(self) -> int:
         """Frames whose sides are multiples of this number need no padding."""
-        return self.tokenizer.size_divisor
+        return self.tokenizer.size_divisor * (1 if self.transformer is None else self.transformer.merge)
 
     @property
     def max_frames(self) -> int:
@@ -103,7 +103,9 @@ class GanimeGenerator(InbetweenModule):
 
     def encode_pair(self, first: Tensor, last: Tensor) -> EncodedPair:
         """Encode pairs of frames (B,3,H,W) in [-1,1] of any size; consecutive equal pairs are encoded once."""
-        return EncodedPair.encode(self.tokenizer, first, last, self.frame_size if self.has_renderer else None)
+        return EncodedPair.encode(
+            self.tokenizer, first, last, self.size_divisor, self.frame_size if self.has_renderer else None
+        )
 
     def synthesize(self, encoded: EncodedPair, t: Tensor) -> Tensor:
         """Return the frames (B,3,H,W) at time ``t`` (B,), of the shortest clip with frames at all these times."""

@@ -55,14 +55,16 @@ class EncodedPair:
     clips: dict[int, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def encode(cls, tokenizer: Tokenizer, first: Tensor, last: Tensor, limit: Size | None = None) -> EncodedPair:
+    def encode(
+        cls, tokenizer: Tokenizer, first: Tensor, last: Tensor, divisor: int, limit: Size | None = None
+    ) -> EncodedPair:
         """Encode pairs (B,3,H,W) in [-1,1]; consecutive equal pairs of the batch are encoded once.
 
-        ``limit``: see :func:`fit_to_tokenizer`.
+        ``divisor`` and ``limit``: see :func:`fit_to_tokenizer`.
         """
         new = (first[1:] != first[:-1]).flatten(1).any(1) | (last[1:] != last[:-1]).flatten(1).any(1)
         new = torch.cat([new.new_ones(1), new])
-        images, small = fit_to_tokenizer(torch.cat([first[new], last[new]]), tokenizer.size_divisor, limit)
+        images, small = fit_to_tokenizer(torch.cat([first[new], last[new]]), divisor, limit)
         height, width = first.shape[-2:]
         first_codes, last_codes = tokenizer.encode(small).chunk(2)
         first_images, last_images = images.chunk(2)

@@ -508,7 +508,7 @@ def test_validation_scores_what_is_drawn_beside_the_cross_fades() -> None:
         "codes_used",
     }
     assert list(found.preview(batch)) == ["output", "truth"]
-    pair = EncodedPair.encode(found.tokenizer, clip[[0, 0, 1]], clip[[2, 2, 2]])
+    pair = EncodedPair.encode(found.tokenizer, clip[[0, 0, 1]], clip[[2, 2, 2]], found.size_divisor)
     assert pair.group.tolist() == [0, 0, 1]
 
 

@@ -13,6 +13,7 @@ from animegen.errors import AnimegenError
 from animegen.models.ganime.networks.cache import KeyValueCache
 from animegen.models.ganime.networks.decoding import DecodingStrategy
 from animegen.models.ganime.networks.gpt import GPTBackbone, Rotation
+from animegen.models.ganime.networks.merging import Squares, TokenMerging, merged_mask, merged_rotations
 from animegen.models.ganime.networks.motion import MotionHead
 from animegen.models.ganime.networks.pixels import PairFeatures, PixelContext
 from animegen.models.ganime.networks.tokens import SEGMENTS, SPECIALS, TokenSequence
@@ -41,6 +42,7 @@ class TokenNetwork(nn.Module):
         pixels: likewise.
         motion: likewise.
         divisor: likewise.
+        merge: likewise.
 
     Raises:
         AnimegenError: for settings that do not exist or cannot be combined.
@@ -61,6 +63,7 @@ class TokenNetwork(nn.Module):
         pixels: Mapping[str, Any] | None,
         motion: Mapping[str, Any] | None,
         divisor: int,
+        merge: int = 1,
     ) -> None:
         super().__init__()
         self.codes, self.grid, self.max_frames = codes, (int(grid[0]), int(grid[1])), max_frames
@@ -84,6 +87,7 @@ class TokenNetwork(nn.Module):
                 nn.init.normal_(table.weight, std=0.02)
         self.dropout = nn.Dropout(dropout)
         self.backbone = GPTBackbone(layers, heads, dim, dropout)
+        self.merging = None if merge == 1 else TokenMerging(dim, merge)
         self.head = nn.Linear(dim, codes, bias=False)
         nn.init.normal_(self.head.weight, std=0.02)
         if tied:
@@ -111,7 +115,14 @@ class TokenNetwork(nn.Module):
         vectors = F.embedding(tokens.ids, self.token_table()) + positions
         if context is not None:
             vectors = vectors + context.at(tokens.positions, tokens.segments, len(vectors))
-        return self.backbone(self.dropout(vectors), mask, rotations, cache, keep)
+        vectors = self.dropout(vectors)
+        if self.merging is None:
+            return self.backbone(vectors, mask, rotations, cache, keep)
+        squares = Squares.of(tokens.positions, self.merging.side)
+        kept = squares.kept(vectors.shape[1], vectors.device)
+        mask, rotations = merged_mask(mask, kept), merged_rotations(rotations, kept)
+        hidden = self.backbone(self.merging.merged(vectors, squares), mask, rotations, cache, keep)
+        return self.merging.whole(hidden, vectors, squares)
 
     def context(self, images: Images | None, first: Tensor, last: Tensor) -> PixelContext | None:
         """Return the features of the pixels and codes (B,h,w) of both given frames, if the transformer reads pixels."""

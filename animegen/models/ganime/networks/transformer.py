@@ -52,6 +52,8 @@ class CodeTransformer(TokenNetwork):
         motion: settings of :class:`~animegen.models.ganime.networks.motion.MotionHead` for a transformer that also
             predicts the motion of frames; it needs ``pixels``; ``None`` for codes only.
         divisor: side of the square of pixels that one code represents; needed for ``pixels`` only.
+        merge: side of the squares of codes that the blocks process as one token, see
+            :class:`~animegen.models.ganime.networks.merging.TokenMerging`; 1 for each code on its own.
         body_weights: file with a GPT-2 whose blocks :meth:`load_pretrained` loads before training.
         **strategy_options: arguments of the decoding strategy, such as ``n_frames_before`` or ``steps``; ``None`` for
             its default.
@@ -81,12 +83,13 @@ class CodeTransformer(TokenNetwork):
         pixels: Mapping[str, Any] | None = None,
         motion: Mapping[str, Any] | None = None,
         divisor: int = 8,
+        merge: int = 1,
         body_weights: str | None = None,
         **strategy_options: Any,
     ) -> None:
         strategy = make_strategy(decoding, strategy_options)
         size = (codes, grid, max_frames, layers, heads, dim)
-        super().__init__(*size, strategy, position, dropout, tied, pixels, motion, divisor)
+        super().__init__(*size, strategy, position, dropout, tied, pixels, motion, divisor, merge)
         self.strategy_name = decoding
         if scheduled and not self.strategy.reads_generated:
             raise AnimegenError(f"decoding={decoding} never reads generated codes: leave scheduled= at 0.")
@@ -98,7 +101,14 @@ class CodeTransformer(TokenNetwork):
             raise AnimegenError(
                 "Pixels of the given frames (pixels=) need decoding=clip_mask, without end_dropout and key_frames."
             )
-        self.body_weights = body_weights
+        if merge < 1 or (merge > 1 and not isinstance(self.strategy, ClipMask)):
+            raise AnimegenError(f"merge={merge} must be at least 1, and above 1 it needs decoding=clip_mask.")
+        if merge > 1 and (self.grid[0] % merge or self.grid[1] % merge):
+            raise AnimegenError(
+                f"The grid of {self.grid[0]}x{self.grid[1]} codes cannot be divided into squares of {merge}x{merge}:"
+                " change model.transformer.merge or the size of the frames."
+            )
+        self.merge, self.body_weights = merge, body_weights
         #: Whether `body_weights` was loaded. Saved: a model from a checkpoint does not need the file.
         self.body_loaded: Tensor
         self.register_buffer("body_loaded", torch.tensor(False))
