@@ -21,6 +21,7 @@ from animegen.metrics.distribution import SetDistance, fid
 from animegen.metrics.perceptual import PerceptualDistance
 from animegen.metrics.video import LEVELS
 from animegen.nn.features import FeatureExtractor
+from animegen.nn.warp import uniform_motion
 from animegen.tasks.clip_adapter import InterpolatorAsClipGenerator
 from animegen.tasks.protocols import ClipGenerator, Interpolator
 
@@ -28,9 +29,12 @@ from animegen.tasks.protocols import ClipGenerator, Interpolator
 FVD_CHANNELS = 16
 #: Reconstruction of frames (N,3,H,W) in [-1,1] by a tokenizer.
 Reconstruct = Callable[[Tensor], Tensor]
-#: Renders reconstructed clips (B,T,3,H,W), given some of their frames: number -> (B,3,H,W), and the confidence in the
-#: others: 1 for the truth, 0 for an estimate without motion.
-Render = Callable[[Tensor, Mapping[int, Tensor], float], Tensor]
+#: Renders reconstructed clips (B,T,3,H,W), given some of their frames: number -> (B,3,H,W), the confidence in the
+#: others: 1 for the truth, 0 for an estimate without motion, and optionally flow and sight of the frames between.
+Render = Callable[..., Tensor]
+
+#: The true motion in a batch, see :class:`~animegen.data.clips.ClipView`.
+_MOTION = ("exact_between", "exact_sight")
 
 
 def copy_first(first: Tensor, last: Tensor, frames: int) -> Tensor:
@@ -83,8 +87,11 @@ class GenerationBenchmark(Benchmark):
     `motion_baselines`, which move pixels along a motion that does not depend on training. For a model
     with a tokenizer they are also computed from reconstructed frames, and ``reconstruction``, the true clip through the
     tokenizer, is the upper bound. For a model with a renderer three of these are also rendered: the nearest frame and
-    the cross-fade show the renderer's results from both ends alone, the truth is the upper bound. The name of the task
-    contains the gap in frames.
+    the cross-fade show the renderer's results from both ends alone, the truth is the upper bound. If frames are
+    rendered from a motion, and the test clips give the true one, the cross-fade is also rendered from this
+    (``exact_motion_rendered``), and from the same motion divided evenly in time (``uniform_motion_rendered``): what a
+    perfect estimate of motion gives, if it knows the timing, and if it does not. The name of the task contains the gap
+    in frames.
 
     Args:
         test: clips with all frames between both ends; not shuffled.
@@ -95,6 +102,7 @@ class GenerationBenchmark(Benchmark):
         limit: number of clips to use, evenly spread; ``None`` for all.
         batch_size: clips per batch.
         render: the renderer of the model, if it has one; it needs ``reconstruct``.
+        along_motion: whether ``render`` takes the flow and sight of the frames between.
 
     Raises:
         AnimegenError: for clips without the frames in between.
@@ -111,6 +119,7 @@ class GenerationBenchmark(Benchmark):
         limit: int | None = None,
         batch_size: int = 8,
         render: Render | None = None,
+        along_motion: bool = False,
     ) -> None:
         super().__init__()
         if test.shuffle or test.middle != "all":
@@ -119,6 +128,7 @@ class GenerationBenchmark(Benchmark):
                 " shuffle=false."
             )
         self.test, self.reconstruct, self.render, self.network = test, reconstruct, render, network
+        self.along_motion = along_motion and test.exact_motion
         self.limit, self.batch_size = limit, batch_size
         self.task = f"generation_gap{test.gaps[0]}"
         known = extractor is not None and not extractor.name.endswith(("_random", "_random_raw"))
@@ -141,14 +151,17 @@ class GenerationBenchmark(Benchmark):
         found: dict[str, Method] = BASELINES | motion_baselines()
         if self.reconstruct is not None:
             found |= {f"{name}_reconstructed": self._coded(method) for name, method in BASELINES.items()}
-            found["reconstruction"] = _OnTruth(self._reconstructed)
+            found["reconstruction"] = OnTruth(lambda batch: self._reconstructed(batch["clip"]))
             if self.render is not None:
                 found |= {
                     f"{method.__name__}_rendered": self._rendered(method) for method in (copy_nearest, cross_fade)
                 }
-                found["reconstruction_rendered"] = _OnTruth(
-                    lambda clip: self._render_between(self._reconstructed(clip), clip, 1.0)
+                found["reconstruction_rendered"] = OnTruth(
+                    lambda batch: self._render_between(self._reconstructed(batch["clip"]), batch["clip"], 1.0)
                 )
+                if self.along_motion:
+                    found["uniform_motion_rendered"] = OnTruth(lambda batch: self._along(batch, uniform=True))
+                    found["exact_motion_rendered"] = OnTruth(self._along)
         return found
 
     def batches(self, device: torch.device, limit: int | None = None) -> Iterator[dict[str, Any]]:
@@ -162,6 +175,8 @@ class GenerationBenchmark(Benchmark):
             samples = [self.test[number] for number in chosen[start : start + self.batch_size]]
             clips = [torch.cat([s["first"][None], s["truth"], s["last"][None]]) for s in samples]
             batch: dict[str, Any] = {"clip": to_float(torch.stack(clips).to(device))}
+            if self.along_motion:
+                batch |= {key: torch.stack([s[key] for s in samples]).to(device) for key in _MOTION}
             if self.perceptual is not None:
                 batch["features"] = self.perceptual.features(batch["clip"][:, 1:-1].flatten(0, 1))
             yield batch
@@ -169,8 +184,8 @@ class GenerationBenchmark(Benchmark):
     def apply(self, method: Method, batch: dict[str, Any]) -> Tensor:
         """Apply the method to both ends and the number of frames."""
         clip = batch["clip"]
-        if isinstance(method, _OnTruth):
-            return method(clip)
+        if isinstance(method, OnTruth):
+            return method(batch)
         return method(clip[:, 0], clip[:, -1], clip.shape[1])
 
     def shown(self, batch: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -238,20 +253,30 @@ class GenerationBenchmark(Benchmark):
         assert self.reconstruct is not None
         return self.reconstruct(clip.flatten(0, 1)).view_as(clip)
 
-    def _render_between(self, coded: Tensor, clip: Tensor, confidence: float) -> Tensor:
+    def _render_between(self, coded: Tensor, clip: Tensor, confidence: float, *motion: Any) -> Tensor:
         """Render a reconstructed clip between the first and the last frame of another clip."""
         assert self.render is not None
-        return self.render(coded, {0: clip[:, 0], clip.shape[1] - 1: clip[:, -1]}, confidence)
+        return self.render(coded, {0: clip[:, 0], clip.shape[1] - 1: clip[:, -1]}, confidence, *motion)
+
+    def _along(self, batch: dict[str, Any], uniform: bool = False) -> Tensor:
+        """Render the cross-fade of the reconstructed ends from the true motion, or from that divided evenly."""
+        clip, flow = batch["clip"], batch["exact_between"]
+        faded = self._coded(cross_fade)(clip[:, 0], clip[:, -1], clip.shape[1])
+        if uniform:
+            times = torch.arange(1, flow.shape[1] + 1, device=flow.device) / (flow.shape[1] + 1)
+            flow = uniform_motion(flow, times.view(-1, 1, 1, 1))
+        return self._render_between(faded, clip, 0.0, (flow, batch["exact_sight"]))
 
 
-class _OnTruth:
-    """A function of the true clip as a method."""
+class OnTruth:
+    """A function of a batch with the true clip, and perhaps its motion, as a method."""
 
-    def __init__(self, made: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, made: Callable[[dict[str, Any]], Tensor]) -> None:
         self.made = made
 
-    def __call__(self, clip: Tensor) -> Tensor:
-        return self.made(clip)
+    def __call__(self, batch: dict[str, Any]) -> Tensor:
+        """Apply the method to a batch."""
+        return self.made(batch)
 
 
 def generation_benchmark(
@@ -293,4 +318,5 @@ def parts_of(data: Any, model: Interpolator | ClipGenerator) -> dict[str, Any]:
     if not isinstance(test, ClipView):
         raise AnimegenError("This benchmark scores clips between two frames: use data=clips/toonworld.")
     render = getattr(model, "render", None) if getattr(model, "has_renderer", False) else None
-    return {"test": test, "reconstruct": getattr(model, "reconstruct", None), "render": render}
+    parts = {"test": test, "reconstruct": getattr(model, "reconstruct", None), "render": render}
+    return parts | {"along_motion": getattr(model, "follows_motion", False)}

@@ -9,9 +9,10 @@ from animegen.benchmarks.baselines import BestLookupTable
 
 PRIVILEGED = frozenset(
     {BestLookupTable.name, "nearest_key", "flow_key", "truth", "reconstruction", "reconstruction_rendered"}
+    | {"uniform_motion_rendered", "exact_motion_rendered"}
 )
-"""Names of baselines that use true drawings (of training images, or of the clip itself), which an unpaired model never
-sees."""
+"""Names of baselines that use the truth, which a model never sees: true drawings (of training images, or of the clip
+itself), or true motion."""
 
 
 @dataclass(frozen=True)

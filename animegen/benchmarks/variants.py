@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from animegen.benchmarks.benchmark import Measured, Method, spread
-from animegen.benchmarks.generation import GenerationBenchmark, parts_of
+from animegen.benchmarks.generation import GenerationBenchmark, OnTruth, parts_of
 from animegen.errors import AnimegenError
 from animegen.metrics import image
 from animegen.metrics.video import LEVELS
@@ -80,7 +80,8 @@ class VariantsBenchmark(GenerationBenchmark):
 
     def fit_baselines(self) -> dict[str, Method]:
         """Return the baselines of given and of rendered frames."""
-        return {name: method for name, method in super().fit_baselines().items() if "reconstruct" not in name}
+        found = {name: method for name, method in super().fit_baselines().items() if "reconstruct" not in name}
+        return {name: method for name, method in found.items() if not isinstance(method, OnTruth)}
 
     def apply(self, method: Method, batch: dict[str, Any]) -> Tensor:
         """Apply the method to both ends; repeat a single clip."""

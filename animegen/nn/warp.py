@@ -150,3 +150,14 @@ def sight_weights(seen: Tensor) -> Tensor:
         seen: (B,2,H,W) bool, whether the first and the last frame show the place.
     """
     return torch.where(seen, 1.0, 0.2).repeat_interleave(2, 1)
+
+
+def uniform_motion(flow: Tensor, t: Tensor) -> Tensor:
+    """Return the flow from frames at times ``t`` to two others with the same whole way, divided evenly in time.
+
+    Args:
+        flow: (...,4,H,W) in pixels, to the frame at time 0 and to that at time 1.
+        t: times in (0,1), of a shape that broadcasts with ``flow``.
+    """
+    whole = flow[..., 2:, :, :] - flow[..., :2, :, :]
+    return torch.cat([-t * whole, (1 - t) * whole], -3)

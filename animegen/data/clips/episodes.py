@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from animegen.data.clips.sources import ClipSource, TripletFolders
-from animegen.data.clips.truth import MovingSource, knows_motion
+from animegen.data.clips.truth import Box, MovingSource, knows_motion
 from animegen.data.clips.view import ClipView
 from animegen.data.sampler import counter_hash, draw_integer, stream_index
 from animegen.data.sources import prepare_source
@@ -43,6 +43,8 @@ class ClipsView(ClipView):
         batch: samples per batch.
         gap: evaluation: frames from first to last.
         pairs: evaluation: evenly spaced pieces per clip.
+        exact_motion: evaluation: give ``exact_between`` and ``exact_sight``, see `ClipView`, if the clips know their
+            motion.
         seed: seed of the random numbers.
         shuffle: see :class:`~animegen.data.views.View`.
 
@@ -64,9 +66,11 @@ class ClipsView(ClipView):
         pairs: int = 1,
         seed: int = 0,
         shuffle: bool = True,
+        exact_motion: bool = False,
     ) -> None:
         self.shape = (shape, shape) if isinstance(shape, int) else (int(shape[0]), int(shape[1]))
-        super().__init__(clips, min(self.shape), gap, "all", pairs, seed, shuffle)
+        known = exact_motion and not shuffle and knows_motion(clips)
+        super().__init__(clips, min(self.shape), gap, "all", pairs, seed, shuffle, exact_motion=known)
         self.lengths, self.strides = sorted(set(lengths)), sorted(set(strides))
         if not self.lengths or self.lengths[0] < 3 or not self.strides or self.strides[0] < 1:
             raise AnimegenError(
@@ -251,13 +255,24 @@ class ClipsView(ClipView):
     def _cut(self, frames: Tensor, number: int | None) -> Tensor:
         return crop(torch.stack([cover(frame, self.shape) for frame in frames]), self.shape).contiguous()
 
+    def _box(self, frames: Tensor, number: int | None) -> Box:
+        height, width = frames.shape[-2:]
+        rows, columns = covering_shape(height, width, self.shape)
+        top, left = (rows - self.shape[0]) // 2, (columns - self.shape[1]) // 2
+        down, across = height / rows, width / columns
+        return Box(top * down, left * across, self.shape[0] * down, self.shape[1] * across)
+
+
+def covering_shape(height: int, width: int, shape: Sequence[int]) -> tuple[int, int]:
+    """Return the smallest height and width with the aspect ratio of an image that cover ``shape``."""
+    scale = max(shape[0] / height, shape[1] / width)
+    return max(shape[0], round(height * scale)), max(shape[1], round(width * scale))
+
 
 def cover(image: Tensor, shape: Sequence[int]) -> Tensor:
     """Scale uint8 (3,H,W) to the smallest size that covers (height, width), with its aspect ratio (bilinear)."""
-    height, width = image.shape[-2:]
-    scale = max(shape[0] / height, shape[1] / width)
-    sides = [max(wanted, round(side * scale)) for wanted, side in zip(shape, (height, width), strict=True)]
-    if sides == [height, width]:
+    sides = covering_shape(image.shape[-2], image.shape[-1], shape)
+    if sides == image.shape[-2:]:
         return image
     return F.interpolate(image[None], sides, mode="bilinear", antialias=True)[0]
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from animegen.errors import AnimegenError
 from animegen.metrics.image import psnr, ssim
+from animegen.models.ganime.motion import known_motion
 from animegen.models.ganime.networks.tokenizer import Tokenizer
 from animegen.models.ganime.networks.transformer import CodeTransformer
 from animegen.models.ganime.rendering import (
@@ -97,6 +98,11 @@ class GanimeGenerator(InbetweenModule):
         return None if self.has_renderer else self.frame_size
 
     @property
+    def follows_motion(self) -> bool:
+        """Whether frames are rendered from a motion, the predicted one or another."""
+        return self.has_renderer and self.transformer is not None and self.transformer.motion is not None
+
+    @property
     def has_renderer(self) -> bool:
         """Whether generated frames are rendered with the pixels of the given ones."""
         return self.tokenizer.renderer is not None
@@ -181,9 +187,23 @@ class GanimeGenerator(InbetweenModule):
         motion = predicted_motion(transformer, codes, small) if self.has_renderer else None
         return render(self.tokenizer, decode(self.tokenizer, found), images, motion=motion)
 
-    def render(self, decoded: Tensor, given: Mapping[int, Tensor], confidence: float = 1.0) -> Tensor:
-        """Redraw decoded clips (B,T,3,H,W) with the pixels of given frames, see :func:`.rendering.render`."""
-        return render(self.tokenizer, decoded, given, confidence)
+    def render(
+        self,
+        decoded: Tensor,
+        given: Mapping[int, Tensor],
+        confidence: float = 1.0,
+        known: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """Redraw decoded clips (B,T,3,H,W) with the pixels of given frames, see :func:`.rendering.render`.
+
+        ``known`` takes the place of the predicted motion: the flow of the T - 2 frames between to the first and to the
+        last one, (B,T-2,4,H,W) in pixels, and whether their places are in sight there, (B,T-2,2,H,W) bool.
+        """
+        motion = None
+        if known is not None:
+            count = decoded.shape[1] - 1
+            motion = {n: known_motion(known[0][:, n - 1], known[1][:, n - 1], n / count) for n in range(1, count)}
+        return render(self.tokenizer, decoded, given, confidence, motion)
 
     def reconstruct(self, frames: Tensor) -> Tensor:
         """Encode and decode frames (N,3,H,W) in [-1,1] of any size."""

@@ -11,7 +11,10 @@ from torch import Tensor
 
 from animegen.data.clips import ClipsView
 from animegen.nn.inbetween.base import time_map
-from animegen.nn.warp import backward_warp, sight_weights
+from animegen.nn.warp import backward_warp, sight_weights, uniform_motion
+
+#: Weight of a frame that does not show a place, where the other one shows it with a weight of 1.
+_UNSEEN = 0.01
 
 
 def make_start(motion: Tensor, size: Sequence[int]) -> Tensor:
@@ -28,6 +31,18 @@ def warped_by(motion: Tensor, first: Tensor, last: Tensor, t: Tensor) -> Tensor:
     return mask * early + (1 - mask) * late
 
 
+def known_motion(flow: Tensor, seen: Tensor, t: float) -> Tensor:
+    """Return a known flow to both given frames as motion (B,5,H,W), as the transformer predicts it.
+
+    Args:
+        flow: (B,4,H,W) in pixels, from the frame at time t to the first and to the last frame.
+        seen: (B,2,H,W) bool, whether the first and the last frame show the place.
+        t: time of the frame, in (0,1).
+    """
+    weight = torch.where(seen, 1.0, _UNSEEN)
+    return torch.cat([flow[:, :2] / t, flow[:, 2:] / (1 - t), torch.log(weight[:, :1] / weight[:, 1:])], 1)
+
+
 def motion_entries(
     predictions: Mapping[str, Any], batch: Mapping[str, Tensor], view: ClipsView | None
 ) -> dict[str, Callable[[], dict[str, Tensor]]]:
@@ -36,6 +51,9 @@ def motion_entries(
     ``flow`` and ``true_flow`` (E N,4,H,W) are all E estimates of the flow from N frames between to both given frames,
     and the exact one; both are scaled by a fifth where the given frame does not show the place. ``warped`` and
     ``between`` (N,3,H,W) are the given frames warped by the last estimate and merged, and the true frames.
+    ``uniform_flow`` (E N,4,H,W) takes the place of ``true_flow``: the same motion from the first to the last frame, but
+    divided evenly in time. Two frames show where a place moves, and hardly when: cameras accelerate, and drawings are
+    held for a few frames. So the exact flow at one time is a noisy target.
 
     Args:
         predictions: of the transformer, with ``motion`` and ``motion_frames``.
@@ -54,11 +72,14 @@ def motion_entries(
         time = time_map(t.float(), first)
         share = weight * torch.cat([time, time, 1 - time, 1 - time], 1)
         found = [make_start(part.flatten(0, 1), first.shape[-2:])[:, :4] * share for part in predictions["motion"]]
-        target = weight * true.to(first.device)
-        return {"flow": torch.cat(found), "true_flow": target.repeat(len(found), 1, 1, 1)}
+        true = true.to(first.device)
+        targets = {"true_flow": true, "uniform_flow": uniform_motion(true, time)}
+        return {"flow": torch.cat(found)} | {
+            name: (weight * target).repeat(len(found), 1, 1, 1) for name, target in targets.items()
+        }
 
     def pictures() -> dict[str, Tensor]:
         found = warped_by(predictions["motion"][-1].flatten(0, 1), first, last, t)
         return {"warped": found, "between": batch["truth"][:, frames - 1].flatten(0, 1)}
 
-    return {"flow": flows, "true_flow": flows, "warped": pictures, "between": pictures}
+    return {"flow": flows, "true_flow": flows, "uniform_flow": flows, "warped": pictures, "between": pictures}

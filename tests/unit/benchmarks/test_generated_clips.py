@@ -16,8 +16,8 @@ from animegen.benchmarks.generation import (
     cross_fade,
     generation_benchmark,
 )
-from animegen.benchmarks.registry import metric_info
-from animegen.data.clips import ClipView, ToonWorldFrames
+from animegen.benchmarks.registry import PRIVILEGED, metric_info
+from animegen.data.clips import ClipsView, ClipView, ToonWorldFrames
 from animegen.errors import AnimegenError
 from animegen.media.images import to_float
 from animegen.media.video.mci import available
@@ -115,6 +115,34 @@ def test_what_a_renderer_makes_of_both_ends_alone_and_of_the_true_codes_stands_b
         assert numbers == [0, 4]
         torch.testing.assert_close(coded[:, 0], 0.9 * first)
         torch.testing.assert_close(coded[:, -1], 0.9 * last)
+
+
+def test_clips_with_known_motion_show_what_a_perfect_estimate_of_it_would_give() -> None:
+    clips = ToonWorldFrames("meadow", "test", scenes=2, frames=9, size=(32, 32), speed=0.6)
+    view = ClipsView(clips, 32, gap=4, pairs=1, shuffle=False, exact_motion=True)
+    given: list[tuple[Tensor, Tensor]] = []
+
+    def render(coded: Tensor, frames: Any, confidence: float, known: Any = None) -> Tensor:
+        if known is not None:
+            given.append(known)
+            assert confidence == 0
+        return coded
+
+    benchmark = GenerationBenchmark(view, darker, render=render, along_motion=True)
+    names = list(benchmark.evaluate({}))
+    assert names[-3:] == ["reconstruction_rendered", "uniform_motion_rendered", "exact_motion_rendered"]
+    assert PRIVILEGED.issuperset(names[-3:])
+    (uniform, seen), (exact, same) = given
+    scene = clips.motion(0, 2 + 3, 2 + 4)  # the piece begins at frame 2 of 9
+    torch.testing.assert_close(exact[0, 2, 2:], scene[0])
+    assert torch.equal(same[0, 2, 1], scene[1].view(32, 32))
+    assert torch.equal(seen, same)
+    torch.testing.assert_close(uniform[:, 2, 2:] - uniform[:, 2, :2], exact[:, 2, 2:] - exact[:, 2, :2])
+    torch.testing.assert_close(uniform[:, 2, :2], -3 * uniform[:, 2, 2:])
+    plain = GenerationBenchmark(view, darker, render=render)
+    assert list(plain.baselines)[-1] == "reconstruction_rendered"
+    blind = ClipsView(clips, 32, gap=4, pairs=1, shuffle=False)
+    assert list(GenerationBenchmark(blind, darker, render=render, along_motion=True).baselines) == list(plain.baselines)
 
 
 class Halves:

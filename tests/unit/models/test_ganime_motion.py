@@ -244,6 +244,11 @@ def test_the_true_flow_leads_to_the_same_place_of_a_known_scene() -> None:
     flows, frames_ = entries["flow"](), entries["warped"]()
     torch.testing.assert_close(flows["flow"][2:], flows["true_flow"][2:], atol=1e-4, rtol=1e-4)
     assert float(flows["flow"][:2].abs().sum()) == 0
+    # The same way from the first to the last frame, in uniform motion.
+    way = [target[:, 2:] - target[:, :2] for target in (flows["true_flow"], flows["uniform_flow"])]
+    in_sight = seen.all(1, keepdim=True).repeat(2, 2, 1, 1)
+    torch.testing.assert_close(way[0][in_sight], way[1][in_sight])
+    torch.testing.assert_close(flows["uniform_flow"][0, :2][:, seen[0].all(0)], (-way[0][0] / 4)[:, seen[0].all(0)])
     hidden = ~seen[1, 0]
     torch.testing.assert_close(flows["true_flow"][1, 0][hidden], 0.2 * flow[1, 0][hidden])
     fade = torch.stack([torch.lerp(pictures[0], pictures[-1], n) for n in t.tolist()])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from animegen.nn.warp import backward_warp, consistent, forward_splat, inside, resize_flow
+from animegen.nn.warp import backward_warp, consistent, forward_splat, inside, resize_flow, uniform_motion
 
 
 def constant(x: float, y: float, height: int = 5, width: int = 7) -> Tensor:
@@ -143,3 +143,11 @@ def test_a_resized_flow_is_scaled() -> None:
 def test_shapes_must_belong_together() -> None:
     with pytest.raises(ValueError, match="does not match"):
         backward_warp(torch.zeros(1, 3, 5, 7), torch.zeros(1, 2, 7, 5))
+
+
+def test_a_motion_divided_evenly_goes_the_same_way() -> None:
+    flow = torch.tensor([-1.0, 0.5, 3.0, 1.5]).view(1, 1, 4, 1, 1).repeat(1, 2, 1, 2, 3)  # 4 to the right, 1 down
+    found = uniform_motion(flow, torch.tensor([0.25, 0.5]).view(2, 1, 1, 1))
+    assert found.shape == flow.shape
+    assert found[0, 0, :, 1, 2].tolist() == [-1.0, -0.25, 3.0, 0.75]
+    assert found[0, 1, :, 0, 0].tolist() == [-2.0, -0.5, 2.0, 0.5]
