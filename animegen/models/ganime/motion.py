@@ -52,8 +52,8 @@ def motion_entries(
     and the exact one; both are scaled by a fifth where the given frame does not show the place. ``warped`` and
     ``between`` (N,3,H,W) are the given frames warped by the last estimate and merged, and the true frames.
     ``uniform_flow`` (E N,4,H,W) takes the place of ``true_flow``: the same motion from the first to the last frame, but
-    divided evenly in time. Two frames show where a place moves, and hardly when: cameras accelerate, and drawings are
-    held for a few frames. So the exact flow at one time is a noisy target.
+    divided evenly in time. Two frames show where a place moves, and hardly when: cameras accelerate, and limbs swing.
+    So the exact flow at one time is a noisy target.
 
     Args:
         predictions: of the transformer, with ``motion`` and ``motion_frames``.
