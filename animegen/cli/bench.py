@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from animegen.cli.command import composed_command
 from animegen.cli.main import quieten
+from animegen.cli.process import first_imports
 from animegen.config.schema import BenchSchema
 
 
@@ -15,7 +16,8 @@ def main(words: list[str]) -> None:
 
         show_startup(words[1:])
         return
-    from animegen.speed.bench import run_bench  # imports PyTorch
+    with first_imports():
+        from animegen.speed.bench import run_bench
 
     quieten()
     run_bench(words)

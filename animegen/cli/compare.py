@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from animegen.cli.command import command
+from animegen.cli.process import first_imports
 from animegen.reports.options import CompareOptions
 
 
 @command(CompareOptions)
 def main(options: CompareOptions) -> None:
     """Print the tables and write the report."""
-    from animegen.launch.comparison import find_comparison  # imports PyTorch and matplotlib
-    from animegen.reports.comparison import show_comparison
+    with first_imports():
+        from animegen.launch.comparison import find_comparison
+        from animegen.reports.comparison import show_comparison
 
     show_comparison(find_comparison(options), options.overwrite)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from animegen.cli.command import composed_command
+from animegen.cli.process import first_imports
 from animegen.config.schema import EvalSchema
 
 
 @composed_command(EvalSchema)
 def main(words: list[str]) -> None:
     """Print the scores and write them, if output= is given."""
-    from animegen.launch.evaluate import evaluate  # imports PyTorch
+    with first_imports():
+        from animegen.launch.evaluate import evaluate
 
     evaluate(words)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import sys
 
 from animegen.cli.command import command
+from animegen.cli.process import first_imports
 from animegen.inference.options import GenerateOptions
 
 
 @command(GenerateOptions)
 def main(options: GenerateOptions) -> None:
     """Print the results."""
-    from animegen.inference.generate import generate  # imports PyTorch
+    with first_imports():
+        from animegen.inference.generate import generate
 
     done = generate(options)
     for note in done.notes:

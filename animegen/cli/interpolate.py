@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from animegen.cli.command import command
+from animegen.cli.process import first_imports
 from animegen.inference.options import InterpolateOptions
 
 
 @command(InterpolateOptions)
 def main(options: InterpolateOptions) -> int:
     """Print the results; exit code 1 if something could not be read."""
-    from animegen.inference.interpolate import interpolate  # imports PyTorch
+    with first_imports():
+        from animegen.inference.interpolate import interpolate
 
     done = interpolate(options)
     print(done)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import gc
 import os
+import sys
+from collections.abc import Iterator
 
 #: Parameters of glibc's ``mallopt``, and their values. Blocks from the first on (``M_MMAP_THRESHOLD``) go back to the
 #: system as soon as they are freed, free memory at the end of the heap beyond the second (``M_TRIM_THRESHOLD``).
@@ -44,3 +48,24 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError, TypeError):  # not of glibc: macOS, musl, Windows
         return False
     return all(mallopt(parameter, value) == 1 for parameter, value in _KEPT.items())
+
+
+@contextlib.contextmanager
+def first_imports() -> Iterator[None]:
+    """Import PyTorch, and what is imported with it, without the garbage collector.
+
+    The collector looks for unused objects whenever some hundreds have been created. Modules create hundreds of
+    thousands, all of which stay. They are also left out of all later searches of the process. Where PyTorch is
+    imported already, nothing changes.
+    """
+    if "torch" in sys.modules:
+        yield
+        return
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if enabled:
+            gc.enable()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from animegen.cli.command import command
+from animegen.cli.process import first_imports
 from animegen.inference.options import StylizeOptions
 
 
 @command(StylizeOptions)
 def main(options: StylizeOptions) -> int:
     """Print a summary; exit code 1 if something was skipped or is incomplete."""
-    from animegen.inference.stylize import stylize  # imports PyTorch
+    with first_imports():
+        from animegen.inference.stylize import stylize
 
     summary = stylize(options)
     print(summary)

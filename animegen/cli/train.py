@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from animegen.cli.command import composed_command
+from animegen.cli.process import first_imports
 from animegen.config.options import Options
 from animegen.config.schema import StudySchema, TrainSchema
 
@@ -16,6 +17,7 @@ def _schema(words: Sequence[str]) -> type[Options]:
 @composed_command(TrainSchema, groups=True, explained=_schema)
 def main(words: list[str]) -> int:
     """Run ``animegen train``."""
-    from animegen.cli.training import train_command  # imports PyTorch
+    with first_imports():
+        from animegen.cli.training import train_command
 
     return train_command(words)

@@ -1,5 +1,6 @@
 """Tests of the settings of a process that runs networks."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -122,3 +123,26 @@ def test_only_a_process_of_its_own_is_set_up(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["animegen", command, "--help"])
         assert main.main() == 0
         assert calls == expected
+
+
+def test_first_imports_are_not_searched_for_garbage(monkeypatch):
+    states = []
+    monkeypatch.setattr(gc, "freeze", lambda: states.append(gc.isenabled()))
+    with process.first_imports():  # PyTorch is known here
+        assert gc.isenabled()
+    assert states == []
+    monkeypatch.delitem(sys.modules, "torch")
+    with process.first_imports():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    with pytest.raises(ImportError), process.first_imports():
+        raise ImportError
+    assert gc.isenabled()
+    assert states == [False, False]  # what was imported is left out before the collector runs again
+    gc.disable()
+    try:
+        with process.first_imports():
+            pass
+        assert not gc.isenabled()  # as the user had it
+    finally:
+        gc.enable()
