@@ -9,7 +9,7 @@ import gc
 import logging
 import socket
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from copy import deepcopy
 from functools import wraps
 from pathlib import Path
@@ -119,10 +119,16 @@ def between(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield from _run_to_read(tmp_path_factory.mktemp("between"), "interpolation/quickstart")
 
 
-def pytest_collection_finish() -> None:
-    """Spare the garbage collector what lives as long as the process."""
-    gc.collect()
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Spare the garbage collector what lives as long as the process: modules, and the tests."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
