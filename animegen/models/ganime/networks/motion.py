@@ -21,11 +21,11 @@ _GROUPS = 8
 class MotionHead(nn.Module):
     """Flow from frames between two frames to both of them, and a mask, at half the size of the frames.
 
-    A hidden vector of the transformer holds what a code's place is like at a time, for a square of 8x8 pixels. The head
-    enlarges hidden vectors to 1/4 of the size of the frames by pixel shuffle, joins them with the features of both
-    frames, and estimates the motion coarsely. Then it warps the features of both frames by the estimate, compares them
-    in a small window, and corrects, as PWC-Net (Sun et al. 2018) and RAFT (Teed and Deng 2020) do: ``steps`` times at
-    1/4 and once at 1/2 of the size. Before training all motion is 0.
+    A hidden vector of the transformer holds what a code's place is like at a time, for a square of 4x4 or 8x8 pixels.
+    The head enlarges hidden vectors to 1/4 of the size of the frames by pixel shuffle, joins them with the features of
+    both frames, and estimates the motion coarsely. Then it warps the features of both frames by the estimate, compares
+    them in a small window, and corrects, as PWC-Net (Sun et al. 2018) and RAFT (Teed and Deng 2020) do: ``steps`` times
+    at 1/4 and once at 1/2 of the size. Before training all motion is 0.
 
     The flow is in pixels for the whole time between the given frames: the flow from the frame at time t to the first
     frame is t times the first two channels, to the last frame 1 - t times the next two. So uniform motion is the same
@@ -69,7 +69,7 @@ class MotionHead(nn.Module):
             t: (F,) times of the frames in (0,1).
 
         Returns:
-            (B F,5,2h,2w) each for codes of 8x8 pixels, and the last one (B F,5,4h,4w).
+            (B F,5,H/4,W/4) each, for frames of HxW pixels, and the last one (B F,5,H/2,W/2).
         """
         clips, frames = hidden.shape[:2]
         vectors = self.expand(hidden.flatten(0, 1)).permute(0, 3, 1, 2)
