@@ -11,6 +11,7 @@ from torch import Tensor
 from animegen.benchmarks.benchmark import Benchmark, Measured, Method, spread
 from animegen.benchmarks.inbetween import averaged_warp, half_warp
 from animegen.data.clips import ClipView
+from animegen.data.clips.truth import knows_motion
 from animegen.errors import AnimegenError
 from animegen.media.images import to_float
 from animegen.media.video.flow import DISFlow, LatestFlow
@@ -88,7 +89,7 @@ class GenerationBenchmark(Benchmark):
     with a tokenizer they are also computed from reconstructed frames, and ``reconstruction``, the true clip through the
     tokenizer, is the upper bound. For a model with a renderer three of these are also rendered: the nearest frame and
     the cross-fade show the renderer's results from both ends alone, the truth is the upper bound. If frames are
-    rendered from a motion, and the test clips give the true one, the cross-fade is also rendered from this
+    rendered from a motion, and the test clips know the true one, the cross-fade is also rendered from this
     (``exact_motion_rendered``), and from the same motion divided evenly in time (``uniform_motion_rendered``): what a
     perfect estimate of motion gives, if it knows the timing, and if it does not. The name of the task contains the gap
     in frames.
@@ -128,7 +129,9 @@ class GenerationBenchmark(Benchmark):
                 " shuffle=false."
             )
         self.test, self.reconstruct, self.render, self.network = test, reconstruct, render, network
-        self.along_motion = along_motion and test.exact_motion
+        self.along_motion = along_motion and knows_motion(test.clips)
+        if self.along_motion:  # takes longer than the frames, so only where it is read
+            test.exact_motion = True
         self.limit, self.batch_size = limit, batch_size
         self.task = f"generation_gap{test.gaps[0]}"
         known = extractor is not None and not extractor.name.endswith(("_random", "_random_raw"))

@@ -43,8 +43,6 @@ class ClipsView(ClipView):
         batch: samples per batch.
         gap: evaluation: frames from first to last.
         pairs: evaluation: evenly spaced pieces per clip.
-        exact_motion: evaluation: give ``exact_between`` and ``exact_sight``, see `ClipView`, if the clips know their
-            motion.
         seed: seed of the random numbers.
         shuffle: see :class:`~animegen.data.views.View`.
 
@@ -66,11 +64,9 @@ class ClipsView(ClipView):
         pairs: int = 1,
         seed: int = 0,
         shuffle: bool = True,
-        exact_motion: bool = False,
     ) -> None:
         self.shape = (shape, shape) if isinstance(shape, int) else (int(shape[0]), int(shape[1]))
-        known = exact_motion and not shuffle and knows_motion(clips)
-        super().__init__(clips, min(self.shape), gap, "all", pairs, seed, shuffle, exact_motion=known)
+        super().__init__(clips, min(self.shape), gap, "all", pairs, seed, shuffle)
         self.lengths, self.strides = sorted(set(lengths)), sorted(set(strides))
         if not self.lengths or self.lengths[0] < 3 or not self.strides or self.strides[0] < 1:
             raise AnimegenError(

@@ -171,9 +171,11 @@ def test_clips_without_known_motion_are_refused() -> None:
 
 @pytest.mark.parametrize(("shape", "scale"), [((60, 60), 0.5), ((60, 90), 0.5), ((120, 60), 1.0)])
 def test_frames_of_any_shape_have_the_motion_of_their_part(shape: tuple[int, int], scale: float) -> None:
-    sample = ClipsView(Sliding(), shape, gap=4, shuffle=False, exact_motion=True)[0]
+    view = ClipsView(Sliding(), shape, gap=4, shuffle=False)
+    assert "exact_between" not in view[0]
+    view.exact_motion = True
+    sample = view[0]
     assert sample["exact_between"].shape == (3, 4, *shape)
     assert sample["exact_sight"].shape == (3, 2, *shape)
     expected = torch.cat([-1 * PAN, 3 * PAN]).mul(scale).view(4, 1, 1).expand(4, *shape)
     assert torch.allclose(sample["exact_between"][0], expected)
-    assert "exact_between" not in ClipsView(Sliding(), shape, gap=4, shuffle=False)[0]
